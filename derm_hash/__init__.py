@@ -1,0 +1,38 @@
+"""derm-hash: rotation-invariant deep hashing of dermoscopic images, to teach and to reproduce.
+
+The public names below are loaded when they are first used, so that
+``import derm_hash`` is quick and ``derm-hash doctor`` runs where a package is broken.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "attention": ("CBAM", "GATES", "HDCSA", "SE", "SpatialGate", "add_attention"),
+    "course": ("course_data", "course_run"),
+    "data": ("LesionDataset", "read_manifest", "split_by_image", "split_by_lesion"),
+    "errors": ("InputError",),
+    "experiments": ("evaluate_run", "run_grid", "summary"),
+    "heatmaps": ("BitTarget", "ClassTarget", "MatchTarget", "gate_maps", "grad_cam", "overlay"),
+    "losses": ("CauchyRotationLoss", "OrbitPenalty"),
+    "metrics": ("evaluate_retrieval", "flipped_bits", "rotation_report"),
+    "model": ("DermHash", "HashOutput", "encode", "load_model", "save_model"),
+    "retrieval": ("HashIndex", "Hits", "build_index"),
+    "rotations": ("rotate", "rotation_orbit"),
+    "synthetic": ("draw_lesion", "make_atlas"),
+    "training": ("Run", "TrainConfig", "train"),
+    "widgets": ("HeatmapExplorer", "LossExplorer", "RetrievalExplorer"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str):
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'derm_hash' has no attribute {name!r}")
+    return getattr(import_module(f"derm_hash.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,18 @@
+"""Entry point of the ``derm-hash`` command."""
+
+import sys
+
+from derm_hash import doctor
+
+
+def main() -> int:
+    """Run the command line; the doctor works even where the other commands cannot load."""
+    if sys.argv[1:] == ["doctor"]:
+        return doctor.print_report()
+    from derm_hash import cli
+
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

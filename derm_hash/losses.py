@@ -1,0 +1,123 @@
+"""The Cauchy rotation-invariance loss, its rivals, and class weights.
+
+For the orbit u_k = h(R_k x), k = 0..n-1, of soft codes and its mean ubar, an
+invariance loss is ``sum_k mean_{batch, bits} rho(|u_k - ubar|)``. What differs
+is the penalty rho: how much one bit that refuses to agree may cost, and how hard
+it is pulled.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from derm_hash.errors import InputError
+
+
+def cauchy(d: Tensor, gamma: float) -> Tensor:
+    """-log(gamma / (gamma + d)) = log(1 + d / gamma).
+
+    The negative log of the Cauchy-type probability of Deep Cauchy Hashing (Cao et
+    al., CVPR 2018, equation 4), with the distance replaced by d = |u_k - ubar|.
+    """
+    return torch.log1p(d / gamma)
+
+
+def l1(d: Tensor, gamma: float) -> Tensor:
+    """d / gamma: the tangent of the Cauchy penalty at zero."""
+    return d / gamma
+
+
+def l2(d: Tensor, gamma: float) -> Tensor:
+    """(d / gamma)^2 / 2: the negative log of a Gaussian, up to a constant."""
+    return (d / gamma) ** 2 / 2
+
+
+def gaussian(d: Tensor, gamma: float) -> Tensor:
+    """1 - exp(-(d / gamma)^2 / 2): one minus a Gaussian bump; flat far out (Welsch)."""
+    return 1 - torch.exp(-((d / gamma) ** 2) / 2)
+
+
+PENALTIES = {"cauchy": cauchy, "l1": l1, "l2": l2, "gaussian": gaussian}
+
+
+class OrbitPenalty(nn.Module):
+    """Pull the soft codes of an image's turned copies towards their mean.
+
+    ``L = sum_k mean_{batch, bits} rho(|u_k - ubar|)``, zero exactly when every
+    copy has the same soft code, and unchanged by the order of the copies.
+
+    Parameters
+    ----------
+    kind : str
+        The penalty rho, a name in ``PENALTIES``.
+    gamma : float
+        Scale of the penalty in units of the soft code, greater than 0.
+
+    Raises
+    ------
+    InputError
+        If the kind is unknown or gamma is not positive.
+    """
+
+    def __init__(self, kind: str = "cauchy", gamma: float = 0.5):
+        super().__init__()
+        if kind not in PENALTIES:
+            raise InputError(f"Unknown penalty {kind!r}: choose one of {', '.join(PENALTIES)}.")
+        if not gamma > 0:
+            raise InputError(f"gamma is a scale and must be greater than 0, not {gamma}.")
+        self.kind, self.gamma = kind, gamma
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Orbit of soft codes (n, B, bits) -> scalar loss >= 0."""
+        if codes.ndim != 3:
+            raise InputError(
+                f"An orbit of codes has shape (n, B, bits), not {tuple(codes.shape)}: "
+                "stack the codes of the n turned copies."
+            )
+        distance = (codes - codes.mean(dim=0)).abs()
+        return PENALTIES[self.kind](distance, self.gamma).mean(dim=(1, 2)).sum()
+
+    def extra_repr(self) -> str:
+        return f"kind={self.kind!r}, gamma={self.gamma}"
+
+
+class CauchyRotationLoss(OrbitPenalty):
+    """Cauchy rotation-invariance loss (Zhang et al., 2022).
+
+    ``L_CRI = sum_k mean_{batch, bits} log(1 + |u_k - ubar| / gamma)`` for the orbit
+    u_k = h(R_k x) with mean ubar. Usage: ``CauchyRotationLoss(gamma=0.5)(codes)``
+    with codes (n, B, bits) -> scalar.
+    """
+
+    def __init__(self, gamma: float = 0.5):
+        super().__init__("cauchy", gamma)
+
+
+CLASS_WEIGHTS = ("inverse", "released", "none")
+
+
+def class_weights(labels: Tensor, classes: int, mode: str = "inverse") -> Tensor | None:
+    """Weights of the classes in the cross-entropy.
+
+    Parameters
+    ----------
+    labels : (N,) int64 tensor of class indices
+    classes : int
+    mode : str
+        ``"inverse"``: N / (classes * count), so that every class weighs the same in
+        all. ``"released"``: count / N, as in the code that was published with the paper;
+        it strengthens the imbalance and is here for comparison. ``"none"``: no weights.
+
+    Returns
+    -------
+    (classes,) float tensor, or None for ``"none"``. A class without an image weighs 0.
+    """
+    if mode not in CLASS_WEIGHTS:
+        raise InputError(
+            f"Unknown class weights {mode!r}: choose one of {', '.join(CLASS_WEIGHTS)}."
+        )
+    if mode == "none":
+        return None
+    counts = torch.bincount(labels, minlength=classes).float()
+    if mode == "released":
+        return counts / len(labels)
+    return torch.where(counts > 0, len(labels) / (classes * counts.clamp(min=1)), 0.0)

@@ -1,0 +1,100 @@
+"""The orbit of an image under rotation, exact for quarter turns.
+
+A photograph of a lesion has no "up": the dermatoscope is put down at any angle.
+The orbit of an image x under the cyclic group C_n is the set of its n turned
+copies {R_k x}, k = 0..n-1, where R_k turns by 360 k / n degrees.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from derm_hash.errors import InputError
+
+
+def rotation_orbit(x: Tensor, n: int = 4) -> Tensor:
+    """Turn a batch of images by every rotation of the cyclic group C_n.
+
+    Parameters
+    ----------
+    x : (B, C, H, W) tensor, H == W
+        Any dtype for n = 1, 2 or 4; floating point for other n.
+    n : int
+        Order of the group. For 1, 2 and 4 every member is a permutation of the
+        pixels, so nothing is lost. For other n the members are resampled
+        (bilinear) and *all* of them are cut to the inscribed disc, since the
+        corners would otherwise tell which way the image was turned.
+
+    Returns
+    -------
+    (n, B, C, H, W) tensor; member k is x turned counter-clockwise by 360 k / n degrees.
+
+    Raises
+    ------
+    InputError
+        If x is not a batch of square images or n < 1.
+    """
+    if x.ndim != 4:
+        raise InputError(
+            f"rotation_orbit needs images of shape (B, C, H, W), not {tuple(x.shape)}."
+        )
+    if x.shape[-1] != x.shape[-2]:
+        raise InputError(
+            f"rotation_orbit needs square images, not {x.shape[-2]} x {x.shape[-1]} pixels: "
+            "a quarter turn would change their shape, so crop or pad them first."
+        )
+    if n < 1:
+        raise InputError(f"An orbit has at least one member: n must be 1 or more, not {n}.")
+    if n in (1, 2, 4):
+        return torch.stack([torch.rot90(x, 4 // n * k, dims=(-2, -1)) for k in range(n)])
+    return torch.stack([rotate(x, 360 * k / n) for k in range(n)])
+
+
+def disc_mask(size: int, device: torch.device | str | None = None) -> Tensor:
+    """The disc inscribed in a square image: (size, size) bool, True inside."""
+    centre = (torch.arange(size, device=device) + 0.5) / size * 2 - 1
+    return centre[:, None] ** 2 + centre[None, :] ** 2 <= 1
+
+
+def inside_disc(x: Tensor, fill: float = 0.0) -> Tensor:
+    """Keep the inscribed disc of square images (..., H, H) and fill the corners."""
+    return torch.where(disc_mask(x.shape[-1], x.device), x, torch.as_tensor(fill, dtype=x.dtype))
+
+
+def rotate(x: Tensor, degrees: float | Tensor, fill: float = 0.0) -> Tensor:
+    """Turn images by any angle about their centre, inside the inscribed disc.
+
+    The corners are filled at every angle, 0 included: an image and its turned
+    copy then show the same disc of skin and differ in nothing else.
+
+    Parameters
+    ----------
+    x : (B, C, H, W) floating point tensor, H == W
+    degrees : float, or (B,) tensor with one angle for each image
+        Counter-clockwise, in degrees.
+    fill : float
+        Value of the corners (0 is mid-grey for inputs in [-1, 1]).
+
+    Returns
+    -------
+    (B, C, H, W) tensor, bilinearly resampled.
+    """
+    if x.ndim != 4 or x.shape[-1] != x.shape[-2]:
+        raise InputError(f"rotate needs square images (B, C, H, H), not {tuple(x.shape)}.")
+    angle = torch.deg2rad(torch.as_tensor(degrees, dtype=x.dtype, device=x.device)).expand(len(x))
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    # affine_grid maps output to input positions, with y pointing down.
+    matrix = torch.stack([cos, -sin, zero, sin, cos, zero], dim=1).view(-1, 2, 3)
+    grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
+    turned = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return inside_disc(turned, fill)
+
+
+def turn(x: Tensor, degrees: float) -> Tensor:
+    """Turn images (B, C, H, H): exact for multiples of 90 degrees, else inside the disc.
+
+    Compare the result for other angles with ``rotate(x, 0)``, which shows the same disc.
+    """
+    if degrees % 90 == 0:
+        return torch.rot90(x, int(degrees // 90), dims=(-2, -1))
+    return rotate(x, degrees)
