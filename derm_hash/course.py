@@ -1,0 +1,78 @@
+"""What the notebooks share: the lesson's data and a trained model, made once and cached.
+
+A lesson runs on a small atlas and a small network, so that it takes a minute on a
+laptop; the same calls with a data folder and larger numbers are the real thing.
+"""
+
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from derm_hash import synthetic
+from derm_hash.data import LesionDataset, write_atomically
+from derm_hash.synthetic import Atlas, make_atlas
+from derm_hash.training import Run, TrainConfig, fingerprint, train
+
+SIZE = 48
+IMAGES = 1000
+LESSON = {"backbone": "resnet10", "epochs": 6, "batch_size": 16, "learning_rate": 2e-3}
+
+
+def home() -> Path:
+    """Folder of the cache: ``DERM_HASH_HOME``, or ``~/.cache/derm-hash``."""
+    return Path(os.environ.get("DERM_HASH_HOME", Path.home() / ".cache" / "derm-hash"))
+
+
+def course_data(
+    source: str = "atlas", size: int = SIZE, images: int = IMAGES, seed: int = 0
+) -> LesionDataset:
+    """The data set of a lesson, split into database, val and query.
+
+    Parameters
+    ----------
+    source : str
+        "atlas" for the built-in one, or a folder with ``manifest.csv``.
+    size : int
+        Side of the images in pixels.
+    images, seed : int
+        Of the atlas; a folder has its own.
+    """
+    if source != "atlas":
+        return LesionDataset.from_folder(source, size)
+    return LesionDataset.from_atlas(cached_atlas(images, size, seed))
+
+
+def cached_atlas(images: int, size: int, seed: int) -> Atlas:
+    """The built-in atlas, drawn once for each set of arguments and version of its code."""
+    version = zlib.crc32(Path(synthetic.__file__).read_bytes())
+    path = home() / f"atlas-{images}-{size}px-seed{seed}-{version:08x}.npz"
+    if not path.exists():
+        atlas = make_atlas(images, size, seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fields = {"images": atlas.images, "masks": atlas.masks}
+        fields |= {"labels": atlas.labels, "lesion_ids": atlas.lesion_ids}
+        write_atomically(path, lambda part: _savez(part, fields))
+    with np.load(path, allow_pickle=False) as file:
+        return Atlas(**{name: file[name] for name in file.files}, seed=seed)
+
+
+def _savez(path: Path, fields: dict[str, np.ndarray]) -> None:
+    with path.open("wb") as file:  # given a name, numpy would add .npz to it
+        np.savez(file, **fields)
+
+
+def course_run(data: LesionDataset, progress: bool = True, **changes) -> Run:
+    """The lesson's model for this data: trained the first time, then read from the cache.
+
+    Parameters
+    ----------
+    data : LesionDataset with splits
+    **changes
+        Fields of TrainConfig that differ from the lesson's (``LESSON``).
+    """
+    config = TrainConfig.preset("recommended", **(LESSON | changes))
+    key = zlib.crc32(repr(config).encode() + fingerprint(data).encode())
+    config = TrainConfig.preset("recommended", **(LESSON | changes | {"name": f"{key:08x}"}))
+    return train(config, data, home() / "runs", progress=progress)

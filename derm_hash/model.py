@@ -1,0 +1,205 @@
+"""DermHash: a ResNet with attention gates, a hash layer, and a classifier on the code."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+from urllib.error import URLError
+
+import numpy as np
+import torch
+import torchvision
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, ResNet
+from tqdm.auto import tqdm
+
+from derm_hash.attention import add_attention
+from derm_hash.data import LesionDataset, to_input, write_atomically
+from derm_hash.errors import InputError
+
+BACKBONES = ("resnet10", "resnet18", "resnet34", "resnet50")
+MODEL_FILE = "model.safetensors"
+
+
+class HashOutput(NamedTuple):
+    """What the network says of a batch: logits (B, classes) and soft code (B, bits) in (0, 1)."""
+
+    logits: Tensor
+    code: Tensor
+
+
+def make_backbone(name: str, weights: str | None) -> ResNet:
+    """A torchvision ResNet, random (None) or with its ImageNet weights ("imagenet").
+
+    "resnet10" has one block in each of the four stages where ResNet-18 has two: half the
+    work, for lessons on a CPU.
+    """
+    if name not in BACKBONES:
+        raise InputError(f"Unknown backbone {name!r}: choose one of {', '.join(BACKBONES)}.")
+    if weights not in (None, "imagenet"):
+        raise InputError(f"Unknown weights {weights!r}: choose None or 'imagenet'.")
+    if name == "resnet10":
+        if weights:
+            raise InputError("There are no ImageNet weights for resnet10: use resnet18 or larger.")
+        return ResNet(BasicBlock, [1, 1, 1, 1])
+    try:
+        return torchvision.models.get_model(name, weights="DEFAULT" if weights else None)
+    except (URLError, OSError, RuntimeError) as error:
+        # RuntimeError: torch.hub found that the downloaded file has the wrong hash.
+        if weights is None:
+            raise
+        raise InputError(
+            f"The ImageNet weights of {name} could not be downloaded ({error}): connect to the "
+            "network and try again, or go on without them (weights=None)."
+        ) from error
+
+
+class DermHash(nn.Module):
+    """Deep hashing network for dermoscopic images (Zhang et al., 2022).
+
+    ResNet features -> global average pooling -> linear hash layer -> sigmoid = soft
+    code h in (0, 1)^bits -> linear classifier on h. The hash code is h > 0.5.
+
+    Parameters
+    ----------
+    backbone : str
+        A name in ``BACKBONES``.
+    bits : int
+        Length of the code.
+    classes : int
+        Number of classes of the classifier.
+    attention : str, callable or None
+        The gate of every residual block, as in :func:`derm_hash.attention.add_attention`.
+    weights : None or "imagenet"
+        Random initialisation, or torchvision's ImageNet weights (downloaded on first use).
+
+    Attributes
+    ----------
+    class_names : tuple of str
+        Names of the classes, in the order of the logits.
+    image_size : int or None
+        Side in pixels of the images that the model was trained on.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet18",
+        bits: int = 16,
+        classes: int = 4,
+        attention: str | None = "hdcsa",
+        weights: str | None = None,
+    ):
+        super().__init__()
+        if bits < 1 or classes < 1:
+            raise InputError(f"A model needs at least 1 bit and 1 class, not {bits} and {classes}.")
+        self.settings = {
+            "backbone": backbone,
+            "bits": bits,
+            "classes": classes,
+            "attention": attention,
+        }
+        self.class_names = tuple(f"class {i}" for i in range(classes))
+        self.image_size: int | None = None
+        self.backbone = add_attention(make_backbone(backbone, weights), attention)
+        features = self.backbone.fc.in_features
+        self.backbone.fc = nn.Identity()
+        self.hash_layer = nn.Linear(features, bits)
+        self.classifier = nn.Linear(bits, classes)
+
+    @property
+    def bits(self) -> int:
+        """Length of the code."""
+        return self.hash_layer.out_features
+
+    def forward(self, x: Tensor) -> HashOutput:
+        """Images (B, 3, H, W) in [-1, 1], H and W at least 32 -> HashOutput."""
+        code = torch.sigmoid(self.hash_layer(self.backbone(x)))
+        return HashOutput(self.classifier(code), code)
+
+    @torch.no_grad()
+    def hash(self, x: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1] -> hash code (B, bits) bool."""
+        return self(x).code > 0.5
+
+
+@torch.no_grad()
+def encode(
+    model: nn.Module,
+    images: LesionDataset | Tensor,
+    batch_size: int = 256,
+    progress: bool = False,
+) -> np.ndarray:
+    """Soft codes of many images, in evaluation mode.
+
+    Parameters
+    ----------
+    model : DermHash
+    images : LesionDataset, or (N, 3, S, S) tensor
+        uint8, or floating point in [-1, 1].
+
+    Returns
+    -------
+    (N, bits) float32 array in (0, 1). The model's training mode is left as it was.
+    """
+    pixels = images.images if isinstance(images, LesionDataset) else images
+    device, training = next(model.parameters()).device, model.training
+    model.eval()
+    codes = []
+    for batch in tqdm(pixels.split(batch_size), "encoding", disable=not progress, leave=False):
+        x = to_input(batch) if batch.dtype == torch.uint8 else batch
+        codes.append(model(x.to(device)).code.float().cpu())
+    model.train(training)
+    return torch.cat(codes).numpy()
+
+
+def save_model(model: DermHash, path: str | Path) -> Path:
+    """Write a model's weights and settings to a safetensors file, all or nothing."""
+    path = Path(path)
+    if not isinstance(model.settings["attention"], str | None):
+        raise InputError("A model with a gate of your own cannot be saved: add it to GATES first.")
+    about = model.settings | {"class_names": model.class_names, "image_size": model.image_size}
+    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
+    metadata = {"derm_hash": json.dumps(about)}
+    write_atomically(path, lambda partial: save_file(tensors, partial, metadata=metadata))
+    return path
+
+
+def load_model(path: str | Path, bits: int | None = None) -> DermHash:
+    """Read a model that :func:`save_model` or a training run has written.
+
+    Parameters
+    ----------
+    path : str or Path
+        The safetensors file, or the run's folder.
+    bits : int, optional
+        Refuse a model with another code length.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, it is not a derm-hash model, or has other bits.
+    """
+    path = Path(path)
+    path = path / MODEL_FILE if path.is_dir() else path
+    if not path.is_file():
+        raise InputError(f"There is no model at {path}: train one with `derm-hash train`.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})["derm_hash"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is not a model saved by derm-hash: {error}.") from error
+    if bits is not None and bits != about["bits"]:
+        raise InputError(
+            f"{path} makes codes of {about['bits']} bits, not {bits}: "
+            f"ask for {about['bits']} bits or train another model."
+        )
+    class_names, image_size = about.pop("class_names"), about.pop("image_size")
+    model = DermHash(**about)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise InputError(f"{path} does not fit the model that it describes: {error}") from error
+    model.class_names, model.image_size = tuple(class_names), image_size
+    return model.eval()

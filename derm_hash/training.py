@@ -1,0 +1,444 @@
+"""Training: one batched pass over the orbit a step, resumable, selected on ``val``.
+
+Lightning Fabric brings the device, mixed precision and several GPUs; everything
+else is written out below, from the loss of a step to the checkpoint.
+"""
+
+import dataclasses
+import json
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from derm_hash.data import LesionDataset, to_input, write_atomically
+from derm_hash.errors import InputError
+from derm_hash.losses import PENALTIES, OrbitPenalty, class_weights
+from derm_hash.metrics import class_means, precision, relevance
+from derm_hash.model import MODEL_FILE, DermHash, encode, load_model, save_model
+from derm_hash.retrieval import build_index
+from derm_hash.rotations import rotation_orbit
+
+SECONDS_BETWEEN_CHECKPOINTS = 300
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides how a run comes out, but for the data.
+
+    The defaults are the preset "recommended"; ``TrainConfig.preset("released")`` is the
+    recipe of the code that was published with the paper.
+    """
+
+    name: str = "recommended"
+    """Name of the run and of its folder."""
+    backbone: str = "resnet18"
+    bits: int = 16
+    attention: str | None = "hdcsa"
+    weights: str | None = None
+    """None (random) or "imagenet"."""
+    invariance: str | None = "cauchy"
+    """Penalty on the orbit of soft codes (a name in ``losses.PENALTIES``), or None."""
+    invariance_weight: float = 0.5
+    gamma: float = 0.5
+    orbit: int = 4
+    """Turned copies of each image that a step sees, the unturned one included."""
+    classify: str = "orbit"
+    """Cross-entropy on all copies ("orbit") or on the unturned one alone ("upright")."""
+    class_weights: str = "inverse"
+    augment: bool = True
+    """Random mirror images and small changes of light."""
+    optimizer: str = "adamw"
+    learning_rate: float = 1e-3
+    momentum: float = 0.9
+    """Of SGD."""
+    weight_decay: float = 0.05
+    schedule: str = "onecycle"
+    """"onecycle" (rise and fall over the whole run) or "steps" (divided by 10 at milestones)."""
+    milestones: tuple[int, ...] = (40, 60, 80, 100)
+    """Epochs at which "steps" divides the learning rate."""
+    epochs: int = 30
+    batch_size: int = 64
+    """Images a step, over all devices and before the orbit is made."""
+    precision: str = "auto"
+    """"auto" (bfloat16 on a GPU that has it, else 32 bits) or a name that Fabric knows, such
+    as "bf16-mixed", which pays on CPUs with AVX-512 or AMX and is very slow on others."""
+    seed: int = 0
+
+    CHOICES: ClassVar[dict[str, tuple]] = {
+        "invariance": (None, *PENALTIES),
+        "classify": ("orbit", "upright"),
+        "optimizer": ("adamw", "sgd"),
+        "schedule": ("onecycle", "steps"),
+    }
+
+    def __post_init__(self):
+        for field, choices in self.CHOICES.items():
+            if getattr(self, field) not in choices:
+                names = ", ".join(map(str, choices))
+                raise InputError(f"{field} must be one of {names}, not {getattr(self, field)!r}.")
+        for field in ("bits", "orbit", "epochs", "batch_size", "learning_rate", "gamma"):
+            if not getattr(self, field) > 0:
+                raise InputError(f"{field} must be greater than 0, not {getattr(self, field)}.")
+
+    @classmethod
+    def preset(cls, preset: str, **changes) -> "TrainConfig":
+        """A preset ("recommended" or "released") with some fields changed."""
+        if preset not in PRESETS:
+            raise InputError(f"Unknown preset {preset!r}: choose one of {', '.join(PRESETS)}.")
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := set(changes) - known:
+            raise InputError(f"TrainConfig has no {sorted(unknown)[0]!r}: see its documentation.")
+        return cls(**(PRESETS[preset] | {"name": preset} | changes))
+
+    @property
+    def copies(self) -> int:
+        """Forward passes for each image and step: the orbit, where anything looks at it."""
+        return self.orbit if self.invariance or self.classify == "orbit" else 1
+
+
+PRESETS: dict[str, dict] = {
+    "recommended": {},
+    "released": {
+        "classify": "upright",
+        "class_weights": "released",
+        "augment": False,
+        "optimizer": "sgd",
+        "learning_rate": 0.01,
+        "weight_decay": 5e-4,
+        "schedule": "steps",
+        "epochs": 120,
+    },
+}
+
+
+@dataclass
+class Run:
+    """A finished or loaded run.
+
+    path: its folder (config.json, metrics.csv, model.safetensors, last.ckpt); model: the
+    epoch that was best on ``val``, in evaluation mode on the CPU; history: one row an epoch.
+    """
+
+    path: Path
+    config: TrainConfig
+    model: DermHash
+    history: pd.DataFrame
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Run":
+        """Read a run's folder; InputError if it is not one or holds no finished epoch."""
+        path = Path(path)
+        if not (path / "metrics.csv").is_file():
+            raise InputError(f"{path} holds no finished epoch of a run: train it first.")
+        config, _ = read_config(path)
+        return cls(path, config, load_model(path), pd.read_csv(path / "metrics.csv"))
+
+
+def read_config(path: Path) -> tuple[TrainConfig, dict]:
+    """The config of a run folder, and what it says of its data."""
+    try:
+        about = json.loads((path / "config.json").read_text())
+        settings = about["config"] | {"milestones": tuple(about["config"]["milestones"])}
+        return TrainConfig(**settings), about["data"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(f"{path / 'config.json'} is not the config of a run: {error}.") from error
+
+
+def train(
+    config: TrainConfig,
+    data: LesionDataset,
+    root: str | Path = "runs",
+    progress: bool = True,
+    on_epoch: Callable[[pd.DataFrame], None] | None = None,
+    fabric: Fabric | None = None,
+) -> Run:
+    """Train a model, or go on where the same call was stopped.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    data : LesionDataset
+        With splits; trains on ``database``, chooses the best epoch on ``val`` by class-mean
+        precision@10 against the database, and never looks at ``query``.
+    root : str or Path
+        The run's folder is ``root/config.name``. What is written there is complete at any
+        moment, and going on after a stop gives the same numbers as never having stopped.
+    progress : bool
+        Show a progress bar.
+    on_epoch : callable, optional
+        Called with the history after every epoch (say, to draw it).
+    fabric : Fabric, optional
+        By default one device: a GPU where there is one. Start with ``torchrun`` for several.
+
+    Raises
+    ------
+    InputError
+        If a split is empty, or the folder holds a run with other settings or data.
+    """
+    fabric = fabric or make_fabric(config.precision)
+    path = claim_folder(Path(root) / config.name, config, data)
+    database, val = data.split("database"), data.split("val")
+    state = TrainingState.start(config, data, fabric, steps=batches_in(database, config))
+    state.resume(path / "last.ckpt")
+    total = config.epochs * state.steps
+    bar = tqdm(
+        total=total,
+        initial=state.epoch * state.steps + state.step,
+        desc=config.name,
+        unit="step",
+        disable=not progress or fabric.global_rank > 0,
+    )
+    with bar:
+        while state.epoch < config.epochs:
+            train_epoch(state, database, path, bar)
+            state.history.append(state.epoch_row(val_score(state.model, database, val)))
+            save_epoch(state, path, data)
+            bar.set_postfix(val=f"{state.history[-1]['val_precision_at_10']:.3f}")
+            if on_epoch:
+                on_epoch(pd.DataFrame(state.history))
+    fabric.barrier()
+    return Run.load(path)
+
+
+def make_fabric(precision: str = "auto") -> Fabric:
+    """Fabric on one device, or on those of the launcher (torchrun, fabric run)."""
+    if precision == "auto":
+        bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        precision = "bf16-mixed" if bf16 else "32-true"
+    launched = torch.distributed.is_torchelastic_launched()
+    fabric = Fabric(devices="auto" if launched else 1, precision=precision)
+    fabric.launch()
+    return fabric
+
+
+def claim_folder(path: Path, config: TrainConfig, data: LesionDataset) -> Path:
+    """Make the run's folder, or check that it belongs to the same run."""
+    about = {"classes": list(data.classes), "size": data.size, "fingerprint": fingerprint(data)}
+    if (path / "config.json").exists():
+        old, old_data = read_config(path)
+        changed = [
+            f"{field.name} was {getattr(old, field.name)!r}"
+            for field in dataclasses.fields(config)
+            if getattr(old, field.name) != getattr(config, field.name)
+        ]
+        changed += [f"the data's {key} differs" for key in about if old_data.get(key) != about[key]]
+        if changed:
+            raise InputError(
+                f"{path} holds another run ({', '.join(changed)}): "
+                "choose another name, or delete that folder."
+            )
+    path.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"config": dataclasses.asdict(config), "data": about}, indent=2)
+    write_atomically(path / "config.json", lambda partial: partial.write_text(text))
+    return path
+
+
+def fingerprint(data: LesionDataset) -> str:
+    """A checksum of the pixels, labels and splits."""
+    value = zlib.crc32(data.images.numpy())
+    value = zlib.crc32(data.labels.numpy(), value)
+    return f"{zlib.crc32(','.join(data.table['split']).encode(), value):08x}"
+
+
+@dataclass
+class TrainingState:
+    """All that changes during training, and can be written to a checkpoint."""
+
+    config: TrainConfig
+    fabric: Fabric
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    weights: Tensor | None
+    steps: int
+    epoch: int = 0
+    step: int = 0
+    totals: dict[str, float] = dataclasses.field(default_factory=dict)
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+
+    @classmethod
+    def start(cls, config, data, fabric, steps) -> "TrainingState":
+        torch.manual_seed(config.seed)
+        classes = len(data.classes)
+        model = DermHash(config.backbone, config.bits, classes, config.attention, config.weights)
+        model.class_names, model.image_size = data.classes, data.size
+        model = model.to(memory_format=torch.channels_last)
+        optimizer = make_optimizer(config, model)
+        scheduler = make_scheduler(config, optimizer, steps)
+        weights = None
+        if config.class_weights != "released":
+            labels = data.split("database").labels
+            weights = class_weights(labels, classes, config.class_weights)
+        model, optimizer = fabric.setup(model, optimizer)
+        weights = weights if weights is None else weights.to(fabric.device)
+        return cls(config, fabric, model, optimizer, scheduler, weights, steps)
+
+    def save(self, path: Path) -> None:
+        state = {
+            "model": self.model,
+            "optimizer": self.optimizer,
+            "scheduler": self.scheduler.state_dict(),
+            "position": {"epoch": self.epoch, "step": self.step, "totals": self.totals},
+            "history": self.history,
+        }
+        partial = path.with_suffix(".partial")
+        self.fabric.save(partial, state)  # every process takes part; the first one writes
+        self.fabric.barrier()
+        if self.fabric.global_rank == 0:
+            partial.replace(path)
+
+    def resume(self, path: Path) -> None:
+        if not path.exists():
+            return
+        state = {"model": self.model, "optimizer": self.optimizer}
+        try:
+            rest = self.fabric.load(path, state, weights_only=True)
+        except (RuntimeError, EOFError, OSError, KeyError) as error:
+            raise InputError(
+                f"{path} cannot be read ({error}): delete the run's folder and start again."
+            ) from error
+        self.scheduler.load_state_dict(rest["scheduler"])
+        self.history = rest["history"]
+        for name, value in rest["position"].items():
+            setattr(self, name, value)
+
+    def epoch_row(self, score: float) -> dict[str, float]:
+        """Close an epoch: its row of the history; the counters are set to the next one."""
+        means = {name: total / self.steps for name, total in self.totals.items()}
+        rate = self.optimizer.param_groups[0]["lr"]
+        row = {"epoch": self.epoch + 1, **means, "val_precision_at_10": score, "lr": rate}
+        self.epoch, self.step, self.totals = self.epoch + 1, 0, {}
+        return row
+
+
+def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """SGD or AdamW, as the config says."""
+    rate, decay = config.learning_rate, config.weight_decay
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(model.parameters(), rate, config.momentum, weight_decay=decay)
+    return torch.optim.AdamW(model.parameters(), rate, weight_decay=decay)
+
+
+def make_scheduler(config: TrainConfig, optimizer, steps: int):
+    """The learning rate's schedule, advanced after every step."""
+    if config.schedule == "steps":
+        milestones = [epoch * steps for epoch in config.milestones]
+        return torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones)
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.learning_rate, total_steps=config.epochs * steps + 1
+    )
+
+
+def batches_in(data: LesionDataset, config: TrainConfig) -> int:
+    """Steps in an epoch; an incomplete last batch is left out where there is a whole one."""
+    return max(1, len(data) // config.batch_size)
+
+
+def epoch_batches(state: TrainingState, size: int) -> Iterator[Tensor]:
+    """This process's share of the batches that are left of the epoch, in its own random order.
+
+    The order follows from seed and epoch alone, so a resumed epoch goes on with it.
+    """
+    order = torch.randperm(size, generator=generator(state.config.seed, state.epoch))
+    batch, fabric = state.config.batch_size, state.fabric
+    for step in range(state.step, state.steps):
+        yield order[step * batch : (step + 1) * batch][fabric.global_rank :: fabric.world_size]
+
+
+def generator(*key: int) -> torch.Generator:
+    """A random generator that depends on nothing but its key."""
+    return torch.Generator().manual_seed(zlib.crc32(repr(key).encode()))
+
+
+def train_epoch(state: TrainingState, database: LesionDataset, path: Path, bar: tqdm) -> None:
+    """Go through what is left of an epoch, with a checkpoint every few minutes."""
+    config, device, saved = state.config, state.fabric.device, time.monotonic()
+    state.model.train()
+    for chosen in epoch_batches(state, len(database)):
+        x = to_input(database.images[chosen].to(device))
+        if config.augment:
+            rank = state.fabric.global_rank
+            x = augment(x, generator(config.seed, state.epoch, state.step, rank))
+        losses = step_losses(
+            state.model, x, database.labels[chosen].to(device), config, state.weights
+        )
+        state.fabric.backward(losses["loss"])
+        state.optimizer.step()
+        state.optimizer.zero_grad()
+        state.scheduler.step()
+        for name, value in losses.items():
+            state.totals[name] = state.totals.get(name, 0.0) + float(value.detach())
+        state.step += 1
+        bar.update()
+        if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
+            state.save(path / "last.ckpt")
+            saved = time.monotonic()
+
+
+def step_losses(
+    model: nn.Module, x: Tensor, y: Tensor, config: TrainConfig, weights: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Losses of one step: images (B, 3, S, S) in [-1, 1], labels (B,) -> named scalars.
+
+    The whole orbit goes through the network in one batch, so that batch norm sees every
+    copy once. ``loss = cross_entropy + invariance_weight * invariance``.
+    """
+    copies = config.copies
+    orbit = rotation_orbit(x, copies).flatten(0, 1)
+    out = model(orbit.contiguous(memory_format=torch.channels_last))
+    logits, codes = out.logits.float(), out.code.float().unflatten(0, (copies, len(x)))
+    if config.classify == "orbit":
+        y = y.repeat(copies)
+    else:
+        logits = logits[: len(x)]
+    if config.class_weights == "released":
+        weights = class_weights(y, logits.shape[1], "released")
+    losses = {"cross_entropy": F.cross_entropy(logits, y, weights)}
+    losses["loss"] = losses["cross_entropy"]
+    if config.invariance:
+        losses["invariance"] = OrbitPenalty(config.invariance, config.gamma)(codes)
+        losses["loss"] = losses["loss"] + config.invariance_weight * losses["invariance"]
+    return losses
+
+
+def augment(x: Tensor, rng: torch.Generator, light: float = 0.1) -> Tensor:
+    """Mirror half of the images and change brightness and contrast by up to ``light``.
+
+    Images (B, 3, S, S) in [-1, 1] -> the same; turning is the orbit's business.
+    """
+    mirror, brightness, contrast = torch.rand(3, len(x), 1, 1, 1, generator=rng).to(x.device)
+    x = torch.where(mirror < 0.5, x.flip(-1), x)
+    return (x * (1 + light * (2 * contrast - 1)) + light * (2 * brightness - 1)).clamp(-1, 1)
+
+
+def val_score(model: nn.Module, database: LesionDataset, val: LesionDataset) -> float:
+    """Class-mean precision@10 of the val images among all database images."""
+    index = build_index(model, database)
+    hits = index.search(encode(model, val), k=10, radius=None)
+    labels = val.labels.numpy()
+    at_10 = class_means(precision(relevance(hits.ids, index.labels, labels)), labels)
+    return sum(at_10.values()) / len(at_10)
+
+
+def save_epoch(state: TrainingState, path: Path, data: LesionDataset) -> None:
+    """Write the model where it is the best so far, then the checkpoint, then the history.
+
+    In this order a stop at any point leaves a folder that training can go on from.
+    """
+    scores = [row["val_precision_at_10"] for row in state.history]
+    if state.fabric.global_rank == 0 and scores[-1] == max(scores):
+        save_model(state.model.module, path / MODEL_FILE)
+    state.save(path / "last.ckpt")
+    if state.fabric.global_rank == 0:
+        table = pd.DataFrame(state.history)
+        write_atomically(path / "metrics.csv", lambda partial: table.to_csv(partial, index=False))
