@@ -1,0 +1,1 @@
+"""Benchmarks: ratios against a named alternative, both timed in the same run."""

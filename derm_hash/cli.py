@@ -1,0 +1,254 @@
+"""The ``derm-hash`` command: the kit without a browser."""
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from derm_hash import doctor, plots
+from derm_hash.course import course_data
+from derm_hash.data import SPLITS, LesionDataset, open_image, square, write_atomically
+from derm_hash.errors import InputError
+from derm_hash.experiments import evaluate_run, read_experiment, run_grid, summary
+from derm_hash.model import encode
+from derm_hash.retrieval import RANKS, HashIndex, build_index
+from derm_hash.training import PRESETS, Run, TrainConfig, train
+
+INDEX_FILE = "index.safetensors"
+PICTURE = 160  # side of the pictures of hits, in pixels
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; 0 when it worked, 2 with one sentence for bad input, 130 when stopped."""
+    args = parser().parse_args(argv)
+    try:
+        return args.run_command(args) or 0
+    except InputError as error:
+        print(f"derm-hash: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("derm-hash: stopped; the same command goes on from here.", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(prog="derm-hash", description=__doc__.split("``: ")[-1])
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name, function, summary):
+        command = commands.add_parser(name, help=summary, description=summary)
+        command.set_defaults(run_command=function)
+        return command
+
+    command = add("train", train_command, "Train a model, or go on where it was stopped.")
+    add_data(command)
+    command.add_argument(
+        "--runs", default="runs", type=Path, help="folder of all runs (%(default)s)"
+    )
+    command.add_argument("--preset", default="recommended", choices=PRESETS)
+    add_settings(command)
+
+    command = add("encode", encode_command, "Encode images and write the run's search index.")
+    add_run(command)
+    add_data(command, size=False)
+    command.add_argument("--split", choices=[*SPLITS, "all"], default="database")
+
+    command = add("search", search_command, "Find the cases that are similar to an image.")
+    command.add_argument("image", type=Path)
+    add_run(command)
+    command.add_argument("--k", type=int, default=10, help="hits wanted (%(default)s)")
+    command.add_argument("--radius", type=int, default=4, help="Hamming radius (%(default)s)")
+    command.add_argument("--rank", choices=RANKS, default=RANKS[0])
+    command.add_argument("--label", help="the image's diagnosis, to mark hits as right or wrong")
+    command.add_argument("--out", type=Path, default=Path("hits.png"), help="picture (%(default)s)")
+
+    command = add("evaluate", evaluate_command, "Score a run on the queries of a data folder.")
+    add_run(command)
+    add_data(command, size=False)
+
+    command = add("reproduce", reproduce_command, "Run a grid of experiments from a TOML file.")
+    command.add_argument("file", type=Path)
+    command.add_argument("--out", type=Path, help="folder (default: runs/NAME OF THE FILE)")
+
+    add("doctor", doctor_command, "Check this computer, and say what to do about problems.")
+    return top
+
+
+def add_data(command: argparse.ArgumentParser, size: bool = True) -> None:
+    """Options for the data folder."""
+    command.add_argument("--data", required=True, help="folder with manifest.csv, or 'atlas'")
+    if size:
+        command.add_argument("--size", type=int, default=64, help="image side in px (%(default)s)")
+
+
+def add_run(command: argparse.ArgumentParser) -> None:
+    """The option for a trained run."""
+    command.add_argument("--run", type=Path, required=True, help="folder of a run, runs/NAME")
+
+
+def add_settings(command: argparse.ArgumentParser) -> None:
+    """One option for each field of TrainConfig; only those given change the preset."""
+    settings = command.add_argument_group("settings", "what differs from the preset")
+    for field in dataclasses.fields(TrainConfig):
+        settings.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            dest=f"set_{field.name}",
+            default=argparse.SUPPRESS,
+            metavar="VALUE",
+            type=lambda text, default=field.default: setting(text, default),
+        )
+
+
+def setting(text: str, default):
+    """A field's value from the command line, of the type of its default."""
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false"):
+            raise argparse.ArgumentTypeError(f"must be true or false, not {text!r}")
+        return text.lower() == "true"
+    if isinstance(default, tuple):
+        return tuple(int(part) for part in text.split(","))
+    if isinstance(default, int | float):
+        return type(default)(text)
+    return text
+
+
+def settings_given(args: argparse.Namespace) -> dict:
+    """The TrainConfig fields that were given; "none" where a field may be None."""
+    given = {key[4:]: value for key, value in vars(args).items() if key.startswith("set_")}
+    optional = ("attention", "invariance", "weights")
+    return {k: None if k in optional and v == "none" else v for k, v in given.items()}
+
+
+def train_command(args) -> None:
+    """derm-hash train"""
+    config = TrainConfig.preset(args.preset, **settings_given(args))
+    data = course_data(args.data, args.size)
+    run = train(config, data, args.runs)
+    plots.plot_history(run.history).savefig(run.path / "history.png")
+    write_index(run, data.split("database"), args.data)
+    best = run.history.loc[run.history["val_precision_at_10"].idxmax()]
+    print(
+        f"best on val: class-mean precision@10 {best['val_precision_at_10']:.3f} "
+        f"after epoch {best['epoch']:.0f} of {config.epochs}\n"
+        f"model, index, metrics.csv and curves: {run.path}\n"
+        f"next: derm-hash evaluate --run {run.path} --data {args.data}"
+    )
+
+
+def encode_command(args) -> None:
+    """derm-hash encode"""
+    run = Run.load(args.run)
+    data = course_data(args.data, run.model.image_size)
+    part = data if args.split == "all" else data.split(args.split)
+    path = write_index(run, part, args.data)
+    print(f"{len(part)} codes of {run.model.bits} bits: {path}")
+
+
+def write_index(run: Run, part: LesionDataset, source: str) -> Path:
+    """Encode a data set into the run's index, whose items say where the images lie."""
+    folder = "" if source == "atlas" else str(Path(source).resolve())
+    part.table = part.table.assign(folder=folder)
+    return build_index(run.model, part, progress=True).save(run.path / INDEX_FILE)
+
+
+def search_command(args) -> None:
+    """derm-hash search"""
+    run = Run.load(args.run)
+    query = square(open_image(args.image), run.model.image_size)
+    index = HashIndex.load(run.path / INDEX_FILE)
+    code = encode(run.model, torch.from_numpy(np.array(query)).permute(2, 0, 1)[None])
+    hits = index.search(code, args.k, args.radius, args.rank)
+    table = hit_table(index, hits)
+    if table.empty:
+        print(f"No image lies within {args.radius} bits of {args.image}: try a larger --radius.")
+        return
+    print(table[["image", "label", "lesion_id", "hamming", "distance"]].to_string())
+    if (table["folder"] == "").any():
+        print("No picture is drawn, since the built-in atlas has no image files.")
+        return
+    draw_hits(args, table, code[0], index)
+
+
+def hit_table(index: HashIndex, hits) -> pd.DataFrame:
+    """The hits of one query: rows of the index's items, with rank and distances."""
+    found = hits.ids[0] >= 0
+    table = index.items.iloc[hits.ids[0][found]].assign(
+        id=hits.ids[0][found], hamming=hits.hamming[0][found], distance=hits.distance[0][found]
+    )
+    return table.set_index(pd.RangeIndex(1, len(table) + 1, name="rank"))
+
+
+def draw_hits(args, table: pd.DataFrame, code: np.ndarray, index: HashIndex) -> None:
+    """The picture of a search: the query, its hits, and their codes."""
+    paths = [Path(folder) / name for folder, name in table[["folder", "image"]].to_numpy()]
+    pictures = [np.asarray(square(open_image(path), PICTURE)) for path in paths]
+    figure = plots.plot_hits(
+        np.asarray(square(open_image(args.image), PICTURE)),
+        pictures,
+        table["label"].tolist(),
+        args.label,
+        table["hamming"].to_numpy(),
+        table["distance"].to_numpy(),
+        code,
+        index.codes[table["id"]],
+    )
+    write_atomically(args.out, lambda part: part.write_bytes(plots.figure_png(figure)))
+    print(f"picture: {args.out}")
+
+
+def evaluate_command(args) -> None:
+    """derm-hash evaluate"""
+    run = Run.load(args.run)
+    data = course_data(args.data, run.model.image_size)
+    if data.classes != run.model.class_names:
+        raise InputError(
+            f"{args.run} was trained on {', '.join(run.model.class_names)} and {args.data} has "
+            f"{', '.join(data.classes)}: evaluate it on data with the same classes."
+        )
+    scores = evaluate_run(run, data, progress=True)
+    write_atomically(
+        run.path / "evaluation.csv",
+        lambda part: pd.Series(scores, name="value").rename_axis("score").to_csv(part),
+    )
+    print(per_class_table(scores, data.classes).to_string(float_format="{:.3f}".format))
+    print(f"\n{scores_in_words(scores)}\nall scores: {run.path / 'evaluation.csv'}")
+
+
+def per_class_table(scores: dict[str, float], classes: tuple[str, ...]) -> pd.DataFrame:
+    """Queries, precision@10 and average precision of each class."""
+    present = [name for name in classes if f"ap_{name}" in scores]
+    columns = {"queries": "queries", "precision@10": "precision_at_10", "AP": "ap"}
+    table = {title: [scores[f"{key}_{name}"] for name in present] for title, key in columns.items()}
+    return pd.DataFrame(table, index=present).astype({"queries": int})
+
+
+def scores_in_words(scores: dict[str, float]) -> str:
+    """The scores over all classes, a line each."""
+    lines = {
+        "class-mean precision@10": "class_mean_precision_at_10",
+        "class-mean mAP": "class_mean_map",
+        "paper protocol, precision in radius 4, top 10": "paper_precision",
+        "paper protocol, reciprocal rank": "paper_reciprocal_rank",
+        "bits that flip under quarter turns": "flipped_bits",
+    }
+    return "\n".join(f"{title + ':':48}{scores[key]:.3f}" for title, key in lines.items())
+
+
+def reproduce_command(args) -> None:
+    """derm-hash reproduce"""
+    data, grid, shared = read_experiment(args.file)
+    out = args.out or Path("runs") / args.file.stem
+    results = run_grid(grid, course_data(**data), out, **shared)
+    by = [field for field in grid if field != "seed"]
+    print(summary(results, by).round(3).to_string())
+    print(f"every run: {out / 'results.csv'}")
+
+
+def doctor_command(args) -> int:
+    """derm-hash doctor"""
+    return doctor.print_report()

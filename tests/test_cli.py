@@ -1,0 +1,138 @@
+"""The command line, from a data folder to the picture of hits, and its sentences for bad input."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from derm_hash.cli import main, setting
+from derm_hash.data import LesionDataset, read_manifest, split_by_lesion, write_manifest
+from derm_hash.model import encode, load_model
+from derm_hash.synthetic import make_atlas
+
+TINY = ["--backbone", "resnet10", "--bits", "8", "--epochs", "1", "--batch-size", "16"]
+
+
+def write_folder(root, atlas):
+    """A data folder with the images of an atlas."""
+    (root / "images").mkdir(parents=True)
+    rows = []
+    for i, (image, label, lesion) in enumerate(
+        zip(atlas.images, atlas.labels, atlas.lesion_ids, strict=True)
+    ):
+        Image.fromarray(image).save(root / "images" / f"{i:03}.png")
+        rows.append({"image": f"images/{i:03}.png", "label": label, "lesion_id": lesion})
+    write_manifest(split_by_lesion(pd.DataFrame(rows), query=0.25, val=0.2), root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("data") / "d", make_atlas(48, 32, progress=False))
+
+
+@pytest.fixture(scope="module")
+def run(folder, tmp_path_factory):
+    runs = tmp_path_factory.mktemp("runs")
+    data = ["--data", str(folder), "--size", "32"]
+    assert main(["train", *data, "--runs", str(runs), "--name", "tiny", *TINY]) == 0
+    return runs / "tiny"
+
+
+def test_train_leaves_model_index_curves_and_metrics(run):
+    names = {path.name for path in run.iterdir()}
+    wanted = {"config.json", "metrics.csv", "model.safetensors", "last.ckpt"}
+    assert wanted | {"index.safetensors", "history.png"} == names
+    assert load_model(run).bits == 8
+
+
+def test_evaluate_prints_every_class(run, folder, capsys):
+    assert main(["evaluate", "--run", str(run), "--data", str(folder)]) == 0
+    shown = capsys.readouterr().out
+    queries = LesionDataset.from_folder(folder, 32, progress=False).split("query")
+    for name, count in queries.table["label"].value_counts().items():
+        row = next(line.split() for line in shown.splitlines() if line.startswith(name))
+        assert int(row[1]) == count
+    scores = pd.read_csv(run / "evaluation.csv", index_col="score")["value"]
+    assert 0 <= scores["class_mean_map"] <= 1 and f"{scores['class_mean_map']:.3f}" in shown
+
+
+def test_search_finds_the_image_itself_first(run, folder, tmp_path, capsys):
+    """A database image as query: distance 0, and the picture of the hits is drawn."""
+    table = read_manifest(folder)
+    name = table.loc[table["split"] == "database", "image"].iloc[0]
+    out = tmp_path / "hits.png"
+    options = ["--run", str(run), "--out", str(out), "--radius", "8", "--label", "MEL"]
+    assert main(["search", str(folder / name), *options]) == 0
+    first = capsys.readouterr().out.splitlines()[2].split()
+    assert first[:2] == ["1", name] and float(first[-1]) == pytest.approx(0, abs=1e-4)
+    with Image.open(out) as picture:
+        assert picture.width > 500 and len(np.unique(np.asarray(picture))) > 50
+
+
+def test_search_takes_an_image_of_any_mode_and_shape(run, tmp_path, capsys):
+    image = tmp_path / "grey.png"
+    Image.fromarray(make_atlas(4, 64, progress=False).images[0]).convert("L").resize((90, 64)).save(
+        image
+    )
+    options = ["--run", str(run), "--out", str(tmp_path / "h.png"), "--radius", "8", "--k", "500"]
+    assert main(["search", str(image), *options]) == 0
+    assert "hamming" in capsys.readouterr().out
+
+
+def test_encode_writes_the_codes_of_the_split(run, folder, capsys):
+    command = ["encode", "--run", str(run), "--data", str(folder), "--split", "query"]
+    assert main(command) == 0
+    queries = LesionDataset.from_folder(folder, 32, progress=False).split("query")
+    assert f"{len(queries)} codes of 8 bits" in capsys.readouterr().out
+    from derm_hash.retrieval import HashIndex
+
+    codes = HashIndex.load(run / "index.safetensors").codes
+    np.testing.assert_allclose(codes, encode(load_model(run), queries), atol=1e-6)
+    main(["encode", "--run", str(run), "--data", str(folder)])
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (["search", "{tmp}/absent.png", "--run", "{run}"], "absent.png"),
+        (["search", "{tmp}/text.png", "--run", "{run}"], "text.png"),
+        (["search", "{image}", "--run", "{run}", "--k", "0"], "k is the number of hits"),
+        (["search", "{image}", "--run", "{tmp}"], "train it first"),
+        (["evaluate", "--run", "{run}", "--data", "{tmp}/nothing"], "nothing"),
+        (["train", "--data", "{data}", "--orbit", "0"], "orbit must be greater than 0"),
+        (["train", "--data", "{data}", "--schedule", "x"], "schedule must be one of"),
+        (["reproduce", "{tmp}/absent.toml"], "absent.toml"),
+    ],
+)
+def test_bad_input_gets_one_sentence(command, sentence, run, folder, tmp_path, capsys):
+    (tmp_path / "text.png").write_text("not an image")
+    places = {"tmp": tmp_path, "run": run, "data": folder, "image": folder / "images/000.png"}
+    capsys.readouterr()
+    assert main([part.format(**places) for part in command]) == 2
+    shown = capsys.readouterr().err
+    assert sentence in shown and "Traceback" not in shown
+    assert len([line for line in shown.splitlines() if line.startswith("derm-hash:")]) == 1
+
+
+def test_a_run_of_other_classes_is_refused(run, tmp_path, capsys):
+    atlas = make_atlas(24, 32, balance={"MEL": 0.5, "NV": 0.5}, progress=False)
+    other = write_folder(tmp_path / "two", atlas)
+    assert main(["evaluate", "--run", str(run), "--data", str(other)]) == 2
+    assert "same classes" in capsys.readouterr().err
+
+
+def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys):
+    def stop(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("derm_hash.cli.doctor_command", stop)
+    assert main(["doctor"]) == 130
+    assert "goes on" in capsys.readouterr().err
+
+
+def test_settings_have_the_type_of_their_default():
+    assert setting("true", False) is True
+    assert setting("1e-3", 0.5) == 0.001
+    assert setting("7", 30) == 7
+    assert setting("10,20", (1,)) == (10, 20)

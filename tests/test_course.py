@@ -1,0 +1,43 @@
+"""What notebooks share is made once and read afterwards."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from derm_hash import course, training
+from derm_hash.course import course_data, course_run, home
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("DERM_HASH_HOME", str(tmp_path))
+
+
+def test_home_is_where_the_user_wants_it(tmp_path):
+    assert home() == tmp_path
+
+
+def test_the_atlas_is_drawn_once(monkeypatch):
+    first = course_data(size=32, images=40)
+    monkeypatch.setattr(course, "make_atlas", None)
+    second = course_data(size=32, images=40)
+    assert torch.equal(first.images, second.images)
+    pd.testing.assert_frame_equal(first.table, second.table)
+    np.testing.assert_array_equal(first.mask(3), second.mask(3))
+
+
+def test_the_model_is_trained_once(monkeypatch):
+    data = course_data(size=32, images=60)
+    first = course_run(data, progress=False, epochs=1)
+    monkeypatch.setattr(training, "train_epoch", None)
+    second = course_run(data, progress=False, epochs=1)
+    pd.testing.assert_frame_equal(first.history, second.history, check_exact=False)
+    for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_other_settings_are_another_model():
+    data = course_data(size=32, images=60)
+    paths = {course_run(data, progress=False, epochs=1, bits=bits).path for bits in (8, 16)}
+    assert len(paths) == 2
