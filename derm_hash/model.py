@@ -2,8 +2,8 @@
 
 import json
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import NamedTuple
-from urllib.error import URLError
 
 import numpy as np
 import torch
@@ -45,13 +45,15 @@ def make_backbone(name: str, weights: str | None) -> ResNet:
         return ResNet(BasicBlock, [1, 1, 1, 1])
     try:
         return torchvision.models.get_model(name, weights="DEFAULT" if weights else None)
-    except (URLError, OSError, RuntimeError) as error:
-        # RuntimeError: torch.hub found that the downloaded file has the wrong hash.
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        # OSError: the network. RuntimeError: the wrong hash. The others: a spoiled cache.
         if weights is None:
             raise
+        reason = str(error).partition("\n")[0]
         raise InputError(
-            f"The ImageNet weights of {name} could not be downloaded ({error}): connect to the "
-            "network and try again, or go on without them (weights=None)."
+            f"The ImageNet weights of {name} could not be loaded ({reason}): connect to the "
+            f"network, delete {name}-*.pth in {torch.hub.get_dir()}/checkpoints if it is there "
+            "and try again, or go on without them (weights=None)."
         ) from error
 
 
@@ -186,20 +188,22 @@ def load_model(path: str | Path, bits: int | None = None) -> DermHash:
         raise InputError(f"There is no model at {path}: train one with `derm-hash train`.")
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})["derm_hash"])
+            about = dict(json.loads((file.metadata() or {})["derm_hash"]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        class_names, image_size = about.pop("class_names"), about.pop("image_size")
+        model = DermHash(**about)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is not a model saved by derm-hash: {error}.") from error
-    if bits is not None and bits != about["bits"]:
+    if bits is not None and bits != model.bits:
         raise InputError(
-            f"{path} makes codes of {about['bits']} bits, not {bits}: "
-            f"ask for {about['bits']} bits or train another model."
+            f"{path} makes codes of {model.bits} bits, not {bits}: "
+            f"ask for {model.bits} bits or train another model."
         )
-    class_names, image_size = about.pop("class_names"), about.pop("image_size")
-    model = DermHash(**about)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        raise InputError(f"{path} does not fit the model that it describes: {error}") from error
+        raise InputError(
+            f"{path} does not fit the model that it describes: save or train it again."
+        ) from error
     model.class_names, model.image_size = tuple(class_names), image_size
     return model.eval()

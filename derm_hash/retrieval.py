@@ -52,9 +52,14 @@ def soft_distance(a: np.ndarray, b: np.ndarray, rank: str) -> np.ndarray:
         return np.linalg.norm(a - b, axis=1)
     if rank == "manhattan":
         return np.abs(a - b).sum(axis=1)
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    cosine = np.einsum("pb,pb->p", a, b) / np.maximum(norms, np.finfo(np.float32).tiny)
+    # In 64 bits: trained codes nearly agree, and 1 - cosine would cancel in 32.
+    norms = np.sqrt(_dot(a, a) * _dot(b, b))
+    cosine = _dot(a, b) / np.maximum(norms, np.finfo(np.float64).tiny)
     return np.maximum(1 - cosine, 0).astype(np.float32)
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.einsum("pb,pb->p", a, b, dtype=np.float64)
 
 
 class HashIndex:
@@ -89,7 +94,7 @@ class HashIndex:
             If the lengths differ, there is nothing to index, or a code leaves [0, 1].
         """
         codes = np.ascontiguousarray(codes, dtype=np.float32)
-        labels = np.asarray(labels, dtype=np.int64)
+        labels = np.ascontiguousarray(labels, dtype=np.int64)  # safetensors ignores strides
         if not isinstance(items, pd.DataFrame):
             items = pd.DataFrame({"image": [str(item) for item in items]})
         if codes.ndim != 2 or not codes.size:
@@ -99,8 +104,7 @@ class HashIndex:
                 f"An index needs one label and one item for each code, not {len(labels)} labels "
                 f"and {len(items)} items for {len(codes)} codes."
             )
-        if not ((codes >= 0) & (codes <= 1)).all():
-            raise InputError("A soft code lies in [0, 1]: pass the model's codes, not its logits.")
+        _check_range(codes)
         return cls(codes, labels, items.reset_index(drop=True))
 
     def __len__(self) -> int:
@@ -129,10 +133,11 @@ class HashIndex:
         Raises
         ------
         InputError
-            If the codes have other bits than the index, or an option is not valid.
+            If the codes have other bits than the index or leave [0, 1], or an option is not
+            valid.
         """
         codes = self._checked(codes, k, radius, rank)
-        starts, ids = self._candidates(codes, self.bits if radius is None else radius)
+        starts, ids = self._candidates(codes, radius)
         hits = Hits(
             np.full((len(codes), k), -1, dtype=np.int64),
             np.full((len(codes), k), -1, dtype=np.int64),
@@ -148,6 +153,7 @@ class HashIndex:
 
     def _candidates(self, codes, radius):
         """Coarse step: the ids within the radius, and where each query's begin (Q + 1,)."""
+        radius = self.bits if radius is None else int(min(radius, self.bits))
         # faiss returns what is strictly nearer than the radius that it is given.
         starts, _, ids = self._binary.range_search(pack_bits(codes), radius + 1)
         return starts.astype(np.int64), ids.astype(np.int64)
@@ -191,13 +197,14 @@ class HashIndex:
             raise InputError(f"A Hamming radius is 0 or more, or None for no limit, not {radius}.")
         if rank not in RANKS:
             raise InputError(f"Unknown ranking {rank!r}: choose one of {', '.join(RANKS)}.")
+        _check_range(codes)
         return codes
 
     def save(self, path: str | Path) -> Path:
         """Write the index to one safetensors file, all or nothing."""
         path = Path(path)
         tensors = {"codes": self.codes, "labels": self.labels}
-        items = {"items": self.items.to_json(orient="split", index=False)}
+        items = {"items": self.items.to_json(orient="split", index=False, double_precision=15)}
         write_atomically(path, lambda partial: save_file(tensors, partial, items))
         return path
 
@@ -210,12 +217,18 @@ class HashIndex:
         try:
             with safe_open(path, framework="numpy") as file:
                 table = json.loads((file.metadata() or {})["items"])
+                items = pd.DataFrame(table["data"], columns=table["columns"])
                 codes, labels = file.get_tensor("codes"), file.get_tensor("labels")
-        except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{path} is not an index that derm-hash has saved: {error}."
             ) from error
-        return cls.build(codes, labels, pd.DataFrame(table["data"], columns=table["columns"]))
+        return cls.build(codes, labels, items)
+
+
+def _check_range(codes: np.ndarray) -> None:
+    if not ((codes >= 0) & (codes <= 1)).all():
+        raise InputError("A soft code lies in [0, 1]: pass the model's codes, not its logits.")
 
 
 def build_index(model: nn.Module, dataset: LesionDataset, progress: bool = False) -> HashIndex:

@@ -32,7 +32,7 @@ def rotation_orbit(x: Tensor, n: int = 4) -> Tensor:
     Raises
     ------
     InputError
-        If x is not a batch of square images or n < 1.
+        If x is not a batch of square images, n < 1, or whole numbers would be resampled.
     """
     if x.ndim != 4:
         raise InputError(
@@ -81,6 +81,8 @@ def rotate(x: Tensor, degrees: float | Tensor, fill: float = 0.0) -> Tensor:
     """
     if x.ndim != 4 or x.shape[-1] != x.shape[-2]:
         raise InputError(f"rotate needs square images (B, C, H, H), not {tuple(x.shape)}.")
+    if not x.is_floating_point():
+        raise InputError(f"rotate resamples floating point images, not {x.dtype}: convert them.")
     angle = torch.deg2rad(torch.as_tensor(degrees, dtype=x.dtype, device=x.device)).expand(len(x))
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
     # affine_grid maps output to input positions, with y pointing down.

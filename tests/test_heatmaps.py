@@ -50,9 +50,9 @@ def cam_by_hand(model, x, layer, score):
         (ClassTarget(2), lambda out: out.logits[2]),
         (BitTarget(5), lambda out: (out.code[5] / (1 - out.code[5])).log().abs()),
         (
-            MatchTarget(np.linspace(0.1, 0.9, 8)),
+            MatchTarget(np.linspace(0.9, 0.1, 8)),
             lambda out: (
-                F.normalize(out.code, dim=0) @ F.normalize(torch.linspace(0.1, 0.9, 8), dim=0)
+                F.normalize(out.code, dim=0) @ F.normalize(torch.linspace(0.9, 0.1, 8), dim=0)
             ),
         ),
     ],
@@ -62,7 +62,7 @@ def test_grad_cam_is_its_definition(model, x, target, score):
     layer = cam_layer(model, 64)
     for image, cam in zip(x, cams, strict=True):
         np.testing.assert_allclose(cam, cam_by_hand(model, image, layer, score), atol=2e-3)
-    assert cams.shape == (2, 64, 64) and cams.max() == 1
+    assert cams.shape == (2, 64, 64) and cams.max() > 0.99
 
 
 def test_grad_cam_leaves_the_model_as_it_was(model, x):
