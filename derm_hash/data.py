@@ -1,0 +1,730 @@
+"""Lesion images with their labels: the manifest, the splits, the data set in memory.
+
+A data folder holds ``manifest.csv`` and the files that it names. The manifest
+has one row per image and the columns
+
+=========  =====================================================================
+image      path of the image, relative to the folder; ``/`` between its parts
+label      class name
+lesion_id  which physical lesion it shows; empty where that is not known
+split      ``database``, ``val`` or ``query``; empty means not split yet
+mask       path of the lesion mask, relative to the folder; empty means none
+source     where the image comes from
+=========  =====================================================================
+
+Further columns are kept. Only ``image`` and ``label`` are required, so a
+spreadsheet with two columns is enough to bring one's own images.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+import pandas as pd
+import psutil
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm.auto import tqdm
+
+from derm_hash.errors import InputError
+
+if TYPE_CHECKING:
+    from derm_hash.synthetic import Atlas
+
+MANIFEST = "manifest.csv"
+REQUIRED = ("image", "label")
+COLUMNS = (*REQUIRED, "lesion_id", "split", "mask", "source")
+SPLITS = ("database", "val", "query")
+ISIC_CLASSES = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")
+
+MAX_PIXELS = 80_000_000
+"""Larger images are refused. A dermoscopic camera makes some 20 million; a small file
+that claims many more is broken or made to fill the memory."""
+
+# Pillow's readers, loaded now because loading them from several threads is a race. The
+# exotic ones stay out: they add nothing here but code that parses untrusted files.
+Image.init()
+IMAGE_FORMATS = tuple(
+    name for name in ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "PPM") if name in Image.OPEN
+)
+
+# What Pillow's decoders raise on damaged files: besides OSError, whatever their
+# parsing of untrusted bytes runs into. (Its bomb warning is an exception class,
+# raised where warnings are turned into errors.)
+_DECODER_ERRORS = (
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Warning,
+    Image.DecompressionBombError,
+)
+
+
+# --- images -------------------------------------------------------------------
+
+
+def open_image(file: str | Path | BinaryIO, name: str | None = None) -> Image.Image:
+    """Read one image of any usual kind as 8-bit RGB, upright.
+
+    EXIF orientation is applied. Transparent pixels are laid on white, as they
+    look on a page. Grey images get three equal channels; see `_grey_8bit` for
+    16-bit, integer and float ones. Of an animation the first frame is taken.
+
+    Args:
+        file: path, or a binary file object.
+        name: what error messages call the image; the path by default.
+
+    Returns:
+        Image in mode RGB, fully decoded.
+
+    Raises:
+        InputError: the file is missing, is no image, is cut short or damaged, or
+            has more than `MAX_PIXELS` pixels.
+    """
+    if name is None:
+        name = (
+            str(file) if isinstance(file, str | Path) else str(getattr(file, "name", "the image"))
+        )
+    try:
+        with Image.open(file, formats=IMAGE_FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise InputError(
+                    f"{name} has {image.width} x {image.height} pixels, more than the "
+                    f"{MAX_PIXELS // 10**6} million that are read: make it smaller first"
+                )
+            return _to_rgb(ImageOps.exif_transpose(image), name)
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"{name} does not exist: check the path") from None
+    except UnidentifiedImageError:
+        raise InputError(
+            f"{name} is not an image that can be read: replace it with a JPEG, PNG, TIFF, "
+            "BMP, WebP, GIF or PPM file, or leave it out"
+        ) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise InputError(
+            f"{name} has more than the {MAX_PIXELS // 10**6} million pixels that are read: "
+            "make it smaller first"
+        ) from None
+    except _DECODER_ERRORS as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise InputError(
+            f"{name} is damaged or cut short ({reason}): replace it or leave it out"
+        ) from error
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """Any Pillow mode to RGB; decodes the image."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = Image.fromarray(_grey_8bit(np.asarray(image), image.mode, name))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    image.load()
+    return image.convert("RGB")
+
+
+def _grey_8bit(values: np.ndarray, mode: str, name: str) -> np.ndarray:
+    """Grey values of more than 8 bits (H, W) as uint8 (H, W).
+
+    16-bit values use their full range, 0..65535. A float image in 0..1 uses that
+    range, one in 0..255 is rounded; any other range is stretched to 0..255, since
+    nothing in the file says what it means.
+    """
+    values = values.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise InputError(f"{name} has pixels that are not finite numbers: replace it")
+    low, high = values.min(), values.max()
+    if mode == "F" and low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    elif mode == "F" and low >= 0 and high <= 255:
+        low, high = 0.0, 255.0
+    elif mode != "F" and low >= 0 and high <= 65535:
+        low, high = 0.0, 65535.0
+    scale = 255.0 / (high - low) if high > low else 0.0
+    return np.rint((values - low) * scale).astype(np.uint8)
+
+
+def square(image: Image.Image, size: int, nearest: bool = False) -> Image.Image:
+    """Resize the short side to `size` pixels and cut out the centre, in one resampling.
+
+    Args:
+        image: image or mask of any shape.
+        size: side of the result in pixels.
+        nearest: nearest neighbour instead of bicubic with antialiasing; for masks.
+
+    Returns:
+        Image of `size` x `size` pixels, in the mode of `image`.
+
+    Raises:
+        InputError: `size` is below 1.
+    """
+    if size < 1:
+        raise InputError(f"an image size of {size} pixels is not possible: use 32 or more")
+    method = Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC
+    return ImageOps.fit(image, (size, size), method=method)
+
+
+def read_mask(file: str | Path | BinaryIO, name: str | None = None) -> Image.Image:
+    """Read a lesion mask as an image of mode L with the values 0 and 255.
+
+    Masks are stored as 0/255 or 0/1; ones that somebody resampled have values in
+    between, which count as lesion from 128 on.
+
+    Raises:
+        InputError: as `open_image`.
+    """
+    values = np.asarray(open_image(file, name).convert("L"))
+    threshold = 127 if values.max() > 1 else 0
+    return Image.fromarray((values > threshold).astype(np.uint8) * 255)
+
+
+def to_input(images: torch.Tensor) -> torch.Tensor:
+    """Scale uint8 images (..., 3, S, S) to the network's float32 input in [-1, 1]."""
+    return images.to(torch.float32) / 127.5 - 1.0
+
+
+def from_input(x: torch.Tensor) -> torch.Tensor:
+    """Inverse of `to_input`: floats in [-1, 1] (..., 3, S, S) to uint8, rounded and clipped."""
+    return ((x + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+# --- the manifest ---------------------------------------------------------------
+
+
+def read_manifest(root: str | Path, classes: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read and check ``manifest.csv`` of a data folder.
+
+    Args:
+        root: the data folder.
+        classes: the labels that may occur; None allows any.
+
+    Returns:
+        One row per image, in file order, index 0..N-1. All columns are strings, ""
+        where nothing is known; the columns of the module's table come first and are
+        all there.
+
+    Raises:
+        InputError: there is no manifest, it cannot be read, lacks a required column,
+            has no rows, an empty or unknown label, an unknown split, the same image
+            twice, or a path that leaves the folder or names no file.
+    """
+    root = Path(root).expanduser()
+    path = root / MANIFEST
+    if not path.is_file():
+        raise InputError(
+            f"{root} has no {MANIFEST}: prepare the folder with `python -m data_setup` (see its "
+            "--help), or write a CSV file with the columns image and label"
+        )
+    frame = read_table(path)
+    for column in REQUIRED:
+        if column not in frame:
+            raise InputError(
+                f"{path} has no column {column!r} (its columns: {', '.join(frame.columns)}): "
+                f"name the columns {', '.join(REQUIRED)} in the first line, with commas between"
+            )
+    if frame.empty:
+        raise InputError(f"{path} has no rows: add one line for each image, or prepare it again")
+    frame = _with_all_columns(frame)
+    _check_values(frame, path, classes)
+    _check_paths(frame, root)
+    return frame
+
+
+def read_table(path: str | Path, separator: str = ",") -> pd.DataFrame:
+    """Read a table with one header line; every value is a string without outer blanks.
+
+    Raises:
+        InputError: the file is missing, is empty, is no UTF-8 text, or has rows of
+            different lengths.
+    """
+    try:
+        frame = pd.read_csv(
+            path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+        )
+    except pd.errors.EmptyDataError:
+        raise InputError(f"{path} is empty: replace it, or prepare the folder again") from None
+    except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(
+            f"{path} cannot be read as a table in UTF-8 text ({reason}): save it as CSV again"
+        ) from error
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise InputError(
+            f"{path} has rows with more values than its first line names: save it as CSV again"
+        )
+    frame.columns = [str(column).strip() for column in frame.columns]
+    return frame.fillna("").apply(lambda column: column.str.strip())
+
+
+def _with_all_columns(frame: pd.DataFrame) -> pd.DataFrame:
+    """The manifest's columns first, "" where one is missing; index 0..N-1."""
+    extra = [column for column in frame.columns if column not in COLUMNS]
+    return frame.reindex(columns=[*COLUMNS, *extra], fill_value="").reset_index(drop=True)
+
+
+def _check_values(frame: pd.DataFrame, path: Path, classes: Sequence[str] | None) -> None:
+    """Labels, splits and duplicate images."""
+
+    def where(bad: pd.Series) -> str:
+        # Line 1 of the file is the header.
+        rows = bad[bad].index
+        more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+        return f"in line {rows[0] + 2}{more} of {path}"
+
+    for column in REQUIRED:
+        if (bad := frame[column] == "").any():
+            raise InputError(f"the {column} is empty {where(bad)}: fill it in or remove the row")
+    if (bad := ~frame["split"].isin(["", *SPLITS])).any():
+        value = frame.loc[bad, "split"].iloc[0]
+        raise InputError(
+            f"the split {value!r} {where(bad)} is unknown: use {', '.join(SPLITS)} "
+            "or leave it empty"
+        )
+    if classes is not None and (bad := ~frame["label"].isin(classes)).any():
+        value = frame.loc[bad, "label"].iloc[0]
+        raise InputError(
+            f"the label {value!r} {where(bad)} is none of the classes {', '.join(classes)}: "
+            "correct it, remove the row, or add the class"
+        )
+    if (bad := frame["image"].duplicated()).any():
+        value = frame.loc[bad, "image"].iloc[0]
+        raise InputError(f"the image {value} is listed again {where(bad)}: keep one of its rows")
+
+
+def _check_paths(frame: pd.DataFrame, root: Path) -> None:
+    """Every image and mask lies inside the folder and exists."""
+    for column in ("image", "mask"):
+        names = [name for name in frame[column] if name]
+        for name in names:
+            if leaves_folder(name):
+                raise InputError(
+                    f"the {column} path {name!r} in {root / MANIFEST} leaves the folder: "
+                    "use paths relative to the folder, without '..'"
+                )
+        missing = [name for name in names if not (root / name).is_file()]
+        if missing:
+            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+            raise InputError(
+                f"the {column} {missing[0]}{more} is listed in {root / MANIFEST} but missing: "
+                "copy it there or remove its row"
+            )
+
+
+def leaves_folder(name: str) -> bool:
+    """Whether a relative path could point outside its folder, on any system."""
+    windows = PureWindowsPath(name)
+    return bool(
+        PurePosixPath(name).is_absolute()
+        or windows.drive
+        or windows.root
+        or ".." in windows.parts
+        or "\0" in name
+    )
+
+
+def write_manifest(frame: pd.DataFrame, root: str | Path) -> Path:
+    """Write ``manifest.csv`` into a data folder, whole or not at all.
+
+    Args:
+        frame: one row per image with at least image and label; missing columns are
+            written empty, further ones are kept.
+        root: the data folder; made if missing.
+
+    Returns:
+        Path of the manifest.
+
+    Raises:
+        InputError: the frame lacks a required column.
+    """
+    for column in REQUIRED:
+        if column not in frame:
+            raise InputError(f"the table to write as {MANIFEST} has no column {column!r}: add it")
+    root = Path(root).expanduser()
+    root.mkdir(parents=True, exist_ok=True)
+    text = _with_all_columns(frame).fillna("").to_csv(index=False, lineterminator="\n")
+    path = root / MANIFEST
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+    return path
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `path`, then put it in place in one step."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+# --- splits -----------------------------------------------------------------------
+
+
+def split_by_lesion(
+    frame: pd.DataFrame, query: float = 0.1, val: float = 0.1, seed: int = 0
+) -> pd.DataFrame:
+    """Fill the split column so that no lesion is in two parts.
+
+    In each class the lesions are shuffled; the first ones become queries, the next
+    ones val, the rest database. A part ends at the lesion whose end comes closest to
+    its share of the class's images. A class with three lesions or more has at least
+    one in every part; smaller ones may lie in the database alone. The result depends
+    on neither the order of the rows nor the other classes, so that four and seven
+    classes of one data set are split alike.
+
+    Args:
+        frame: manifest; a row without lesion_id is a lesion of its own. A lesion with
+            several labels counts for its most frequent one.
+        query: share of each class's images to be queries, 0 <= query < 1.
+        val: share of the other images to be val, 0 <= val < 1.
+        seed: of the shuffling.
+
+    Returns:
+        Copy of the frame with the split column filled.
+
+    Raises:
+        InputError: a share is outside [0, 1).
+    """
+    _check_shares(query, val)
+    frame = _with_all_columns(frame)
+    lesion = _lesion_keys(frame)
+    images = lesion.value_counts()
+    label_of = _most_frequent_label(lesion, frame["label"])
+    part_of = {}
+    for _, members in label_of.groupby(label_of):
+        keys = _shuffled(members.index, seed)
+        part_of |= _cut(keys, images.loc[keys].to_numpy(), query, val)
+    return frame.assign(split=lesion.map(part_of))
+
+
+def split_by_image(
+    frame: pd.DataFrame, query: float = 0.1, val: float = 0.1, seed: int = 0
+) -> pd.DataFrame:
+    """Fill the split column image by image, as the paper's protocol does.
+
+    Of each class the share `query` of the images, rounded down, become queries and the
+    share `val` of the rest, rounded down, val. Images of one lesion can land on both
+    sides, so retrieval partly finds the same lesion again: use `split_by_lesion` for
+    an honest measure, and this one to compare with published numbers.
+
+    Args, returns and raises as `split_by_lesion`.
+    """
+    _check_shares(query, val)
+    frame = _with_all_columns(frame)
+    part_of = {}
+    for _, images in frame["image"].groupby(frame["label"]):
+        names = _shuffled(images, seed)
+        queries = _floor(query * len(names))
+        held_out = queries + _floor(val * (len(names) - queries))
+        parts = np.repeat(["query", "val", "database"], np.diff([0, queries, held_out, len(names)]))
+        part_of |= dict(zip(names, parts.tolist(), strict=True))
+    return frame.assign(split=frame["image"].map(part_of))
+
+
+def _lesion_keys(frame: pd.DataFrame) -> pd.Series:
+    """One key per lesion; an image without lesion_id is its own."""
+    # The prefixes keep an image from meeting a lesion of the same name.
+    alone = "image " + frame["image"]
+    return ("lesion " + frame["lesion_id"]).where(frame["lesion_id"] != "", alone)
+
+
+def _most_frequent_label(lesion: pd.Series, label: pd.Series) -> pd.Series:
+    """Label of each lesion: the most frequent one, of several the first in the alphabet."""
+    counts = pd.DataFrame({"lesion": lesion, "label": label}).value_counts().reset_index()
+    counts = counts.sort_values(["lesion", "count", "label"], ascending=[True, False, True])
+    return counts.drop_duplicates("lesion").set_index("lesion")["label"]
+
+
+def _shuffled(names: Sequence[str], seed: int) -> list[str]:
+    """The names in an order that depends on the set of names and the seed alone."""
+    return np.random.default_rng(seed).permutation(sorted(names)).tolist()
+
+
+def _cut(keys: list[str], images: np.ndarray, query: float, val: float) -> dict[str, str]:
+    """Lesion -> part, for one class: `keys` in shuffled order with their numbers of images."""
+    ends = np.concatenate([[0], np.cumsum(images)])
+    total = ends[-1]
+
+    def closest(target: float) -> int:
+        return int(np.abs(ends - target).argmin())
+
+    first, second = closest(query * total), closest((query + val * (1 - query)) * total)
+    if len(keys) >= 3:
+        first = int(np.clip(first, query > 0, len(keys) - 1 - (val > 0)))
+        second = int(np.clip(second, first + (val > 0), len(keys) - 1))
+    return {
+        key: "query" if i < first else "val" if i < second else "database"
+        for i, key in enumerate(keys)
+    }
+
+
+def _floor(x: float) -> int:
+    # 0.29 * 100 is 28.999999999999996 in binary; it means 29.
+    return int(x + 1e-9)
+
+
+def _check_shares(query: float, val: float) -> None:
+    for name, share in (("query", query), ("val", val)):
+        if not 0 <= share < 1:
+            raise InputError(f"the {name} share {share} is not possible: use 0 <= {name} < 1")
+
+
+# --- the data set -------------------------------------------------------------------
+
+
+class LesionDataset(torch.utils.data.Dataset):
+    """Labelled lesion images, decoded, squared and held in memory.
+
+    One uint8 tensor of N * 3 * S * S bytes holds them all: 0.12 GB for the 9,431
+    four-class images of HAM10000 at 64 px, 3.8 GB for the 25,331 of ISIC 2019 at
+    224 px. Training thus decodes nothing. A split or selection copies its part.
+
+    Attributes:
+        images: uint8 tensor (N, 3, S, S), RGB.
+        labels: int64 tensor (N,), positions in `classes`.
+        table: the manifest's rows, index 0..N-1.
+        classes: class names.
+        size: S, the side of the images in pixels.
+    """
+
+    def __init__(
+        self,
+        images: torch.Tensor,
+        table: pd.DataFrame,
+        classes: Sequence[str] | None = None,
+        root: str | Path | None = None,
+        masks: np.ndarray | None = None,
+    ) -> None:
+        """Put a data set together from its parts; see also `from_folder` and `from_atlas`.
+
+        Args:
+            images: uint8 tensor (N, 3, S, S).
+            table: N manifest rows with at least image and label.
+            classes: class names, in the order that labels count; by default the labels
+                that occur, in ISIC's order where they are ISIC's, else sorted.
+            root: folder of the mask files, which are read when asked for.
+            masks: bool (N, S, S), instead of files.
+
+        Raises:
+            InputError: the images have another shape or type, or there are not as many
+                as rows, or a label is not in `classes`.
+        """
+        square_rgb = (
+            images.ndim == 4 and images.shape[1] == 3 and images.shape[2] == images.shape[3]
+        )
+        if images.dtype != torch.uint8 or not square_rgb or len(images) != len(table):
+            raise InputError(
+                f"images of type {images.dtype} and shape {tuple(images.shape)} with {len(table)} "
+                "table rows are no data set: give a uint8 tensor (N, 3, S, S) and N rows"
+            )
+        self.images = images
+        self.table = _with_all_columns(table)
+        self.classes = tuple(classes) if classes is not None else class_order(self.table["label"])
+        self.size = int(images.shape[-1])
+        self._root = None if root is None else Path(root)
+        self._masks = masks
+        unknown = set(self.table["label"]) - set(self.classes)
+        if unknown:
+            raise InputError(
+                f"the label {min(unknown)!r} is none of the classes {', '.join(self.classes)}: "
+                "remove its images or add the class"
+            )
+        codes = [self.classes.index(label) for label in self.table["label"]]
+        self.labels = torch.tensor(codes, dtype=torch.int64)
+
+    @classmethod
+    def from_folder(
+        cls,
+        root: str | Path,
+        size: int = 64,
+        classes: Sequence[str] | None = None,
+        progress: bool = True,
+    ) -> LesionDataset:
+        """Read a data folder; its splits are used as they stand.
+
+        Args:
+            root: folder with ``manifest.csv``; see `read_manifest`.
+            size: side in pixels; see `square`.
+            classes: class names in the wanted order; see `class_order` for the default.
+            progress: show a progress bar.
+
+        Raises:
+            InputError: the manifest or an image cannot be used, or the images do not fit
+                in memory.
+        """
+        root = Path(root).expanduser()
+        table = read_manifest(root, classes)
+        check_memory(len(table), size)
+        images = torch.empty((len(table), 3, size, size), dtype=torch.uint8)
+        pixels = images.numpy()
+
+        def load(i: int) -> None:
+            picture = np.asarray(square(open_image(root / table["image"].iat[i]), size))
+            pixels[i] = picture.transpose(2, 0, 1)
+
+        for _ in thread_map(load, range(len(table)), f"reading {root.name}", progress):
+            pass
+        return cls(images, table, classes, root=root)
+
+    @classmethod
+    def from_atlas(
+        cls, atlas: Atlas, query: float = 0.15, val: float = 0.1, seed: int = 0
+    ) -> LesionDataset:
+        """The built-in atlas as a data set, split by lesion; see `split_by_lesion`."""
+        table = split_by_lesion(atlas_table(atlas), query, val, seed)
+        images = torch.from_numpy(atlas.images).permute(0, 3, 1, 2).contiguous()
+        return cls(images, table, masks=atlas.masks)
+
+    def split(self, name: str) -> LesionDataset:
+        """The images of one part: ``database``, ``val`` or ``query``.
+
+        Raises:
+            InputError: the name is unknown, the data has not been split, or the part is
+                empty.
+        """
+        if name not in SPLITS:
+            raise InputError(f"there is no split {name!r}: use {', '.join(SPLITS)}")
+        split = self.table["split"]
+        if (split == "").all():
+            raise InputError(
+                "the images have not been split yet: fill the manifest's split column with "
+                "derm_hash.data.split_by_lesion(table) and save it with write_manifest"
+            )
+        chosen = np.flatnonzero(split == name)
+        if not len(chosen):
+            raise InputError(
+                f"the split {name!r} has no images: split again with a larger share, or use another"
+            )
+        return self.select(chosen)
+
+    def select(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> LesionDataset:
+        """The images at `indices` (integers, or N booleans) as a data set of their own."""
+        chosen = self._positions(indices)
+        return LesionDataset(
+            self.images[chosen],
+            self.table.iloc[chosen.numpy()],
+            self.classes,
+            root=self._root,
+            masks=None if self._masks is None else self._masks[chosen.numpy()],
+        )
+
+    def batch(
+        self, indices: Sequence[int] | np.ndarray | torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images as network input (B, 3, S, S) float32 in [-1, 1], and labels (B,) int64."""
+        chosen = self._positions(indices)
+        return to_input(self.images[chosen]), self.labels[chosen]
+
+    def picture(self, i: int) -> np.ndarray:
+        """Image i for display: uint8 (S, S, 3)."""
+        return self.images[i].permute(1, 2, 0).numpy().copy()
+
+    def mask(self, i: int) -> np.ndarray | None:
+        """Lesion mask of image i, bool (S, S), cut as the image; None where there is none.
+
+        Raises:
+            InputError: the mask file cannot be read.
+        """
+        if self._masks is not None:
+            return np.asarray(self._masks[i], dtype=bool)
+        name = self.table["mask"].iat[i]
+        if not name or self._root is None:
+            return None
+        return np.asarray(square(read_mask(self._root / name), self.size, nearest=True)) > 0
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+        """Image i as network input (3, S, S) float32 in [-1, 1], and its label."""
+        return to_input(self.images[i]), int(self.labels[i])
+
+    def __repr__(self) -> str:
+        counts = torch.bincount(self.labels, minlength=len(self.classes)).tolist()
+        classes = ", ".join(f"{n} {c}" for c, n in zip(self.classes, counts, strict=True))
+        return f"LesionDataset({len(self)} images of {self.size} px: {classes})"
+
+    def _positions(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> torch.Tensor:
+        chosen = torch.as_tensor(np.asarray(indices))
+        return chosen.nonzero().flatten() if chosen.dtype == torch.bool else chosen.long()
+
+
+def class_order(labels: Sequence[str]) -> tuple[str, ...]:
+    """The distinct labels: in the order of `ISIC_CLASSES` if they are all there, else sorted."""
+    present = set(labels)
+    if present <= set(ISIC_CLASSES):
+        return tuple(name for name in ISIC_CLASSES if name in present)
+    return tuple(sorted(present))
+
+
+def atlas_table(atlas: Atlas) -> pd.DataFrame:
+    """Manifest rows of the built-in atlas, not split; its files are named after their positions."""
+    names = [f"ATLAS_{i:07d}" for i in range(len(atlas.labels))]
+    return _with_all_columns(
+        pd.DataFrame(
+            {
+                "image": [f"images/{name}.png" for name in names],
+                "label": [str(label) for label in atlas.labels],
+                "lesion_id": [str(lesion) for lesion in atlas.lesion_ids],
+                "mask": [f"masks/{name}.png" for name in names],
+                "source": f"atlas, seed {atlas.seed}",
+            }
+        )
+    )
+
+
+def thread_map(
+    function: Callable,
+    items: Sequence,
+    description: str,
+    progress: bool,
+    workers: int | None = None,
+) -> Iterator:
+    """Apply `function` to the items in threads, in order, with a progress bar.
+
+    Pillow's decoders and file access release the interpreter lock, so threads use
+    every core. After an error, an interrupt or a `break` nothing further is started.
+    """
+    pool = ThreadPoolExecutor(workers)
+    try:
+        results = pool.map(function, items)
+        yield from tqdm(
+            results, desc=description, total=len(items), unit="img", disable=not progress
+        )
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def check_memory(count: int, size: int) -> None:
+    """Refuse more images (3, size, size) of uint8 than fit, before the system starts to swap.
+
+    Raises:
+        InputError: they take more than the free memory, or `size` is below 1.
+    """
+    if size < 1:
+        raise InputError(f"an image size of {size} pixels is not possible: use 32 or more")
+    need, free = 3 * count * size**2, psutil.virtual_memory().available
+    if need > free:
+        raise InputError(
+            f"{count} images of {size} px take {need / 1e9:.1f} GB of memory and "
+            f"{free / 1e9:.1f} GB are free: choose a smaller size or fewer images"
+        )

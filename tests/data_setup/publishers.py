@@ -1,0 +1,82 @@
+"""Miniature data sets in their publishers' layouts."""
+
+import csv
+import io
+import zipfile
+
+import numpy as np
+from PIL import Image
+
+
+def noise(seed, width=20, height=15):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def blob(seed, width=20, height=15):
+    """A binary mask of mode L."""
+    y, x = np.mgrid[:height, :width]
+    radius = 3 + seed % 4
+    return Image.fromarray((((x - 10) ** 2 + (y - 7) ** 2 < radius**2) * 255).astype(np.uint8))
+
+
+def encoded(image, kind):
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind)
+    return buffer.getvalue()
+
+
+class Ham:
+    """A miniature HAM10000: its records, and its files in a folder."""
+
+    COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
+
+    def __init__(self, folder):
+        self.folder = folder
+        diagnoses = ["nv"] * 8 + ["mel"] * 5 + ["bcc"] * 4 + ["bkl"] * 4 + ["akiec", "df", "vasc"]
+        self.records = []
+        for lesion, dx in enumerate(diagnoses):
+            for _ in range(1 + lesion % 2):
+                image_id = f"ISIC_{24306 + len(self.records):07d}"
+                row = (f"HAM_{lesion:07d}", image_id, dx, "histo", "80.0", "male", "scalp")
+                self.records.append(dict(zip(self.COLUMNS, row, strict=True)))
+        # The publisher's table is not sorted by image.
+        self.table = self.records[::-1]
+
+    @property
+    def ids(self):
+        return [record["image_id"] for record in self.records]
+
+    def image(self, image_id):
+        return encoded(noise(self.ids.index(image_id)), "JPEG")
+
+    def mask(self, image_id):
+        return encoded(blob(self.ids.index(image_id)), "PNG")
+
+    def write_metadata(self, name="HAM10000_metadata.csv", delimiter=","):
+        with (self.folder / name).open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.COLUMNS, delimiter=delimiter)
+            writer.writeheader()
+            writer.writerows(self.table)
+
+    def zip(self, name, members):
+        with zipfile.ZipFile(self.folder / name, "w") as archive:
+            for member, content in members.items():
+                archive.writestr(member, content)
+
+    def write_images(self, name="HAM10000_images_200x150.zip", ids=None, change=None, prefix=""):
+        members = {f"{prefix}{i}.jpg": self.image(i) for i in ids or self.ids}
+        self.zip(name, members | (change or {}))
+
+    def write_masks(self, name="HAM10000_masks_200x150.zip", prefix="", extra=None):
+        members = {f"{prefix}{i}_segmentation.png": self.mask(i) for i in self.ids}
+        self.zip(name, members | (extra or {}))
+
+
+def contents(root):
+    """Every file of a data folder but the lock, with its bytes."""
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }

@@ -1,0 +1,111 @@
+"""One's own class folders."""
+
+import json
+import os
+
+import pytest
+from publishers import contents
+
+from data_setup.__main__ import main
+from derm_hash.data import LesionDataset, read_manifest
+
+
+def prepare(source, root, *options):
+    return main(["folder", "--source", str(source), "--root", str(root), *options])
+
+
+def refused(capsys, source, root, *options):
+    assert prepare(source, root, *options) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("data_setup: ")
+    assert not (root / "manifest.csv").exists()
+    return error
+
+
+def test_images_are_copied_and_labelled_by_their_folder(class_folders, tmp_path, capsys):
+    (class_folders / "readme.txt").write_text("x")
+    (class_folders / "naevus" / "notes.docx").write_text("x")
+    (class_folders / "naevus" / ".hidden.png").write_text("x")
+    root = tmp_path / "data"
+    assert prepare(class_folders, root) == 0
+    frame = read_manifest(root)
+    originals = [
+        p for p in class_folders.rglob("*") if p.suffix in (".png", ".JPG", ".tif", ".bmp")
+    ]
+    originals = {p for p in originals if not p.name.startswith(".")}
+    assert set(frame["image"]) == {
+        f"images/{p.relative_to(class_folders).as_posix()}" for p in originals
+    }
+    for row in frame.itertuples():
+        name = row.image.removeprefix("images/")
+        assert (root / row.image).read_bytes() == (class_folders / name).read_bytes()
+        assert row.label == name.split("/")[0]
+        assert (row.lesion_id, row.mask, row.source) == ("", "", "own images")
+    out = capsys.readouterr().out
+    assert "not images: 2" in out
+    assert "same lesion is not known" in out
+    assert f"derm-hash train --data {root}" in out
+    counts = json.loads((root / "dataset.json").read_text())["counts"]
+    assert counts["classes"] == {
+        label: {"database": 8, "val": 1, "query": 1, "all": 10}
+        for label in ("naevus", "other things")
+    }
+    dataset = LesionDataset.from_folder(root, size=15, progress=False)
+    assert dataset.classes == ("naevus", "other things")
+    assert len(dataset.split("query")) == 2
+
+
+def test_blanks_in_the_path_are_quoted_in_the_next_command(class_folders, tmp_path, capsys):
+    assert prepare(class_folders, tmp_path / "my data") == 0
+    assert f"--data '{tmp_path / 'my data'}'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"", b"text", None])
+def test_a_bad_image_is_named(class_folders, tmp_path, capsys, content):
+    bad = class_folders / "naevus" / "0.png"
+    bad.write_bytes(bad.read_bytes()[:200] if content is None else content)
+    assert str(bad) in refused(capsys, class_folders, tmp_path / "data")
+    bad.unlink()
+    assert prepare(class_folders, tmp_path / "data") == 0
+    assert len(read_manifest(tmp_path / "data")) == 19
+
+
+def test_an_empty_class_folder_is_named(class_folders, tmp_path, capsys):
+    (class_folders / "empty").mkdir()
+    assert "empty has no images" in refused(capsys, class_folders, tmp_path / "data")
+
+
+def test_a_folder_without_class_folders_is_named(class_folders, tmp_path, capsys):
+    error = refused(capsys, class_folders / "naevus" / "nested", tmp_path / "data")
+    assert "has no folders" in error
+    assert "does not exist" in refused(capsys, tmp_path / "nowhere", tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.parametrize("name", ["two\nlines.png", "a\\..\\up.png", "\udcff.png"])
+def test_a_name_that_cannot_stand_in_a_manifest_is_refused(class_folders, tmp_path, capsys, name):
+    (class_folders / "naevus" / "1.JPG").rename(class_folders / "naevus" / name)
+    assert "rename" in refused(capsys, class_folders, tmp_path / "data")
+
+
+def test_a_root_inside_the_source_is_refused(class_folders, capsys):
+    for root in (class_folders, class_folders / "data", class_folders.parent):
+        assert prepare(class_folders, root) == 2
+        assert "lie in each other" in capsys.readouterr().err
+
+
+def test_changed_sources_are_noticed(class_folders, tmp_path, capsys):
+    root = tmp_path / "data"
+    assert prepare(class_folders, root) == 0
+    before = contents(root)
+    capsys.readouterr()
+    assert prepare(class_folders, root) == 0
+    assert "complete already" in capsys.readouterr().out
+    (class_folders / "naevus" / "0.png").unlink()
+    assert prepare(class_folders, root) == 2
+    assert "from other source files" in capsys.readouterr().err
+    assert contents(root) == before
+    assert prepare(class_folders, root, "--force") == 0
+    assert len(read_manifest(root)) == 19
+    assert not (root / "images" / "naevus" / "0.png").exists()
