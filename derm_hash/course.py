@@ -16,8 +16,8 @@ from derm_hash.synthetic import Atlas, make_atlas
 from derm_hash.training import Run, TrainConfig, fingerprint, train
 
 SIZE = 48
-IMAGES = 1000
-LESSON = {"backbone": "resnet10", "epochs": 6, "batch_size": 16, "learning_rate": 2e-3}
+IMAGES = 900
+LESSON = {"backbone": "resnet10", "epochs": 5, "batch_size": 16, "learning_rate": 2e-3}
 
 
 def home() -> Path:

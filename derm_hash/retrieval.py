@@ -137,7 +137,6 @@ class HashIndex:
             valid.
         """
         codes = self._checked(codes, k, radius, rank)
-        starts, ids = self._candidates(codes, radius)
         hits = Hits(
             np.full((len(codes), k), -1, dtype=np.int64),
             np.full((len(codes), k), -1, dtype=np.int64),
@@ -145,10 +144,10 @@ class HashIndex:
         )
         step = max(1, PAIRS_AT_ONCE // len(self))
         for first in range(0, len(codes), step):
-            part = slice(first, min(first + step, len(codes)))
-            counts = np.diff(starts[first : part.stop + 1])
-            found = ids[starts[first] : starts[part.stop]]
-            self._rank(codes[part], counts, found, rank, Hits(*(field[part] for field in hits)))
+            part = slice(first, first + step)
+            starts, ids = self._candidates(codes[part], radius)
+            best = Hits(*(field[part] for field in hits))
+            self._rank(codes[part], np.diff(starts), ids, rank, best)
         return hits
 
     def _candidates(self, codes, radius):

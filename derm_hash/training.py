@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import ClassVar
 
 import pandas as pd
@@ -22,7 +23,7 @@ from tqdm.auto import tqdm
 
 from derm_hash.data import LesionDataset, to_input, write_atomically
 from derm_hash.errors import InputError
-from derm_hash.losses import PENALTIES, OrbitPenalty, class_weights
+from derm_hash.losses import CLASS_WEIGHTS, PENALTIES, OrbitPenalty, class_weights
 from derm_hash.metrics import class_means, precision, relevance
 from derm_hash.model import MODEL_FILE, DermHash, encode, load_model, save_model
 from derm_hash.retrieval import build_index
@@ -49,6 +50,9 @@ class TrainConfig:
     invariance: str | None = "cauchy"
     """Penalty on the orbit of soft codes (a name in ``losses.PENALTIES``), or None."""
     invariance_weight: float = 0.5
+    invariance_rise: float = 0.5
+    """Share of the run in which that weight rises from 0: codes that are pulled together before
+    they tell anything apart can stay stuck at one value."""
     gamma: float = 0.5
     orbit: int = 4
     """Turned copies of each image that a step sees, the unturned one included."""
@@ -77,11 +81,13 @@ class TrainConfig:
     CHOICES: ClassVar[dict[str, tuple]] = {
         "invariance": (None, *PENALTIES),
         "classify": ("orbit", "upright"),
+        "class_weights": CLASS_WEIGHTS,
         "optimizer": ("adamw", "sgd"),
         "schedule": ("onecycle", "steps"),
     }
 
     def __post_init__(self):
+        object.__setattr__(self, "milestones", tuple(self.milestones))  # as config.json gives them
         for field, choices in self.CHOICES.items():
             if getattr(self, field) not in choices:
                 names = ", ".join(map(str, choices))
@@ -89,6 +95,9 @@ class TrainConfig:
         for field in ("bits", "orbit", "epochs", "batch_size", "learning_rate", "gamma"):
             if not getattr(self, field) > 0:
                 raise InputError(f"{field} must be greater than 0, not {getattr(self, field)}.")
+        for field in ("invariance_weight", "invariance_rise", "momentum", "weight_decay"):
+            if not getattr(self, field) >= 0:
+                raise InputError(f"{field} must be 0 or more, not {getattr(self, field)}.")
 
     @classmethod
     def preset(cls, preset: str, **changes) -> "TrainConfig":
@@ -109,6 +118,7 @@ class TrainConfig:
 PRESETS: dict[str, dict] = {
     "recommended": {},
     "released": {
+        "invariance_rise": 0.0,
         "classify": "upright",
         "class_weights": "released",
         "augment": False,
@@ -186,9 +196,9 @@ def train(
         If a split is empty, or the folder holds a run with other settings or data.
     """
     fabric = fabric or make_fabric(config.precision)
-    path = claim_folder(Path(root) / config.name, config, data)
     database, val = data.split("database"), data.split("val")
     state = TrainingState.start(config, data, fabric, steps=batches_in(database, config))
+    path = claim_folder(Path(root) / config.name, config, data)  # once all the rest is valid
     state.resume(path / "last.ckpt")
     total = config.epochs * state.steps
     bar = tqdm(
@@ -245,7 +255,7 @@ def claim_folder(path: Path, config: TrainConfig, data: LesionDataset) -> Path:
 
 def fingerprint(data: LesionDataset) -> str:
     """A checksum of the pixels, labels and splits."""
-    value = zlib.crc32(data.images.numpy())
+    value = zlib.crc32(data.images.contiguous().numpy())
     value = zlib.crc32(data.labels.numpy(), value)
     return f"{zlib.crc32(','.join(data.table['split']).encode(), value):08x}"
 
@@ -283,6 +293,11 @@ class TrainingState:
         weights = weights if weights is None else weights.to(fabric.device)
         return cls(config, fabric, model, optimizer, scheduler, weights, steps)
 
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done, in [0, 1)."""
+        return (self.epoch + self.step / self.steps) / self.config.epochs
+
     def save(self, path: Path) -> None:
         state = {
             "model": self.model,
@@ -292,10 +307,14 @@ class TrainingState:
             "history": self.history,
         }
         partial = path.with_suffix(".partial")
-        self.fabric.save(partial, state)  # every process takes part; the first one writes
-        self.fabric.barrier()
-        if self.fabric.global_rank == 0:
-            partial.replace(path)
+        try:
+            self.fabric.save(partial, state)  # every process takes part; the first one writes
+            self.fabric.barrier()
+            if self.fabric.global_rank == 0:
+                partial.replace(path)
+        finally:
+            if self.fabric.global_rank == 0:
+                partial.unlink(missing_ok=True)
 
     def resume(self, path: Path) -> None:
         if not path.exists():
@@ -303,9 +322,9 @@ class TrainingState:
         state = {"model": self.model, "optimizer": self.optimizer}
         try:
             rest = self.fabric.load(path, state, weights_only=True)
-        except (RuntimeError, EOFError, OSError, KeyError) as error:
+        except (RuntimeError, EOFError, OSError, KeyError, UnpicklingError) as error:
             raise InputError(
-                f"{path} cannot be read ({error}): delete the run's folder and start again."
+                f"{path} cannot be read: delete the run's folder and start again."
             ) from error
         self.scheduler.load_state_dict(rest["scheduler"])
         self.history = rest["history"]
@@ -315,8 +334,7 @@ class TrainingState:
     def epoch_row(self, score: float) -> dict[str, float]:
         """Close an epoch: its row of the history; the counters are set to the next one."""
         means = {name: total / self.steps for name, total in self.totals.items()}
-        rate = self.optimizer.param_groups[0]["lr"]
-        row = {"epoch": self.epoch + 1, **means, "val_precision_at_10": score, "lr": rate}
+        row = {"epoch": self.epoch + 1, **means, "val_precision_at_10": score}
         self.epoch, self.step, self.totals = self.epoch + 1, 0, {}
         return row
 
@@ -369,15 +387,16 @@ def train_epoch(state: TrainingState, database: LesionDataset, path: Path, bar: 
         if config.augment:
             rank = state.fabric.global_rank
             x = augment(x, generator(config.seed, state.epoch, state.step, rank))
-        losses = step_losses(
-            state.model, x, database.labels[chosen].to(device), config, state.weights
-        )
+        y = database.labels[chosen].to(device)
+        losses = step_losses(state.model, x, y, config, state.weights, state.progress)
         state.fabric.backward(losses["loss"])
+        rate = state.optimizer.param_groups[0]["lr"]
         state.optimizer.step()
         state.optimizer.zero_grad()
         state.scheduler.step()
         for name, value in losses.items():
             state.totals[name] = state.totals.get(name, 0.0) + float(value.detach())
+        state.totals["lr"] = state.totals.get("lr", 0.0) + rate
         state.step += 1
         bar.update()
         if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
@@ -386,12 +405,19 @@ def train_epoch(state: TrainingState, database: LesionDataset, path: Path, bar: 
 
 
 def step_losses(
-    model: nn.Module, x: Tensor, y: Tensor, config: TrainConfig, weights: Tensor | None = None
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    config: TrainConfig,
+    weights: Tensor | None = None,
+    progress: float = 1.0,
 ) -> dict[str, Tensor]:
     """Losses of one step: images (B, 3, S, S) in [-1, 1], labels (B,) -> named scalars.
 
     The whole orbit goes through the network in one batch, so that batch norm sees every
-    copy once. ``loss = cross_entropy + invariance_weight * invariance``.
+    copy once. ``loss = cross_entropy + rise * invariance_weight * invariance``, where rise
+    goes from 0 to 1 while ``progress``, the share of the run that is done, goes from 0 to
+    ``invariance_rise``.
     """
     copies = config.copies
     orbit = rotation_orbit(x, copies).flatten(0, 1)
@@ -407,7 +433,8 @@ def step_losses(
     losses["loss"] = losses["cross_entropy"]
     if config.invariance:
         losses["invariance"] = OrbitPenalty(config.invariance, config.gamma)(codes)
-        losses["loss"] = losses["loss"] + config.invariance_weight * losses["invariance"]
+        rise = min(1.0, progress / config.invariance_rise) if config.invariance_rise else 1.0
+        losses["loss"] = losses["loss"] + rise * config.invariance_weight * losses["invariance"]
     return losses
 
 
@@ -431,14 +458,15 @@ def val_score(model: nn.Module, database: LesionDataset, val: LesionDataset) -> 
 
 
 def save_epoch(state: TrainingState, path: Path, data: LesionDataset) -> None:
-    """Write the model where it is the best so far, then the checkpoint, then the history.
+    """Write the model where it is the best so far, then the history, then the checkpoint.
 
-    In this order a stop at any point leaves a folder that training can go on from.
+    A stop before the checkpoint is there makes training do the epoch again, and write the
+    same model and history.
     """
     scores = [row["val_precision_at_10"] for row in state.history]
     if state.fabric.global_rank == 0 and scores[-1] == max(scores):
         save_model(state.model.module, path / MODEL_FILE)
-    state.save(path / "last.ckpt")
     if state.fabric.global_rank == 0:
         table = pd.DataFrame(state.history)
         write_atomically(path / "metrics.csv", lambda partial: table.to_csv(partial, index=False))
+    state.save(path / "last.ckpt")

@@ -41,6 +41,7 @@ def cam_by_hand(model, x, layer, score):
     weights = gradient.mean(dim=(2, 3), keepdim=True)
     cam = torch.relu((weights * kept[0]).sum(dim=1))[0].detach().numpy()
     cam = cv2.resize(cam - cam.min(), x.shape[-2:])
+    cam = cam - cam.min()
     return cam / max(cam.max(), 1e-7)
 
 

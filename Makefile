@@ -1,0 +1,38 @@
+# The commands of the course: `make` lists them. Each one prepares .venv first,
+# which takes a moment when it is up to date.
+
+PYTHON ?= python3
+PY := .venv/bin/python
+
+# Trained models and drawn images are kept inside the checkout, for every command.
+export DERM_HASH_HOME ?= $(CURDIR)/build/cache
+# The course runs on the environment's own kernel, whatever else the user has installed.
+export JUPYTER_PREFER_ENV_PATH := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lab walkthrough notebooks test bench clean
+
+help:         ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup:        ## create or refresh .venv (another Python: make setup PYTHON=python3.12)
+	@$(PYTHON) .ci/venv.py $(if $(filter file,$(origin PYTHON)),,--this-python)
+
+lab: setup    ## open JupyterLab on the course (more options: LAB_ARGS="--no-browser --port 9000")
+	$(PY) -m jupyterlab notebooks/00_*.ipynb $(LAB_ARGS)
+
+walkthrough: setup  ## run the whole course without a browser; pages in build/walkthrough/
+	$(PY) notebooks/build.py $(ARGS)
+
+notebooks: setup    ## run the course and save its outputs in notebooks/ (for authors)
+	$(PY) notebooks/build.py --inplace $(ARGS)
+
+test: setup   ## run every test (some of them: make test ARGS="tests/test_losses.py -x")
+	$(PY) -m pytest $(ARGS)
+
+bench: setup  ## run the benchmarks
+	$(PY) -m benchmarks $(ARGS)
+
+clean:        ## remove what the commands wrote in build/, and caches; .venv, data/ and runs/ stay
+	rm -rf build .pytest_cache .ruff_cache
+	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +

@@ -1,0 +1,38 @@
+"""One JupyterLab and one Chromium for all browser tests; a fresh page and kernel for each."""
+
+import os
+
+import pytest
+from labpage import CHROMIUM_FLAGS, ROOT, copy_course, jupyterlab
+from playwright.sync_api import sync_playwright
+
+from derm_hash.doctor import find_browser
+
+
+@pytest.fixture(scope="session")
+def browser():
+    path = find_browser()
+    if path is None:
+        reason = "no Chromium or Chrome on this machine (`derm-hash doctor` says what to do)"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=list(CHROMIUM_FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def server(browser, tmp_path_factory):
+    """A JupyterLab on a copy of the course. It wants a browser first: without one, none starts."""
+    home = tmp_path_factory.mktemp("jupyter")
+    copy_course(ROOT / "notebooks", home / "notebooks")
+    with jupyterlab(home / "notebooks", home) as server:
+        yield server
+
+
+@pytest.fixture
+def page(browser, server):
+    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    yield context.new_page()
+    context.close()
+    server.shut_kernels_down()

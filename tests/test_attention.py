@@ -1,0 +1,209 @@
+"""The gates, against arithmetic written with torch.nn.functional alone."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.models import resnet18, resnet50
+
+from derm_hash.attention import CBAM, GATES, HDCSA, SE, SpatialGate, add_attention
+from derm_hash.errors import InputError
+
+
+def features(channels, size=9, batch=2, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, channels, size, size, generator=generator)
+
+
+def shaken(module, seed=0):
+    """The module in evaluation mode, with random numbers in everything it has learned."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, value in module.state_dict().items():
+        if name.endswith("running_var"):
+            value.copy_(0.5 + torch.rand(value.shape, generator=generator))
+        elif value.is_floating_point():
+            value.copy_(0.3 * torch.randn(value.shape, generator=generator))
+    return module.eval()
+
+
+def parameters(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+def by_hand(x, weights, dilations):
+    """The gate of HDC-SA from its definition; ``weights`` in the order of the definition."""
+    weights = list(weights)
+
+    def conv_norm_relu(maps, dilation):
+        kernel, bias, scale, shift, mean, variance = (weights.pop(0) for _ in range(6))
+        padding = dilation * (kernel.shape[-1] // 2)
+        maps = F.conv2d(maps, kernel, bias, padding=padding, dilation=dilation)
+        return F.relu(F.batch_norm(maps, mean, variance, scale, shift, eps=1e-5))
+
+    context = conv_norm_relu(x, 1)
+    for dilation in dilations:
+        context = conv_norm_relu(context, dilation)
+    context = F.conv2d(context, weights.pop(0), weights.pop(0))
+    maps = torch.cat([x.mean(1, keepdim=True), x.max(1, keepdim=True).values, context], 1)
+    return torch.sigmoid(F.conv2d(maps, weights.pop(0), padding=3))
+
+
+def in_order(gate):
+    """What an HDC-SA gate has learned, in the order of its definition."""
+    state = {k: v for k, v in gate.state_dict().items() if "num_batches" not in k}
+    merge = state.pop("merge.weight")
+    return [*state.values(), merge]
+
+
+@pytest.mark.parametrize(
+    ("channels", "count"), [(64, 888), (128, 3004), (256, 11364), (512, 44596)]
+)
+def test_hdcsa_has_the_parameters_of_its_definition(channels, count):
+    c = channels // 16
+    squeeze = channels * c + c + 2 * c
+    dilated = 3 * (9 * c * c + c + 2 * c)
+    assert squeeze + dilated + (c + 1) + 3 * 49 == count
+    assert parameters(HDCSA(channels)) == count
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("channels", "size"), [(64, 16), (128, 5), (64, 1)])
+def test_hdcsa_is_its_definition(channels, size, dtype):
+    gate = shaken(HDCSA(channels)).to(dtype)
+    x = features(channels, size).to(dtype)
+    expected = by_hand(x, in_order(gate), (1, 2, 5))
+    assert expected.shape == (2, 1, size, size)
+    torch.testing.assert_close(gate.attention(x), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(gate(x), x * expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        gate.maps(x)[:, :2], torch.stack([x.mean(1), x.max(1).values], 1), rtol=0, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("dilations", [(1,), (2, 3), (1, 2, 5, 9)])
+def test_hdcsa_takes_other_dilations(dilations):
+    gate = shaken(HDCSA(32, reduction=8, dilations=dilations))
+    x = features(32)
+    torch.testing.assert_close(
+        gate.attention(x), by_hand(x, in_order(gate), dilations), rtol=0, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(("name", "side"), [("hdcsa", 17), ("hdcsa-plain", 7)])
+def test_the_context_sees_every_pixel_of_its_window_and_none_outside(name, side):
+    gate = GATES[name](16)
+    for parameter in gate.parameters():
+        nn.init.ones_(parameter)  # positive everywhere: no ReLU hides a path
+    x = torch.ones(1, 16, 25, 25, requires_grad=True)
+    gate.eval().maps(x)[0, 2, 12, 12].backward()
+    seen = torch.zeros(25, 25, dtype=torch.bool)
+    seen[12 - side // 2 : 13 + side // 2, 12 - side // 2 : 13 + side // 2] = True
+    assert torch.equal(x.grad[0].abs().sum(0) > 0, seen)
+
+
+@pytest.mark.parametrize(("channels", "reduction"), [(8, 16), (40, 16), (0, 16)])
+def test_hdcsa_refuses_channels_that_it_cannot_squeeze(channels, reduction):
+    with pytest.raises(InputError, match="choose a reduction that divides"):
+        HDCSA(channels, reduction)
+
+
+def test_the_spatial_gate_is_its_definition():
+    gate = shaken(SpatialGate(24))
+    x = features(24)
+    maps = torch.stack([x.mean(1), x.max(1).values], 1)
+    expected = torch.sigmoid(F.conv2d(maps, gate.merge.weight, padding=3))
+    torch.testing.assert_close(gate.attention(x), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(gate(x), x * expected, rtol=0, atol=1e-6)
+
+
+def bottleneck(pooled, w1, b1, w2, b2):
+    """The bottleneck on pooled channels (B, C), with matrices instead of convolutions."""
+    return F.linear(F.relu(F.linear(pooled, w1.flatten(1), b1)), w2.flatten(1), b2)
+
+
+def test_se_is_its_definition():
+    gate = shaken(SE(32))
+    x = features(32)
+    weights = torch.sigmoid(bottleneck(F.adaptive_avg_pool2d(x, 1).flatten(1), *gate.parameters()))
+    torch.testing.assert_close(gate(x), x * weights[:, :, None, None], rtol=0, atol=1e-6)
+
+
+def test_cbam_is_its_definition():
+    gate = shaken(CBAM(32))
+    x = features(32)
+    mlp = list(gate.mlp.parameters())
+    mean, peak = F.adaptive_avg_pool2d(x, 1), F.adaptive_max_pool2d(x, 1)
+    channel = torch.sigmoid(bottleneck(mean.flatten(1), *mlp) + bottleneck(peak.flatten(1), *mlp))
+    weighed = x * channel[:, :, None, None]
+    maps = torch.stack([weighed.mean(1), weighed.max(1).values], 1)
+    spatial = torch.sigmoid(F.conv2d(maps, gate.spatial.merge.weight, padding=3))
+    torch.testing.assert_close(gate.attention(x), spatial, rtol=0, atol=1e-6)
+    torch.testing.assert_close(gate(x), weighed * spatial, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_every_gate_keeps_the_shape_and_lets_through_a_share(name):
+    gate = shaken(GATES[name](64))
+    x = features(64, size=7)
+    share = gate(x) / x
+    assert share.shape == x.shape
+    assert 0 < share.min() < share.max() < 1
+    if hasattr(gate, "attention"):
+        attention = gate.attention(x)
+        assert attention.shape == (2, 1, 7, 7)
+        assert 0 < attention.min() < attention.max() < 1
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_every_part_of_a_gate_learns(name):
+    gate = GATES[name](32).train()
+    (gate(features(32)) ** 2).sum().backward()
+    assert all(p.grad is not None for p in gate.parameters())
+    assert all(torch.isfinite(p.grad).all() for p in gate.parameters())
+
+
+def test_the_gate_sits_between_the_last_norm_and_the_shortcut():
+    torch.manual_seed(0)
+    network = add_attention(resnet18(), lambda channels: Half())
+    block = network.layer2[0].eval()
+    x = features(64, size=8)
+    inner = block.bn1(block.conv1(x)).relu()
+    branch = F.batch_norm(
+        block.conv2(inner),
+        block.bn2.norm.running_mean,
+        block.bn2.norm.running_var,
+        block.bn2.norm.weight,
+        block.bn2.norm.bias,
+    )
+    torch.testing.assert_close(block(x), F.relu(branch / 2 + block.downsample(x)))
+
+
+class Half(nn.Module):
+    def forward(self, x):
+        return x / 2
+
+
+@pytest.mark.parametrize(("make", "blocks", "widest"), [(resnet18, 8, 512), (resnet50, 16, 2048)])
+def test_every_block_gets_a_gate_of_its_width(make, blocks, widest):
+    widths = []
+
+    def gate(channels):
+        widths.append(channels)
+        return Half()
+
+    backbone = make()
+    assert add_attention(backbone, gate) is backbone
+    assert len(widths) == blocks
+    assert max(widths) == widest
+    assert sum(isinstance(m, Half) for m in backbone.modules()) == blocks
+
+
+def test_no_gate_leaves_the_network_as_it_is():
+    backbone = resnet18()
+    before = [name for name, _ in backbone.named_modules()]
+    assert [name for name, _ in add_attention(backbone, None).named_modules()] == before
+
+
+def test_an_unknown_gate_is_refused_and_the_known_ones_named():
+    with pytest.raises(InputError, match=r"'hdsca': choose one of hdcsa, .*cbam, or None"):
+        add_attention(resnet18(), "hdsca")

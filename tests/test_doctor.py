@@ -1,0 +1,206 @@
+"""The doctor's report on this machine, and on machines where one thing is missing."""
+
+import importlib
+import shutil
+import subprocess
+import sys
+from collections import namedtuple
+from importlib import metadata
+from types import SimpleNamespace
+
+import pytest
+
+from derm_hash import doctor
+
+
+def check(name):
+    return next(check for check in doctor.report() if check.name == name)
+
+
+@pytest.fixture
+def uninstall(monkeypatch):
+    """A function that makes packages look as if they had never been installed."""
+    version_of, load = metadata.version, importlib.import_module
+
+    def hide(*names):
+        def version(distribution):
+            if distribution in names:
+                raise metadata.PackageNotFoundError(distribution)
+            return version_of(distribution)
+
+        def import_module(name):
+            if name.split(".")[0] in names:
+                raise ModuleNotFoundError(f"No module named {name!r}")
+            return load(name)
+
+        monkeypatch.setattr(metadata, "version", version)
+        monkeypatch.setattr(importlib, "import_module", import_module)
+
+    return hide
+
+
+@pytest.fixture
+def versions(monkeypatch):
+    """A function that changes what versions are installed."""
+    version_of = metadata.version
+
+    def pretend(**changed):
+        changed = {name.replace("_", "-"): version for name, version in changed.items()}
+        monkeypatch.setattr(metadata, "version", lambda n: changed.get(n) or version_of(n))
+
+    return pretend
+
+
+def test_here_nothing_essential_is_broken():
+    checks = doctor.report()
+    assert [c.name for c in checks if c.essential and not c.ok] == []
+    assert check("torch").value.startswith(metadata.version("torch"))
+    assert check("JupyterLab").value == metadata.version("jupyterlab")
+    assert len({c.name for c in checks}) == len(checks)
+
+
+def test_a_problem_comes_with_one_sentence_and_no_problem_with_none(uninstall):
+    uninstall("torch", "torchvision", "faiss", "psutil", "jupyterlab", "packaging", "ipywidgets")
+    for c in doctor.report():
+        assert bool(c.remedy) == (not c.ok), c
+        assert c.ok or c.remedy.endswith("."), c
+
+
+def test_print_report_names_what_is_broken(uninstall, capsys):
+    assert doctor.print_report() == 0
+    assert "The course can run here." in capsys.readouterr().out
+    uninstall("faiss")
+    assert doctor.print_report() == 1
+    printed = capsys.readouterr().out
+    assert "BROKEN  faiss" in printed
+    assert "Not working: faiss." in printed
+    assert doctor.INSTALL in printed
+
+
+def test_optional_things_do_not_change_the_exit_status(uninstall, monkeypatch, capsys):
+    uninstall("jupyterlab", "ipywidgets")
+    monkeypatch.setattr(doctor, "find_browser", lambda: None)
+    assert doctor.print_report() == 0
+    notes = [line.split()[1] for line in capsys.readouterr().out.splitlines() if "note " in line]
+    assert {"JupyterLab", "widgets", "browser"} <= set(notes)
+
+
+def test_it_runs_where_the_packages_cannot_be_imported():
+    """As a user would see it: a whole Python in which nothing heavy imports."""
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'torchvision', 'faiss', 'numpy', 'pandas', 'psutil', 'cv2',"
+        " 'packaging', 'matplotlib', 'ipywidgets'):\n"
+        "    sys.modules[name] = None\n"
+        "from derm_hash.doctor import print_report\n"
+        "sys.exit(print_report())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == ""
+    assert "Not working: torch, torchvision, faiss, packages." in done.stdout
+
+
+def test_an_old_python(monkeypatch):
+    monkeypatch.setattr(sys, "version_info", (3, 10, 1))
+    assert not check("Python").ok
+
+
+@pytest.mark.parametrize("version, ok", [("2.5.1", False), ("2.6.0+cpu", True), ("3.0a1", True)])
+def test_an_old_torch(monkeypatch, version, ok):
+    import torch
+
+    monkeypatch.setattr(torch, "__version__", version)
+    assert check("torch").ok == ok
+
+
+def test_torchvision_of_another_torch(monkeypatch):
+    load = importlib.import_module
+
+    def import_module(name):
+        if name == "torchvision":
+            raise RuntimeError("operator torchvision::nms does not exist\nmore")
+        return load(name)
+
+    monkeypatch.setattr(importlib, "import_module", import_module)
+    found = check("torchvision")
+    assert not found.ok and found.essential
+    assert "operator torchvision::nms does not exist" in found.value
+    assert f"beside torch {metadata.version('torch')}" in found.value
+    assert "one command" in found.remedy
+
+
+def test_a_requirement_that_is_too_old(versions):
+    versions(pandas="2.1.0")
+    found = check("packages")
+    assert not found.ok
+    assert "pandas>=2.2 (found 2.1.0)" in found.remedy
+
+
+def test_devices(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert check("device").value.startswith(f"CPU, {torch.get_num_threads()} threads")
+
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert "NVIDIA driver" in check("device").remedy
+
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert "MPS" in check("device").value
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: "Test 9000")
+    properties = SimpleNamespace(total_memory=24 * doctor.GIB)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: properties)
+    assert check("device").value == "GPU Test 9000, 24 GiB, the first of 2"
+
+
+def test_little_memory_and_disk(monkeypatch):
+    import psutil
+
+    memory = SimpleNamespace(available=doctor.GIB, total=4 * doctor.GIB)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    assert check("memory").value == "1.0 of 4.0 GiB free"
+    assert not check("memory").ok
+
+    usage = namedtuple("usage", "total used free")(100 * doctor.GIB, 0, doctor.GIB // 2)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    assert not check("disk here").ok and not check("cache").ok
+
+
+def test_the_cache_folder_is_the_one_that_the_environment_names(monkeypatch, tmp_path):
+    monkeypatch.setenv("DERM_HASH_HOME", str(tmp_path / "not" / "yet"))
+    assert check("cache").value.endswith(str(tmp_path / "not" / "yet"))
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DERM_HASH_HOME", str(tmp_path / "file"))
+    found = check("cache")
+    assert not found.ok and found.essential and "DERM_HASH_HOME" in found.remedy
+
+
+@pytest.mark.parametrize("kernel, browser", [("7.8.1", "3.0.17"), ("8.1.5", "1.1.11")])
+def test_widgets_of_two_generations(versions, kernel, browser):
+    versions(ipywidgets=kernel, jupyterlab_widgets=browser)
+    assert not check("widgets").ok
+
+
+def test_widgets_whose_extension_is_not_on_the_path(monkeypatch, tmp_path):
+    from jupyter_core import paths
+
+    monkeypatch.setattr(paths, "jupyter_path", lambda *names: [str(tmp_path)])
+    assert "does not find" in check("widgets").value
+
+
+def test_browsers_are_looked_for_by_name(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "MAC_CHROME", tmp_path / "Chrome")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert doctor.find_browser() is None
+    (tmp_path / "Chrome").touch()
+    assert doctor.find_browser() == str(tmp_path / "Chrome")
+    monkeypatch.setattr(
+        shutil, "which", lambda name: "/opt/chrome" if name == "google-chrome" else None
+    )
+    assert doctor.find_browser() == "/opt/chrome"

@@ -1,0 +1,200 @@
+"""The rotation-invariance losses and the class weights, against pencil and paper."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from derm_hash.errors import InputError
+from derm_hash.losses import PENALTIES, CauchyRotationLoss, OrbitPenalty, class_weights
+
+GAMMAS = (0.1, 0.5, 2.0)
+
+
+def orbit(n=4, batch=3, bits=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(n, batch, bits, dtype=torch.float64, generator=generator)
+
+
+# --- values worked out by hand ------------------------------------------------------
+
+
+def test_one_copy_that_disagrees():
+    # u = 1, 0, 0, 0; mean 1/4; distances 3/4, 1/4, 1/4, 1/4; over gamma = 1/2: 3/2, 1/2, 1/2, 1/2.
+    codes = torch.tensor([1.0, 0.0, 0.0, 0.0]).view(4, 1, 1)
+    by_hand = {
+        "cauchy": math.log(2.5) + 3 * math.log(1.5),
+        "l1": 1.5 + 3 * 0.5,
+        "l2": (2.25 + 3 * 0.25) / 2,
+        "gaussian": (1 - math.exp(-1.125)) + 3 * (1 - math.exp(-0.125)),
+    }
+    for kind, expected in by_hand.items():
+        assert OrbitPenalty(kind, 0.5)(codes).item() == pytest.approx(expected, rel=1e-6)
+    assert CauchyRotationLoss()(codes).item() == pytest.approx(by_hand["cauchy"], rel=1e-6)
+
+
+def test_the_mean_is_over_batch_and_bits_and_the_sum_over_copies():
+    # First image: bit 0 is 0 and 1 (mean 1/2, distances 1/2), bit 1 agrees. Second: all agree.
+    # Each copy: (log 2 + 0 + 0 + 0) / 4; two copies: log(2) / 2.
+    codes = torch.tensor([[[0.0, 0.7], [0.2, 0.2]], [[1.0, 0.7], [0.2, 0.2]]])
+    assert CauchyRotationLoss(0.5)(codes).item() == pytest.approx(math.log(2) / 2, rel=1e-6)
+
+
+def test_gamma_is_the_scale():
+    # Distances 1/2; gamma = 1/4: log(1 + 2) for each of two copies.
+    codes = torch.tensor([0.0, 1.0]).view(2, 1, 1)
+    assert CauchyRotationLoss(0.25)(codes).item() == pytest.approx(2 * math.log(3), rel=1e-6)
+    assert OrbitPenalty("l1", 0.25)(codes).item() == pytest.approx(4, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", PENALTIES)
+def test_the_loss_is_the_double_loop(kind):
+    rho = {
+        "cauchy": lambda d: -math.log(0.3 / (0.3 + d)),
+        "l1": lambda d: d / 0.3,
+        "l2": lambda d: d * d / (2 * 0.3 * 0.3),
+        "gaussian": lambda d: 1 - math.exp(-d * d / (2 * 0.3 * 0.3)),
+    }[kind]
+    codes = orbit(n=3)
+    n, batch, bits = codes.shape
+    expected = 0.0
+    for i, j in itertools.product(range(batch), range(bits)):
+        values = [codes[k, i, j].item() for k in range(n)]
+        expected += sum(rho(abs(v - sum(values) / n)) for v in values) / (batch * bits)
+    assert OrbitPenalty(kind, 0.3)(codes).item() == pytest.approx(expected, rel=1e-12)
+
+
+# --- properties -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", PENALTIES)
+def test_a_constant_orbit_costs_nothing(kind):
+    # Binary fractions: their mean is exact.
+    code = torch.randint(0, 257, (1, 6, 16), generator=torch.Generator().manual_seed(0)) / 256
+    assert OrbitPenalty(kind)(code.expand(4, -1, -1)).item() == 0
+    assert OrbitPenalty(kind)(code).item() == 0  # an orbit of one
+
+
+@pytest.mark.parametrize("kind", PENALTIES)
+def test_the_order_of_the_orbit_does_not_matter(kind):
+    codes, loss = orbit(), OrbitPenalty(kind)
+    for order in itertools.permutations(range(4)):
+        torch.testing.assert_close(loss(codes[list(order)]), loss(codes), rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("kind", PENALTIES)
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_the_gradient_is_right_away_from_the_kinks(kind, gamma):
+    codes = orbit(n=4, batch=2, bits=3).requires_grad_()
+    assert (codes - codes.mean(0)).abs().min() > 1e-3
+    assert torch.autograd.gradcheck(OrbitPenalty(kind, gamma), codes)
+
+
+@pytest.mark.parametrize("kind", PENALTIES)
+def test_the_gradient_is_finite_on_the_kink(kind):
+    codes = torch.full((4, 2, 3), 0.5, requires_grad=True)
+    OrbitPenalty(kind)(codes).backward()
+    assert torch.isfinite(codes.grad).all()
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+@pytest.mark.parametrize(
+    ("kind", "slope"),
+    [
+        ("cauchy", lambda d, g: 1 / (g + d)),
+        ("l1", lambda d, g: 1 / g + 0 * d),
+        ("l2", lambda d, g: d / g**2),
+        ("gaussian", lambda d, g: d / g**2 * torch.exp(-((d / g) ** 2) / 2)),
+    ],
+)
+def test_the_slopes_are_the_derivatives(kind, slope, gamma):
+    d = torch.linspace(0.01, 1, 50, dtype=torch.float64)
+    h = 1e-6
+    finite = (PENALTIES[kind](d + h, gamma) - PENALTIES[kind](d - h, gamma)) / (2 * h)
+    torch.testing.assert_close(finite, slope(d, gamma), rtol=1e-7, atol=1e-8)
+
+
+@given(d=st.floats(0, 1, allow_subnormal=False), gamma=st.floats(0.05, 5))
+def test_how_the_penalties_relate(d, gamma):
+    value = {
+        kind: rho(torch.tensor(d, dtype=torch.float64), gamma).item()
+        for kind, rho in PENALTIES.items()
+    }
+    assert all(v >= 0 for v in value.values())
+    rounding = 1 + 1e-12
+    assert value["cauchy"] <= value["l1"] * rounding
+    assert value["gaussian"] <= min(value["l2"] * rounding + 1e-15, 1)
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_how_the_penalties_begin_and_end(gamma):
+    small = torch.tensor(1e-4 * gamma, dtype=torch.float64)
+    far = torch.tensor(100 * gamma, dtype=torch.float64)
+    for name, rho in PENALTIES.items():
+        assert rho(torch.zeros(1), gamma).item() == 0, name
+    # Near zero: Cauchy as l1 (linear), Gaussian as l2 (quadratic).
+    assert PENALTIES["cauchy"](small, gamma).item() == pytest.approx(1e-4, rel=1e-4)
+    assert PENALTIES["gaussian"](small, gamma).item() == pytest.approx(5e-9, rel=1e-6)
+    assert PENALTIES["l2"](small, gamma).item() == pytest.approx(5e-9, rel=1e-12)
+    # Far out: the Gaussian is flat, the Cauchy grows as the logarithm.
+    assert PENALTIES["gaussian"](far, gamma).item() == pytest.approx(1, abs=1e-12)
+    assert PENALTIES["cauchy"](far, gamma).item() == pytest.approx(math.log(101), rel=1e-12)
+
+
+def test_descending_the_loss_makes_the_copies_agree():
+    codes = orbit().requires_grad_()
+    before = (codes.detach() - codes.detach().mean(0)).abs().mean()
+    optimizer = torch.optim.SGD([codes], 0.05)
+    for _ in range(50):
+        optimizer.zero_grad()
+        CauchyRotationLoss()(codes).backward()
+        optimizer.step()
+    assert (codes.detach() - codes.detach().mean(0)).abs().mean() < before / 5
+    torch.testing.assert_close(codes.detach().mean(0), orbit().mean(0))  # it pulls to the mean
+
+
+# --- bad input --------------------------------------------------------------------------
+
+
+def test_an_unknown_penalty_is_refused():
+    with pytest.raises(InputError, match="'huber': choose one of cauchy, l1, l2, gaussian"):
+        OrbitPenalty("huber")
+
+
+@pytest.mark.parametrize("gamma", [0, -0.5, math.nan])
+def test_gamma_is_positive(gamma):
+    with pytest.raises(InputError, match="greater than 0"):
+        CauchyRotationLoss(gamma)
+
+
+@pytest.mark.parametrize("shape", [(4, 16), (16,), (1, 4, 2, 16)])
+def test_another_shape_is_refused(shape):
+    with pytest.raises(InputError, match=r"\(n, B, bits\)"):
+        CauchyRotationLoss()(torch.zeros(shape))
+
+
+# --- class weights ------------------------------------------------------------------------
+
+
+def test_class_weights_by_hand():
+    labels = torch.tensor([0, 0, 0, 1])  # three of class 0, one of class 1, none of class 2
+    assert class_weights(labels, 3, "inverse").tolist() == pytest.approx([4 / 9, 4 / 3, 0])
+    assert class_weights(labels, 3, "released").tolist() == [0.75, 0.25, 0]
+    assert class_weights(labels, 3, "none") is None
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=60))
+def test_inverse_weights_make_the_classes_equal(labels):
+    labels = torch.tensor(labels)
+    present = labels.unique()
+    total = class_weights(labels, 5).double()[labels]
+    for c in present:
+        assert total[labels == c].sum().item() == pytest.approx(len(labels) / 5, rel=1e-5)
+
+
+def test_unknown_class_weights_are_refused():
+    with pytest.raises(InputError, match="'balanced': choose one of inverse, released, none"):
+        class_weights(torch.tensor([0]), 1, "balanced")

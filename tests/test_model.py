@@ -1,0 +1,425 @@
+"""The network against a forward pass written with torch.nn.functional, and its files."""
+
+import functools
+import hashlib
+import http.server
+import json
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from safetensors.torch import load_file, save_file
+
+from derm_hash import model as model_module
+from derm_hash.data import LesionDataset
+from derm_hash.errors import InputError
+from derm_hash.model import DermHash, encode, load_model, make_backbone, save_model
+from derm_hash.rotations import rotation_orbit
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small networks are faster on one thread, above all on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def small(**changes):
+    torch.manual_seed(0)
+    return DermHash(**{"backbone": "resnet10", "bits": 8, "classes": 3} | changes)
+
+
+def pictures(batch=2, size=32, seed=0, width=None):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(batch, 3, size, width or size, generator=generator) * 2 - 1
+
+
+def shaken(model):
+    """The model in evaluation mode, with batch norms that do something."""
+    generator = torch.Generator().manual_seed(0)
+    for name, value in model.state_dict().items():
+        if name.endswith("running_var"):
+            value.copy_(0.5 + torch.rand(value.shape, generator=generator))
+        elif name.endswith("running_mean"):
+            value.copy_(0.1 * torch.randn(value.shape, generator=generator))
+    return model.eval()
+
+
+def parameters(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+# --- the arithmetic ---------------------------------------------------------------------
+
+
+def functional_forward(state, x, blocks, gated):
+    """DermHash from its state dict, layer by layer: logits and code."""
+
+    def conv(x, name, stride=1, padding=0, dilation=1):
+        bias = state.get(f"{name}.bias")
+        return F.conv2d(x, state[f"{name}.weight"], bias, stride, padding, dilation)
+
+    def norm(x, name):
+        values = [state[f"{name}.{v}"] for v in ("running_mean", "running_var", "weight", "bias")]
+        return F.batch_norm(x, *values, training=False, eps=1e-5)
+
+    def gate(x, name):
+        context = x
+        for layer, (padding, dilation) in enumerate([(0, 1), (1, 1), (2, 2), (5, 5)]):
+            part = f"{name}.context.{layer}"
+            context = conv(context, f"{part}.0", 1, padding, dilation)
+            context = F.relu(norm(context, f"{part}.1"))
+        context = conv(context, f"{name}.context.4")
+        maps = [x.mean(1, keepdim=True), x.max(1, keepdim=True).values, context]
+        return torch.sigmoid(conv(torch.cat(maps, 1), f"{name}.merge", padding=3))
+
+    def block(x, name, stride):
+        branch = F.relu(norm(conv(x, f"{name}.conv1", stride, 1), f"{name}.bn1"))
+        branch = conv(branch, f"{name}.conv2", 1, 1)
+        if gated:
+            branch = norm(branch, f"{name}.bn2.norm")
+            branch = gate(branch, f"{name}.bn2.gate") * branch
+        else:
+            branch = norm(branch, f"{name}.bn2")
+        if f"{name}.downsample.0.weight" in state:
+            x = norm(conv(x, f"{name}.downsample.0", stride), f"{name}.downsample.1")
+        return F.relu(branch + x)
+
+    x = F.relu(norm(conv(x, "backbone.conv1", 2, 3), "backbone.bn1"))
+    x = F.max_pool2d(x, 3, 2, 1)
+    for stage in range(4):
+        for i in range(blocks):
+            x = block(x, f"backbone.layer{stage + 1}.{i}", 2 if stage and not i else 1)
+    features = x.mean(dim=(2, 3))
+    code = torch.sigmoid(F.linear(features, state["hash_layer.weight"], state["hash_layer.bias"]))
+    return F.linear(code, state["classifier.weight"], state["classifier.bias"]), code
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("backbone", "blocks", "attention", "size"),
+    [("resnet18", 2, "hdcsa", 64), ("resnet18", 2, None, 32), ("resnet10", 1, "hdcsa", 40)],
+)
+def test_the_forward_pass_written_with_functional_calls(backbone, blocks, attention, size, dtype):
+    model = shaken(small(backbone=backbone, bits=16, classes=4, attention=attention)).to(dtype)
+    x = pictures(size=size).to(dtype)
+    with torch.no_grad():
+        out = model(x)
+        logits, code = functional_forward(model.state_dict(), x, blocks, bool(attention))
+    torch.testing.assert_close(out.logits, logits, rtol=0, atol=1e-6)
+    torch.testing.assert_close(out.code, code, rtol=0, atol=1e-6)
+    assert (out.logits.shape, out.code.shape) == ((2, 4), (2, 16))
+    assert torch.equal(model.hash(x), code > 0.5)
+    assert (code[0] - code[1]).abs().max() > 1e-5  # the images do make a difference
+
+
+def test_the_parameters_are_counted_by_hand():
+    assert parameters(DermHash(attention=None)) == 11_184_788
+    assert parameters(DermHash()) == 11_304_492
+    # ResNet-18 of torchvision without its 512 -> 1000 layer, hash layer, classifier, gates.
+    resnet = 11_689_512 - (512 * 1000 + 1000)
+    heads = (512 * 16 + 16) + (16 * 4 + 4)
+    gates = 2 * (888 + 3004 + 11364 + 44596)
+    assert resnet + heads == 11_184_788
+    assert resnet + heads + gates == 11_304_492
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (33, 33), (47, 47), (96, 80)])
+def test_any_size_from_32_pixels_works(shape):
+    out = small().eval()(pictures(1, shape[0], width=shape[1]))
+    assert (out.logits.shape, out.code.shape) == ((1, 3), (1, 8))
+    assert ((out.code > 0) & (out.code < 1)).all()
+
+
+@pytest.mark.parametrize(
+    ("backbone", "blocks"), [("resnet10", 4), ("resnet18", 8), ("resnet34", 16), ("resnet50", 16)]
+)
+@pytest.mark.parametrize("attention", ["hdcsa", "cbam"])
+def test_every_backbone_builds_with_a_gate_in_every_block(backbone, blocks, attention):
+    model = small(backbone=backbone, attention=attention).eval()
+    with torch.no_grad():
+        assert model(pictures(1)).code.shape == (1, 8)
+    assert sum(name.endswith(".gate") for name, _ in model.named_modules()) == blocks
+
+
+@pytest.mark.parametrize("attention", [None, "hdcsa-plain", "spatial", "se"])
+def test_every_gate_runs(attention):
+    with torch.no_grad():
+        assert small(attention=attention).eval()(pictures(1)).code.shape == (1, 8)
+
+
+def test_every_parameter_learns():
+    model = small().train()
+    out = model(pictures(4))
+    (out.logits.sum() + out.code.square().sum()).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_batch_norm_counts_one_batch_for_the_whole_orbit():
+    model = small().train()
+    x = rotation_orbit(pictures(2)).flatten(0, 1)
+    model(x)
+    counts = {v.item() for k, v in model.state_dict().items() if k.endswith("batches_tracked")}
+    assert counts == {1}
+    first = F.conv2d(x, model.backbone.conv1.weight, stride=2, padding=3).mean(dim=(0, 2, 3))
+    torch.testing.assert_close(model.backbone.bn1.running_mean, 0.1 * first, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"backbone": "vgg16"}, "'vgg16': choose one of resnet10, resnet18"),
+        ({"attention": "hdsca"}, "'hdsca': choose one of hdcsa"),
+        ({"weights": "coco"}, "'coco': choose None or 'imagenet'"),
+        ({"weights": "imagenet"}, "no ImageNet weights for resnet10"),
+        ({"bits": 0}, "at least 1 bit and 1 class, not 0 and 3"),
+        ({"classes": 0}, "not 8 and 0"),
+    ],
+)
+def test_a_model_that_cannot_be_built_is_refused(changes, said):
+    with pytest.raises(InputError, match=said):
+        small(**changes)
+
+
+# --- encoding ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_encode_is_the_evaluated_model_and_leaves_the_mode(training):
+    model = shaken(small())
+    x = pictures(7)
+    with torch.no_grad():
+        expected = model(x).code.numpy()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    codes = encode(model.train(training), x, batch_size=3)
+    assert model.training is training
+    assert codes.dtype == np.float32
+    np.testing.assert_allclose(codes, expected, atol=1e-6)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_encode_takes_bytes_and_data_sets():
+    model = shaken(small())
+    pixels = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
+    data = LesionDataset(pixels, pd.DataFrame({"image": list("abcde"), "label": "NV"}))
+    expected = encode(model, pixels.float() / 127.5 - 1)
+    np.testing.assert_allclose(encode(model, pixels), expected, atol=1e-6)
+    np.testing.assert_allclose(encode(model, data, progress=True), expected, atol=1e-6)
+
+
+# --- files -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("attention", ["hdcsa", None])
+def test_a_model_survives_saving_and_loading(tmp_path, attention):
+    model = shaken(small(attention=attention)).to(memory_format=torch.channels_last)
+    model.class_names, model.image_size = ("MEL", "NV", "Ä"), 64
+    path = save_model(model, tmp_path / "model.safetensors")
+    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+    for where in (path, str(path), tmp_path):
+        again = load_model(where, bits=8)
+        assert not again.training
+        assert (again.bits, again.class_names, again.image_size) == (8, ("MEL", "NV", "Ä"), 64)
+    x = pictures()
+    with torch.no_grad():
+        for ours, expected in zip(again(x), model(x), strict=True):
+            torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
+    assert all(torch.equal(v, model.state_dict()[k]) for k, v in again.state_dict().items())
+
+
+def test_a_model_of_other_bits_is_refused(tmp_path):
+    path = save_model(small(), tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match="makes codes of 8 bits, not 16: ask for 8 bits"):
+        load_model(path, bits=16)
+
+
+def test_a_missing_model_says_how_to_make_one(tmp_path):
+    for path in (tmp_path, tmp_path / "absent.safetensors"):
+        with pytest.raises(InputError, match="derm-hash train"):
+            load_model(path)
+
+
+def spoil_start(path):
+    path.write_bytes(b"spoiled" + path.read_bytes()[7:])
+
+
+def cut_in_half(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def describe(path, about):
+    save_file(load_file(path), path, {"derm_hash": about} if about is not None else None)
+
+
+def without_description(path):
+    describe(path, None)
+
+
+def nonsense_description(path):
+    describe(path, "{not json")
+
+
+def list_for_description(path):
+    describe(path, "[1, 2]")
+
+
+def short_description(path):
+    describe(path, '{"backbone": "resnet10"}')
+
+
+def from_the_future(path):
+    about = {"backbone": "resnet10", "bits": 8, "classes": 3, "attention": None, "heads": 2}
+    describe(path, json.dumps(about | {"class_names": [], "image_size": None}))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        spoil_start,
+        cut_in_half,
+        empty,
+        without_description,
+        nonsense_description,
+        list_for_description,
+        short_description,
+        from_the_future,
+    ],
+)
+def test_a_file_that_is_no_model_is_refused_in_one_sentence(tmp_path, damage):
+    path = save_model(small(attention=None), tmp_path / "model.safetensors")
+    damage(path)
+    with pytest.raises(InputError, match="is not a model saved by") as error:
+        load_model(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_weights_that_do_not_fit_their_description_are_refused_in_one_sentence(tmp_path):
+    path = save_model(small(attention=None), tmp_path / "model.safetensors")
+    about = small(attention="se").settings | {"class_names": ["a", "b", "c"], "image_size": None}
+    describe(path, json.dumps(about))
+    with pytest.raises(InputError, match="does not fit the model that it describes") as error:
+        load_model(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_failing_save_leaves_the_old_file_alone(tmp_path, monkeypatch):
+    path = save_model(small(attention=None), tmp_path / "model.safetensors")
+    before = hashlib.sha256(path.read_bytes()).digest()
+
+    def half(tensors, partial, metadata):
+        partial.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(model_module, "save_file", half)
+    with pytest.raises(OSError, match="No space"):
+        save_model(small(), path)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert hashlib.sha256(path.read_bytes()).digest() == before
+
+
+def test_a_model_with_a_gate_of_your_own_is_not_saved(tmp_path):
+    model = small(attention=lambda channels: torch.nn.Identity())
+    with pytest.raises(InputError, match="add it to GATES first"):
+        save_model(model, tmp_path / "model.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- ImageNet weights ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def publisher(tmp_path, monkeypatch):
+    """A web server on this machine; gives the folder that it serves and its address."""
+    folder = tmp_path / "published"
+    folder.mkdir()
+    handler = functools.partial(Quiet, directory=folder)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+def redirect(monkeypatch, url):
+    """Let torchvision look for the weights of ResNet-18 somewhere else."""
+    weights = torchvision.models.ResNet18_Weights.DEFAULT
+    monkeypatch.setattr(weights.value, "url", url)
+
+
+def publish(folder, digest=None):
+    """Random weights in the form that torchvision publishes: the name holds the checksum."""
+    torch.manual_seed(5)
+    state = torchvision.models.resnet18().half().state_dict()
+    torch.save(state, folder / "weights")
+    digest = digest or hashlib.sha256((folder / "weights").read_bytes()).hexdigest()[:8]
+    (folder / "weights").rename(folder / f"resnet18-{digest}.pth")
+    return state, f"resnet18-{digest}.pth"
+
+
+def test_imagenet_weights_come_through_torchvision(publisher, monkeypatch):
+    folder, address = publisher
+    published, name = publish(folder)
+    redirect(monkeypatch, f"{address}/{name}")
+    model = DermHash("resnet18", weights="imagenet")
+    first = model.backbone.conv1.weight
+    assert torch.equal(first, published["conv1.weight"].float())
+    last = model.backbone.layer4[1].conv2.weight
+    assert torch.equal(last, published["layer4.1.conv2.weight"].float())
+    # A second time it comes from the cache.
+    (folder / name).unlink()
+    assert torch.equal(make_backbone("resnet18", "imagenet").conv1.weight, first)
+
+
+def test_a_download_that_fails_says_so_and_how_to_go_on(publisher, monkeypatch, tmp_path):
+    _, address = publisher
+    redirect(monkeypatch, f"{address}/resnet18-00000000.pth")
+    assert_one_sentence("404")
+
+
+def test_a_download_with_the_wrong_checksum_says_so(publisher, monkeypatch):
+    folder, address = publisher
+    _, name = publish(folder, digest="0" * 8)
+    redirect(monkeypatch, f"{address}/{name}")
+    assert_one_sentence("hash")
+
+
+def test_a_machine_that_cannot_be_reached_says_so(publisher, monkeypatch):
+    redirect(monkeypatch, "http://127.0.0.1:9/resnet18-00000000.pth")
+    assert_one_sentence("refused")
+
+
+def test_a_spoiled_file_in_the_cache_says_so(publisher, monkeypatch, tmp_path):
+    cache = tmp_path / "cache" / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    for spoiled in (b"", b"<html>log in first</html>", b"PK\x03\x04 half an archive"):
+        (cache / "resnet18-00000000.pth").write_bytes(spoiled)
+        redirect(monkeypatch, "http://127.0.0.1:9/resnet18-00000000.pth")
+        assert_one_sentence("resnet18")
+
+
+def assert_one_sentence(reason):
+    with pytest.raises(InputError, match="ImageNet weights of resnet18") as error:
+        DermHash("resnet18", weights="imagenet")
+    assert reason in str(error.value)
+    assert "go on without them (weights=None)" in str(error.value)
+    assert "\n" not in str(error.value)

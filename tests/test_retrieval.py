@@ -1,0 +1,378 @@
+"""Coarse-to-fine search against a double loop over queries and database."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+from scipy.spatial import distance as scipy_distance
+
+from derm_hash import retrieval
+from derm_hash.data import LesionDataset
+from derm_hash.errors import InputError
+from derm_hash.model import DermHash, encode
+from derm_hash.retrieval import RANKS, HashIndex, build_index, pack_bits
+
+METRIC = {
+    "cosine": scipy_distance.cosine,
+    "euclidean": scipy_distance.euclidean,
+    "manhattan": scipy_distance.cityblock,
+    "hamming": lambda a, b: float(((a > 0.5) != (b > 0.5)).sum()),
+}
+
+
+def random_codes(count, bits, seed):
+    return np.random.default_rng(seed).random((count, bits), dtype=np.float32)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small networks are faster on one thread, above all on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def make_index(codes):
+    return HashIndex.build(codes, np.arange(len(codes)) % 3, range(len(codes)))
+
+
+def double_loop(database, queries, k, radius, rank):
+    """ids, hamming and distance, each (Q, k), one pair of codes at a time in 64 bits."""
+    database, queries = database.astype(np.float64), queries.astype(np.float64)
+    ids = np.full((len(queries), k), -1)
+    hamming, distance = ids.copy(), np.full(ids.shape, np.nan)
+    for q, query in enumerate(queries):
+        found = []
+        for i, code in enumerate(database):
+            bits_apart = sum((a > 0.5) != (b > 0.5) for a, b in zip(query, code, strict=True))
+            if radius is None or bits_apart <= radius:
+                found.append((METRIC[rank](query, code), i, bits_apart))
+        for place, (d, i, bits_apart) in enumerate(sorted(found)[:k]):
+            ids[q, place], hamming[q, place], distance[q, place] = i, bits_apart, d
+    return ids, hamming, distance
+
+
+def assert_hits(hits, expected):
+    ids, hamming, distance = expected
+    np.testing.assert_array_equal(hits.ids, ids)
+    np.testing.assert_array_equal(hits.hamming, hamming)
+    np.testing.assert_allclose(hits.distance, distance, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("bits", [5, 16, 20, 48])
+@pytest.mark.parametrize("rank", RANKS)
+@pytest.mark.parametrize("radius", [None, 0.45])
+def test_search_is_the_double_loop(bits, rank, radius):
+    radius = radius and int(radius * bits)
+    database, queries = random_codes(60, bits, seed=bits), random_codes(7, bits, seed=1)
+    hits = make_index(database).search(queries, k=9, radius=radius, rank=rank)
+    assert_hits(hits, double_loop(database, queries, 9, radius, rank))
+    assert (hits.ids.dtype, hits.hamming.dtype, hits.distance.dtype) == (
+        np.int64,
+        np.int64,
+        np.float32,
+    )
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 10_000),
+    size=st.integers(1, 12),
+    bits=st.integers(1, 12),
+    k=st.integers(1, 15),
+    radius=st.none() | st.integers(0, 13),
+    rank=st.sampled_from(RANKS),
+)
+def test_search_is_the_double_loop_with_ties(seed, size, bits, k, radius, rank):
+    # A few different rows, repeated: most distances tie.
+    rng = np.random.default_rng(seed)
+    rows = rng.choice([0.125, 0.375, 0.5, 0.75, 1.0], (3, bits)).astype(np.float32)
+    database, queries = rows[rng.integers(0, 3, size)], rows[:2]
+    hits = make_index(database).search(queries, k, radius, rank)
+    expected = double_loop(database, queries, k, radius, rank)
+    np.testing.assert_array_equal(np.sort(hits.hamming), np.sort(expected[1]))
+    np.testing.assert_allclose(hits.distance, expected[2], rtol=1e-5, atol=1e-6)
+    for ids, distance in zip(hits.ids, hits.distance, strict=True):
+        found = ids[ids >= 0].tolist()
+        assert found == [i for _, i in sorted(zip(distance.tolist(), found, strict=False))]
+        assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize("rank", RANKS)
+def test_equal_distances_keep_the_order_of_the_database(rank):
+    row = random_codes(1, 20, seed=3)
+    other = 1 - row
+    database = np.concatenate([row, other, row, row, other, row])
+    hits = make_index(database).search(row, k=6, radius=None, rank=rank)
+    assert hits.ids.tolist() == [[0, 2, 3, 5, 1, 4]]
+    short = make_index(database).search(row, k=3, radius=None, rank=rank)
+    assert short.ids.tolist() == [[0, 2, 3]]
+
+
+@pytest.mark.parametrize("rank", RANKS)
+def test_a_query_finds_the_same_alone_in_company_and_in_portions(rank, monkeypatch):
+    coarse = HashIndex._candidates
+    database, queries = random_codes(50, 16, seed=0), random_codes(11, 16, seed=1)
+    index = make_index(database)
+    together = index.search(queries, 7, 9, rank)
+    for q in range(len(queries)):
+        alone = index.search(queries[q : q + 1], 7, 9, rank)
+        for field, expected in zip(alone, together, strict=True):
+            np.testing.assert_array_equal(field[0], expected[q])
+    pairs = []
+    monkeypatch.setattr(retrieval, "PAIRS_AT_ONCE", 150)  # three queries in one go
+    monkeypatch.setattr(
+        HashIndex, "_candidates", lambda *args: pairs.append(len(args[1]) * 50) or coarse(*args)
+    )
+    for field, expected in zip(index.search(queries, 7, 9, rank), together, strict=True):
+        np.testing.assert_array_equal(field, expected)
+    assert pairs == [150, 150, 150, 100]  # memory stays bounded
+
+
+@pytest.mark.parametrize("spread", [1e-3, 1e-2])
+def test_codes_that_nearly_agree_are_still_ranked_by_their_distance(spread):
+    # A trained model's codes: close to 0 or 1, and to those of their class.
+    rng = np.random.default_rng(0)
+    corner = np.array([0.0, 1.0] * 8)
+    database = np.abs(corner - spread * rng.random((200, 16))).astype(np.float32)
+    queries = database[:5]
+    hits = make_index(database).search(queries, k=10)
+    ids, _, distance = double_loop(database, queries, 10, 4, "cosine")
+    np.testing.assert_allclose(hits.distance, distance, rtol=1e-4, atol=1e-12)
+    assert hits.ids[:, 0].tolist() == [0, 1, 2, 3, 4]
+    np.testing.assert_array_equal(hits.ids, ids)
+
+
+@pytest.mark.parametrize("rank", RANKS)
+def test_an_image_of_the_database_finds_itself_first(rank):
+    codes = random_codes(40, 16, seed=0)
+    hits = make_index(codes).search(codes, k=1, radius=0, rank=rank)
+    if rank != "hamming":
+        assert hits.ids.ravel().tolist() == list(range(40))
+    assert (hits.distance == 0).all()
+    assert (hits.hamming == 0).all()
+
+
+def test_distances_by_hand():
+    # Query (1, 0, 1, 0), database (1, 1, 1, 0): dot 2, norms sqrt 2 and sqrt 3.
+    index = make_index(np.array([[1, 1, 1, 0]], dtype=np.float32))
+    query = np.array([[1, 0, 1, 0]], dtype=np.float32)
+    by_hand = {"cosine": 1 - 2 / math.sqrt(6), "euclidean": 1, "manhattan": 1, "hamming": 1}
+    for rank, expected in by_hand.items():
+        hits = index.search(query, k=1, rank=rank)
+        assert hits.distance.item() == pytest.approx(expected, rel=1e-6)
+        assert hits.hamming.item() == 1
+
+
+def test_a_bit_is_what_exceeds_a_half():
+    codes = np.array([[0.5, 0.50001, 0.0, 1.0, 0.49999]], dtype=np.float32)
+    assert pack_bits(codes).tolist() == [[0b01010000]]
+    assert pack_bits(np.ones((2, 9), np.float32)).tolist() == [[255, 128]] * 2
+
+
+def test_fewer_hits_than_wanted_are_padded():
+    index = make_index(random_codes(3, 16, seed=0))
+    hits = index.search(random_codes(2, 16, seed=1), k=5, radius=None)
+    assert hits.ids.shape == (2, 5)
+    assert (hits.ids[:, 3:] == -1).all()
+    assert (hits.hamming[:, 3:] == -1).all()
+    assert np.isnan(hits.distance[:, 3:]).all()
+    assert sorted(hits.ids[0, :3].tolist()) == [0, 1, 2]
+    assert np.isfinite(hits.distance[:, :3]).all()
+
+
+@pytest.mark.parametrize("rank", RANKS)
+def test_a_query_without_candidates_has_no_hits_beside_one_that_has(rank):
+    database = np.zeros((4, 16), np.float32)
+    database[2] = 0.1
+    queries = np.stack([np.ones(16, np.float32), database[2], np.ones(16, np.float32)])
+    hits = make_index(database).search(queries, k=2, radius=4, rank=rank)
+    assert hits.ids[[0, 2]].tolist() == [[-1, -1]] * 2
+    assert np.isnan(hits.distance[[0, 2]]).all()
+    assert (hits.ids[1] >= 0).all()
+    nothing = make_index(database).search(queries[:1], k=2, radius=4, rank=rank)
+    assert nothing.ids.tolist() == [[-1, -1]]
+
+
+def test_no_query_has_no_hits():
+    hits = make_index(random_codes(4, 16, seed=0)).search(np.empty((0, 16)), k=3)
+    assert hits.ids.shape == hits.hamming.shape == hits.distance.shape == (0, 3)
+
+
+@pytest.mark.parametrize("radius", [0, 4, 7, 20, 100, None])
+def test_within_counts_the_coarse_candidates(radius):
+    database, queries = random_codes(80, 20, seed=0), random_codes(6, 20, seed=1)
+    apart = ((queries[:, None] > 0.5) != (database > 0.5)).sum(axis=2)
+    expected = (apart <= (20 if radius is None else radius)).sum(axis=1)
+    assert make_index(database).within(queries, radius).tolist() == expected.tolist()
+
+
+def test_numbers_and_codes_may_come_from_numpy_torch_or_lists():
+    codes = random_codes(9, 16, seed=0)
+    index = make_index(torch.from_numpy(codes))
+    expected = index.search(codes, k=3, radius=6).ids
+    for same in (torch.from_numpy(codes), codes.tolist(), codes.astype(np.float64)):
+        hits = index.search(same, k=np.int64(3), radius=np.int64(6))
+        np.testing.assert_array_equal(hits.ids, expected)
+
+
+# --- what an index holds ------------------------------------------------------------
+
+
+def test_an_index_knows_its_items():
+    index = HashIndex.build(
+        random_codes(2, 5, seed=0), torch.tensor([1, 0]), pd.DataFrame({"image": "ab"}, [7, 9])
+    )
+    assert (len(index), index.bits) == (2, 5)
+    assert index.labels.dtype == np.int64
+    assert index.items.index.tolist() == [0, 1]
+    assert make_index(random_codes(2, 5, seed=0)).items["image"].tolist() == ["0", "1"]
+
+
+def test_an_index_survives_saving_and_loading(tmp_path):
+    items = pd.DataFrame(
+        {
+            "image": ["ä/1.png", "0002", "2019-01-01"],
+            "lesion_id": ["", "NA", "null"],
+            "age": [1, 2, 3],
+            "share": [0.1, 0.25, 1e-12],
+        }
+    )
+    index = HashIndex.build(random_codes(6, 20, seed=0)[::2], np.arange(6)[::2], items)
+    path = index.save(tmp_path / "index.safetensors")
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    again = HashIndex.load(path)
+    np.testing.assert_array_equal(again.codes, index.codes)
+    np.testing.assert_array_equal(again.labels, [0, 2, 4])
+    assert again.items.to_dict("list") == items.to_dict("list")
+    queries = random_codes(4, 20, seed=1)
+    for field, expected in zip(again.search(queries, 3), index.search(queries, 3), strict=True):
+        np.testing.assert_array_equal(field, expected)
+
+
+def test_a_failing_save_leaves_the_old_file_alone(tmp_path, monkeypatch):
+    index = make_index(random_codes(3, 16, seed=0))
+    path = index.save(tmp_path / "index.safetensors")
+    before = path.read_bytes()
+
+    def half(tensors, partial, metadata):
+        partial.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(retrieval, "save_file", half)
+    with pytest.raises(OSError, match="No space"):
+        index.save(path)
+    with pytest.raises(OSError, match="No space"):
+        index.save(tmp_path / "other.safetensors")
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == before
+
+
+def test_a_missing_index_says_how_to_make_one(tmp_path):
+    for path in (tmp_path / "absent", tmp_path):
+        with pytest.raises(InputError, match="derm-hash encode"):
+            HashIndex.load(path)
+
+
+def spoil_start(path):
+    path.write_bytes(b"spoiled" + path.read_bytes()[7:])
+
+
+def cut_in_half(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def drop_metadata(path):
+    save_file({"codes": np.zeros((1, 4), np.float32), "labels": np.zeros(1, np.int64)}, path)
+
+
+def drop_codes(path):
+    save_file({"labels": np.zeros(1, np.int64)}, path, {"items": "{}"})
+
+
+def no_table(path):
+    save_file({"codes": np.zeros((1, 4)), "labels": np.zeros(1)}, path, {"items": "[]"})
+
+
+@pytest.mark.parametrize(
+    "damage", [spoil_start, cut_in_half, empty, drop_metadata, drop_codes, no_table]
+)
+def test_a_file_that_is_no_index_is_refused_in_one_sentence(tmp_path, damage):
+    path = make_index(random_codes(3, 16, seed=0)).save(tmp_path / "index.safetensors")
+    damage(path)
+    with pytest.raises(InputError, match="is not an index that derm-hash has saved") as error:
+        HashIndex.load(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+# --- bad input ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"codes": np.zeros((2, 8))}, "codes of 16 bits and the query has shape"),
+        ({"codes": np.zeros(16)}, "codes of 16 bits"),
+        ({"k": 0}, "k is the number of hits wanted and must be 1 or more, not 0"),
+        ({"k": -3}, "not -3"),
+        ({"radius": -1}, "radius is 0 or more, or None for no limit, not -1"),
+        ({"rank": "jaccard"}, "'jaccard': choose one of cosine, euclidean, manhattan, hamming"),
+        ({"codes": np.full((1, 16), 1.5)}, r"lies in \[0, 1\]"),
+        ({"codes": np.full((1, 16), np.nan)}, r"lies in \[0, 1\]"),
+    ],
+)
+def test_a_search_that_makes_no_sense_is_refused(changes, said):
+    index = make_index(random_codes(4, 16, seed=0))
+    with pytest.raises(InputError, match=said):
+        index.search(**{"codes": np.zeros((2, 16))} | changes)
+
+
+def test_within_checks_its_input_too():
+    index = make_index(random_codes(4, 16, seed=0))
+    with pytest.raises(InputError, match="16 bits"):
+        index.within(np.zeros((1, 8)))
+    with pytest.raises(InputError, match="not -1"):
+        index.within(np.zeros((1, 16)), -1)
+
+
+@pytest.mark.parametrize(
+    ("codes", "labels", "items", "said"),
+    [
+        (np.zeros((0, 16)), [], [], r"shape \(N, bits\), not \(0, 16\)"),
+        (np.zeros((3, 0)), [0] * 3, "abc", r"not \(3, 0\)"),
+        (np.zeros(16), [0], "a", r"not \(16,\)"),
+        (np.zeros((2, 16)), [0], "ab", "1 labels and 2 items for 2 codes"),
+        (np.zeros((2, 16)), [0, 1], "abc", "2 labels and 3 items for 2 codes"),
+        (np.full((1, 16), -0.1), [0], "a", "not its logits"),
+        (np.full((1, 16), 1.1), [0], "a", "not its logits"),
+        (np.full((1, 16), np.nan), [0], "a", "not its logits"),
+    ],
+)
+def test_what_cannot_be_indexed_is_refused(codes, labels, items, said):
+    with pytest.raises(InputError, match=said):
+        HashIndex.build(codes, labels, list(items))
+
+
+# --- with a model -----------------------------------------------------------------------
+
+
+def test_build_index_encodes_a_data_set():
+    images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
+    table = pd.DataFrame({"image": list("abcde"), "label": ["NV", "MEL", "NV", "BCC", "NV"]})
+    data = LesionDataset(images, table)
+    model = DermHash("resnet10", bits=8, classes=3)
+    index = build_index(model, data)
+    np.testing.assert_array_equal(index.codes, encode(model, data))
+    assert index.labels.tolist() == data.labels.tolist() == [1, 0, 1, 2, 1]
+    assert index.items["image"].tolist() == list("abcde")

@@ -1,0 +1,166 @@
+"""The orbit of an image: exact quarter turns, and other angles inside the inscribed disc."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from derm_hash.errors import InputError
+from derm_hash.rotations import disc_mask, inside_disc, rotate, rotation_orbit, turn
+
+
+def numbered(size, batch=1, channels=1):
+    """Images whose pixels all have another value."""
+    return torch.arange(batch * channels * size * size).view(batch, channels, size, size)
+
+
+def smooth_image(size=48):
+    """A sum of slow waves without any symmetry, (size, size) float64."""
+    y, x = np.mgrid[:size, :size] / size
+    return np.sin(5 * x + 2 * y) + 0.5 * np.cos(7 * y - 3 * x) + 0.3 * x
+
+
+def radius(size):
+    """Distance of every pixel from the centre; 1 at the middle of a side."""
+    centre = (np.arange(size) + 0.5) / size * 2 - 1
+    return np.hypot(centre[:, None], centre[None, :])
+
+
+@settings(max_examples=15)
+@given(size=st.integers(1, 9), n=st.sampled_from([1, 2, 4]), batch=st.integers(1, 3))
+def test_every_member_is_a_bijection_of_the_pixels(size, n, batch):
+    x = numbered(size, batch, channels=2)
+    orbit = rotation_orbit(x, n)
+    assert orbit.shape == (n, *x.shape)
+    for member in orbit:
+        assert torch.equal(member.flatten(2).sort().values, x.flatten(2))
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_member_k_is_what_numpy_turns(n):
+    x = numbered(5, batch=2, channels=3)
+    for k, member in enumerate(rotation_orbit(x, n)):
+        expected = np.rot90(x.numpy(), k * 4 // n, axes=(-2, -1))
+        assert np.array_equal(member.numpy(), expected)
+
+
+def test_a_quarter_turn_is_counter_clockwise():
+    x = torch.tensor([[[[1, 2], [3, 4]]]])
+    assert rotation_orbit(x)[1].squeeze().tolist() == [[2, 4], [1, 3]]
+
+
+@pytest.mark.parametrize("a", range(4))
+@pytest.mark.parametrize("b", range(4))
+def test_turns_compose_as_the_cyclic_group(a, b):
+    x = numbered(6, channels=3)
+    once = rotation_orbit(x)
+    twice = rotation_orbit(once[b])[a]
+    assert torch.equal(twice, once[(a + b) % 4])
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, torch.float16, torch.float64])
+def test_quarter_turns_keep_any_type(dtype):
+    assert rotation_orbit(torch.ones(1, 1, 4, 4, dtype=dtype)).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((1, 3, 6, 8), "6 x 8"),
+        ((3, 8, 8), r"\(3, 8, 8\)"),
+        ((4, 1, 3, 8, 8), r"\(B, C, H, W\)"),
+    ],
+)
+def test_an_image_that_cannot_be_turned_is_refused(shape, said):
+    with pytest.raises(InputError, match=said):
+        rotation_orbit(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("n", [0, -4])
+def test_an_orbit_has_a_member(n):
+    with pytest.raises(InputError, match="1 or more"):
+        rotation_orbit(torch.zeros(1, 1, 4, 4), n)
+
+
+def test_rotate_refuses_what_is_not_square():
+    with pytest.raises(InputError, match="square"):
+        rotate(torch.zeros(1, 1, 4, 6), 30)
+
+
+def test_whole_numbers_are_refused_where_they_would_be_resampled():
+    with pytest.raises(InputError, match="floating point"):
+        rotation_orbit(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), 8)
+
+
+@pytest.mark.parametrize("n", [3, 8])
+def test_other_orbits_agree_with_scipy_inside_the_disc(n):
+    image = smooth_image()
+    orbit = rotation_orbit(torch.from_numpy(image)[None, None], n)
+    inside = radius(len(image)) < 0.95  # the two treat the border differently
+    for k, member in enumerate(orbit):
+        expected = ndimage.rotate(image, 360 * k / n, reshape=False, order=3, mode="nearest")
+        difference = np.abs(member.squeeze().numpy() - expected)[inside]
+        assert difference.max() < 0.01
+    # The comparison tells the direction: the opposite turn is far away.
+    assert np.abs(orbit[1].squeeze().numpy() - orbit[-1].squeeze().numpy())[inside].max() > 0.5
+
+
+@pytest.mark.parametrize("size", [5, 8, 33])
+@pytest.mark.parametrize("k", range(-1, 5))
+def test_a_resampled_quarter_turn_is_the_exact_one_inside_the_disc(size, k):
+    x = torch.rand(
+        2, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
+    expected = inside_disc(torch.rot90(x, k, dims=(-2, -1)))
+    torch.testing.assert_close(rotate(x, 90 * k), expected, rtol=0, atol=1e-12)
+
+
+def test_each_image_can_have_its_own_angle():
+    x = torch.from_numpy(smooth_image(16)).expand(3, 2, 16, 16)
+    angles = torch.tensor([0.0, 17.0, -120.0], dtype=torch.float64)
+    together = rotate(x, angles)
+    for i, angle in enumerate(angles.tolist()):
+        torch.testing.assert_close(together[i : i + 1], rotate(x[i : i + 1], angle))
+
+
+@settings(max_examples=15)
+@given(angle=st.floats(-720, 720), fill=st.sampled_from([0.0, -1.0, 0.25]))
+def test_the_corners_are_filled_at_every_angle(angle, fill):
+    turned = rotate(torch.ones(1, 2, 12, 12), angle, fill)
+    corner = torch.from_numpy(radius(12) > 1)
+    assert (turned[..., corner] == fill).all()
+    torch.testing.assert_close(turned[..., ~corner], torch.ones_like(turned[..., ~corner]))
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 64])
+def test_the_disc_is_what_lies_within_half_a_side(size):
+    assert np.array_equal(disc_mask(size).numpy(), radius(size) <= 1)
+    assert torch.equal(disc_mask(size), torch.rot90(disc_mask(size)))
+
+
+def test_inside_disc_keeps_the_disc_and_the_type():
+    x = numbered(8).float() + 1
+    kept = inside_disc(x, fill=-5.0)
+    assert kept.dtype == x.dtype
+    assert torch.equal(kept[..., disc_mask(8)], x[..., disc_mask(8)])
+    assert (kept[..., ~disc_mask(8)] == -5).all()
+
+
+@pytest.mark.parametrize(("degrees", "k"), [(0, 0), (90, 1), (180.0, 2), (-90, 3), (450, 1)])
+def test_turn_is_exact_for_quarter_turns(degrees, k):
+    x = numbered(5, batch=2)
+    assert np.array_equal(turn(x, degrees).numpy(), np.rot90(x.numpy(), k, axes=(-2, -1)))
+
+
+def test_turn_by_another_angle_stays_in_the_disc():
+    x = torch.rand(1, 3, 9, 9, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(turn(x, 45), rotate(x, 45))
+    assert (turn(x, 45)[..., ~disc_mask(9)] == 0).all()
+
+
+def test_the_gradient_of_an_orbit_reaches_every_pixel():
+    x = torch.zeros(1, 1, 4, 4, requires_grad=True)
+    rotation_orbit(x).sum().backward()
+    assert torch.equal(x.grad, torch.full_like(x, 4))

@@ -1,0 +1,726 @@
+"""Training: the loss of a step by hand, resuming to the bit, and a run's folder."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from torch import nn
+from torchvision.models.resnet import BasicBlock
+
+from derm_hash import model as model_module
+from derm_hash import training
+from derm_hash.data import LesionDataset
+from derm_hash.errors import InputError
+from derm_hash.model import DermHash, HashOutput, load_model, make_backbone
+from derm_hash.training import Run, TrainConfig, augment, step_losses, train
+
+CLASSES = ("MEL", "NV", "BCC")
+SPLITS = ["database"] * 28 + ["val"] * 8 + ["query"] * 4
+COLOURS = torch.tensor([[60, 40, 30], [200, 150, 120], [120, 60, 200]])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Small networks are faster on one thread, and two threads may round in another order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Pocket(nn.Module):
+    """A residual network of one block, in the place of resnet10: a step takes milliseconds."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, stride=4, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.block = BasicBlock(16, 16)
+        self.fc = nn.Linear(16, 1)
+
+    def forward(self, x):
+        return self.fc(self.block(self.bn1(self.conv1(x)).relu()).mean(dim=(2, 3)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pocket():
+    def make(name, weights):
+        return Pocket() if name == "resnet10" else make_backbone(name, weights)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model_module, "make_backbone", make)
+        yield
+
+
+def make_data(seed=0, splits=SPLITS):
+    """40 images of 32 px; the class is the colour, under noise."""
+    labels = torch.arange(len(splits)) % 3
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randint(-40, 41, (len(splits), 3, 32, 32), generator=generator)
+    images = (COLOURS[labels][:, :, None, None] + noise).clamp(0, 255).to(torch.uint8)
+    names = [f"images/{i}.png" for i in range(len(splits))]
+    label = [CLASSES[i] for i in labels]
+    return LesionDataset(
+        images, pd.DataFrame({"image": names, "label": label, "split": splits}), CLASSES
+    )
+
+
+@pytest.fixture(scope="module")
+def data():
+    return make_data()
+
+
+def tiny(**changes):
+    """Three steps an epoch."""
+    small = {"name": "tiny", "backbone": "resnet10", "bits": 8, "epochs": 2, "batch_size": 8}
+    return TrainConfig(**small | {"precision": "32-true"} | changes)
+
+
+def quiet(config, data, root, **changes):
+    return train(config, data, root, **{"progress": False} | changes)
+
+
+def assert_same_run(run, expected):
+    pd.testing.assert_frame_equal(run.history, expected.history, check_exact=True)
+    states = run.model.state_dict(), expected.model.state_dict()
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    finals = [torch.load(r.path / "last.ckpt", weights_only=True)["model"] for r in (run, expected)]
+    assert all(torch.equal(value, finals[1][name]) for name, value in finals[0].items())
+
+
+class Stop(Exception):
+    """Somebody pulls the plug."""
+
+
+# --- one step -----------------------------------------------------------------------------
+
+
+class Stub(nn.Module):
+    """A small network that can be worked out by hand, and counts its calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        code = torch.sigmoid(x[:, 0, 0, :2])  # two pixels of the upper edge: they turn
+        return HashOutput(torch.cat([code, -code[:, :1]], dim=1), code)
+
+
+def orbit_of(x):
+    return [np.ascontiguousarray(np.rot90(x.numpy(), k, axes=(2, 3))) for k in range(4)]
+
+
+@pytest.mark.parametrize("classify", ["orbit", "upright"])
+@pytest.mark.parametrize("mode", ["inverse", "released", "none"])
+def test_the_loss_of_a_step_by_hand(classify, mode):
+    x = torch.rand(5, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    y = torch.tensor([0, 0, 0, 1, 2])
+    config = tiny(classify=classify, class_weights=mode, invariance_weight=0.7, gamma=0.3)
+    weights = {
+        "inverse": torch.tensor([5 / 9, 5 / 3, 5 / 3]),
+        "released": torch.tensor([3 / 5, 1 / 5, 1 / 5]),
+        "none": torch.ones(3),
+    }[mode]
+    # Only the released weights come from the batch; the others are given.
+    given = {"inverse": weights, "released": None, "none": None}[mode]
+    outputs = [Stub()(torch.from_numpy(turned)) for turned in orbit_of(x)]
+    seen = outputs if classify == "orbit" else outputs[:1]
+    nll = torch.cat([-F.log_softmax(out.logits, 1)[range(5), y] for out in seen])
+    share = weights[y].repeat(len(seen))
+    cross_entropy = (share * nll).sum() / share.sum()
+    codes = torch.stack([out.code for out in outputs])
+    invariance = torch.log(1 + (codes - codes.mean(0)).abs() / 0.3).mean(dim=(1, 2)).sum()
+    losses = step_losses(Stub(), x, y, config, given)
+    torch.testing.assert_close(losses["cross_entropy"], cross_entropy)
+    torch.testing.assert_close(losses["invariance"], invariance)
+    torch.testing.assert_close(losses["loss"], cross_entropy + 0.7 * invariance)
+
+
+@pytest.mark.parametrize(
+    ("rise", "progress", "share"),
+    [(0.5, 0, 0), (0.5, 0.125, 0.25), (0.5, 0.5, 1), (0.5, 0.9, 1), (1, 0.3, 0.3), (0, 0, 1)],
+)
+def test_the_weight_of_the_invariance_rises(rise, progress, share):
+    x = torch.rand(3, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    config = tiny(invariance_rise=rise, invariance_weight=0.8)
+    losses = step_losses(Stub(), x, torch.tensor([0, 1, 2]), config, progress=progress)
+    assert losses["invariance"] > 0.1
+    expected = losses["cross_entropy"] + share * 0.8 * losses["invariance"]
+    torch.testing.assert_close(losses["loss"], expected)
+
+
+def test_the_weight_rises_over_the_steps_of_a_run(data, tmp_path, monkeypatch):
+    seen = []
+
+    def spy(*args):
+        seen.append(args[-1])
+        return step_losses(*args)
+
+    monkeypatch.setattr(training, "step_losses", spy)
+    quiet(tiny(), data, tmp_path)
+    assert seen == pytest.approx([0, 1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6])
+
+
+@pytest.mark.parametrize(
+    ("changes", "copies"),
+    [
+        ({}, 4),
+        ({"classify": "upright"}, 4),
+        ({"invariance": None}, 4),
+        ({"invariance": None, "classify": "upright"}, 1),
+        ({"orbit": 2}, 2),
+    ],
+)
+def test_the_whole_orbit_goes_through_in_one_pass(changes, copies):
+    seen = []
+    stub = Stub()
+    stub.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    config = tiny(**changes)
+    losses = step_losses(stub, torch.zeros(3, 3, 4, 4), torch.tensor([0, 1, 2]), config)
+    assert stub.calls == 1
+    assert seen == [3 * copies]
+    assert config.copies == copies
+    assert ("invariance" in losses) == (config.invariance is not None)
+
+
+def test_the_gradient_of_a_step_is_that_of_four_passes():
+    # In evaluation mode the copies do not meet in the batch norm.
+    torch.manual_seed(0)
+    model = DermHash("resnet10", bits=8, classes=3).eval()
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    y = torch.tensor([2, 0])
+    step_losses(model, x, y, tiny(class_weights="none"))["loss"].backward()
+    ours = model.hash_layer.weight.grad.clone()
+    model.zero_grad()
+    outputs = [model(torch.from_numpy(turned)) for turned in orbit_of(x)]
+    codes = torch.stack([out.code for out in outputs])
+    cauchy = torch.log(1 + (codes - codes.mean(0)).abs() / 0.5).mean(dim=(1, 2)).sum()
+    nll = sum(F.cross_entropy(out.logits, y) for out in outputs) / 4
+    (nll + 0.5 * cauchy).backward()
+    torch.testing.assert_close(ours, model.hash_layer.weight.grad, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["l1", "l2", "gaussian"])
+def test_the_other_penalties_reach_the_loss(kind):
+    x = torch.rand(3, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    codes = torch.stack([Stub()(torch.from_numpy(turned)).code for turned in orbit_of(x)])
+    d = (codes - codes.mean(0)).abs() / 0.5
+    rho = {"l1": d, "l2": d**2 / 2, "gaussian": 1 - torch.exp(-(d**2) / 2)}[kind]
+    losses = step_losses(Stub(), x, torch.tensor([0, 1, 2]), tiny(invariance=kind))
+    torch.testing.assert_close(losses["invariance"], rho.mean(dim=(1, 2)).sum())
+
+
+def test_augmentation_mirrors_some_and_changes_the_light_a_little():
+    x = torch.rand(64, 3, 8, 8, generator=torch.Generator().manual_seed(0)) - 0.5
+    changed = augment(x, torch.Generator().manual_seed(1))
+    assert torch.equal(changed, augment(x, torch.Generator().manual_seed(1)))
+    assert not torch.equal(changed, augment(x, torch.Generator().manual_seed(2)))
+    mirrored = 0
+    for before, after in zip(x, changed, strict=True):
+        # One straight line of brightness for the image or for its mirror image.
+        fits = [
+            np.polyfit(candidate.flatten().numpy(), after.flatten().numpy(), 1, full=True)
+            for candidate in (before, before.flip(-1))
+        ]
+        residuals = [fit[1][0] for fit in fits]
+        mirrored += residuals[1] < residuals[0]
+        slope, shift = fits[int(np.argmin(residuals))][0]
+        assert min(residuals) < 1e-9
+        assert abs(slope - 1) <= 0.1 + 1e-6
+        assert abs(shift) <= 0.1 + 1e-6
+    assert 20 < mirrored < 44
+    assert augment(torch.ones(9, 3, 2, 2), torch.Generator().manual_seed(0)).max() <= 1
+
+
+# --- whole runs ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    """A run that nobody disturbed."""
+    return quiet(tiny(), data, tmp_path_factory.mktemp("runs"))
+
+
+def test_the_same_seed_gives_the_same_numbers(finished, data, tmp_path):
+    torch.manual_seed(12345)  # whatever happened before
+    torch.rand(7)
+    assert_same_run(quiet(tiny(), data, tmp_path, progress=True), finished)
+    other = quiet(tiny(seed=1), data, tmp_path / "other")
+    assert (other.history["loss"] != finished.history["loss"]).all()
+
+
+RECIPES = {
+    "onecycle": {},
+    "steps": {
+        "optimizer": "sgd",
+        "schedule": "steps",
+        "milestones": (1,),
+        "learning_rate": 0.01,
+        "augment": False,
+    },
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_stopped_after_an_epoch_and_resumed_is_as_never_stopped(data, tmp_path, recipe):
+    config = tiny(**RECIPES[recipe])
+
+    def stop(history):
+        raise Stop
+
+    with pytest.raises(Stop):
+        quiet(config, data, tmp_path / "a", on_epoch=stop)
+    assert len(Run.load(tmp_path / "a" / "tiny").history) == 1
+    resumed = quiet(config, data, tmp_path / "a")
+    assert_same_run(resumed, quiet(config, data, tmp_path / "b"))
+    assert len(resumed.history) == 2
+
+
+@pytest.mark.parametrize("stop_at", [2, 5])
+def test_stopped_amid_an_epoch_and_resumed_is_as_never_stopped(
+    finished, data, tmp_path, monkeypatch, stop_at
+):
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", -1)
+    steps = []
+
+    def counted(*args):
+        steps.append(1)
+        if len(steps) == stop_at:
+            raise Stop
+        return step_losses(*args)
+
+    monkeypatch.setattr(training, "step_losses", counted)
+    with pytest.raises(Stop):
+        quiet(tiny(), data, tmp_path)
+    assert_same_run(quiet(tiny(), data, tmp_path), finished)
+    # One step was stopped; the six of two epochs were each done once.
+    assert len(steps) == 1 + 6
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "call"),
+    [
+        (training, "save_model", 1),
+        (training.TrainingState, "save", 1),
+        (training.TrainingState, "save", 2),
+        (pd.DataFrame, "to_csv", 1),
+        (pd.DataFrame, "to_csv", 2),
+    ],
+)
+def test_stopped_before_writing_and_resumed_is_as_never_stopped(
+    finished, data, tmp_path, owner, name, call
+):
+    calls, write = [], getattr(owner, name)
+
+    def stopping(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == call:
+            raise Stop
+        return write(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, stopping)
+        with pytest.raises(Stop):
+            quiet(tiny(), data, tmp_path)
+    assert_same_run(quiet(tiny(), data, tmp_path), finished)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(finished, data, tmp_path):
+    calls, save = [], Fabric.save
+
+    def fill_the_disk(self, path, state):
+        calls.append(1)
+        if len(calls) == 2:
+            path.write_bytes(b"half")
+            raise OSError("No space left on device")
+        save(self, path, state)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Fabric, "save", fill_the_disk)
+        with pytest.raises(OSError, match="No space"):
+            quiet(tiny(), data, tmp_path)
+    names = {"config.json", "metrics.csv", "model.safetensors", "last.ckpt"}
+    assert {p.name for p in (tmp_path / "tiny").iterdir()} == names
+    assert_same_run(quiet(tiny(), data, tmp_path), finished)
+
+
+def test_a_finished_run_is_not_trained_again(finished, data, monkeypatch):
+    monkeypatch.setattr(training, "step_losses", None)
+    before = (finished.path / "last.ckpt").read_bytes()
+    assert_same_run(quiet(tiny(), data, finished.path.parent), finished)
+    assert (finished.path / "last.ckpt").read_bytes() == before
+
+
+def test_training_never_looks_at_the_queries(finished, data, tmp_path):
+    poisoned = make_data()
+    poisoned.images[36:] = 255
+    poisoned.labels[36:] = 0
+    assert_same_run(quiet(tiny(), poisoned, tmp_path / "poisoned"), finished)
+    absent = data.select(range(36))
+    assert_same_run(quiet(tiny(), absent, tmp_path / "absent"), finished)
+
+
+def test_training_does_look_at_the_database_and_val(finished, tmp_path):
+    changed = make_data()
+    changed.images[:28] = 255 - changed.images[:28]
+    other = quiet(tiny(epochs=1), changed, tmp_path)
+    assert other.history["loss"][0] != finished.history["loss"][0]
+
+
+def test_the_epoch_that_was_best_on_val_is_kept(data, tmp_path, monkeypatch):
+    scores, states = iter([0.2, 0.9, 0.5]), []
+
+    def scripted(model, database, val):
+        assert set(database.table["split"]) == {"database"}
+        assert set(val.table["split"]) == {"val"}
+        states.append({k: v.clone() for k, v in model.state_dict().items()})
+        return next(scores)
+
+    monkeypatch.setattr(training, "val_score", scripted)
+    run = quiet(tiny(epochs=3), data, tmp_path)
+    assert run.history["val_precision_at_10"].tolist() == [0.2, 0.9, 0.5]
+    kept = run.model.state_dict()
+    assert all(torch.equal(value, states[1][name]) for name, value in kept.items())
+    assert not torch.equal(kept["hash_layer.weight"], states[2]["hash_layer.weight"])
+    assert not run.model.training
+
+
+def test_the_val_score_is_the_precision_of_the_ten_nearest(data):
+    torch.manual_seed(0)
+    model = DermHash("resnet10", bits=8, classes=3)
+    database, val = data.split("database"), data.split("val")
+    with torch.no_grad():
+        code = [
+            model.eval()(part.batch(range(len(part)))[0]).code.double() for part in (val, database)
+        ]
+    similarity = F.normalize(code[0]) @ F.normalize(code[1]).T
+    right = database.labels[similarity.topk(10).indices] == val.labels[:, None]
+    expected = np.mean([right[val.labels == c].double().mean() for c in range(3)])
+    assert training.val_score(model, database, val) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"), [("inverse", [28 / 30, 28 / 27, 28 / 27]), ("none", None)]
+)
+def test_class_weights_of_the_database_reach_the_loss(data, tmp_path, monkeypatch, mode, expected):
+    # Of the 28 database images 10 are of the first class, 9 of each other.
+    given = []
+
+    def spy(model, x, y, config, weights, progress):
+        given.append(weights)
+        raise Stop
+
+    monkeypatch.setattr(training, "step_losses", spy)
+    with pytest.raises(Stop):
+        quiet(tiny(class_weights=mode), data, tmp_path)
+    if expected is None:
+        assert given == [None]
+    else:
+        assert given[0].tolist() == pytest.approx(expected)
+
+
+def test_one_forward_pass_and_one_batch_norm_update_a_step(finished, data, tmp_path, monkeypatch):
+    sizes, forward = [], DermHash.forward
+
+    def counted(self, x):
+        if self.training:
+            sizes.append(len(x))
+        return forward(self, x)
+
+    monkeypatch.setattr(DermHash, "forward", counted)
+    run = quiet(tiny(epochs=1), data, tmp_path)
+    assert sizes == [8 * 4] * 3
+    state = torch.load(run.path / "last.ckpt", weights_only=True)["model"]
+    assert {v.item() for k, v in state.items() if k.endswith("num_batches_tracked")} == {3}
+
+
+def test_every_image_is_seen_at_most_once_an_epoch_in_a_new_order(data, tmp_path, monkeypatch):
+    seen = []
+
+    def spy(model, x, y, *rest):
+        seen.extend(zip([image.numpy().tobytes() for image in x], y.tolist(), strict=True))
+        return step_losses(model, x, y, *rest)
+
+    monkeypatch.setattr(training, "step_losses", spy)
+    quiet(tiny(augment=False), data, tmp_path)
+    images, labels = data.split("database").batch(range(28))
+    known = set(zip([image.numpy().tobytes() for image in images], labels.tolist(), strict=True))
+    first, second = seen[:24], seen[24:]
+    for epoch in (first, second):
+        assert len(epoch) == len(set(epoch)) == 24  # three whole batches
+        assert set(epoch) <= known
+    assert first != second
+
+
+def test_fewer_images_than_a_batch_make_one_step(data, tmp_path):
+    few = data.select([0, 1, 2, 28, 29, 30])
+    run = quiet(tiny(epochs=1, batch_size=64), few, tmp_path)
+    state = torch.load(run.path / "last.ckpt", weights_only=True)
+    assert state["model"]["backbone.bn1.num_batches_tracked"] == 1
+    assert math.isfinite(run.history["loss"][0])
+
+
+def test_a_real_backbone_trains_saves_and_resumes(data, tmp_path):
+    config = tiny(epochs=1, batch_size=14)
+
+    def stop(history):
+        raise Stop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model_module, "make_backbone", make_backbone)
+        with pytest.raises(Stop):
+            quiet(config, data, tmp_path, on_epoch=stop)
+        run = quiet(config, data, tmp_path)
+    assert sum(p.numel() for p in run.model.parameters()) > 4e6
+    assert math.isfinite(run.history["loss"][0])
+
+
+def test_an_easy_problem_is_learned(data, tmp_path):
+    run = quiet(tiny(epochs=15, learning_rate=0.03), data, tmp_path)
+    assert run.history["loss"].iloc[-1] < run.history["loss"].iloc[0] / 2
+    assert run.history["val_precision_at_10"].max() > 0.9
+    x, y = data.split("query").batch(range(4))
+    with torch.no_grad():
+        assert torch.equal(run.model(x).logits.argmax(1), y)
+
+
+def test_images_may_lie_in_memory_in_any_order(finished, data, tmp_path):
+    pixels_last = data.images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    other = LesionDataset(pixels_last, data.table, CLASSES)
+    assert_same_run(quiet(tiny(), other, tmp_path), finished)
+
+
+# --- the folder of a run ----------------------------------------------------------------
+
+
+def test_the_folder_holds_the_config_the_metrics_and_the_models(finished, data):
+    names = {"config.json", "metrics.csv", "model.safetensors", "last.ckpt"}
+    assert {p.name for p in finished.path.iterdir()} == names
+    about = json.loads((finished.path / "config.json").read_text())
+    assert about["config"] == dataclasses.asdict(tiny()) | {"milestones": [40, 60, 80, 100]}
+    assert about["data"]["classes"] == list(CLASSES)
+    assert about["data"]["size"] == 32
+    table = pd.read_csv(finished.path / "metrics.csv")
+    assert set(table.columns) == {
+        "epoch",
+        "cross_entropy",
+        "invariance",
+        "loss",
+        "val_precision_at_10",
+        "lr",
+    }
+    assert table["epoch"].tolist() == [1, 2]
+    pd.testing.assert_frame_equal(table, finished.history)
+    total = table["cross_entropy"] + 0.5 * table["invariance"]
+    # By the second of two epochs the weight of the invariance has risen to its 0.5.
+    assert table["cross_entropy"][0] < table["loss"][0] < total[0]
+    assert table["loss"][1] == pytest.approx(total[1], rel=1e-6)
+    model = load_model(finished.path)
+    assert (model.class_names, model.image_size, model.bits) == (CLASSES, 32, 8)
+
+
+def test_a_run_is_loaded_as_it_was_returned(finished):
+    again = Run.load(str(finished.path))
+    assert again.config == finished.config == tiny()
+    assert_same_run(again, finished)
+
+
+def test_the_history_gives_the_learning_rate_of_each_epoch(data, tmp_path):
+    run = quiet(tiny(epochs=3, **RECIPES["steps"]), data, tmp_path)
+    assert run.history["lr"].tolist() == pytest.approx([0.01, 0.001, 0.001])
+
+
+def test_the_history_is_handed_out_after_every_epoch(finished, data, tmp_path):
+    seen = []
+    quiet(tiny(), data, tmp_path, on_epoch=seen.append)
+    assert [len(history) for history in seen] == [1, 2]
+    pd.testing.assert_frame_equal(seen[1], finished.history)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed": 1}, "seed was 0"),
+        ({"bits": 16}, "bits was 8"),
+        ({"epochs": 3, "invariance": None}, "epochs was 2|invariance was 'cauchy'"),
+    ],
+)
+def test_another_config_in_the_same_folder_is_refused(finished, data, changes, named):
+    before = (finished.path / "config.json").read_bytes()
+    for sentence in named.split("|"):
+        with pytest.raises(InputError, match=sentence) as error:
+            quiet(tiny(**changes), data, finished.path.parent)
+    assert str(finished.path) in str(error.value)
+    assert "choose another name, or delete that folder" in str(error.value)
+    assert (finished.path / "config.json").read_bytes() == before
+
+
+def test_other_data_in_the_same_folder_is_refused(finished):
+    with pytest.raises(InputError, match="the data's fingerprint differs"):
+        quiet(tiny(), make_data(seed=1), finished.path.parent)
+    other_split = ["database"] * 27 + ["val"] * 9 + ["query"] * 4
+    with pytest.raises(InputError, match="the data's fingerprint differs"):
+        quiet(tiny(), make_data(splits=other_split), finished.path.parent)
+
+
+@pytest.mark.parametrize("missing", ["database", "val"])
+def test_an_empty_split_is_refused_and_claims_no_folder(tmp_path, missing):
+    splits = ["query" if s == missing else s for s in SPLITS]
+    with pytest.raises(InputError, match=f"'{missing}' has no images"):
+        quiet(tiny(), make_data(splits=splits), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"class_weights": "balanced"}, "class weights 'balanced'|class_weights must be"),
+        ({"backbone": "vgg"}, "backbone"),
+        ({"attention": "none"}, "attention"),
+    ],
+)
+def test_a_config_that_cannot_be_built_claims_no_folder(data, tmp_path, changes, said):
+    with pytest.raises(InputError, match=said):
+        quiet(tiny(**changes), data, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def cut_in_half(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def text(path):
+    path.write_text("not a checkpoint")
+
+
+def another_network(path):
+    torch.save({"model": {}, "optimizer": {}}, path)
+
+
+@pytest.mark.parametrize("damage", [cut_in_half, empty, text, another_network])
+def test_a_checkpoint_that_cannot_be_read_is_refused_in_one_sentence(
+    finished, data, tmp_path, damage
+):
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    for name in ("config.json", "last.ckpt"):
+        (folder / name).write_bytes((finished.path / name).read_bytes())
+    damage(folder / "last.ckpt")
+    with pytest.raises(InputError, match=r"last\.ckpt cannot be read") as error:
+        quiet(tiny(), data, tmp_path)
+    assert "delete the run's folder and start again" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("config", ["", "{}", '{"config": {"epoch": 1}, "data": {}}', "[]"])
+def test_a_config_file_that_cannot_be_read_is_refused(finished, data, tmp_path, config):
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "config.json").write_text(config)
+    (tmp_path / "tiny" / "metrics.csv").write_text("epoch\n1\n")
+    for act in (lambda: quiet(tiny(), data, tmp_path), lambda: Run.load(tmp_path / "tiny")):
+        with pytest.raises(InputError, match="is not the config of a run"):
+            act()
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(InputError, match="holds no finished epoch"):
+        Run.load(tmp_path)
+
+
+# --- the settings -----------------------------------------------------------------------
+
+
+def test_the_recommended_preset_is_the_default():
+    assert TrainConfig.preset("recommended") == TrainConfig()
+
+
+def test_the_released_preset_is_the_recipe_of_the_released_code():
+    config = TrainConfig.preset("released", bits=32)
+    expected = {
+        "name": "released",
+        "backbone": "resnet18",
+        "bits": 32,
+        "attention": "hdcsa",
+        "invariance": "cauchy",
+        "invariance_weight": 0.5,
+        "invariance_rise": 0,
+        "gamma": 0.5,
+        "orbit": 4,
+        "classify": "upright",
+        "class_weights": "released",
+        "augment": False,
+        "optimizer": "sgd",
+        "learning_rate": 0.01,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "schedule": "steps",
+        "milestones": (40, 60, 80, 100),
+        "epochs": 120,
+        "batch_size": 64,
+    }
+    assert {name: getattr(config, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("schedule", ["steps", "onecycle"])
+def test_the_released_optimizer_and_schedules_are_torchs(schedule):
+    config = TrainConfig.preset("released", schedule=schedule, epochs=100)
+    model = nn.Linear(2, 2)
+    optimizer = training.make_optimizer(config, model)
+    group = optimizer.param_groups[0]
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert (group["momentum"], group["weight_decay"], group["nesterov"]) == (0.9, 5e-4, False)
+    scheduler = training.make_scheduler(config, optimizer, steps=3)
+    rates = []
+    for _ in range(100):
+        rates.append(optimizer.param_groups[0]["lr"])
+        for _ in range(3):
+            optimizer.step()
+            scheduler.step()
+    if schedule == "steps":
+        expected = [0.01] * 40 + [0.001] * 20 + [1e-4] * 20 + [1e-5] * 20
+        assert rates == pytest.approx(expected)
+    else:
+        assert max(rates) == pytest.approx(0.01, rel=0.01)
+        assert rates[0] < 0.001
+        assert rates[-1] < 1e-5
+        assert rates.index(max(rates)) in range(28, 33)  # it rises for three tenths
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "said"),
+    [
+        ("fast", {}, "'fast': choose one of recommended, released"),
+        ("released", {"bit": 8}, "no 'bit'"),
+        ("recommended", {"optimizer": "adam"}, "optimizer must be one of adamw, sgd, not 'adam'"),
+        ("recommended", {"invariance": "huber"}, "invariance must be one of None, cauchy, l1"),
+        ("recommended", {"classify": "both"}, "classify must be one of orbit, upright"),
+        ("recommended", {"schedule": "cosine"}, "schedule must be one of onecycle, steps"),
+        ("recommended", {"bits": 0}, "bits must be greater than 0, not 0"),
+        ("recommended", {"epochs": -1}, "epochs must be greater than 0"),
+        ("recommended", {"gamma": math.nan}, "gamma must be greater than 0"),
+        ("recommended", {"invariance_rise": -0.5}, "invariance_rise must be 0 or more, not -0.5"),
+        ("recommended", {"weight_decay": -1}, "weight_decay must be 0 or more"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(preset, changes, said):
+    with pytest.raises(InputError, match=said):
+        TrainConfig.preset(preset, **changes)
+
+
+def test_milestones_may_be_a_list(data, tmp_path):
+    config = tiny(**RECIPES["steps"] | {"milestones": [1], "epochs": 1})
+    quiet(config, data, tmp_path)
+    quiet(config, data, tmp_path)  # the same run, not another
+    assert Run.load(tmp_path / "tiny").config == config

@@ -1,0 +1,618 @@
+"""The explorers without a browser: their states against brute force, their views by what they
+hold, and what a page without a kernel gets."""
+
+import io
+from datetime import UTC, datetime
+
+import ipywidgets
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from derm_hash import widgets
+from derm_hash.data import LesionDataset, square, to_input
+from derm_hash.errors import InputError
+from derm_hash.heatmaps import gate_maps, grad_cam
+from derm_hash.model import DermHash
+from derm_hash.retrieval import RANKS, HashIndex, build_index
+from derm_hash.rotations import rotate
+from derm_hash.widgets import (
+    HeatmapExplorer,
+    HeatmapState,
+    LossExplorer,
+    LossState,
+    RetrievalExplorer,
+    RetrievalState,
+)
+
+SIZE, CLASSES = 32, ("MEL", "NV", "BCC", "BKL")
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    """30 database images and 10 queries: soft blobs; some queries share a lesion with them."""
+    rng = np.random.default_rng(0)
+    coarse = torch.from_numpy(rng.random((40, 3, 5, 5)))
+    images = torch.nn.functional.interpolate(coarse, (SIZE, SIZE), mode="bilinear")
+    table = pd.DataFrame(
+        {
+            "image": [f"images/blob{i}.png" for i in range(40)],
+            "label": [CLASSES[i % 4] for i in range(40)],
+            "lesion_id": [f"L{i % 20}" if i % 3 else "" for i in range(40)],
+            "split": ["query" if i % 4 == i // 10 else "database" for i in range(40)],
+        }
+    )
+    masks = np.zeros((40, SIZE, SIZE), dtype=bool)
+    masks[:, 6:20, 10:30] = True
+    return LesionDataset((images * 255).to(torch.uint8), table, masks=masks)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    model = DermHash("resnet10", bits=12).eval()
+    with torch.no_grad():  # untrained codes are all alike: spread them
+        model.hash_layer.weight.mul_(60)
+        model.hash_layer.bias.zero_()
+    model.class_names = CLASSES
+    return model
+
+
+@pytest.fixture(scope="module")
+def index(model, dataset):
+    return build_index(model, dataset.split("database"))
+
+
+@pytest.fixture
+def state(model, index, dataset):
+    return RetrievalState(model, index, dataset)
+
+
+def png(size=(40, 50), mode="RGB", color=128):
+    buffer = io.BytesIO()
+    color = color if mode == "L" else (color,) * 3
+    Image.new(mode, size, color).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+# --- retrieval ------------------------------------------------------------------------
+
+
+def by_brute_force(index, code, k, radius, rank, without=None):
+    """Ids of the k nearest codes, the order of the database where distances are equal."""
+    bits = (index.codes > 0.5) != (code > 0.5)
+    hamming = bits.sum(axis=1)
+    difference = index.codes.astype(float) - code.astype(float)
+    cosine = index.codes @ code / np.linalg.norm(index.codes, axis=1) / np.linalg.norm(code)
+    distance = {
+        "hamming": hamming,
+        "euclidean": np.sqrt((difference**2).sum(axis=1)),
+        "manhattan": np.abs(difference).sum(axis=1),
+        "cosine": 1 - cosine,
+    }[rank]
+    near = [i for i in range(len(index)) if radius is None or hamming[i] <= radius]
+    near = [i for i in near if i != without]
+    return sorted(near, key=lambda i: distance[i])[:k], hamming, distance
+
+
+def check(view, state, model, index):
+    """A view is what its state asks for, computed another way."""
+    x = view.query.image[None]
+    moved = x.flip(-1) if state.mirrored else x
+    if state.angle % 90:
+        upright, moved = rotate(x, 0), rotate(moved, state.angle)
+    else:
+        upright, moved = x, torch.rot90(moved, round(state.angle / 90), (-2, -1))
+    with torch.no_grad():
+        reference, code = (model(image).code[0].numpy() for image in (upright, moved))
+    np.testing.assert_allclose(view.code, code, atol=1e-5)
+    np.testing.assert_allclose(view.reference, reference, atol=1e-5)
+    itself = view.query.position if view.query.origin == "database" else None
+    args = (state.k, state.radius, state.rank, itself)
+    ids, hamming, distance = by_brute_force(index, view.code, *args)
+    assert [hit.hamming for hit in view.hits] == hamming[[h.position for h in view.hits]].tolist()
+    np.testing.assert_allclose([hit.distance for hit in view.hits], distance[ids], atol=1e-5)
+    before, _, _ = by_brute_force(index, view.reference, *args)
+    assert view.before == len(before)
+    assert view.within == (len(index) if state.radius is None else (hamming <= state.radius).sum())
+    assert view.flipped == ((view.code > 0.5) != (view.reference > 0.5)).sum()
+    right = [state.database.table["label"][hit.position] == view.query.label for hit in view.hits]
+    if view.query.label is None:
+        assert view.precision is None and all(hit.right is None for hit in view.hits)
+    else:
+        assert view.precision == (np.mean(right) if right else 0)
+        assert [hit.right for hit in view.hits] == right
+    if not state.is_turned:
+        assert view.kept == len(view.hits) and view.flipped == 0
+
+
+def actions(state, rng):
+    """Everything that can be done, with random values."""
+    return [
+        lambda: state.choose(int(rng.integers(len(state.queries)))),
+        lambda: state.step(int(rng.choice([-1, 1]))),
+        state.random,
+        lambda: state.show_class([None, *CLASSES][rng.integers(5)]),
+        lambda: state.turn(float(rng.choice([0, 17, 90, 180, 270, 333, 360]))),
+        lambda: state.mirror(bool(rng.integers(2))),
+        lambda: state.set_k(int(rng.integers(1, 21))),
+        lambda: state.set_radius([None, 0, 2, 4, 12][rng.integers(5)]),
+        lambda: state.set_rank(str(rng.choice(RANKS))),
+        lambda: state.use_hit(int(rng.integers(3))) if len(state.view().hits) > 2 else None,
+        state.back,
+        lambda: state.upload(png(color=int(rng.integers(256))), "grey.png"),
+    ]
+
+
+def test_a_hundred_random_actions(state, model, index):
+    rng = np.random.default_rng(1)
+    origins = set()
+    for _ in range(100):
+        rng.choice(actions(state, rng))()
+        view = state.view()
+        check(view, state, model, index)
+        origins.add(view.query.origin)
+    assert origins == {"query", "database", "upload"}
+
+
+def test_hits_are_those_of_the_index(state, index):
+    view = state.view()
+    expected = index.search(view.code[None], 10, 4, "cosine")
+    assert [hit.position for hit in view.hits] == [i for i in expected.ids[0] if i >= 0]
+    assert [hit.name for hit in view.hits] == index.items["image"][
+        [hit.position for hit in view.hits]
+    ].tolist()
+
+
+def test_a_query_from_the_database_does_not_find_itself(state):
+    state.set_radius(None)
+    for position in (0, 7, 29):
+        state.ask_database(position)
+        found = [hit.position for hit in state.view().hits]
+        assert len(found) == 10 and position not in found
+
+
+def test_hits_from_the_same_lesion_are_flagged(state):
+    state.set_radius(None)
+    state.set_k(20)
+    database = state.database.table
+    flagged = 0
+    for position in range(len(state.queries)):
+        state.choose(position)
+        for hit in state.view().hits:
+            same = database["lesion_id"][hit.position] == state.query.lesion_id != ""
+            assert hit.same_lesion == same
+            flagged += same
+    assert flagged > 0
+
+
+def test_clicking_through_hits_and_back(state):
+    state.choose(3)
+    state.turn(90)
+    hits = state.view().hits
+    state.use_hit(1)
+    assert state.query.name == hits[1].name and state.angle == 0
+    state.use_hit(0)
+    state.back()
+    assert state.query.name == hits[1].name
+    state.back()
+    assert (state.query.origin, state.query.position) == ("query", 3)
+    while state.can_go_back:
+        state.back()
+    state.back()
+    assert state.query.position == 0
+
+
+def test_previous_and_next_go_round_in_the_class(state):
+    state.show_class("NV")
+    members = np.flatnonzero(state.queries.table["label"] == "NV").tolist()
+    assert state.query.position == members[0]
+    seen = []
+    for _ in members:
+        state.step(1)
+        seen.append(state.query.position)
+    assert seen == [*members[1:], members[0]]
+    state.step(-1)
+    assert state.query.position == members[-1]
+    state.ask_database(2)
+    state.step(1)  # goes on from where the queries were left
+    assert state.query.position == members[0]
+
+
+def test_an_upload_is_cut_square_and_its_label_is_not_known(state):
+    content = png((60, 40), "L", 200)
+    state.upload(content, "grey.png")
+    expected = np.asarray(square(Image.open(io.BytesIO(content)).convert("RGB"), SIZE))
+    expected = to_input(torch.from_numpy(expected.copy()).permute(2, 0, 1))
+    torch.testing.assert_close(state.query.image, expected)
+    assert state.query.label is None and state.view().precision is None
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"no image at all", "not an image"),
+        (b"", "not an image"),
+        (png()[:60], "damaged|not an image"),
+        (b"x" * (widgets.MOST_BYTES + 1), "more than the 10 MB"),
+    ],
+)
+def test_a_bad_upload_leaves_the_query_as_it_was(state, content, sentence):
+    before = state.query
+    with pytest.raises(InputError, match=sentence):
+        state.upload(content, "bad.jpg")
+    assert state.query is before and not state.can_go_back
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        lambda s: s.set_k(0),
+        lambda s: s.set_k(21),
+        lambda s: s.set_radius(-1),
+        lambda s: s.set_rank("nearest"),
+        lambda s: s.choose(10),
+        lambda s: s.ask_database(30),
+        lambda s: s.use_hit(20),
+        lambda s: s.show_class("VASC"),
+    ],
+)
+def test_what_is_not_possible_is_refused(state, action):
+    before = (state.query, state.k, state.radius, state.rank)
+    with pytest.raises(InputError):
+        action(state)
+    assert (state.query, state.k, state.radius, state.rank) == before
+
+
+def test_the_index_must_belong_to_database_and_model(model, index, dataset):
+    with pytest.raises(InputError, match="not made from this database"):
+        RetrievalState(model, index, dataset, database=dataset.split("query"))
+    with pytest.raises(InputError, match="12 bits and the model makes 8"):
+        RetrievalState(DermHash("resnet10", bits=8), index, dataset)
+    queries, database = dataset.split("query"), dataset.split("database")
+    apart = RetrievalState(model, index, queries, database)
+    together = RetrievalState(model, index, dataset)
+    assert [h.name for h in apart.view().hits] == [h.name for h in together.view().hits]
+
+
+# --- heatmaps -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def heat(model, index, dataset):
+    return HeatmapState(model, index, dataset)
+
+
+def test_heatmaps_are_those_of_the_module(heat, model, index):
+    x = heat.query.image[None]
+    assert {"match with the hit", "gate layer1.0", "class MEL", "bit 11"} <= set(heat.subjects)
+    heat.explain("bit 3")
+    np.testing.assert_allclose(
+        heat.view().heat, grad_cam(model, x, widgets.BitTarget(3))[0], atol=1e-6
+    )
+    heat.explain("match with the hit")
+    heat.set_place(2)
+    view = heat.view()
+    assert view.hit is view.hits[2]
+    target = widgets.MatchTarget(index.codes[view.hit.position])
+    np.testing.assert_allclose(view.heat, grad_cam(model, x, target)[0], atol=1e-6)
+    heat.explain("gate layer2.0")
+    gate = gate_maps(model, x)["layer2.0"][0]
+    view = heat.view()
+    assert gate.min() - 1e-6 <= view.low < view.high <= gate.max() + 1e-6
+    assert view.heat.min() == 0 and view.heat.max() == 1
+
+
+def test_turning_turns_mask_and_map(heat):
+    heat.explain("gate layer1.0")
+    upright = heat.view()
+    assert upright.follows is None
+    heat.turn(90)
+    turned = heat.view()
+    np.testing.assert_array_equal(turned.mask, np.rot90(upright.mask))
+    np.testing.assert_array_equal(turned.picture, np.rot90(upright.picture))
+    assert -1 <= turned.follows <= 1
+    heat.turn(30)
+    assert not heat.view().mask[0, 0] and heat.view().heat[0, 0] == 0
+
+
+def test_scores_compare_with_a_flat_map():
+    mask = np.zeros((8, 8), dtype=bool)
+    mask[:2] = True
+    whole = np.ones((8, 8), dtype=bool)
+    scores = widgets.lesion_scores(np.ones((8, 8)), mask, whole)
+    assert scores["energy"] == scores["area"] == 0.25
+    peak = np.zeros((8, 8))
+    peak[0, 3] = 1
+    scores = widgets.lesion_scores(peak, mask, whole)
+    assert scores["energy"] == 1 and scores["points"]
+    assert widgets.lesion_scores(peak, None, whole) == {}
+
+
+def test_random_actions_on_heatmaps(heat):
+    rng = np.random.default_rng(2)
+    for _ in range(25):
+        rng.choice([
+            heat.random,
+            lambda: heat.step(1),
+            lambda: heat.explain(str(rng.choice([*heat.subjects]))),
+            lambda: heat.set_place(int(rng.integers(10))),
+            lambda: heat.set_opacity(float(rng.random())),
+            lambda: heat.turn(float(rng.choice([0, 45, 90, 200]))),
+            lambda: heat.mirror(bool(rng.integers(2))),
+        ])()  # fmt: skip
+        view = heat.view()
+        for values in (view.heat, view.hit_heat):
+            assert values.shape == (SIZE, SIZE) and values.min() >= 0 and values.max() <= 1
+        assert 0 <= view.energy <= 1 and len(view.hits) == 10
+
+
+def test_a_model_without_gates_has_grad_cam_still(dataset):
+    torch.manual_seed(0)
+    model = DermHash("resnet10", bits=8, attention=None)
+    state = HeatmapState(model, build_index(model, dataset.split("database")), dataset)
+    assert not any(title.startswith("gate") for title in state.subjects)
+    assert state.view().heat.shape == (SIZE, SIZE)
+
+
+def test_the_outline_lies_on_the_edge_of_the_mask():
+    mask = np.zeros((6, 6), dtype=bool)
+    mask[1:5, 1:5] = True
+    inner = widgets.edge(mask)
+    assert inner.sum() == 12 and not inner[2:4, 2:4].any() and not (inner & ~mask).any()
+
+
+# --- the loss -------------------------------------------------------------------------
+
+
+def test_loss_by_hand():
+    state = LossState()
+    state.set_odd(1.0)
+    state.set_others(0.2)
+    state.set_gamma(0.5)
+    view = state.view()  # mean 0.4
+    np.testing.assert_allclose(view.distance, [0.6, 0.2, 0.2, 0.2])
+    assert view.loss["l1"] == pytest.approx(1.2 / 0.5)
+    assert view.loss["cauchy"] == pytest.approx(np.log(2.2) + 3 * np.log(1.4))
+    assert view.loss["l2"] == pytest.approx((0.36 + 3 * 0.04) / 0.25 / 2)
+    # The odd bit moves its own distance by 3/4 and each of the others' by 1/4.
+    assert view.pull["l1"] == pytest.approx((0.75 + 3 * 0.25) / 0.5)
+    assert view.pull["cauchy"] == pytest.approx(0.75 / 1.1 + 3 * 0.25 / 0.7)
+    assert view.pull["l2"] == pytest.approx((0.75 * 0.6 + 3 * 0.25 * 0.2) / 0.25)
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        lambda s: s.set_gamma(0),
+        lambda s: s.set_odd(1.1),
+        lambda s: s.set_others(-0.1),
+        lambda s: s.set_kinds([]),
+        lambda s: s.set_kinds(["huber"]),
+    ],
+)
+def test_the_loss_refuses_what_makes_no_sense(action):
+    state = LossState()
+    with pytest.raises(InputError):
+        action(state)
+    assert state == LossState(grid=state.grid)
+
+
+# --- views ----------------------------------------------------------------------------
+
+
+def shown(explorer):
+    """What a reader sees: every picture and text."""
+    kinds = (ipywidgets.Image, ipywidgets.HTML)
+    return [part.value for part in widgets.parts_of(explorer) if isinstance(part, kinds)]
+
+
+@pytest.fixture
+def explorer(model, index, dataset):
+    explorer = RetrievalExplorer(model, index, dataset)
+    yield explorer
+    explorer.close()
+
+
+def visible(explorer):
+    return [cell for cell in explorer.cells if cell.layout.display != "none"]
+
+
+def test_controls_change_what_is_shown(explorer):
+    explorer.radius.label = "no limit"
+    assert len(visible(explorer)) == 10
+    for control, value in [
+        (explorer.k, 3), (explorer.angle, 35), (explorer.mirrored, True),
+        (explorer.radius, 2), (explorer.classes, "BKL"),
+    ]:  # fmt: skip
+        before = shown(explorer)
+        control.value = value
+        assert shown(explorer) != before, control.description
+    assert explorer.state.k == 3 and explorer.state.radius == 2
+    explorer.rank.value = "manhattan"
+    assert explorer.state.rank == "manhattan"
+
+
+def test_the_page_shows_the_view(explorer):
+    explorer.radius.label = "no limit"
+    view = explorer.state.view()
+    for place, (cell, hit) in enumerate(zip(visible(explorer), view.hits, strict=True)):
+        assert f"{place + 1}. {hit.label} {hit.mark}" in cell.text.value
+        assert ("same lesion" in cell.text.value) == hit.same_lesion
+        assert ("dashed" in cell.picture.layout.border_top) == (not hit.right)
+        picture = np.asarray(Image.open(io.BytesIO(cell.picture.value)), dtype=int)
+        original = explorer.state.database.picture(hit.position).astype(int)
+        assert np.abs(picture - original).mean() < 4  # JPEG
+    bits = "".join(str(int(bit)) for bit in view.code > 0.5)
+    assert f"code {bits}" in explorer.strip.value
+    assert f"precision@10: {view.precision:.2f}" in explorer.summary.value
+
+
+def test_every_picture_has_an_alternative_text(explorer):
+    pictures = [part for part in widgets.parts_of(explorer) if isinstance(part, ipywidgets.Image)]
+    seen = [picture for picture in pictures if picture.value]
+    assert seen and all(picture.alt for picture in seen)
+
+
+def test_flipped_bits_are_marked_with_more_than_colour():
+    code, reference = np.array([0.2, 0.7, 0.6]), np.array([0.1, 0.2, 0.9])
+    strip = widgets.code_strip(code, reference)
+    assert strip.count("▾") == 1 and strip.count("outline:") == 1
+    assert 'title="bit 1: 0.700, unturned 0.200: flipped"' in strip
+
+
+def test_hits_can_be_clicked_and_left_again(explorer):
+    explorer.radius.label = "no limit"
+    first, target = explorer.state.query, explorer.view.hits[4]
+    explorer.angle.value = 90
+    target = explorer.view.hits[4]
+    explorer.cells[4].choose.click()
+    assert explorer.state.query.name == target.name
+    assert explorer.angle.value == 0 and not explorer.back.disabled
+    explorer.back.click()
+    assert explorer.state.query is first and explorer.back.disabled
+
+
+def upload(explorer, content, name):
+    file = {"name": name, "type": "", "size": len(content), "content": memoryview(content)}
+    explorer.file.value = ({**file, "last_modified": datetime.now(UTC)},)
+
+
+def test_uploading_a_picture_and_what_is_none(explorer):
+    before = shown(explorer)
+    upload(explorer, b"<script>no</script>", "<b>evil</b>.png")
+    assert "not an image" in explorer.message.value and 'role="alert"' in explorer.message.value
+    assert "<b>evil" not in explorer.message.value and "Traceback" not in explorer.message.value
+    assert explorer.file.value == ()
+    explorer.message.value = ""
+    assert shown(explorer) == before
+    upload(explorer, png(), "<i>good</i>.png")
+    assert explorer.message.value == "" and explorer.state.query.origin == "upload"
+    assert "class not known" in explorer.caption.value and "<i>" not in explorer.caption.value
+
+
+def test_a_failing_model_is_a_sentence(explorer, monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(widgets, "encode", broken)
+    explorer.angle.value = 45
+    assert "out of memory" in explorer.message.value
+    monkeypatch.undo()
+    explorer.angle.value = 50
+    assert explorer.message.value == ""
+
+
+def test_heatmap_controls_change_what_is_shown(model, index, dataset):
+    explorer = HeatmapExplorer(model, index, dataset)
+    explorer.subject.value = "gate layer2.0"
+    for control, value in [
+        (explorer.hit, 3), (explorer.opacity, 0.2), (explorer.angle, 90),
+        (explorer.classes, "NV"), (explorer.subject, "gate layer1.0"),
+    ]:  # fmt: skip
+        before = shown(explorer)
+        control.value = value
+        assert shown(explorer) != before, control.description
+    assert explorer.hit.value == 3 and explorer.angle.value == 0
+    assert "of the heat is on the lesion" in explorer.summary.value
+    assert explorer.message.value == ""
+    explorer.close()
+
+
+def test_loss_controls_change_what_is_shown():
+    explorer = LossExplorer()
+    for control, value in [
+        (explorer.gamma, 0.3), (explorer.odd, 0.5), (explorer.others, 0.7),
+        (explorer.kinds[0], False),
+    ]:  # fmt: skip
+        before = explorer.chart.value
+        control.value = value
+        assert explorer.chart.value != before, control.description
+    chart = bytes(explorer.chart.value)
+    assert b"Cauchy" not in chart and b"Gaussian" in chart
+    for box in explorer.kinds[1:]:
+        box.value = False
+    assert "at least one" in explorer.message.value and explorer.kinds[3].value
+    explorer.close()
+
+
+def test_svg_is_well_formed_and_has_its_points_on_the_curves():
+    from xml.etree import ElementTree
+
+    state = LossState(kinds=("l1",), gamma=0.5, odd=1.0, others=0.2)
+    root = ElementTree.fromstring(widgets.svg_charts(state.view(), 0.5))
+    space = {"s": "http://www.w3.org/2000/svg"}
+    circles = root.findall("s:circle", space)
+    lines = root.findall("s:polyline", space)
+    assert len(circles) == len(lines) == 2
+    for circle, line in zip(circles, lines, strict=True):
+        x, y = float(circle.get("cx")), float(circle.get("cy"))
+        points = np.array([p.split(",") for p in line.get("points").split()], dtype=float)
+        assert y == pytest.approx(np.interp(x, points[:, 0], points[:, 1]), abs=0.2)
+
+
+def test_fallback_for_a_page_without_a_kernel(explorer, model, index, dataset):
+    heat, loss = HeatmapExplorer(model, index, dataset), LossExplorer()
+    explorer.k.value = 2
+    for made in (explorer, heat, loss):
+        bundle = made._repr_mimebundle_()
+        assert set(bundle) == {WIDGET_VIEW, "image/png", "text/plain"}
+        picture = Image.open(io.BytesIO(bundle["image/png"]))
+        assert picture.format == "PNG" and picture.width > 300
+        assert len(bundle["image/png"]) < 250_000
+    heat.close()
+    loss.close()
+
+
+def open_widgets():
+    return len(ipywidgets.widgets.widget._instances)
+
+
+def test_closing_leaves_nothing_behind(model, index, dataset):
+    before = open_widgets()
+    made = [RetrievalExplorer(model, index, dataset), HeatmapExplorer(model, index, dataset)]
+    made.append(LossExplorer())
+    assert open_widgets() > before + 100
+    angle, state = made[0].angle, made[0].state
+    for explorer in made:
+        explorer.close()
+    assert open_widgets() == before
+    angle.value = 90  # unlinked: nobody listens
+    assert state.angle == 0
+
+
+def test_running_a_cell_again_closes_what_it_made(monkeypatch):
+    class Shell:
+        cell, run = "a", 0
+
+        def get_parent(self):
+            return {"metadata": {"cellId": self.cell}, "header": {"msg_id": str(self.run)}}
+
+    monkeypatch.setattr(widgets, "get_ipython", lambda: shell)
+    monkeypatch.setattr(widgets, "OPEN", {})
+    shell = Shell()
+    LossExplorer()
+    other = LossExplorer()  # in the same run of the same cell: both stay
+    assert other.comm is not None
+    once = open_widgets()
+    for shell.run in range(1, 51):
+        last = LossExplorer()
+        assert open_widgets() < once
+    assert other.comm is None and last.comm is not None
+    shell.cell = "b"
+    LossExplorer()
+    assert last.comm is not None
+    ipywidgets.Widget.close_all()
+
+
+def test_hits_without_labels_and_index_made_by_hand(model, dataset):
+    database = dataset.split("database").select(range(4))
+    codes = np.tile([0.9, 0.1, 0.8], (4, 4)).astype(np.float32)
+    index = HashIndex.build(codes, database.labels, database.table)
+    state = RetrievalState(model, index, dataset.split("query"), database)
+    state.set_radius(None)
+    hits = state.view().hits  # fewer than k; all equally far: the database's order
+    assert [hit.position for hit in hits] == [0, 1, 2, 3]
