@@ -17,7 +17,7 @@ from derm_hash.training import Run, TrainConfig, fingerprint, train
 
 SIZE = 48
 IMAGES = 900
-LESSON = {"backbone": "resnet10", "epochs": 5, "batch_size": 16, "learning_rate": 2e-3}
+LESSON = {"backbone": "resnet10", "epochs": 5, "batch_size": 24, "learning_rate": 2e-3}
 
 
 def home() -> Path:

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from IPython import get_ipython
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import Tensor
 
@@ -616,7 +617,7 @@ def code_strip(code: np.ndarray, reference: np.ndarray) -> str:
 
 def svg_charts(view: LossView, gamma: float) -> str:
     """The loss and its gradient side by side, with the four orbit points, as SVG."""
-    width, height = 900, 330
+    width, height = 900, 350
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
         f'font-family="DejaVu Sans, Verdana, sans-serif" font-size="13" fill="{plots.INK}">',
@@ -641,12 +642,14 @@ def _chart(left, title, ylabel, curves, lines, distance, dots) -> list[str]:
 
     parts = [f'<text x="{left}" y="20" font-weight="bold">{title}</text>']
     for tick in np.linspace(0, 1, 6):
-        (x, _), (_, y) = at(tick, 0), at(0, tick * high)
-        parts.append(f'<path d="M{x:.0f} {top}V{bottom}M{left} {y:.0f}H{right}" stroke="#e0e0e0"/>')
+        x, _ = at(tick, 0)
+        parts.append(f'<path d="M{x:.0f} {top}V{bottom}" stroke="#e0e0e0"/>')
         parts.append(f'<text x="{x:.0f}" y="{bottom + 18}" text-anchor="middle">{tick:.1f}</text>')
-        parts.append(
-            f'<text x="{left - 6}" y="{y + 4:.0f}" text-anchor="end">{tick * high:.2g}</text>'
-        )
+    for tick in MaxNLocator(5).tick_values(0, high):
+        _, y = at(0, tick)
+        if tick <= high:
+            parts.append(f'<path d="M{left} {y:.0f}H{right}" stroke="#e0e0e0"/>')
+            parts.append(f'<text x="{left - 6}" y="{y + 4:.0f}" text-anchor="end">{tick:g}</text>')
     parts.append(
         f'<text x="{(left + right) / 2}" y="{bottom + 38}" text-anchor="middle">'
         "distance from the mean d = |u − ū|, in units of the soft code</text>"
@@ -679,7 +682,7 @@ def _legend(kinds) -> list[str]:
         parts.append(f'<path d="M{x} 306h36" {_stroke(kind)}/>')
         parts.append(f'<text x="{x + 44}" y="311">{plots.PENALTY_NAMES[kind]}</text>')
     marks = "◆ the bit that disagrees &#160;&#160; ● the three others (at one place)"
-    return [*parts, f'<text x="880" y="311" text-anchor="end">{marks}</text>']
+    return [*parts, f'<text x="60" y="335">{marks}</text>']
 
 
 # --- views ----------------------------------------------------------------------------
@@ -811,7 +814,13 @@ def about(query: Query) -> str:
     """A query in words, as HTML."""
     label = query.label or "class not known"
     origin = {"query": "", "database": " (from the database)", "upload": " (uploaded)"}
-    return f"<b>query: {html.escape(label)}</b><br>{_short(query.name)}{origin[query.origin]}"
+    name = _short(query.name) + origin[query.origin]
+    return lines(f"<b>query: {html.escape(label)}</b>", name)
+
+
+def lines(*texts: str) -> str:
+    """Lines of HTML, close together."""
+    return f'<div style="line-height:1.35">{"<br>".join(texts)}</div>'
 
 
 def _short(name: str) -> str:
@@ -985,11 +994,12 @@ class HitCell(widgets.VBox):
         self.picture.layout.border = f"3px {frame[hit.right]}"
         self.picture.value = picture
         self.picture.alt = f"hit {place + 1}: {hit.label}"
-        same = "<br><b>⚠ same lesion</b>" if hit.same_lesion else ""
-        self.text.value = (
-            f'<div style="line-height:1.35"><b>{place + 1}. {html.escape(hit.label)} {hit.mark}</b>'
-            f"<br>{_short(hit.name)}<br>{plots.bits(hit.hamming)}, {hit.distance:.3f}{same}</div>"
-        )
+        texts = [
+            f"<b>{place + 1}. {html.escape(hit.label)} {hit.mark}</b>",
+            _short(hit.name),
+            f"{plots.bits(hit.hamming)}, {hit.distance:.3f}",
+        ]
+        self.text.value = lines(*texts, *["<b>⚠ same lesion</b>"] * hit.same_lesion)
         self.choose.tooltip = f"make hit {place + 1} the query"
 
 
@@ -1012,7 +1022,7 @@ class HeatmapExplorer(QueryExplorer):
         )
         for chooser in (self.subject, self.hit):
             chooser.layout.width = "auto"
-        self.pictures = [picture_box() for _ in range(4)]
+        self.pictures = [picture_box("190px") for _ in range(4)]
         self.captions = [widgets.HTML() for _ in range(4)]
         self.summary = widgets.HTML()
         body = [widgets.VBox(pair) for pair in zip(self.pictures, self.captions, strict=True)]
@@ -1042,9 +1052,9 @@ class HeatmapExplorer(QueryExplorer):
         hit = f"hit {state.place + 1}: {view.hit.label} {view.hit.mark}"
         texts = [
             about(state.query),
-            f"query<br>{html.escape(state.subject)}",
-            f"<b>{html.escape(hit)}</b><br>{_short(view.hit.name)}",
-            f"hit<br>{html.escape(state.subject)}",
+            lines("query", html.escape(state.subject)),
+            lines(f"<b>{html.escape(hit)}</b>", _short(view.hit.name)),
+            lines("hit", html.escape(state.subject)),
         ]
         alts = ["query", f"query with {state.subject}", hit, f"{hit} with {state.subject}"]
         for i in range(4):

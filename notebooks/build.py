@@ -31,7 +31,6 @@ from tqdm.auto import tqdm
 HERE = Path(__file__).resolve().parent
 OUT = HERE.parent / "build" / "walkthrough"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 
 
 @dataclass
@@ -158,6 +157,7 @@ def run(notebook, path, timeout):
         resources={"metadata": {"path": str(path.parent)}},
         timeout=timeout,
         record_timing=False,
+        store_widget_state=False,  # random ids, and of no use without a kernel
     )
     started, problem = time.perf_counter(), ""
     with tqdm(total=len(code_cells), desc=path.stem, unit="cell", leave=False, disable=None) as bar:
@@ -196,91 +196,16 @@ def title_of(notebook, path):
     return path.stem
 
 
-# --- widgets on paper -------------------------------------------------------------------------
-
-
 def freeze_widgets(notebook):
-    """Replace each widget by a picture in HTML of what it showed at the end of the run.
+    """Leave of each widget what can be shown without a kernel: its picture, page or text.
 
-    A page has no kernel, so that live controls would be dead ones; and a notebook that carries
-    the state of its widgets changes at every run, since their ids are random.
+    The explorers bring a picture of themselves. A progress bar has done its work and goes.
     """
-    state = notebook.metadata.pop("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
     for cell in notebook.cells:
-        for output in cell.get("outputs", ()):
-            view = output.get("data", {}).pop(WIDGET_VIEW, None)
-            if view and not {"text/html", "image/png"} & set(output.data):
-                output.data["text/html"] = frozen(view["model_id"], state)
-
-
-def frozen(reference, state):
-    """HTML of one widget and its children, from the state that the kernel left behind."""
-    model = state.get(reference.removeprefix("IPY_MODEL_"))
-    if model is None or model["state"].get("layout") is None:
-        return ""
-    kind, values = model["model_name"].removesuffix("Model"), model["state"]
-    layout = state.get(values["layout"].removeprefix("IPY_MODEL_"), {}).get("state", {})
-    if layout.get("display") == "none" or layout.get("visibility") == "hidden":
-        return ""
-    if "children" in values:
-        return frozen_box(kind, values, layout, state)
-    if kind == "Image":
-        picture = next(b["data"] for b in model["buffers"] if b["path"] == ["value"])
-        width = values.get("width") or layout.get("width") or ""
-        width = f"{width}px" if str(width).isdigit() else width
-        picture = "".join(picture.split())
-        source = f"data:image/{values.get('format') or 'png'};base64,{picture}"
-        return f'<img src="{source}" style="max-width:100%;width:{width or "auto"}">'
-    if kind == "MPLCanvas":
-        return f'<img src="{values.get("_data_url", "")}" style="max-width:100%">'
-    if kind == "Output":
-        return "".join(frozen_output(output) for output in values.get("outputs", ()))
-    return f'<span style="margin:2px 8px">{frozen_value(kind, values)}</span>'
-
-
-def frozen_box(kind, values, layout, state):
-    """A box keeps its direction, or its columns; the pages of a tab follow one another."""
-    children = [frozen(child, state) for child in values["children"]]
-    titles = values.get("titles") or ()
-    for i, title in enumerate(titles):
-        children[i] = f"<div><b>{html.escape(title)}</b>{children[i]}</div>"
-    if layout.get("grid_template_columns"):
-        style = f"display:grid;gap:4px;grid-template-columns:{layout['grid_template_columns']}"
-    elif kind == "HBox":
-        style = "display:flex;flex-wrap:wrap;gap:4px;align-items:center"
-    else:
-        style = "display:flex;flex-direction:column;gap:4px"
-    return f'<div style="{style}">{"".join(children)}</div>'
-
-
-def frozen_output(output):
-    """What an Output widget had caught: its richest form that a page can show."""
-    data = output.get("data", {})
-    if "image/png" in data:
-        return f'<img src="data:image/png;base64,{data["image/png"]}" style="max-width:100%">'
-    if "text/html" in data:
-        return "".join(data["text/html"])
-    return f"<pre>{html.escape(''.join(output.get('text') or data.get('text/plain', '')))}</pre>"
-
-
-def frozen_value(kind, values):
-    """A control as text: its description and its value."""
-    value = values.get("value", "")
-    if "_options_labels" in values:
-        chosen = values.get("index")
-        chosen = chosen if isinstance(chosen, list) else [chosen]
-        value = ", ".join(values["_options_labels"][i] for i in chosen if i is not None)
-    if kind in ("HTML", "HTMLMath"):
-        return f"{values.get('description', '')} {value}"
-    if kind in ("FloatProgress", "IntProgress"):
-        return f'<progress value="{value}" max="{values["max"]}"></progress>'
-    if kind in ("Button", "Checkbox", "ToggleButton", "Valid"):
-        mark = {True: "&#9745;", False: "&#9744;"}.get(value, "")
-        return f"{mark} {html.escape(values.get('description', ''))}"
-    return f"{html.escape(values.get('description', ''))} <b>{html.escape(str(value))}</b>"
-
-
-# --- files ------------------------------------------------------------------------------------
+        for output in list(cell.get("outputs", ())):
+            data = output.get("data", {})
+            if data.pop(WIDGET_VIEW, None) and "%|" in "".join(data.get("text/plain", "")):
+                cell.outputs.remove(output)
 
 
 def save(notebook, path):

@@ -180,9 +180,9 @@ def screenshot(page, name):
     height = page.evaluate(
         "() => document.querySelector('.jp-NotebookPanel .jp-WindowedPanel-outer').scrollHeight"
     )
-    page.set_viewport_size({"width": size["width"], "height": min(height + 200, 16_000)})
+    page.set_viewport_size({"width": size["width"], "height": min(height + 200, 10_000)})
     page.wait_for_timeout(300)
-    page.screenshot(path=SCREENSHOTS / f"{Path(name).stem}.png")
+    page.screenshot(path=SCREENSHOTS / f"{Path(name).stem}.png", timeout=120_000)
     page.set_viewport_size(size)
 
 
