@@ -88,6 +88,8 @@ class TrainConfig:
 
     def __post_init__(self):
         object.__setattr__(self, "milestones", tuple(self.milestones))  # as config.json gives them
+        if Path(self.name).name != self.name:
+            raise InputError(f"The name of a run is a folder's name, not {self.name!r}.")
         for field, choices in self.CHOICES.items():
             if getattr(self, field) not in choices:
                 names = ", ".join(map(str, choices))
@@ -136,7 +138,7 @@ class Run:
     """A finished or loaded run.
 
     path: its folder (config.json, metrics.csv, model.safetensors, last.ckpt); model: the
-    epoch that was best on ``val``, in evaluation mode on the CPU; history: one row an epoch.
+    epoch that was best on ``val`` (of equals the last), in evaluation mode on the CPU; history: one row an epoch.
     """
 
     path: Path
@@ -182,7 +184,8 @@ def train(
         precision@10 against the database, and never looks at ``query``.
     root : str or Path
         The run's folder is ``root/config.name``. What is written there is complete at any
-        moment, and going on after a stop gives the same numbers as never having stopped.
+        moment, and going on after a stop gives the same numbers as never having stopped (on
+        the same machine, with the same number of threads).
     progress : bool
         Show a progress bar.
     on_epoch : callable, optional
@@ -212,7 +215,7 @@ def train(
         while state.epoch < config.epochs:
             train_epoch(state, database, path, bar)
             state.history.append(state.epoch_row(val_score(state.model, database, val)))
-            save_epoch(state, path, data)
+            save_epoch(state, path)
             bar.set_postfix(val=f"{state.history[-1]['val_precision_at_10']:.3f}")
             if on_epoch:
                 on_epoch(pd.DataFrame(state.history))
@@ -457,7 +460,7 @@ def val_score(model: nn.Module, database: LesionDataset, val: LesionDataset) -> 
     return sum(at_10.values()) / len(at_10)
 
 
-def save_epoch(state: TrainingState, path: Path, data: LesionDataset) -> None:
+def save_epoch(state: TrainingState, path: Path) -> None:
     """Write the model where it is the best so far, then the history, then the checkpoint.
 
     A stop before the checkpoint is there makes training do the epoch again, and write the

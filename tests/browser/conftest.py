@@ -33,6 +33,7 @@ def server(browser, tmp_path_factory):
 @pytest.fixture
 def page(browser, server):
     context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    context.set_default_timeout(120_000)  # a busy machine is slow, not broken
     yield context.new_page()
     context.close()
     server.shut_kernels_down()

@@ -151,7 +151,7 @@ def open_and_run(page, server, name, seconds=600):
     Returns its non-empty code cells as nbformat dictionaries, with the outputs of this run.
     """
     page.goto(f"{server.url}/lab/tree/{name}?token={server.token}&reset")
-    page.wait_for_function(OPENED, arg=name, timeout=60_000)
+    page.wait_for_function(OPENED, arg=name)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     try:
