@@ -138,7 +138,8 @@ class Run:
     """A finished or loaded run.
 
     path: its folder (config.json, metrics.csv, model.safetensors, last.ckpt); model: the
-    epoch that was best on ``val`` (of equals the last), in evaluation mode on the CPU; history: one row an epoch.
+    epoch that was best on ``val`` (of equals the last), in evaluation mode on the CPU;
+    history: one row an epoch.
     """
 
     path: Path
