@@ -30,6 +30,8 @@ from tqdm.auto import tqdm
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE.parent / "build" / "walkthrough"
+# nbconvert closes <details> at once and shows the answer; words in its place come through.
+ANSWER = re.compile(r"<details>\s*<summary>(.*?)</summary>(.*?)</details>", re.DOTALL)
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
@@ -225,9 +227,11 @@ def write_page(notebook, path, out):
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = re.sub(r"\]\((\d\d_\w+)\.ipynb", r"](\1.html", cell.source)
+            cell.source = ANSWER.sub(r"\n\nHIDE:\1:\n\n\2\n\nHIDE-END\n\n", cell.source)
     resources = {"metadata": {"path": str(path.parent), "name": title_of(notebook, path)}}
     page, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook, resources)
-    write(out / f"{path.stem}.html", page)
+    page = re.sub(r"<p>HIDE:(.*?):</p>", r"<details><summary>\1</summary>", page)
+    write(out / f"{path.stem}.html", page.replace("<p>HIDE-END</p>", "</details>"))
 
 
 INDEX = """<!doctype html>

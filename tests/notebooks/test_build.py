@@ -172,3 +172,14 @@ def test_in_place_and_parameters_exclude_each_other(build, capsys):
 def test_values_are_python_literals_or_text(build):
     values = [build.assignment(text) for text in ("a=3", "b=0.5", "c=None", "d=x/y", "e=[1, 2]")]
     assert dict(values) == {"a": 3, "b": 0.5, "c": None, "d": "x/y", "e": [1, 2]}
+
+
+def test_a_hidden_answer_stays_hidden_in_the_page(build, tmp_path):
+    """nbconvert alone closes <details> after the summary and shows what should be hidden."""
+    source = "Why?\n\n<details><summary>Answer</summary>\n\nBecause *so*.\n\n</details>\n\nOn."
+    notebook = new_notebook(cells=[new_markdown_cell("# T"), new_markdown_cell(source)])
+    build.write_page(notebook, tmp_path / "00_t.ipynb", tmp_path)
+    page = (tmp_path / "00_t.html").read_text()
+    hidden = re.search(r"<details>(.*?)</details>", page, re.DOTALL).group(1)
+    assert "<summary>Answer</summary>" in hidden and "Because <em>so</em>." in hidden
+    assert "HIDE" not in page and "On." not in hidden
