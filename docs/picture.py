@@ -5,8 +5,10 @@ python docs/picture.py
 
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from derm_hash import MatchTarget, build_index, course_data, course_run, encode, grad_cam, overlay
-from derm_hash.plots import draw_code, figure_png, new_figure, show_picture, use_style
+from derm_hash.plots import draw_code, figure_png, show_picture, use_style
 from derm_hash.rotations import rotation_orbit
 
 SHARP = 160  # px: the same lesions drawn larger, to look at; the model sees the small ones
@@ -25,18 +27,25 @@ def main(query: int = 2) -> None:
     hits = index.search(codes[:1], k=HITS)
     heat = grad_cam(run.model, x, MatchTarget(index.codes[hits.ids[0, 0]]))[0]
 
-    figure = new_figure(9.2, 3.7)
-    above, below = figure.subfigures(2, 1)
+    figure = Figure(figsize=(9.2, 4.9), dpi=100)
     pictures, database = sharp.split("query"), sharp.split("database")
     turned = rotation_orbit(pictures.images[[query]])[:, 0]
-    for k, ax in enumerate(above.subplots(1, 4)):
+    for k in range(4):
+        ax = figure.add_axes((0.01 + 0.25 * k, 0.53, 0.23, 0.42))
         show_picture(ax, turned[k], f"turned by {90 * k}°")
-        draw_code(ax.inset_axes([-0.45, -0.2, 1.9, 0.13]), codes[k], codes[0])
-    axes = below.subplots(1, HITS + 1)
-    show_picture(axes[0], overlay(pictures.picture(query), heat), "where the match lies")
-    for rank, (ax, i) in enumerate(zip(axes[1:], hits.ids[0], strict=True), start=1):
-        label = data.classes[index.labels[i]]
-        show_picture(ax, database.picture(i), f"{rank}. {label}, {hits.hamming[0, rank - 1]} bits")
+        draw_code(ax, codes[k], codes[0], (0, -0.17, 1, 0.11), ax.transAxes)
+    heated = overlay(pictures.picture(query), heat)
+    shown = [heated, *(database.picture(i) for i in hits.ids[0])]
+    labels = [data.classes[label] for label in index.labels[hits.ids[0]]]
+    titles = [
+        f"{n}. {name}, {bits} bits"
+        for n, (name, bits) in enumerate(zip(labels, hits.hamming[0], strict=True), 1)
+    ]
+    for place, (picture, title) in enumerate(
+        zip(shown, ["where the match lies", *titles], strict=True)
+    ):
+        ax = figure.add_axes((0.01 + 0.165 * place, 0.02, 0.155, 0.33))
+        show_picture(ax, picture, title)
     Path(__file__).with_name("picture.png").write_bytes(figure_png(figure))
 
 
