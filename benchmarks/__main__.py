@@ -62,7 +62,8 @@ def search() -> tuple[str, str, float, float]:
 
 def orbit_step() -> tuple[str, str, float, float]:
     """The passes of a training step: the orbit in one batch, or the released five passes."""
-    model, config = DermHash("resnet10"), TrainConfig.preset("released")
+    model = DermHash("resnet10").to(memory_format=torch.channels_last)
+    config = TrainConfig.preset("released")
     x, y = torch.randn(16, 3, 48, 48), torch.arange(16) % 4
 
     def released():

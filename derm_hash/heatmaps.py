@@ -153,7 +153,7 @@ def gate_maps(model: DermHash, x: Tensor) -> dict[str, np.ndarray]:
 
 def resize_map(heatmap: np.ndarray, size: int) -> np.ndarray:
     """Bilinear resize of a map: (h, w) -> (size, size) float32."""
-    map_ = torch.as_tensor(heatmap, dtype=torch.float32)[None, None]
+    map_ = torch.from_numpy(np.array(heatmap, dtype=np.float32))[None, None]  # copy: any strides
     resized = nn.functional.interpolate(map_, (size, size), mode="bilinear", align_corners=False)
     return resized[0, 0].numpy()
 

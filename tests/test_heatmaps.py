@@ -128,3 +128,8 @@ def test_resize_map_keeps_a_constant_and_the_range():
     np.testing.assert_allclose(resize_map(np.full((3, 3), 0.25), 12), 0.25)
     big = resize_map(np.eye(4), 16)
     assert big.shape == (16, 16) and big.min() >= 0 and big.max() <= 1
+
+
+def test_resize_map_takes_a_turned_view():
+    heat = np.arange(16.0).reshape(4, 4)
+    np.testing.assert_allclose(resize_map(np.rot90(heat), 4), np.rot90(heat))
