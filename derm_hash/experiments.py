@@ -8,6 +8,7 @@ import itertools
 import platform
 import time
 import tomllib
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from derm_hash.errors import InputError
 from derm_hash.metrics import evaluate_retrieval, rotation_report
 from derm_hash.model import encode
 from derm_hash.retrieval import build_index
-from derm_hash.training import Run, TrainConfig, train
+from derm_hash.training import Run, TrainConfig, fingerprint, train
 
 SCORES = ("class_mean_precision_at_10", "class_mean_map", "paper_precision", "flipped_bits")
 
@@ -67,15 +68,20 @@ def run_grid(
 
     Returns
     -------
-    DataFrame, one row a run: the grid's fields, every score, seconds, device, versions.
+    DataFrame, one row for each run of the grid: its fields, every score, seconds, device,
+    versions. The file ``results.csv`` keeps the runs of earlier grids as well.
     """
     out = Path(out)
     table = out / "results.csv"
+    # What all runs share, the data included, is told apart by a checksum: names of folders and
+    # the descriptions of progress bars have to be short.
+    shared = run_name(settings | {"preset": preset, "data": fingerprint(data)})
+    suffix = f",{zlib.crc32(shared.encode()):08x}"
     rows = pd.read_csv(table, keep_default_na=False).to_dict("records") if table.exists() else []
     done = {row["run"] for row in rows}
-    for values in tqdm(list(itertools.product(*grid.values())), "runs", disable=not progress):
-        changes = dict(zip(grid, values, strict=True))
-        name = run_name(settings | changes)
+    runs = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    names = [run_name(changes) + suffix for changes in runs]
+    for name, changes in zip(tqdm(names, "runs", disable=not progress), runs, strict=True):
         if name in done:
             continue
         start = time.perf_counter()
@@ -85,7 +91,7 @@ def run_grid(
         row = {"run": name, **{key: str(value).lower() for key, value in changes.items()}}
         rows.append(row | evaluate_run(run, data) | conditions() | {"seconds": round(seconds, 1)})
         write_atomically(table, lambda part: pd.DataFrame(rows).to_csv(part, index=False))
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).set_index("run", drop=False).loc[names].reset_index(drop=True)
 
 
 def conditions() -> dict[str, str]:

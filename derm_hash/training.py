@@ -208,7 +208,7 @@ def train(
     bar = tqdm(
         total=total,
         initial=state.epoch * state.steps + state.step,
-        desc=config.name,
+        desc=config.name if len(config.name) <= 40 else f"{config.name[:39]}…",
         unit="step",
         disable=not progress or fabric.global_rank > 0,
     )

@@ -1,5 +1,7 @@
 """Experiments: nothing is done twice, and the table says what was measured."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -46,6 +48,23 @@ def test_a_stopped_grid_goes_on_and_repeats_nothing(data, tmp_path, monkeypatch)
     again = run_grid(grid, data, tmp_path, progress=False, **TINY)
     assert not trained
     np.testing.assert_allclose(again["flipped_bits"], table["flipped_bits"])
+
+
+def test_other_data_and_other_settings_are_other_runs(data, tmp_path):
+    """A table that is there must not answer a question that nobody has asked yet."""
+    more = LesionDataset.from_atlas(make_atlas(48, 32, seed=1, progress=False), val=0.2)
+    grid = {"seed": [0]}
+    for dataset, settings in ((data, TINY), (more, TINY), (data, TINY | {"bits": 4})):
+        assert len(run_grid(grid, dataset, tmp_path, progress=False, **settings)) == 1
+    assert pd.read_csv(tmp_path / "results.csv")["run"].nunique() == 3
+
+
+def test_a_long_name_leaves_a_progress_bar_room(data, tmp_path, capsys):
+    """Notebooks tell a bar from other widgets by its percentage, which tqdm cuts off at the end."""
+    grid = {"class_weights": ["inverse"], "classify": ["upright"], "invariance": ["gaussian"]}
+    run_grid(grid | {"seed": [0]}, data, tmp_path, progress=True, **TINY)
+    bars = [line for line in re.split(r"[\r\n]", capsys.readouterr().err) if "step" in line]
+    assert bars and all("%|" in bar[:60] for bar in bars)
 
 
 class Upright(torch.nn.Module):
