@@ -28,7 +28,7 @@ notebooks: setup    ## run the course and save its outputs in notebooks/ (for au
 	$(PY) notebooks/build.py --inplace $(ARGS)
 
 test: setup   ## run every test (some of them: make test ARGS="tests/test_losses.py -x")
-	$(PY) -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 $(ARGS)
 
 bench: setup  ## run the benchmarks
 	$(PY) -m benchmarks $(ARGS)

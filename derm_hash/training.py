@@ -9,6 +9,7 @@ import json
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -17,6 +18,7 @@ from typing import ClassVar
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from filelock import FileLock, Timeout
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -202,15 +204,25 @@ def train(
     fabric = fabric or make_fabric(config.precision)
     database, val = data.split("database"), data.split("val")
     state = TrainingState.start(config, data, fabric, steps=batches_in(database, config))
-    path = claim_folder(Path(root) / config.name, config, data)  # once all the rest is valid
-    state.resume(path / "last.ckpt")
+    path = Path(root) / config.name
+    with one_at_a_time(path, fabric):  # once all the rest is valid
+        claim_folder(path, config, data)
+        state.resume(path / "last.ckpt")
+        train_epochs(state, database, val, path, progress, on_epoch)
+        fabric.barrier()
+    return Run.load(path)
+
+
+def train_epochs(state, database, val, path, progress, on_epoch) -> None:
+    """All epochs that are left, with a progress bar; the arguments are those of ``train``."""
+    config = state.config
     total = config.epochs * state.steps
     bar = tqdm(
         total=total,
         initial=state.epoch * state.steps + state.step,
         desc=config.name if len(config.name) <= 40 else f"{config.name[:39]}…",
         unit="step",
-        disable=not progress or fabric.global_rank > 0,
+        disable=not progress or state.fabric.global_rank > 0,
     )
     with bar:
         while state.epoch < config.epochs:
@@ -220,8 +232,30 @@ def train(
             bar.set_postfix(val=f"{state.history[-1]['val_precision_at_10']:.3f}")
             if on_epoch:
                 on_epoch(pd.DataFrame(state.history))
-    fabric.barrier()
-    return Run.load(path)
+
+
+@contextmanager
+def one_at_a_time(path: Path, fabric: Fabric) -> Iterator[None]:
+    """Make the run's folder and hold its lock: two notebooks may want the same model at once.
+
+    The second one waits, and then finds the run finished.
+    """
+    if fabric.global_rank > 0:  # the first process holds the lock for all of them
+        fabric.barrier()
+        yield
+        return
+    path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{path.name} is being trained by another process: waiting for it to end.")
+        lock.acquire()
+    try:
+        fabric.barrier()
+        yield
+    finally:
+        lock.release()
 
 
 def make_fabric(precision: str = "auto") -> Fabric:
@@ -235,8 +269,8 @@ def make_fabric(precision: str = "auto") -> Fabric:
     return fabric
 
 
-def claim_folder(path: Path, config: TrainConfig, data: LesionDataset) -> Path:
-    """Make the run's folder, or check that it belongs to the same run."""
+def claim_folder(path: Path, config: TrainConfig, data: LesionDataset) -> None:
+    """Write down what a run's folder is for, or check that it belongs to the same run."""
     about = {"classes": list(data.classes), "size": data.size, "fingerprint": fingerprint(data)}
     if (path / "config.json").exists():
         old, old_data = read_config(path)
@@ -251,10 +285,8 @@ def claim_folder(path: Path, config: TrainConfig, data: LesionDataset) -> Path:
                 f"{path} holds another run ({', '.join(changed)}): "
                 "choose another name, or delete that folder."
             )
-    path.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"config": dataclasses.asdict(config), "data": about}, indent=2)
     write_atomically(path / "config.json", lambda partial: partial.write_text(text))
-    return path
 
 
 def fingerprint(data: LesionDataset) -> str:

@@ -42,7 +42,7 @@ def run(folder, tmp_path_factory):
 def test_train_leaves_model_index_curves_and_metrics(run):
     names = {path.name for path in run.iterdir()}
     wanted = {"config.json", "metrics.csv", "model.safetensors", "last.ckpt"}
-    assert wanted | {"index.safetensors", "history.png"} == names
+    assert wanted | {".lock", "index.safetensors", "history.png"} == names
     assert load_model(run).bits == 8
 
 

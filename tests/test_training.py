@@ -3,12 +3,16 @@
 import dataclasses
 import json
 import math
+import shutil
+import threading
+import time
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
 from lightning_fabric import Fabric
 from torch import nn
 from torchvision.models.resnet import BasicBlock
@@ -347,7 +351,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(finished, data, 
         patch.setattr(Fabric, "save", fill_the_disk)
         with pytest.raises(OSError, match="No space"):
             quiet(tiny(), data, tmp_path)
-    names = {"config.json", "metrics.csv", "model.safetensors", "last.ckpt"}
+    names = {".lock", "config.json", "metrics.csv", "model.safetensors", "last.ckpt"}
     assert {p.name for p in (tmp_path / "tiny").iterdir()} == names
     assert_same_run(quiet(tiny(), data, tmp_path), finished)
 
@@ -357,6 +361,27 @@ def test_a_finished_run_is_not_trained_again(finished, data, monkeypatch):
     before = (finished.path / "last.ckpt").read_bytes()
     assert_same_run(quiet(tiny(), data, finished.path.parent), finished)
     assert (finished.path / "last.ckpt").read_bytes() == before
+
+
+def test_a_second_process_waits_for_the_first_and_takes_its_result(
+    finished, data, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(training, "step_losses", None)  # nothing may be trained again
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    started = threading.Event()
+
+    def first():
+        with FileLock(folder / ".lock"):
+            started.set()
+            time.sleep(0.5)
+            for name in ("config.json", "metrics.csv", "model.safetensors", "last.ckpt"):
+                shutil.copy(finished.path / name, folder / name)
+
+    threading.Thread(target=first).start()
+    started.wait()
+    assert_same_run(quiet(tiny(), data, tmp_path), finished)
+    assert "tiny is being trained by another process" in capsys.readouterr().out
 
 
 def test_training_never_looks_at_the_queries(finished, data, tmp_path):
@@ -502,7 +527,7 @@ def test_images_may_lie_in_memory_in_any_order(finished, data, tmp_path):
 
 
 def test_the_folder_holds_the_config_the_metrics_and_the_models(finished, data):
-    names = {"config.json", "metrics.csv", "model.safetensors", "last.ckpt"}
+    names = {".lock", "config.json", "metrics.csv", "model.safetensors", "last.ckpt"}
     assert {p.name for p in finished.path.iterdir()} == names
     about = json.loads((finished.path / "config.json").read_text())
     assert about["config"] == dataclasses.asdict(tiny()) | {"milestones": [40, 60, 80, 100]}
