@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_setup.common import SPLITTERS, add_common_arguments, build, check_space, put
-from derm_hash.data import leaves_folder, open_image, thread_map
+from data_setup.common import add_common_arguments, build
+from derm_hash.data import leaves_folder
 from derm_hash.errors import InputError
 
 HELP = "your own images: a folder with one folder of images per class"
@@ -37,23 +37,22 @@ def run(args: argparse.Namespace) -> None:
             "choose a --root beside the source"
         )
     files = find_images(source)
-    frame = pd.DataFrame(
+    sources = {str(source): fingerprint(source, files)}
+    build(args, "folder", {}, sources, lambda: rows(source, files), {"title": source.name})
+
+
+def rows(source: Path, files: list[str]) -> pd.DataFrame:
+    """The manifest's rows, not split."""
+    return pd.DataFrame(
         {
             "image": [f"images/{name}" for name in files],
             "label": [name.split("/")[0] for name in files],
             "lesion_id": "",
+            "mask": "",
             "source": source.name,
+            "image_from": [source / name for name in files],
+            "mask_from": None,
         }
-    )
-    frame = SPLITTERS[args.split](frame, seed=args.seed)
-    build(
-        args.root,
-        "folder",
-        {"split": args.split, "seed": args.seed},
-        sources={str(source): fingerprint(source, files)},
-        make=lambda target: copy(source, target, files, frame, args.workers),
-        force=args.force,
-        about={"title": source.name},
     )
 
 
@@ -100,22 +99,3 @@ def fingerprint(source: Path, files: list[str]) -> str:
         stat = (source / name).stat()
         digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()
-
-
-def copy(
-    source: Path, target: Path, files: list[str], frame: pd.DataFrame, workers: int | None
-) -> pd.DataFrame:
-    """Copy the images as they are, each checked by decoding it."""
-    check_space(target, sum((source / name).stat().st_size for name in files))
-
-    def write(name: str) -> None:
-        place = target / "images" / name
-        if place.exists():
-            return
-        open_image(source / name)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        put(place, (source / name).read_bytes())
-
-    for _ in thread_map(write, files, source.name, True, workers):
-        pass
-    return frame

@@ -355,15 +355,21 @@ def write_manifest(frame: pd.DataFrame, root: str | Path) -> Path:
     Raises:
         InputError: the frame lacks a required column.
     """
+    content = manifest_bytes(frame)
+    root = Path(root).expanduser()
+    root.mkdir(parents=True, exist_ok=True)
+    path = root / MANIFEST
+    write_atomically(path, lambda part: part.write_bytes(content))
+    return path
+
+
+def manifest_bytes(frame: pd.DataFrame) -> bytes:
+    """What `write_manifest` writes, on every system the same; raises as it does."""
     for column in REQUIRED:
         if column not in frame:
             raise InputError(f"the table to write as {MANIFEST} has no column {column!r}: add it")
-    root = Path(root).expanduser()
-    root.mkdir(parents=True, exist_ok=True)
     text = _with_all_columns(frame).fillna("").to_csv(index=False, lineterminator="\n")
-    path = root / MANIFEST
-    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
-    return path
+    return text.encode()
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
