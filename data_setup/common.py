@@ -7,7 +7,7 @@ import hashlib
 import json
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,7 +16,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from data_setup.duplicates import duplicate_groups
-from data_setup.prepare import FITS, put, store_all
+from data_setup.prepare import FITS, Drawn, Source, put, store_all
 from derm_hash.data import (
     MANIFEST,
     SPLITS,
@@ -190,6 +190,15 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def fingerprint(folder: Path, names: Iterable[str]) -> str:
+    """SHA-256 over names, sizes and times of files: changes when any of them does."""
+    digest = hashlib.sha256()
+    for name in names:
+        stat = (folder / name).stat()
+        digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
 def bad_images(bad: dict[str, str], count: int) -> str:
     """What to say when images cannot be used."""
     reasons = list(bad.values())
@@ -311,11 +320,20 @@ def tool_version() -> str:
 
 def space_needed(frame: pd.DataFrame, size: int | None) -> int:
     """Bytes that the images and masks of a data set take when stored, rather too many."""
-    if size is not None:
-        # A photograph takes some 0.3 bytes per pixel as JPEG of quality 95, a mask less.
-        return len(frame) * size**2 // 2
-    sources = [s for column in ("image_from", "mask_from") for s in frame[column] if s is not None]
-    return sum(s.stat().st_size if isinstance(s, Path) else s.size for s in sources)
+    return sum(
+        stored_bytes(source, size, column == "mask_from")
+        for column in ("image_from", "mask_from")
+        for source in frame[column]
+        if source is not None
+    )
+
+
+def stored_bytes(source: Source, size: int | None, is_mask: bool) -> int:
+    """Bytes that one file takes when stored."""
+    if size is None or isinstance(source, Drawn):
+        return source.stat().st_size if isinstance(source, Path) else source.size
+    # A photograph takes some 0.3 bytes per pixel as JPEG of quality 95.
+    return 0 if is_mask else size**2 // 2
 
 
 def check_space(root: Path, need: int) -> None:

@@ -31,6 +31,8 @@ from derm_hash.errors import InputError
 QUALITY = 95
 FITS = ("crop", "pad")
 ORIENTATION = 0x0112  # the EXIF tag
+SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm"}
+"""Of files that are taken for images."""
 KEPT = {"JPEG": ".jpg", "PNG": ".png"}
 MAX_FILE = 512 * 1024**2
 """Bytes of one image file; the largest dermoscopic photographs take some 20 MB."""
