@@ -25,6 +25,7 @@ from derm_hash.data import (
     read_manifest,
     split_by_image,
     split_by_lesion,
+    store_pixels,
     thread_map,
     write_manifest,
 )
@@ -147,7 +148,11 @@ def build(
             record = {"tool": f"derm-hash {tool_version()}", **request, **(about or {})}
             clear_unless_same(root, request, args.force)
             write_record(root, record)
-            finish(root, *fill(root, args, rows()), record, args.workers)
+            frame, bad = fill(root, args, rows())
+            names = {*frame["image"], *filter(None, frame["mask"])}
+            if args.size and (decoded := store_pixels(root, frame["image"].tolist(), args.workers)):
+                names.add(decoded.name)
+            finish(root, frame, bad, names, record, args.workers)
         report(read_manifest(root), root)
 
 
@@ -170,12 +175,17 @@ def fill(
 
 
 def finish(
-    root: Path, frame: pd.DataFrame, bad: dict[str, str], record: dict, workers: int | None
+    root: Path,
+    frame: pd.DataFrame,
+    bad: dict[str, str],
+    names: set[str],
+    record: dict,
+    workers: int | None,
 ) -> None:
-    """Write the checksums, the record and, last, the manifest."""
-    names = sorted({*frame["image"], *filter(None, frame["mask"])})
-    digests = thread_map(lambda name: sha256(root / name), names, "checksums", True, workers)
-    sums = dict(zip(names, digests, strict=True))
+    """Write the checksums of the named files, the record and, last, the manifest."""
+    files = sorted(names)
+    digests = thread_map(lambda name: sha256(root / name), files, "checksums", True, workers)
+    sums = dict(zip(files, digests, strict=True))
     sums[MANIFEST] = hashlib.sha256(manifest_bytes(frame)).hexdigest()
     text = "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode()
     put(root / SUMS, text)
@@ -279,7 +289,8 @@ def clear_unless_same(root: Path, request: dict, force: bool) -> None:
         # empty one says that what is left is of no use.
         (root / MANIFEST).unlink(missing_ok=True)
         write_record(root, {})
-        (root / SUMS).unlink(missing_ok=True)
+        for path in (root / SUMS, *root.glob("pixels-*.npy")):
+            path.unlink(missing_ok=True)
         for name in ("images", "masks"):
             shutil.rmtree(root / name, ignore_errors=True)
         (root / RECORD).unlink()
@@ -330,10 +341,12 @@ def space_needed(frame: pd.DataFrame, size: int | None) -> int:
 
 def stored_bytes(source: Source, size: int | None, is_mask: bool) -> int:
     """Bytes that one file takes when stored."""
-    if size is None or isinstance(source, Drawn):
+    if size is None:
         return source.stat().st_size if isinstance(source, Path) else source.size
-    # A photograph takes some 0.3 bytes per pixel as JPEG of quality 95.
-    return 0 if is_mask else size**2 // 2
+    if is_mask:
+        return 0
+    # Three bytes per pixel decoded, and some 0.3 as a JPEG of quality 95.
+    return 3 * size**2 + (source.size if isinstance(source, Drawn) else size**2 // 2)
 
 
 def check_space(root: Path, need: int) -> None:

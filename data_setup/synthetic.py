@@ -36,8 +36,8 @@ def run(args: argparse.Namespace) -> None:
 
 def rows(args: argparse.Namespace) -> pd.DataFrame:
     """Draw; the manifest's rows, not split."""
-    # A drawn image hardly compresses: at most its raw bytes, plus the mask.
-    check_space(args.root.expanduser(), 4 * args.images * args.size**2)
+    # A drawn image hardly compresses: its raw bytes twice, as a file and decoded, and the mask.
+    check_space(args.root.expanduser(), 7 * args.images * args.size**2)
     atlas = make_atlas(images=args.images, size=args.size, seed=args.seed)
     table = atlas_table(atlas)
     masks = atlas.masks.astype(np.uint8) * 255

@@ -206,23 +206,16 @@ def test_records_say_how_the_folder_was_made(class_folders, tmp_path):
 
 def interrupted_writes(patch, at):
     """Let the write of number `at` leave a half-written file and never return, as a kill does."""
-    count = itertools.count()
+    count, original = itertools.count(), data.write_atomically
 
     def write_atomically(path, write):
         if next(count) == at:
             path.with_name(f".{path.name}.4711.part").write_bytes(b"half")
             raise KeyboardInterrupt
-        data.write_atomically(path, write)
+        original(path, write)
 
     patch.setattr(prepare, "write_atomically", write_atomically)
-    manifest = data.write_manifest
-
-    def write_manifest(frame, root):
-        if next(count) == at:
-            raise KeyboardInterrupt
-        manifest(frame, root)
-
-    patch.setattr(common, "write_manifest", write_manifest)
+    patch.setattr(data, "write_atomically", write_atomically)
 
 
 def test_an_interrupt_at_any_write_leaves_a_folder_that_the_command_completes(
@@ -245,8 +238,8 @@ def test_an_interrupt_at_any_write_leaves_a_folder_that_the_command_completes(
         assert contents(root) == contents(tmp_path / "whole")
         if codes[-1] == 0:
             break
-    # The record, four images, the sums, the record again, the manifest; then nothing is left.
-    assert codes == [130] * 8 + [0]
+    # The record, four images, their pixels, the sums, the record again, the manifest.
+    assert codes == [130] * 9 + [0]
 
 
 def test_force_that_is_interrupted_keeps_nothing_old(ham, tmp_path, monkeypatch):

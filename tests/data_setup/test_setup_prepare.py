@@ -200,6 +200,83 @@ def test_a_prepared_folder_loads_as_the_originals_do(ham, tmp_path):
         assert np.array_equal(one.mask(i), two.mask(i))
 
 
+# --- decoded images -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def prepared(ham, tmp_path):
+    """A folder with its decoded images, and the file that they are in."""
+    root = tmp_path / "data"
+    options = ["--archives", str(ham.folder), "--root", str(root), "--size", "12"]
+    assert main(["ham10000", *options]) == 0
+    (path,) = root.glob("pixels-*.npy")
+    return root, path
+
+
+def loaded(root, size=12):
+    return LesionDataset.from_folder(root, size=size, progress=False).images
+
+
+@pytest.mark.parametrize("size", [12, 8, 20])
+def test_decoded_images_load_as_the_files_do(prepared, monkeypatch, size):
+    root, _ = prepared
+    names = read_manifest(root)["image"]
+    assert np.load(path).shape == (len(names), 12, 12, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "open_image", None)  # no file is decoded
+        found = loaded(root, size)
+    path.unlink()
+    assert np.array_equal(found, loaded(root, size))
+
+
+def test_a_changed_manifest_or_image_is_noticed(prepared):
+    root, _ = prepared
+    names = read_manifest(root)["image"].tolist()
+    assert data.stored_pixels(root, names) is not None
+    assert data.stored_pixels(root, names[::-1]) is None
+    assert data.stored_pixels(root, names[1:]) is None
+    white = encoded(Image.new("RGB", (12, 12), "white"), "PNG")
+    (root / names[0]).write_bytes(white)
+    assert data.stored_pixels(root, names) is None
+    assert (loaded(root)[0] == 255).all()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: b"",
+        lambda content: content[:-1],
+        lambda content: content[:60],
+        lambda content: content.replace(b"|u1", b"|i1"),
+        lambda content: content.replace(b"|u1", b"|O8"),
+        lambda content: content.replace(b"12, 12, 3)", b"12, 4, 9) "),
+        lambda content: content.replace(b"3)", b"3 "),
+    ],
+)
+def test_damaged_decoded_images_are_named_and_can_be_deleted(prepared, change):
+    root, path = prepared
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(InputError, match=rf"{path.name} .*delete it"):
+        loaded(root)
+    path.unlink()
+    assert len(loaded(root))
+
+
+def test_images_of_several_sizes_are_not_decoded_ahead(class_folders, tmp_path):
+    path = class_folders / "naevus" / "0.png"
+    path.write_bytes(encoded(noise(0, 9, 9), "PNG"))
+    root = tmp_path / "data"
+    assert main(["folder", "--source", str(class_folders), "--root", str(root)]) == 0
+    assert not list(root.glob("*.npy"))
+    assert len(loaded(root)) == 20
+
+
+def test_files_as_they_are_are_not_decoded_ahead(ham, tmp_path):
+    options = ["--archives", str(ham.folder), "--root", str(tmp_path / "data")]
+    assert main(["ham10000", *options, "--size", "original"]) == 0
+    assert not list((tmp_path / "data").glob("*.npy"))
+
+
 # --- masks of other images ------------------------------------------------------------
 
 
@@ -363,7 +440,7 @@ def test_sources_that_vanish_are_named(tmp_path):
         prepare.read(tmp_path / "gone.jpg")
     large = tmp_path / "large.jpg"
     with large.open("wb") as file:
-        file.truncate(prepare.MAX_FILE + 1)
+        file.truncate(prepare.MAX_MEMBER + 1)
     with pytest.raises(InputError, match=r"large\.jpg has more than 537 MB"):
         prepare.read(large)
 
