@@ -219,7 +219,7 @@ def loaded(root, size=12):
 
 @pytest.mark.parametrize("size", [12, 8, 20])
 def test_decoded_images_load_as_the_files_do(prepared, monkeypatch, size):
-    root, _ = prepared
+    root, path = prepared
     names = read_manifest(root)["image"]
     assert np.load(path).shape == (len(names), 12, 12, 3)
     with monkeypatch.context() as patch:
