@@ -5,39 +5,24 @@ A ratio of 10 means that the kit's way is ten times as fast as the alternative. 
 """
 
 import argparse
-import io
-import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from tqdm.auto import tqdm
 
-from derm_hash.data import LesionDataset, square, to_input
+from benchmarks import seconds
+from benchmarks.loading import loading
 from derm_hash.experiments import conditions
 from derm_hash.model import DermHash
 from derm_hash.retrieval import HashIndex, soft_distance
 from derm_hash.rotations import rotation_orbit
-from derm_hash.synthetic import draw_lesion, make_atlas
+from derm_hash.synthetic import make_atlas
 from derm_hash.training import TrainConfig, step_losses
 
 RESULTS = Path(__file__).parent / "results" / "bench.csv"
-
-
-def seconds(function: Callable[[], object], repeats: int = 5) -> float:
-    """Median time of a call, after one to warm up."""
-    function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
 
 
 def search() -> tuple[str, str, float, float]:
@@ -75,24 +60,6 @@ def orbit_step() -> tuple[str, str, float, float]:
         "five passes one after another, as released",
         seconds(lambda: step_losses(model, x, y, config)["loss"].backward()),
         seconds(released),
-    )
-
-
-def loading() -> tuple[str, str, float, float]:
-    """A batch of 64 images of 64 px: from the data set in memory, or decoded from 1024-px JPEGs."""
-    data = LesionDataset.from_atlas(make_atlas(64, 64, progress=False))
-    file = io.BytesIO()
-    Image.fromarray(draw_lesion("NV", 0, size=512)[0]).resize((1024, 1024)).save(file, "JPEG")
-
-    def decode():
-        pictures = [np.asarray(square(Image.open(file), 64)) for _ in range(64)]
-        return to_input(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
-
-    return (
-        "a batch of 64 images of 64 px: LesionDataset.batch",
-        "decoding 1024-px JPEGs each time",
-        seconds(lambda: data.batch(range(64))),
-        seconds(decode, repeats=3),
     )
 
 

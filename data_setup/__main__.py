@@ -5,17 +5,24 @@ from __future__ import annotations
 import argparse
 import sys
 
-from data_setup import folder, ham10000, synthetic
+from data_setup import dermamnist, folder, ham10000, ph2, synthetic, verify
 from derm_hash.errors import InputError
 
-COMMANDS = {"synthetic": synthetic, "ham10000": ham10000, "folder": folder}
+COMMANDS = {
+    "synthetic": synthetic,
+    "dermamnist": dermamnist,
+    "ham10000": ham10000,
+    "ph2": ph2,
+    "folder": folder,
+    "verify": verify,
+}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; exit code 0, 2 for bad input, 130 after Ctrl-C."""
+    """Run one command; exit code 0 or its own, 2 for bad input, 130 after Ctrl-C."""
     args = parser().parse_args(argv)
     try:
-        COMMANDS[args.command].run(args)
+        return COMMANDS[args.command].run(args) or 0
     except InputError as error:
         print(f"data_setup: {error}", file=sys.stderr)
         return 2
@@ -25,14 +32,14 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ndata_setup: stopped; the same command completes the folder.", file=sys.stderr)
         return 130
-    return 0
 
 
 def parser() -> argparse.ArgumentParser:
     """The parser with one subparser per command."""
     top = argparse.ArgumentParser(
         prog="python -m data_setup",
-        description="Prepare a data folder: images, lesion masks, manifest.csv, dataset.json.",
+        description="Prepare a data folder: images, lesion masks, manifest.csv, dataset.json. "
+        "Or verify one.",
         epilog="example: python -m data_setup synthetic --root data/atlas",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="NAME")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,21 +15,27 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock, Timeout
 
+from data_setup.duplicates import duplicate_groups
+from data_setup.prepare import FITS, Drawn, Source, put, store_all
 from derm_hash.data import (
     MANIFEST,
     SPLITS,
     class_order,
+    manifest_bytes,
     read_manifest,
     split_by_image,
     split_by_lesion,
-    write_atomically,
+    store_pixels,
+    thread_map,
     write_manifest,
 )
 from derm_hash.errors import InputError
 
 RECORD = "dataset.json"
+SUMS = "SHA256SUMS"
 LOCK = ".lock"
 SPLITTERS = {"lesion": split_by_lesion, "paper": split_by_image}
+LISTED = 10
 
 
 # --- options --------------------------------------------------------------------
@@ -50,18 +57,50 @@ def natural(text: str) -> int:
     return number
 
 
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of every command."""
+def pixels(text: str) -> int | None:
+    """argparse type of ``--size``: a number of pixels, or None for the word ``original``."""
+    return None if text == "original" else positive(text)
+
+
+def add_common_arguments(parser: argparse.ArgumentParser, own_split: str | None = None) -> None:
+    """The options of every command.
+
+    Args:
+        parser: of the command.
+        own_split: name of a split that the command's rows come with; then the default.
+    """
     parser.add_argument("--root", type=Path, required=True, help="data folder to fill")
     parser.add_argument(
+        "--size",
+        type=pixels,
+        default=256,
+        help="side in pixels of the squares to store; smaller images are not enlarged, and "
+        "'original' keeps the files as they are (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--fit",
+        choices=FITS,
+        default="crop",
+        help="crop: the centre square; pad: the whole image, its edge colour around it "
+        "(default: %(default)s)",
+    )
+    own = f"{own_split}: the publisher's; " if own_split else ""
+    parser.add_argument(
         "--split",
-        choices=sorted(SPLITTERS),
-        default="lesion",
-        help="lesion: no lesion is in two parts; paper: by image, 10 %% of each class as queries, "
-        "so that images of one lesion may be on both sides (default: %(default)s)",
+        choices=sorted([*SPLITTERS, *filter(None, [own_split])]),
+        default=own_split or "lesion",
+        help=f"{own}lesion: no lesion and no near-duplicate is in two parts; paper: by image, "
+        "10 %% of each class as queries, so that images of one lesion may be on both sides "
+        "(default: %(default)s)",
     )
     parser.add_argument("--seed", type=natural, default=0, help="of everything random (default: 0)")
     parser.add_argument("--workers", type=positive, help="threads (default: a few more than cores)")
+    parser.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="leave out images that cannot be read and list them in dataset.json, "
+        "instead of stopping",
+    )
     parser.add_argument(
         "--force", action="store_true", help="make a finished data folder anew, with these options"
     )
@@ -71,46 +110,115 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def build(
-    root: Path,
+    args: argparse.Namespace,
     command: str,
     options: dict,
     sources: dict,
-    make: Callable[[Path], pd.DataFrame],
-    force: bool = False,
+    rows: Callable[[], pd.DataFrame],
     about: dict | None = None,
 ) -> None:
     """Fill a data folder, or complete one that the same command left unfinished.
 
     The manifest is written last, so an interrupted folder has none and nothing takes
-    it for a data set; `make` skips the files that are there already.
+    it for a data set; files that are there already are not made again.
 
     Args:
-        root: the folder.
+        args: the options of `add_common_arguments`.
         command: name of the data_setup command.
-        options: what decides the contents: numbers and strings.
+        options: the command's own options that decide the contents: numbers and strings.
         sources: names of the files read and something that changes with them.
-        make: writes images and masks below the folder, each whole or not at all, and
-            returns the manifest's rows with the split filled.
-        force: make a finished folder anew.
+        rows: gives the manifest's rows, sorted by image, not split unless ``args.split`` is
+            a split of the command's own, with the further columns ``image_from`` and
+            ``mask_from`` (`prepare.Source`; None where there is no mask).
         about: further entries of ``dataset.json``: citation, licence.
 
     Raises:
-        InputError: the folder holds other files or, without `force`, a data set made
-            with other options, or somebody else is writing it; and whatever `make` raises.
+        InputError: the folder holds other files or, without ``--force``, a data set made
+            with other options, or somebody else is writing it; images cannot be used;
+            and whatever `rows` raises.
     """
-    root = root.expanduser()
-    request = {"command": command, "options": options, "sources": sources}
+    root = args.root.expanduser()
+    shared = {"size": args.size or "original", "fit": args.fit}
+    shared |= {"split": args.split, "seed": args.seed}
+    request = {"command": command, "options": options | shared, "sources": sources}
     with one_writer(root):
-        if is_finished(root, request) and not force:
+        if is_finished(root, request) and not args.force:
             print(f"{root} is complete already; --force makes it anew.")
         else:
             record = {"tool": f"derm-hash {tool_version()}", **request, **(about or {})}
-            clear_unless_same(root, request, force)
+            clear_unless_same(root, request, args.force)
             write_record(root, record)
-            frame = make(root)
-            write_record(root, record | {"counts": counts(frame)})
-            write_manifest(frame, root)
+            frame, bad = fill(root, args, rows())
+            names = {*frame["image"], *filter(None, frame["mask"])}
+            if args.size and (decoded := store_pixels(root, frame["image"].tolist(), args.workers)):
+                names.add(decoded.name)
+            finish(root, frame, bad, names, record, args.workers)
         report(read_manifest(root), root)
+
+
+def fill(
+    root: Path, args: argparse.Namespace, frame: pd.DataFrame
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Store the images; return the manifest, split, and why images were left out, by image."""
+    check_space(root, space_needed(frame, args.size))
+    count = len(frame)
+    frame, bad = store_all(root, frame, args.size, args.fit, args.workers)
+    if bad and not args.skip_bad:
+        raise InputError(bad_images(bad, count))
+    if frame.empty:
+        raise InputError(f"none of the {count} images can be used: {next(iter(bad.values()))}")
+    groups = duplicate_groups(root, frame["image"].tolist(), args.workers)
+    frame = frame.assign(duplicate_group=groups)
+    if args.split in SPLITTERS:
+        frame = SPLITTERS[args.split](frame, seed=args.seed)
+    return frame, bad
+
+
+def finish(
+    root: Path,
+    frame: pd.DataFrame,
+    bad: dict[str, str],
+    names: set[str],
+    record: dict,
+    workers: int | None,
+) -> None:
+    """Write the checksums of the named files, the record and, last, the manifest."""
+    files = sorted(names)
+    digests = thread_map(lambda name: sha256(root / name), files, "checksums", True, workers)
+    sums = dict(zip(files, digests, strict=True))
+    sums[MANIFEST] = hashlib.sha256(manifest_bytes(frame)).hexdigest()
+    text = "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode()
+    put(root / SUMS, text)
+    result = {"counts": counts(frame), "bad": bad, SUMS: hashlib.sha256(text).hexdigest()}
+    write_record(root, record | result)
+    write_manifest(frame, root)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(folder: Path, names: Iterable[str]) -> str:
+    """SHA-256 over names, sizes and times of files: changes when any of them does."""
+    digest = hashlib.sha256()
+    for name in names:
+        stat = (folder / name).stat()
+        digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def bad_images(bad: dict[str, str], count: int) -> str:
+    """What to say when images cannot be used."""
+    reasons = list(bad.values())
+    if len(bad) == 1:
+        return f"{reasons[0]}; --skip-bad goes on without it"
+    more = len(bad) - LISTED
+    lines = reasons[:LISTED] + ([f"and {more} more"] if more > 0 else [])
+    return f"{len(bad)} of {count} images cannot be used; --skip-bad goes on without them:" + (
+        "".join(f"\n  {line}" for line in lines)
+    )
 
 
 @contextmanager
@@ -119,7 +227,7 @@ def one_writer(root: Path) -> Iterator[None]:
     if root.exists() and not root.is_dir():
         raise InputError(f"{root} is a file: choose another --root")
     if root.is_dir() and any(root.iterdir()) and not (root / RECORD).exists():
-        others = [path.name for path in root.iterdir() if path.name != LOCK]
+        others = [path.name for path in root.iterdir() if not is_scaffold(path)]
         if others:
             raise InputError(
                 f"{root} holds other files (such as {min(others)}): choose an empty --root"
@@ -135,9 +243,14 @@ def one_writer(root: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if all(path.is_dir() or path.name in (LOCK, RECORD) for path in root.rglob("*")):
+        if all(path.is_dir() or is_scaffold(path) for path in root.rglob("*")):
             shutil.rmtree(root)
         lock.release()
+
+
+def is_scaffold(path: Path) -> bool:
+    """Whether a file is only there for the work on the folder: it holds nothing of the data."""
+    return path.name in (LOCK, RECORD) or (path.name.startswith(".") and path.suffix == ".part")
 
 
 def is_finished(root: Path, request: dict) -> bool:
@@ -172,8 +285,12 @@ def clear_unless_same(root: Path, request: dict, force: bool) -> None:
         )
     if finished or changes:
         # The manifest first: without it the folder is no data set. The record last:
-        # without it nobody would know that the images came from here.
+        # without it nobody would know that the images came from here; until then an
+        # empty one says that what is left is of no use.
         (root / MANIFEST).unlink(missing_ok=True)
+        write_record(root, {})
+        for path in (root / SUMS, *root.glob("pixels-*.npy")):
+            path.unlink(missing_ok=True)
         for name in ("images", "masks"):
             shutil.rmtree(root / name, ignore_errors=True)
         (root / RECORD).unlink()
@@ -201,8 +318,7 @@ def read_record(root: Path) -> dict:
 
 def write_record(root: Path, record: dict) -> None:
     """Write ``dataset.json``."""
-    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(root / RECORD, lambda part: part.write_text(text, encoding="utf-8"))
+    put(root / RECORD, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def tool_version() -> str:
@@ -213,9 +329,24 @@ def tool_version() -> str:
         return "(not installed)"
 
 
-def put(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    write_atomically(path, lambda part: part.write_bytes(data))
+def space_needed(frame: pd.DataFrame, size: int | None) -> int:
+    """Bytes that the images and masks of a data set take when stored, rather too many."""
+    return sum(
+        stored_bytes(source, size, column == "mask_from")
+        for column in ("image_from", "mask_from")
+        for source in frame[column]
+        if source is not None
+    )
+
+
+def stored_bytes(source: Source, size: int | None, is_mask: bool) -> int:
+    """Bytes that one file takes when stored."""
+    if size is None:
+        return source.stat().st_size if isinstance(source, Path) else source.size
+    if is_mask:
+        return 0
+    # Three bytes per pixel decoded, and some 0.3 as a JPEG of quality 95.
+    return 3 * size**2 + (source.size if isinstance(source, Drawn) else size**2 // 2)
 
 
 def check_space(root: Path, need: int) -> None:
@@ -233,6 +364,12 @@ def check_space(root: Path, need: int) -> None:
 
 
 # --- the report -----------------------------------------------------------------------
+
+
+def summary(names: Sequence[str]) -> str:
+    """The first names and how many more there are."""
+    more = len(names) - LISTED
+    return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def counts(frame: pd.DataFrame) -> dict:
@@ -269,6 +406,8 @@ def report(frame: pd.DataFrame, root: Path) -> None:
     print(f"\n{split_table(frame).to_string()}\n")
     lesions = f"of {numbers['lesions']} lesions, " if numbers["lesions"] else ""
     print(f"{root}: {numbers['images']} images {lesions}{numbers['masks']} masks")
+    if bad := read_record(root).get("bad"):
+        print(f"Left out: {len(bad)} images that cannot be used; {root / RECORD} names them.")
     if not numbers["lesions"]:
         print("Which images show the same lesion is not known, so a lesion may be in two parts.")
     elif share := shared_lesions(frame):

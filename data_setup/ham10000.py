@@ -8,22 +8,14 @@ multi-source dermatoscopic images of common pigmented skin lesions. Scientific D
 from __future__ import annotations
 
 import argparse
-import io
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from data_setup.archives import Archive
-from data_setup.common import (
-    SPLITTERS,
-    add_common_arguments,
-    build,
-    check_space,
-    positive,
-    put,
-)
-from derm_hash.data import open_image, read_mask, read_table, square, thread_map
+from data_setup.archives import Archive, Member
+from data_setup.common import add_common_arguments, build, summary
+from derm_hash.data import read_table
 from derm_hash.errors import InputError
 
 HELP = "HAM10000 from its archives: 10,015 images with lesion masks, 4 or 7 classes"
@@ -77,11 +69,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="4: MEL NV BCC BKL, 9,431 images; 7: all, 10,015 images (default: %(default)s)",
     )
     parser.add_argument(
-        "--size",
-        type=positive,
-        help="cut and resize to squares of so many pixels (default: keep the files as they are)",
-    )
-    parser.add_argument(
         "--partial",
         action="store_true",
         help="leave out images that are in no archive, instead of stopping",
@@ -99,15 +86,12 @@ def run(args: argparse.Namespace) -> None:
     with ExitStack() as stack:
         image_of = members([stack.enter_context(Archive(path)) for path in images])
         mask_of = members([stack.enter_context(Archive(path)) for path in masks])
-        frame = rows(metadata, CLASSES[args.classes], image_of, mask_of, args.partial, args.size)
-        frame = SPLITTERS[args.split](frame, seed=args.seed)
         build(
-            args.root,
+            args,
             "ham10000",
-            {name: getattr(args, name) for name in ("classes", "size", "split", "seed", "partial")},
+            {"classes": args.classes, "partial": args.partial},
             sources={path.name: path.stat().st_size for path in (*images, *masks, metadata)},
-            make=lambda root: copy(root, frame, image_of, mask_of, args),
-            force=args.force,
+            rows=lambda: rows(metadata, CLASSES[args.classes], image_of, mask_of, args.partial),
             about={"title": "HAM10000", "citation": CITATION, "licence": LICENCE, "home": HOME},
         )
     print(f"Licence: {LICENCE}. Please cite: {CITATION}")
@@ -135,9 +119,9 @@ def first_kind(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
     return next((found for pattern in patterns if (found := sorted(folder.glob(pattern)))), [])
 
 
-def members(archives: list[Archive]) -> dict[str, tuple[Archive, str]]:
-    """Image id -> where its file is, for images (ID.jpg) and masks (ID_segmentation.png)."""
-    found: dict[str, tuple[Archive, str]] = {}
+def members(archives: list[Archive]) -> dict[str, Member]:
+    """Image id -> its file, for images (ID.jpg) and masks (ID_segmentation.png)."""
+    found: dict[str, Member] = {}
     for archive in archives:
         for name in archive.members:
             path = PurePosixPath(name)
@@ -145,24 +129,25 @@ def members(archives: list[Archive]) -> dict[str, tuple[Archive, str]]:
                 continue
             image_id = path.stem.removesuffix("_segmentation")
             if image_id in found:
-                other = found[image_id][0].path
+                other = found[image_id].archive.path
                 raise InputError(
                     f"{image_id} is both in {other} and in {archive.path}: remove one of them"
                 )
-            found[image_id] = archive, name
+            found[image_id] = Member(archive, name)
     return found
 
 
 def rows(
     metadata: Path,
     classes: tuple[str, ...],
-    image_of: dict[str, tuple[Archive, str]],
-    mask_of: dict[str, tuple[Archive, str]],
+    image_of: dict[str, Member],
+    mask_of: dict[str, Member],
     partial: bool,
-    size: int | None,
 ) -> pd.DataFrame:
     """The manifest's rows, sorted by image, not split."""
     table = read_metadata(metadata)
+    if unlabelled := sorted(image_of.keys() - set(table["image_id"])):
+        print(f"Left out, since {metadata} has no label for them: {summary(unlabelled)}")
     table = table[table["label"].isin(classes)].sort_values("image_id", ignore_index=True)
     present = table["image_id"].isin(image_of.keys())
     if not present.all() and not partial:
@@ -174,23 +159,19 @@ def rows(
     if not present.any():
         raise InputError(f"none of the images of {metadata} is in an archive: check the files")
     table = table[present].reset_index(drop=True)
-    suffix = [stored_suffix(image_of[i][1], size) for i in table["image_id"]]
+    ids = table["image_id"]
     return pd.DataFrame(
         {
-            "image": [f"images/{i}{s}" for i, s in zip(table["image_id"], suffix, strict=True)],
+            "image": [f"images/{i}{PurePosixPath(image_of[i].name).suffix.lower()}" for i in ids],
             "label": table["label"],
             "lesion_id": table["lesion_id"],
-            "mask": [f"masks/{i}.png" if i in mask_of else "" for i in table["image_id"]],
+            "mask": [f"masks/{i}.png" if i in mask_of else "" for i in ids],
             "source": "HAM10000",
             **{name: table[name] for name in PATIENT_COLUMNS if name in table},
-            "image_id": table["image_id"],
+            "image_from": [image_of[i] for i in ids],
+            "mask_from": [mask_of.get(i) for i in ids],
         }
     )
-
-
-def stored_suffix(name: str, size: int | None) -> str:
-    """Suffix of the image file to store: its own, or that of what is resized."""
-    return ".jpg" if size else PurePosixPath(name).suffix.lower()
 
 
 def read_metadata(path: Path) -> pd.DataFrame:
@@ -221,41 +202,3 @@ def read_metadata(path: Path) -> pd.DataFrame:
         lesion = diagnoses.idxmax()
         raise InputError(f"{path} gives lesion {lesion} two diagnoses: correct one of them")
     return table
-
-
-def copy(
-    root: Path,
-    frame: pd.DataFrame,
-    image_of: dict[str, tuple[Archive, str]],
-    mask_of: dict[str, tuple[Archive, str]],
-    args: argparse.Namespace,
-) -> pd.DataFrame:
-    """Write images and masks below `root`, each checked by decoding it."""
-    ids = frame["image_id"].tolist()
-    places = [image_of[i] for i in ids] + [mask_of[i] for i in ids if i in mask_of]
-    check_space(root, sum(archive.members[name].file_size for archive, name in places))
-    for folder in ("images", "masks"):
-        (root / folder).mkdir(exist_ok=True)
-
-    def write(i: int) -> None:
-        for column, place_of in (("image", image_of), ("mask", mask_of)):
-            if (name := frame[column].iat[i]) and not (root / name).exists():
-                put(root / name, prepared(*place_of[ids[i]], column == "mask", args.size))
-
-    for _ in thread_map(write, range(len(frame)), "HAM10000", True, args.workers):
-        pass
-    return frame.drop(columns="image_id")
-
-
-def prepared(archive: Archive, name: str, is_mask: bool, size: int | None) -> bytes:
-    """File contents to store: as they are, or as a square of `size` pixels."""
-    data = archive.read(name)
-    full_name = f"{name} in {archive.path}"
-    read = read_mask if is_mask else open_image
-    image = read(io.BytesIO(data), full_name)
-    if size is None:
-        return data
-    buffer = io.BytesIO()
-    options = {"format": "PNG"} if is_mask else {"format": "JPEG", "quality": 95}
-    square(image, size, nearest=is_mask).save(buffer, **options)
-    return buffer.getvalue()

@@ -18,12 +18,14 @@ spreadsheet with two columns is enough to bring one's own images.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from tokenize import TokenError
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -355,15 +357,21 @@ def write_manifest(frame: pd.DataFrame, root: str | Path) -> Path:
     Raises:
         InputError: the frame lacks a required column.
     """
+    content = manifest_bytes(frame)
+    root = Path(root).expanduser()
+    root.mkdir(parents=True, exist_ok=True)
+    path = root / MANIFEST
+    write_atomically(path, lambda part: part.write_bytes(content))
+    return path
+
+
+def manifest_bytes(frame: pd.DataFrame) -> bytes:
+    """What `write_manifest` writes, on every system the same; raises as it does."""
     for column in REQUIRED:
         if column not in frame:
             raise InputError(f"the table to write as {MANIFEST} has no column {column!r}: add it")
-    root = Path(root).expanduser()
-    root.mkdir(parents=True, exist_ok=True)
     text = _with_all_columns(frame).fillna("").to_csv(index=False, lineterminator="\n")
-    path = root / MANIFEST
-    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
-    return path
+    return text.encode()
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -374,6 +382,79 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+# --- decoded images -------------------------------------------------------------------
+
+
+def pixels_path(root: Path, names: Sequence[str]) -> Path:
+    """Where the decoded images of a folder are, if they are stored.
+
+    The file's name depends on the images' names, their order and their sizes on disk, so
+    that it is not found any more when the manifest or an image is changed.
+    """
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(f"{name}\0{(root / name).stat().st_size}\n".encode())
+    return root / f"pixels-{digest.hexdigest()[:16]}.npy"
+
+
+def stored_pixels(root: Path, names: Sequence[str]) -> np.ndarray | None:
+    """The decoded images of a folder: uint8 (N, S, S, 3), memory-mapped; None if not stored.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = pixels_path(root, names)
+    if not path.is_file():
+        return None
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, EOFError, ValueError, SyntaxError, TokenError) as error:
+        raise InputError(
+            f"{path} is damaged: delete it, and the image files are read instead"
+        ) from error
+    square_rgb = array.ndim == 4 and array.shape[1] == array.shape[2] and array.shape[3] == 3
+    if array.dtype != np.uint8 or not square_rgb or len(array) != len(names):
+        raise InputError(f"{path} holds other data: delete it, and the image files are read")
+    return array
+
+
+def store_pixels(root: Path, names: Sequence[str], workers: int | None = None) -> Path | None:
+    """Store the decoded images of a folder beside them, for `stored_pixels`.
+
+    Args:
+        root: the data folder.
+        names: paths of N images relative to it, in the manifest's order.
+        workers: threads.
+
+    Returns:
+        The file, of 3 bytes per pixel; None if the images are not squares of one size.
+
+    Raises:
+        InputError: an image cannot be read.
+    """
+    sizes = set()
+    for name in names:
+        with Image.open(root / name, formats=IMAGE_FORMATS) as image:
+            sizes.add(image.size)
+    if len(sizes) != 1 or len(side := set(sizes.pop())) != 1:
+        return None
+    shape = (len(names), *2 * tuple(side), 3)
+    path = pixels_path(root, names)
+
+    def write(part: Path) -> None:
+        array = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
+
+        def decode(i: int) -> None:
+            array[i] = np.asarray(open_image(root / names[i]))
+
+        for _ in thread_map(decode, range(len(names)), "decoding", True, workers):
+            pass
+        array.flush()
+
+    write_atomically(path, write)
+    return path
 
 
 # --- splits -----------------------------------------------------------------------
@@ -575,11 +656,14 @@ class LesionDataset(torch.utils.data.Dataset):
         table = read_manifest(root, classes)
         check_memory(len(table), size)
         images = torch.empty((len(table), 3, size, size), dtype=torch.uint8)
-        pixels = images.numpy()
+        pixels, stored = images.numpy(), stored_pixels(root, table["image"])
 
         def load(i: int) -> None:
-            picture = np.asarray(square(open_image(root / table["image"].iat[i]), size))
-            pixels[i] = picture.transpose(2, 0, 1)
+            if stored is None:
+                picture = open_image(root / table["image"].iat[i])
+            else:
+                picture = Image.fromarray(stored[i])
+            pixels[i] = np.asarray(square(picture, size)).transpose(2, 0, 1)
 
         for _ in thread_map(load, range(len(table)), f"reading {root.name}", progress):
             pass

@@ -73,6 +73,60 @@ class Ham:
         self.zip(name, members | (extra or {}))
 
 
+class Ph2:
+    """A miniature PH2: its files by their paths."""
+
+    HEADER = (
+        "||   Name || Histological Diagnosis || Clinical Diagnosis || Asymmetry | Pigment Network "
+        "| Dots/Globules | Streaks | Regression Areas | Blue-Whitish Veil ||     Colors ||"
+    )
+    ROW = "|| {} || {:>22} || {:>18} || 0 |  T |  A |  A |  A |  A ||     4    ||"
+    LEGEND = (
+        "\n\nLegends:\nClinical Diagnosis:\n0 - Common Nevus; 1 - Atypical Nevus; 2 - Melanoma\n"
+    )
+
+    def __init__(self):
+        codes = {f"IMD{k:03d}": str(k % 5 // 2) for k in range(3, 43)}
+        self.codes = dict(sorted(codes.items(), key=lambda item: item[1]))
+        self.files = {}
+        for k, name in enumerate(self.codes):
+            folder = f"PH2Dataset/PH2 Dataset images/{name}"
+            self.files |= {
+                f"{folder}/{name}_Dermoscopic_Image/{name}.bmp": encoded(noise(k), "BMP"),
+                f"{folder}/{name}_lesion/{name}_lesion.bmp": encoded(blob(k).convert("1"), "BMP"),
+                f"{folder}/{name}_roi/{name}_R1_Label4.bmp": encoded(blob(k), "BMP"),
+            }
+        self.write_table([self.ROW.format(n, "", code) for n, code in self.codes.items()])
+
+    def write_table(self, rows):
+        text = "\r\n".join([self.HEADER, *rows]) + self.LEGEND
+        self.files["PH2Dataset/PH2_dataset.txt"] = text.encode()
+
+    def folder(self, place):
+        for name, content in self.files.items():
+            path = place / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return place
+
+    def zip(self, path):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in self.files.items():
+                archive.writestr(name, content)
+        return path
+
+
+def dermamnist_arrays(size=28):
+    """Arrays in the layout of dermamnist.npz, with 20, 5 and 8 images."""
+    rng = np.random.default_rng(size)
+    arrays = {}
+    for part, count in (("train", 20), ("val", 5), ("test", 8)):
+        arrays[f"{part}_images"] = rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+        labels = np.arange(count, dtype=np.uint8).reshape(-1, 1) % 7
+        arrays[f"{part}_labels"] = labels
+    return arrays
+
+
 def contents(root):
     """Every file of a data folder but the lock, with its bytes."""
     return {

@@ -1,6 +1,8 @@
 """The life of a data folder: complete or absent, one writer, never overwritten by accident."""
 
+import itertools
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -11,18 +13,19 @@ import pytest
 from filelock import FileLock
 from publishers import contents, encoded, noise
 
-from data_setup import common, folder, ham10000
-from data_setup.__main__ import main
+from data_setup import common, prepare
+from data_setup.__main__ import COMMANDS, main
+from derm_hash import data
 from derm_hash.data import read_manifest
 from derm_hash.errors import InputError
 
 
-def prepare(ham, root, *options):
+def run(ham, root, *options):
     return main(["ham10000", "--archives", str(ham.folder), "--root", str(root), *options])
 
 
-def stop_after(monkeypatch, module, files, error):
-    """Let a module write so many files and fail then, as if somebody pressed Ctrl-C."""
+def stop_after(monkeypatch, files, error):
+    """Let the images' module write so many files and fail then, as if somebody pressed Ctrl-C."""
     written = []
 
     def put(path, data):
@@ -31,17 +34,17 @@ def stop_after(monkeypatch, module, files, error):
         written.append(path)
         common.put(path, data)
 
-    monkeypatch.setattr(module, "put", put)
+    monkeypatch.setattr(prepare, "put", put)
     return written
 
 
 def test_an_interrupted_command_is_completed_by_the_same_one(ham, tmp_path, monkeypatch, capsys):
-    assert prepare(ham, tmp_path / "whole") == 0
+    assert run(ham, tmp_path / "whole") == 0
     expected = contents(tmp_path / "whole")
     root = tmp_path / "data"
     with monkeypatch.context() as patch:
-        stop_after(patch, ham10000, 9, KeyboardInterrupt())
-        assert prepare(ham, root, "--workers", "1") == 130
+        stop_after(patch, 9, KeyboardInterrupt())
+        assert run(ham, root, "--workers", "1") == 130
     assert "the same command completes" in capsys.readouterr().err
     assert not (root / "manifest.csv").exists()
     half = contents(root)
@@ -49,8 +52,8 @@ def test_an_interrupted_command_is_completed_by_the_same_one(ham, tmp_path, monk
     assert all(expected[name] == content for name, content in half.items() if ".json" not in name)
     with pytest.raises(InputError, match=r"no manifest\.csv"):
         read_manifest(root)
-    written = stop_after(monkeypatch, ham10000, 10**6, KeyboardInterrupt())
-    assert prepare(ham, root) == 0
+    written = stop_after(monkeypatch, 10**6, KeyboardInterrupt())
+    assert run(ham, root) == 0
     assert contents(root) == expected
     assert len(written) < len(expected) - 5  # what was there was not written again
 
@@ -58,48 +61,49 @@ def test_an_interrupted_command_is_completed_by_the_same_one(ham, tmp_path, monk
 def test_leftovers_of_a_killed_run_are_removed(ham, tmp_path, monkeypatch):
     root = tmp_path / "data"
     with monkeypatch.context() as patch:
-        stop_after(patch, ham10000, 3, KeyboardInterrupt())
-        assert prepare(ham, root) == 130
+        stop_after(patch, 3, KeyboardInterrupt())
+        assert run(ham, root) == 130
+    (root / "images").mkdir(exist_ok=True)
     (root / "images" / ".ISIC_0024306.jpg.4711.part").write_bytes(b"half")
-    assert prepare(ham, root) == 0
+    assert run(ham, root) == 0
     assert not [name for name in contents(root) if name.endswith(".part")]
 
 
 def test_unfinished_work_with_other_options_is_started_anew(ham, tmp_path, monkeypatch):
     root = tmp_path / "data"
     with monkeypatch.context() as patch:
-        stop_after(patch, ham10000, 9, KeyboardInterrupt())
-        assert prepare(ham, root, "--size", "8") == 130
-    assert prepare(ham, root) == 0
-    assert prepare(ham, tmp_path / "whole") == 0
+        stop_after(patch, 9, KeyboardInterrupt())
+        assert run(ham, root, "--size", "8") == 130
+    assert run(ham, root) == 0
+    assert run(ham, tmp_path / "whole") == 0
     assert contents(root) == contents(tmp_path / "whole")
 
 
 def test_a_full_disk_is_one_sentence(ham, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        stop_after(patch, ham10000, 5, OSError(28, "No space left on device"))
-        assert prepare(ham, tmp_path / "data") == 2
+        stop_after(patch, 5, OSError(28, "No space left on device"))
+        assert run(ham, tmp_path / "data") == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error == "data_setup: the system refuses: [Errno 28] No space left on device"
     assert not (tmp_path / "data" / "manifest.csv").exists()
-    assert prepare(ham, tmp_path / "data") == 0
+    assert run(ham, tmp_path / "data") == 0
 
 
 def test_space_is_checked_before(ham, tmp_path, monkeypatch, capsys):
     usage = type("usage", (), {"free": 10})
     monkeypatch.setattr(common.shutil, "disk_usage", lambda path: usage)
-    assert prepare(ham, tmp_path / "data") == 2
+    assert run(ham, tmp_path / "data") == 2
     assert "make room" in capsys.readouterr().err
     assert not (tmp_path / "data").exists()
 
 
 def test_a_finished_folder_is_left_alone(ham, tmp_path, capsys):
     root = tmp_path / "data"
-    assert prepare(ham, root) == 0
+    assert run(ham, root) == 0
     before = contents(root)
-    assert prepare(ham, root, "--workers", "1") == 0
+    assert run(ham, root, "--workers", "1") == 0
     assert "complete already" in capsys.readouterr().out
-    assert prepare(ham, root, "--classes", "7", "--seed", "2") == 2
+    assert run(ham, root, "--classes", "7", "--seed", "2") == 2
     error = capsys.readouterr().err
     assert "classes 4 instead of 7 and with seed 0 instead of 2" in error
     assert "--force" in error
@@ -110,10 +114,10 @@ def test_a_finished_folder_is_left_alone(ham, tmp_path, capsys):
 
 def test_force_makes_it_anew(ham, tmp_path):
     root = tmp_path / "data"
-    assert prepare(ham, root, "--classes", "7") == 0
+    assert run(ham, root, "--classes", "7") == 0
     (root / "images" / "old.jpg").write_bytes(b"old")
-    assert prepare(ham, root, "--classes", "4", "--force") == 0
-    assert prepare(ham, tmp_path / "expected", "--classes", "4") == 0
+    assert run(ham, root, "--classes", "4", "--force") == 0
+    assert run(ham, tmp_path / "expected", "--classes", "4") == 0
     assert contents(root) == contents(tmp_path / "expected")
 
 
@@ -122,24 +126,24 @@ def test_other_peoples_files_are_never_touched(ham, tmp_path, capsys, force):
     (tmp_path / "data" / "images").mkdir(parents=True)
     (tmp_path / "data" / "images" / "mine.jpg").write_bytes(b"mine")
     before = contents(tmp_path / "data")
-    assert prepare(ham, tmp_path / "data", *force) == 2
+    assert run(ham, tmp_path / "data", *force) == 2
     assert "holds other files (such as images)" in capsys.readouterr().err
     assert contents(tmp_path / "data") == before
-    assert prepare(ham, tmp_path / "data" / "images" / "mine.jpg", *force) == 2
+    assert run(ham, tmp_path / "data" / "images" / "mine.jpg", *force) == 2
     assert "is a file" in capsys.readouterr().err
 
 
 def test_an_empty_folder_will_do(ham, tmp_path):
     (tmp_path / "data").mkdir()
-    assert prepare(ham, tmp_path / "data") == 0
+    assert run(ham, tmp_path / "data") == 0
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1, 2]", '"text"'])
 def test_a_damaged_record_is_named(ham, tmp_path, capsys, content):
     root = tmp_path / "data"
-    assert prepare(ham, root) == 0
+    assert run(ham, root) == 0
     (root / "dataset.json").write_text(content)
-    assert prepare(ham, root) == 2
+    assert run(ham, root) == 2
     assert "dataset.json is damaged" in capsys.readouterr().err
 
 
@@ -147,9 +151,9 @@ def test_there_is_one_writer(ham, tmp_path, capsys):
     root = tmp_path / "data"
     root.mkdir()
     with FileLock(root / ".lock"):
-        assert prepare(ham, root) == 2
+        assert run(ham, root) == 2
     assert "another data_setup is writing" in capsys.readouterr().err
-    assert prepare(ham, root) == 0
+    assert run(ham, root) == 0
 
 
 @pytest.mark.parametrize(
@@ -164,6 +168,10 @@ def test_there_is_one_writer(ham, tmp_path, capsys):
         ["synthetic", "--root", "x", "--split", "patient"],
         ["ham10000", "--root", "x", "--classes", "5"],
         ["folder", "--root", "x"],
+        ["folder", "--root", "x", "--source", "y", "--size", "0"],
+        ["folder", "--root", "x", "--source", "y", "--fit", "stretch"],
+        ["ph2", "--root", "x"],
+        ["verify"],
     ],
 )
 def test_wrong_arguments_end_with_code_2_and_the_usage(arguments, capsys, tmp_path, monkeypatch):
@@ -175,13 +183,13 @@ def test_wrong_arguments_end_with_code_2_and_the_usage(arguments, capsys, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", [[], ["synthetic"], ["ham10000"], ["folder"]])
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
 def test_help_explains_every_option(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command, "--help"])
     assert stop.value.code == 0
     out = capsys.readouterr().out
-    assert "--root" in out
+    assert ("ROOT" if command == ["verify"] else "--root") in out or not command
     assert "%%" not in out
 
 
@@ -190,34 +198,89 @@ def test_records_say_how_the_folder_was_made(class_folders, tmp_path):
     assert main(["folder", "--source", str(class_folders), "--root", str(root)]) == 0
     record = json.loads((root / "dataset.json").read_text())
     assert record["command"] == "folder"
-    assert record["options"] == {"split": "lesion", "seed": 0}
+    assert record["options"] == {"size": 256, "fit": "crop", "split": "lesion", "seed": 0}
     assert list(record["sources"]) == [str(class_folders)]
     files = sorted(p.relative_to(class_folders).as_posix() for p in class_folders.rglob("*.*"))
-    assert record["sources"][str(class_folders)] == folder.fingerprint(class_folders, files)
+    assert record["sources"][str(class_folders)] == common.fingerprint(class_folders, files)
+
+
+def interrupted_writes(patch, at):
+    """Let the write of number `at` leave a half-written file and never return, as a kill does."""
+    count, original = itertools.count(), data.write_atomically
+
+    def write_atomically(path, write):
+        if next(count) == at:
+            path.with_name(f".{path.name}.4711.part").write_bytes(b"half")
+            raise KeyboardInterrupt
+        original(path, write)
+
+    patch.setattr(prepare, "write_atomically", write_atomically)
+    patch.setattr(data, "write_atomically", write_atomically)
+
+
+def test_an_interrupt_at_any_write_leaves_a_folder_that_the_command_completes(
+    tmp_path, monkeypatch
+):
+    for label in ("a", "b"):
+        (tmp_path / "source" / label).mkdir(parents=True)
+        for i in range(2):
+            (tmp_path / "source" / label / f"{i}.png").write_bytes(encoded(noise(i), "PNG"))
+    command = ["folder", "--source", str(tmp_path / "source"), "--root"]
+    assert main([*command, str(tmp_path / "whole")]) == 0
+    codes = []
+    for at in itertools.count():
+        root = tmp_path / f"data{at}"
+        with monkeypatch.context() as patch:
+            interrupted_writes(patch, at)
+            codes.append(main([*command, str(root)]))
+        assert (root / "manifest.csv").exists() == (codes[-1] == 0)
+        assert main([*command, str(root)]) == 0
+        assert contents(root) == contents(tmp_path / "whole")
+        if codes[-1] == 0:
+            break
+    # The record, four images, their pixels, the sums, the record again, the manifest.
+    assert codes == [130] * 9 + [0]
+
+
+def test_force_that_is_interrupted_keeps_nothing_old(ham, tmp_path, monkeypatch):
+    root = tmp_path / "data"
+    assert run(ham, root) == 0
+    expected = contents(root)
+    image = min((root / "images").iterdir())
+    image.write_bytes(b"damaged")
+    with monkeypatch.context() as patch:
+        patch.setattr(common.shutil, "rmtree", lambda *_, **__: (_ for _ in ()).throw(OSError(5)))
+        assert run(ham, root, "--force") == 2
+    assert not (root / "manifest.csv").exists()
+    assert run(ham, root) == 0
+    assert contents(root) == expected
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent as a POSIX signal")
-def test_ctrl_c_in_a_real_process(tmp_path):
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+def test_ctrl_c_and_kill_in_real_processes(tmp_path):
     source, root = tmp_path / "source", tmp_path / "data"
     for label in ("a", "b"):
         (source / label).mkdir(parents=True)
-        content = encoded(noise(1, 600, 450), "PNG")
-        for i in range(150):
+        content = encoded(noise(1, 1200, 900), "PNG")
+        for i in range(60):
             (source / label / f"{i}.png").write_bytes(content)
-    command = [sys.executable, "-m", "data_setup", "folder"]
-    command += ["--source", str(source), "--root", str(root), "--workers", "1"]
-    checkout = Path(__file__).parents[2]
-    process = subprocess.Popen(command, cwd=checkout, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not list(root.glob("images/a/*.png")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "the same command completes" in error
-    assert "Traceback" not in error
-    assert not (root / "manifest.csv").exists()
-    assert 0 < len(list(root.glob("images/*/*.png"))) < 300
-    subprocess.run(command, cwd=checkout, check=True, capture_output=True, timeout=120)
-    assert len(read_manifest(root)) == 300
+    arguments = ["folder", "--source", str(source), "--workers", "1", "--root"]
+    command = [sys.executable, "-m", "data_setup", *arguments, str(root)]
+    checkout, rng = Path(__file__).parents[2], random.Random(0)
+    for part, kind in enumerate([signal.SIGINT, signal.SIGKILL, signal.SIGINT, signal.SIGKILL]):
+        process = subprocess.Popen(command, cwd=checkout, stderr=subprocess.PIPE, text=True)
+        enough = part * 25 + rng.randint(1, 25)
+        while process.poll() is None and len(list(root.glob("images/*/*.jpg"))) < enough:
+            time.sleep(0.001)
+        process.send_signal(kind)
+        _, error = process.communicate(timeout=60)
+        assert process.returncode == (130 if kind == signal.SIGINT else -kind)
+        if kind == signal.SIGINT:
+            assert "the same command completes" in error
+        assert "Traceback" not in error
+        assert not (root / "manifest.csv").exists()
+        assert enough <= len(list(root.glob("images/*/*.jpg"))) < 120
+    assert main([*arguments, str(root)]) == 0
+    assert main([*arguments, str(tmp_path / "whole")]) == 0
+    assert contents(root) == contents(tmp_path / "whole")

@@ -1,0 +1,174 @@
+"""How prepared images load: the formats that `data_setup.prepare` could have stored, measured.
+
+``python -m benchmarks.loading [--archive ZIP]`` compares them with what the released code does,
+decoding and resizing JPEGs of 1024 px each time. The images are drawn, or those of the zip file,
+enlarged to 1024 px in both cases. Everything in the table loads in one process and one thread, the
+formats take turns, and the fastest round of each counts: other work on the machine only adds time.
+"""
+
+import argparse
+import contextlib
+import io
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from data_setup.__main__ import main as prepare
+from data_setup.archives import Archive
+from data_setup.prepare import QUALITY
+from derm_hash.data import LesionDataset, open_image, square
+from derm_hash.experiments import conditions
+from derm_hash.synthetic import CLASSES, draw_lesion
+
+COUNT, SIZE, ROUNDS = 48, 256, 7
+FORMATS = {
+    f"JPEG, quality {QUALITY}": (".jpg", {"quality": QUALITY}),
+    f"JPEG, quality {QUALITY}, full colour": (".444.jpg", {"quality": QUALITY, "subsampling": 0}),
+    "PNG": (".png", {}),
+}
+RELEASED, ARRAY = "1024-px JPEG, resized", "memory-mapped array"
+
+
+def pictures(archive: Path | None) -> Iterator[Image.Image]:
+    """Images of any size: those of a zip file, or drawn."""
+    if archive is None:
+        for i in range(COUNT):
+            yield Image.fromarray(draw_lesion(CLASSES[i % len(CLASSES)], i, i, size=512)[0])
+    else:
+        with Archive(archive) as content:
+            for name in list(content.members)[:COUNT]:
+                yield open_image(io.BytesIO(content.read(name)), name)
+
+
+def write(folder: Path, archive: Path | None) -> list[np.ndarray]:
+    """Write every image as a 1024-px JPEG and in each format; return their pixels (S, S, 3)."""
+    prepared = []
+    for i, picture in enumerate(pictures(archive)):
+        scale = 1024 / max(picture.size)
+        big = folder / f"{i}.1024.jpg"
+        picture.resize([round(n * scale) for n in picture.size]).save(big, quality=90)
+        small = square(open_image(big), SIZE)
+        for suffix, options in FORMATS.values():
+            small.save(folder / f"{i}{suffix}", **options)
+        prepared.append(np.asarray(small))
+    np.save(folder / "pixels.npy", np.stack(prepared))
+    return prepared
+
+
+def loader(folder: Path, suffix: str, count: int) -> Callable[[], None]:
+    """Loads the images one by one into an array, as `LesionDataset.from_folder` does."""
+    pixels = np.empty((count, 3, SIZE, SIZE), np.uint8)
+
+    def load():
+        for i in range(count):
+            picture = np.asarray(square(open_image(folder / f"{i}{suffix}"), SIZE))
+            pixels[i] = picture.transpose(2, 0, 1)
+
+    return load
+
+
+def array_loader(folder: Path, count: int) -> Callable[[], None]:
+    """Loads the images out of a memory-mapped array."""
+    pixels = np.empty((count, 3, SIZE, SIZE), np.uint8)
+
+    def load():
+        stored = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
+        for i in range(count):
+            picture = np.asarray(square(Image.fromarray(stored[i]), SIZE))
+            pixels[i] = picture.transpose(2, 0, 1)
+
+    return load
+
+
+def released_loader(folder: Path, count: int) -> Callable[[], None]:
+    """Opens, converts and resizes 1024-px JPEGs with Pillow."""
+
+    def load():
+        for i in range(count):
+            with Image.open(folder / f"{i}.1024.jpg") as image:
+                np.asarray(square(image.convert("RGB"), SIZE)).transpose(2, 0, 1)
+
+    return load
+
+
+def fastest(loaders: dict[str, Callable[[], None]]) -> dict[str, float]:
+    """Seconds of the fastest of `ROUNDS` calls of each loader, after one to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in loaders}
+    for _ in range(1 + ROUNDS):
+        for name, load in loaders.items():
+            start = time.perf_counter()
+            load()
+            times[name].append(time.perf_counter() - start)
+    return {name: min(taken[1:]) for name, taken in times.items()}
+
+
+def loading() -> tuple[str, str, float, float]:
+    """A folder that data_setup prepared against its originals: a row of `benchmarks.__main__`."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, root = Path(name) / "originals", Path(name) / "prepared"
+        (folder / "class").mkdir(parents=True)
+        count = len(write(folder, None))
+        for i in range(count):
+            shutil.copy(folder / f"{i}.1024.jpg", folder / "class" / f"{i}.jpg")
+        with contextlib.redirect_stdout(None):
+            prepare(["folder", "--source", str(folder), "--root", str(root), "--size", str(SIZE)])
+        best = fastest(
+            {
+                "ours": lambda: LesionDataset.from_folder(root, SIZE, progress=False),
+                "theirs": released_loader(folder, count),
+            }
+        )
+    return (
+        f"load {count} prepared images of {SIZE} px: LesionDataset.from_folder",
+        "decoding and resizing 1024-px JPEGs, one by one",
+        best["ours"],
+        best["theirs"],
+    )
+
+
+def psnr(folder: Path, suffix: str, prepared: list[np.ndarray]) -> float:
+    """Mean peak signal-to-noise ratio in dB; infinite where nothing is lost."""
+    losses = []
+    for i, pixels in enumerate(prepared):
+        found = np.asarray(open_image(folder / f"{i}{suffix}"), np.float64)
+        error = ((found - pixels) ** 2).mean()
+        losses.append(10 * np.log10(255**2 / error) if error else np.inf)
+    return statistics.mean(losses)
+
+
+def measure(archive: Path | None) -> pd.DataFrame:
+    """Images/s, ratio to the released way, kB per image and PSNR of each format."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prepared = write(folder, archive)
+        count = len(prepared)
+        loaders = {RELEASED: released_loader(folder, count)}
+        loaders |= {kind: loader(folder, suffix, count) for kind, (suffix, _) in FORMATS.items()}
+        loaders[ARRAY] = array_loader(folder, count)
+        table = pd.DataFrame({"images/s": count / pd.Series(fastest(loaders))})
+        for kind, (suffix, _) in FORMATS.items():
+            sizes = [(folder / f"{i}{suffix}").stat().st_size for i in range(count)]
+            table.loc[kind, "kB"] = statistics.mean(sizes) / 1e3
+            table.loc[kind, "PSNR"] = psnr(folder, suffix, prepared)
+    table.loc[ARRAY, ["kB", "PSNR"]] = prepared[0].nbytes / 1e3, np.inf
+    table.insert(1, "ratio", table["images/s"] / table["images/s"][RELEASED])
+    return table
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--archive", type=Path, metavar="ZIP", help="take the images of a zip file")
+    print(measure(parser.parse_args().archive).to_string(float_format="%.1f"))
+    print(", ".join(f"{key}: {value}" for key, value in conditions().items()))
+
+
+if __name__ == "__main__":
+    main()

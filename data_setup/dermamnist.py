@@ -1,0 +1,193 @@
+"""DermaMNIST: the 10,015 images of HAM10000 as small squares, the quickest real data.
+
+J. Yang, R. Shi, D. Wei, Z. Liu, L. Zhao, B. Ke, H. Pfister, B. Ni: MedMNIST v2 - A large-scale
+lightweight benchmark for 2D and 3D biomedical image classification. Scientific Data 10, 41 (2023).
+
+It comes without lesion ids, so that the publisher's parts (by image) are the default split:
+train is the database, val is val, test are the queries. Images of one lesion are on both sides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import zipfile
+import zlib
+from pathlib import Path
+from tokenize import TokenError
+
+import numpy as np
+import pandas as pd
+
+from data_setup.common import add_common_arguments, build
+from data_setup.prepare import Drawn
+from derm_hash.data import check_memory
+from derm_hash.errors import InputError
+
+HELP = "DermaMNIST by the package medmnist: 10,015 images of 28 to 224 px, 7 classes"
+CITATION = (
+    "J. Yang et al.: MedMNIST v2 - A large-scale lightweight benchmark for 2D and 3D biomedical "
+    "image classification. Scientific Data 10, 41 (2023). doi:10.1038/s41597-022-01721-8"
+)
+HOME = "https://medmnist.com"
+LICENCE = "CC BY-NC 4.0: not for commercial use"
+
+SIZES = (28, 64, 128, 224)
+LABELS = ("AKIEC", "BCC", "BKL", "DF", "MEL", "NV", "VASC")
+PARTS = {"train": "database", "val": "val", "test": "query"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    add_common_arguments(parser, own_split="medmnist")
+    parser.set_defaults(size=64)
+    parser.add_argument(
+        "--archives",
+        type=Path,
+        metavar="DIR",
+        help="folder with dermamnist_64.npz (or another size): nothing is downloaded",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Build the data folder ``args.root``."""
+    if args.size not in SIZES:
+        sizes = ", ".join(map(str, SIZES))
+        raise InputError(f"DermaMNIST comes in the sizes {sizes}: give --size one of them")
+    name = "dermamnist.npz" if args.size == 28 else f"dermamnist_{args.size}.npz"
+    if args.archives is None:
+        md5, fetch = published(args.size), lambda: download(name, args.size)
+    else:
+        path = args.archives.expanduser() / name
+        if not path.is_file():
+            raise InputError(f"{path} does not exist: download it from {HOME}, or check --archives")
+        md5, fetch = md5_of(path), lambda: path
+    build(
+        args,
+        "dermamnist",
+        {},
+        sources={name: f"MD5 {md5}"},
+        rows=lambda: rows(fetch(), args.size),
+        about={"title": "DermaMNIST", "citation": CITATION, "licence": LICENCE, "home": HOME},
+    )
+    print(f"Licence: {LICENCE}. Please cite: {CITATION}")
+
+
+# --- the file -----------------------------------------------------------------------
+
+
+def medmnist_package():
+    """The package medmnist.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import medmnist
+    except ImportError:
+        raise InputError(
+            "dermamnist needs the package medmnist: install it with `pip install medmnist`, or "
+            f"download the npz file from {HOME} and name its folder with --archives"
+        ) from None
+    return medmnist
+
+
+def published(size: int) -> str:
+    """The MD5 that medmnist states for the file of images of `size` pixels."""
+    return medmnist_package().INFO["dermamnist"]["MD5" if size == 28 else f"MD5_{size}"]
+
+
+def download(name: str, size: int) -> Path:
+    """Have medmnist fetch the file into its own folder, checked by MD5, unless it is there.
+
+    Raises:
+        InputError: it could not.
+    """
+    medmnist = medmnist_package()
+    try:
+        dataset = medmnist.DermaMNIST(split="val", download=True, size=size)
+    except RuntimeError as error:
+        raise InputError(
+            f"medmnist cannot fetch {name}: check the connection, or download the file from {HOME} "
+            "and name its folder with --archives"
+        ) from error
+    return Path(dataset.root) / name
+
+
+def md5_of(path: Path) -> str:
+    """MD5 of a file: what the publisher states."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def rows(path: Path, size: int) -> pd.DataFrame:
+    """The manifest's rows, split as published."""
+    images, labels = load(path, size)
+    parts = []
+    for part, split in PARTS.items():
+        stems = [f"{part}_{i:05d}" for i in range(len(images[part]))]
+        parts.append(
+            pd.DataFrame(
+                {
+                    "image": [f"images/{stem}.png" for stem in stems],
+                    "label": [LABELS[k] for k in labels[part]],
+                    "lesion_id": "",
+                    "split": split,
+                    "mask": "",
+                    "source": "DermaMNIST",
+                    "image_from": [
+                        Drawn(pixels, f"image {stem} of {path}")
+                        for pixels, stem in zip(images[part], stems, strict=True)
+                    ],
+                    "mask_from": None,
+                }
+            )
+        )
+    return pd.concat(parts).sort_values("image", ignore_index=True)
+
+
+def load(path: Path, size: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Images (N, S, S, 3) and class numbers (N,) of each part of an npz file; nothing is unpickled.
+
+    Raises:
+        InputError: the file is damaged or holds something else.
+    """
+    images, labels = {}, {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for part in PARTS:
+                images[part] = array(archive, path, f"{part}_images", (size, size, 3))
+                labels[part] = array(archive, path, f"{part}_labels", (1,)).ravel()
+                if len(images[part]) != len(labels[part]):
+                    raise _wrong(path, f"has not as many labels as images in its part {part}")
+                if labels[part].max(initial=0) >= len(LABELS):
+                    raise _wrong(path, f"has labels above {len(LABELS) - 1} in its part {part}")
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise _wrong(path, f"is damaged or no npz file ({error})") from error
+    return images, labels
+
+
+def array(archive: zipfile.ZipFile, path: Path, name: str, shape: tuple) -> np.ndarray:
+    """One array (N, *shape) of uint8, checked by its header before its contents are unpacked."""
+    try:
+        with archive.open(f"{name}.npy") as file:
+            if np.lib.format.read_magic(file) != (1, 0):
+                raise ValueError("unknown version")
+            found, _, dtype = np.lib.format.read_array_header_1_0(file)
+        if dtype != np.uint8 or len(found) != 1 + len(shape) or found[1:] != shape:
+            raise ValueError(f"type {dtype} and shape {found}")
+        if len(shape) == 3:
+            check_memory(found[0], shape[0])
+        with archive.open(f"{name}.npy") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except KeyError:
+        raise _wrong(path, f"has no array {name}") from None
+    except InputError:
+        raise
+    except (ValueError, SyntaxError, TokenError) as error:  # numpy parses headers as Python
+        wanted = f"uint8 of shape (N, {', '.join(map(str, shape))})"
+        raise _wrong(path, f"has no array {name} of type {wanted} ({error})") from error
+
+
+def _wrong(path: Path, what: str) -> InputError:
+    return InputError(f"{path} {what}: download it again from {HOME}")

@@ -1,0 +1,293 @@
+"""Decodes every image once and stores it as training wants it: small, square, upright.
+
+With ``--size N`` an image is turned as its EXIF data says, resized in one resampling and stored as
+a JPEG of quality 95; its mask gets exactly the same geometry by nearest neighbour, as a PNG.
+
+- ``--fit crop``: the short side becomes N pixels and the centre square is cut out;
+- ``--fit pad``: the long side becomes N pixels and the rest of the square is filled. Masks are
+  filled with 0, no lesion. Images are filled with the median colour of the two edges that are
+  continued: on skin that is skin, beside a dark vignette it is dark. Black bars instead would put a
+  straight, strong edge into every image, always in the same direction, which a network can learn
+  and which betrays how an image was turned.
+
+Nothing is enlarged. A JPEG or PNG file that is such a square already is kept byte for byte, since
+another compression could only lose. With ``--size original`` all files stay as they are.
+
+Where all squares have one size, their decoded pixels are stored beside the files as one array that
+is memory-mapped (`derm_hash.data.store_pixels`). Both were chosen by measurement, by ``python -m
+benchmarks.loading`` on 48 photographs of HAM10000 enlarged to 1024 px, then prepared for 256 px
+(one thread of a small virtual machine, quiet; ratios vary by a third when it is busy):
+
+==============================  ========  =====  ========  ===========
+loading one by one              images/s  ratio  kB/image  PSNR in dB
+==============================  ========  =====  ========  ===========
+1024-px JPEG, decoded, resized       178      1
+JPEG, quality 95                    1672    9.4      18.5         42.9
+JPEG, quality 95, full colour       1486    8.4      24.2         44.7
+PNG                                  508    2.9      87.9     lossless
+memory-mapped array                 5956   33.5     196.6     lossless
+==============================  ========  =====  ========  ===========
+
+JPEG is small, fast to copy, opens anywhere, and loses nothing that one sees; but it is not ten
+times faster than the originals in every run. The array is, with a wide margin. It can be deleted:
+the files are then read. PNG is neither small nor fast.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+from PIL import Image, UnidentifiedImageError
+
+from data_setup.archives import MAX_MEMBER
+from derm_hash.data import open_image, read_mask, square, thread_map, write_atomically
+from derm_hash.errors import InputError
+
+QUALITY = 95
+FITS = ("crop", "pad")
+ORIENTATION = 0x0112  # the EXIF tag
+SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm"}
+"""Of files that are taken for images."""
+KEPT = {"JPEG": ".jpg", "PNG": ".png"}
+
+
+class Source(Protocol):
+    """Where a file comes from: a `pathlib.Path`, `data_setup.archives.Member` or `Drawn`."""
+
+    def read_bytes(self) -> bytes:
+        """The file's contents."""
+
+    def __str__(self) -> str:
+        """What messages call the file."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Pixels in memory as the PNG file that they would be."""
+
+    pixels: np.ndarray
+    """uint8: an image (H, W, 3) or a mask (H, W)."""
+    name: str
+    """What messages call it."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file at most, but for some: noise does not compress."""
+        return self.pixels.nbytes
+
+    def read_bytes(self) -> bytes:
+        """The PNG file."""
+        return _encoded(Image.fromarray(self.pixels), "PNG")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def put(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; its folder is made if missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda part: part.write_bytes(data))
+
+
+# --- a data set ---------------------------------------------------------------------
+
+
+def store_all(
+    root: Path, frame: pd.DataFrame, size: int | None, fit: str, workers: int | None = None
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Store the images and masks of a data set below `root`; what is there already is kept.
+
+    Args:
+        root: the data folder.
+        frame: manifest rows with the columns image, mask, image_from and mask_from.
+        size, fit: see `store`.
+        workers: threads.
+
+    Returns:
+        The rows whose images could be stored, with the names that they got and without
+        image_from and mask_from; and why each of the others could not, by image.
+
+    Raises:
+        InputError: two images would get the same name.
+    """
+    check_names(frame, size)
+    rows = list(frame[["image", "image_from", "mask", "mask_from"]].itertuples(index=False))
+
+    def one(row: tuple) -> tuple[str, str] | InputError:
+        try:
+            return store(root, *row, size, fit)
+        except InputError as error:
+            return error
+
+    stored = list(thread_map(one, rows, "preparing", True, workers))
+    good = [not isinstance(names, InputError) for names in stored]
+    kept = frame[good].drop(columns=["image_from", "mask_from"]).reset_index(drop=True)
+    names = [names for names, ok in zip(stored, good, strict=True) if ok]
+    kept["image"] = [image for image, _ in names]
+    kept["mask"] = [mask for _, mask in names]
+    bad = {
+        row.image: str(error)
+        for row, error in zip(rows, stored, strict=True)
+        if isinstance(error, InputError)
+    }
+    return kept, bad
+
+
+def check_names(frame: pd.DataFrame, size: int | None) -> None:
+    """Refuse images whose stored files would overwrite each other.
+
+    Raises:
+        InputError: it names two of them.
+    """
+    for column in ("image", "mask"):
+        taken: dict[str, str] = {}
+        for name in filter(None, frame[column]):
+            key = name if size is None else str(PurePosixPath(name).with_suffix(""))
+            if (other := taken.setdefault(key, name)) is not name:
+                raise InputError(
+                    f"{other} and {name} would be stored under one name: rename one of the files"
+                    + ("" if size is None else ", or keep the files as they are by --size original")
+                )
+
+
+# --- one image ----------------------------------------------------------------------
+
+
+def store(
+    root: Path,
+    image: str,
+    image_from: Source,
+    mask: str,
+    mask_from: Source | None,
+    size: int | None,
+    fit: str,
+) -> tuple[str, str]:
+    """Store one image and its mask below `root`, unless both are there.
+
+    Args:
+        root: the data folder.
+        image, mask: wanted paths relative to the folder; no mask if "".
+        image_from, mask_from: what to read.
+        size: side of the square in pixels; None keeps the files as they are.
+        fit: ``crop`` or ``pad``.
+
+    Returns:
+        The paths stored, whose suffixes are those of what the files hold.
+
+    Raises:
+        InputError: a file cannot be read or is no image, or the mask has another shape.
+    """
+    stored_mask = _with_suffix(mask, ".png") if mask and size else mask
+    stems = [image] if size is None else [_with_suffix(image, s) for s in KEPT.values()]
+    for name in stems:
+        if (root / name).exists() and (not mask or (root / stored_mask).exists()):
+            return name, stored_mask
+    data = read(image_from)
+    picture = open_image(io.BytesIO(data), str(image_from))
+    if mask:
+        mask_data = read(mask_from)
+        lesion = read_mask(io.BytesIO(mask_data), str(mask_from))
+        check_shapes(picture, str(image_from), lesion, str(mask_from))
+        if size is not None:
+            lesion = lesion.resize(picture.size, Image.Resampling.NEAREST)
+            mask_data = _encoded(squared(lesion, size, fit, nearest=True), "PNG")
+        put(root / stored_mask, mask_data)
+    stored_image = image
+    if size is not None:
+        small = squared(picture, size, fit)
+        kind = plain_format(data) if small.size == picture.size else None
+        if kind is None:
+            kind, data = "JPEG", _encoded(small, "JPEG", quality=QUALITY)
+        stored_image = _with_suffix(image, KEPT[kind])
+    put(root / stored_image, data)
+    return stored_image, stored_mask
+
+
+def read(source: Source) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        InputError: it is missing, unreadable or absurdly large.
+    """
+    try:
+        if isinstance(source, Path) and source.stat().st_size > MAX_MEMBER:
+            raise InputError(
+                f"{source} has more than {MAX_MEMBER / 1e6:.0f} MB: replace it or leave it out"
+            )
+        return source.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{source} cannot be read ({error.strerror}): check the file or leave it out"
+        ) from error
+
+
+def check_shapes(image: Image.Image, image_name: str, mask: Image.Image, mask_name: str) -> None:
+    """Refuse a mask that was not made for the image: reduced is fine, another shape is not.
+
+    Raises:
+        InputError: the sides have different proportions, by more than rounding explains.
+    """
+    (width, height), (mask_width, mask_height) = image.size, mask.size
+    # In pixels of the mask, by how much its sides fail to be those of the image, reduced.
+    if abs(mask_width * height - mask_height * width) > 1.5 * max(width, height):
+        raise InputError(
+            f"{mask_name} has {mask_width} x {mask_height} pixels and its image {image_name} "
+            f"{width} x {height}, another shape: replace the mask or leave it out"
+        )
+
+
+def squared(image: Image.Image, size: int, fit: str, nearest: bool = False) -> Image.Image:
+    """An image as a square of at most `size` pixels; see the module's text.
+
+    Args:
+        image: image or mask of any shape.
+        size: side in pixels; a smaller image gives a smaller square.
+        fit: ``crop`` or ``pad``.
+        nearest: nearest neighbour, and filled with 0; for masks.
+    """
+    if fit == "crop":
+        return square(image, min(size, *image.size), nearest)
+    side = min(size, max(image.size))
+    width, height = (max(1, round(n * side / max(image.size))) for n in image.size)
+    method = Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC
+    inner = image.resize((width, height), method)
+    canvas = Image.new(image.mode, (side, side), 0 if nearest else _edge_colour(inner))
+    canvas.paste(inner, ((side - width) // 2, (side - height) // 2))
+    return canvas
+
+
+def _edge_colour(image: Image.Image) -> tuple[int, ...]:
+    """Median colour of the two long edges of an RGB image, which padding continues."""
+    pixels = np.asarray(image)
+    edges = pixels[[0, -1]] if image.width >= image.height else pixels[:, [0, -1]]
+    return tuple(np.median(edges.reshape(-1, 3), axis=0).astype(int).tolist())
+
+
+def plain_format(data: bytes) -> str | None:
+    """``JPEG`` or ``PNG`` if any program shows the file's pixels as `open_image` reads them."""
+    try:
+        with Image.open(io.BytesIO(data), formats=tuple(KEPT)) as image:
+            plain = (
+                image.format in KEPT
+                and image.mode == "RGB"
+                and not image.has_transparency_data
+                and image.getexif().get(ORIENTATION, 1) == 1
+            )
+            return image.format if plain else None
+    except UnidentifiedImageError:
+        return None
+
+
+def _encoded(image: Image.Image, kind: str, **options: int) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def _with_suffix(name: str, suffix: str) -> str:
+    return str(PurePosixPath(name).with_suffix(suffix))

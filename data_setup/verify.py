@@ -1,0 +1,117 @@
+"""Checks a data folder: whether every file is what data_setup stored, and nothing else is there."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_setup.common import (
+    RECORD,
+    SUMS,
+    counts,
+    is_scaffold,
+    positive,
+    read_record,
+    sha256,
+)
+from derm_hash.data import MANIFEST, leaves_folder, read_manifest, thread_map
+from derm_hash.errors import InputError
+
+HELP = "check every file of a data folder against its checksums"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("root", type=Path, metavar="ROOT", help="data folder to check")
+    parser.add_argument("--workers", type=positive, help="threads (default: a few more than cores)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print how the folder was made and what is wrong with it; 0 if nothing is, 1 otherwise."""
+    root = args.root.expanduser()
+    record = read_record(root)
+    if not record:
+        raise InputError(
+            f"{root} has no {RECORD}, so data_setup did not make it and cannot verify it: "
+            "check the path"
+        )
+    print("\n".join(history(record)))
+    problems = list(check(root, record, args.workers))
+    print("".join(f"{problem}\n" for problem in problems), end="")
+    print(f"{root}: {f'problems: {len(problems)}' if problems else 'as it was stored'}")
+    return 1 if problems else 0
+
+
+def history(record: dict) -> Iterator[str]:
+    """How a folder was made, in lines."""
+    options = record.get("options") or {}
+    words = " ".join(f"{name}={value}" for name, value in options.items())
+    yield f"Made by {record.get('tool')}: {record.get('command')} {words}".rstrip()
+    for name, value in (record.get("sources") or {}).items():
+        yield f"  from {name} ({value})"
+    for name, reason in (record.get("bad") or {}).items():
+        yield f"  without {name}: {reason}"
+
+
+def check(root: Path, record: dict, workers: int | None = None) -> Iterator[str]:
+    """What is wrong with a data folder: one line per problem, each with its remedy.
+
+    Args:
+        root: the data folder.
+        record: its ``dataset.json``.
+        workers: threads.
+    """
+    if not (root / MANIFEST).exists():
+        yield f"unfinished: {root} has no {MANIFEST}: run the command that made it again"
+    try:
+        sums = read_sums(root / SUMS)
+    except InputError as error:
+        yield f"damaged: {error}"
+        return
+    if sha256(root / SUMS) != record.get(SUMS):
+        yield f"changed: {SUMS} is not the one that {RECORD} names: make the folder anew"
+    found = thread_map(
+        lambda name: problem(root, name, sums[name]), list(sums), "verifying", True, workers
+    )
+    problems = [line for line in found if line]
+    yield from problems
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root)
+        hidden = any(part.startswith(".") for part in name.parts)
+        own = name.as_posix() in sums or name.as_posix() == SUMS or is_scaffold(path)
+        if path.is_file() and not hidden and not own:
+            yield f"extra: {name.as_posix()} is not part of the data set: remove it"
+    if not problems and counts(read_manifest(root)) != record.get("counts"):
+        yield f"changed: the counts in {RECORD} are not those of {MANIFEST}: make the folder anew"
+
+
+def problem(root: Path, name: str, expected: str) -> str:
+    """What is wrong with one file; "" if nothing is."""
+    remedy = "copy it back, or make the folder anew with --force"
+    try:
+        return "" if sha256(root / name) == expected else f"changed: {name}: {remedy}"
+    except FileNotFoundError:
+        return f"missing: {name}: {remedy}"
+    except OSError as error:
+        return f"unreadable: {name} ({error.strerror}): check the file's rights and the disk"
+
+
+def read_sums(path: Path) -> dict[str, str]:
+    """File name -> SHA-256 from a file as ``sha256sum`` writes it.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    remedy = "make the folder anew with --force"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error}): {remedy}") from error
+    sums: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        digest, separator, name = line.partition("  ")
+        if len(digest) != 64 or not separator or not name or leaves_folder(name):
+            raise InputError(f"line {number} of {path} is no checksum of a file: {remedy}")
+        sums[name] = digest
+    return sums

@@ -1,0 +1,164 @@
+"""DermaMNIST from a file in its publisher's layout."""
+
+import json
+import pickle
+import sys
+import types
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+from publishers import contents, dermamnist_arrays
+
+from data_setup import dermamnist
+from data_setup.__main__ import main
+from derm_hash.data import LesionDataset, read_manifest
+
+
+@pytest.fixture
+def npz(tmp_path):
+    path = tmp_path / "archives" / "dermamnist.npz"
+    path.parent.mkdir()
+    np.savez_compressed(path, **dermamnist_arrays())
+    return path
+
+
+def run(npz, root, *options):
+    options = options or ["--size", "28"]
+    return main(["dermamnist", "--archives", str(npz.parent), "--root", str(root), *options])
+
+
+def refused(capsys, npz, root, *options):
+    assert run(npz, root, *options) == 2
+    assert not root.exists()
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("data_setup: ")
+    return error
+
+
+def test_pixels_labels_and_parts_arrive_exactly(npz, tmp_path, capsys):
+    root = tmp_path / "data"
+    assert run(npz, root) == 0
+    frame, arrays = read_manifest(root), dermamnist_arrays()
+    assert frame["split"].value_counts().to_dict() == {"database": 20, "val": 5, "query": 8}
+    names = ["AKIEC", "BCC", "BKL", "DF", "MEL", "NV", "VASC"]
+    for row in frame.itertuples():
+        part, number = row.image.removeprefix("images/").removesuffix(".png").split("_")
+        assert row.split == {"train": "database", "val": "val", "test": "query"}[part]
+        assert row.label == names[arrays[f"{part}_labels"][int(number), 0]]
+        stored = np.asarray(Image.open(root / row.image))
+        assert np.array_equal(stored, arrays[f"{part}_images"][int(number)])
+    assert LesionDataset.from_folder(root, size=28, progress=False).size == 28
+    assert "MedMNIST" in capsys.readouterr().out
+    assert json.loads((root / "dataset.json").read_text())["options"]["split"] == "medmnist"
+
+
+def test_labels_are_in_the_packages_order():
+    info = pytest.importorskip("medmnist").INFO["dermamnist"]
+    words = ["actinic", "basal", "benign", "dermatofibroma", "melanoma", "nevi", "vascular"]
+    for number, word in enumerate(words):
+        assert word in info["label"][str(number)]
+    assert dermamnist.LABELS == ("AKIEC", "BCC", "BKL", "DF", "MEL", "NV", "VASC")
+    for size in dermamnist.SIZES:
+        assert dermamnist.published(size) == info["MD5" if size == 28 else f"MD5_{size}"]
+
+
+def test_other_splits_can_be_asked_for(npz, tmp_path):
+    assert run(npz, tmp_path / "data", "--size", "28", "--split", "paper") == 0
+    assert (read_manifest(tmp_path / "data")["split"] == "query").sum() != 8
+
+
+def test_each_size_has_its_file(npz, tmp_path, capsys):
+    assert "dermamnist_64.npz does not exist" in refused(
+        capsys, npz, tmp_path / "data", "--seed", "0"
+    )
+    np.savez_compressed(npz.parent / "dermamnist_64.npz", **dermamnist_arrays(64))
+    assert run(npz, tmp_path / "data", "--seed", "0") == 0
+    with Image.open(tmp_path / "data" / "images" / "train_00000.png") as image:
+        assert image.size == (64, 64)
+    assert "28, 64, 128, 224" in refused(capsys, npz, tmp_path / "other", "--size", "100")
+    assert "28, 64, 128, 224" in refused(capsys, npz, tmp_path / "other", "--size", "original")
+
+
+class Bomb:
+    def __reduce__(self):
+        return exec, ("raise SystemExit('unpickled')",)
+
+
+WRONG = {
+    "labels": lambda a: a | {"val_labels": a["val_labels"] + 5},
+    "fewer labels": lambda a: a | {"val_labels": a["val_labels"][1:]},
+    "size": lambda a: dermamnist_arrays(32),
+    "grey": lambda a: a | {"train_images": a["train_images"][..., 0]},
+    "floats": lambda a: a | {"train_images": a["train_images"] / 255},
+    "missing": lambda a: {k: v for k, v in a.items() if k != "test_images"},
+    "objects": lambda a: a | {"train_images": np.array([Bomb()], dtype=object)},
+}
+
+
+@pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
+def test_wrong_arrays_are_one_sentence(npz, tmp_path, capsys, change):
+    np.savez_compressed(npz, **change(dermamnist_arrays()))
+    assert f"{npz} has " in refused(capsys, npz, tmp_path / "data")
+
+
+@pytest.mark.parametrize("content", [b"", b"text", pickle.dumps(Bomb())])
+def test_what_is_no_npz_is_one_sentence(npz, tmp_path, capsys, content):
+    npz.write_bytes(content)
+    assert f"{npz} is damaged or no npz file" in refused(capsys, npz, tmp_path / "data")
+
+
+def test_every_truncation_is_one_sentence(npz, tmp_path, capsys):
+    whole = npz.read_bytes()
+    for share in np.linspace(0, 0.99, 12):
+        npz.write_bytes(whole[: int(share * len(whole))])
+        assert str(npz) in refused(capsys, npz, tmp_path / "data")
+
+
+@pytest.mark.parametrize("shape", ["(10000000000, 28, 28, 3)", "(-5, 28, 28, 3)", "(20, 28, 28, 3"])
+def test_a_header_that_lies_is_noticed_before_memory_is_taken(npz, tmp_path, capsys, shape):
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    with zipfile.ZipFile(npz, "w") as archive:
+        lying = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+        archive.writestr("train_images.npy", lying + bytes(100))
+    refused(capsys, npz, tmp_path / "data")
+
+
+# --- through the package ----------------------------------------------------------------
+
+
+def fake_medmnist(folder, fails=False):
+    """A stand-in for the package, whose downloads cannot be tested without a network."""
+
+    def dataset(split, download, size):
+        assert download
+        if fails:
+            raise RuntimeError("Automatic download failed! " * 10)
+        np.savez_compressed(folder / "dermamnist.npz", **dermamnist_arrays(size))
+        return types.SimpleNamespace(root=str(folder))
+
+    return types.SimpleNamespace(
+        INFO={"dermamnist": {"MD5": "0" * 32, "MD5_64": "1" * 32}}, DermaMNIST=dataset
+    )
+
+
+def test_the_package_fetches_the_file(tmp_path, monkeypatch, capsys, npz):
+    monkeypatch.setitem(sys.modules, "medmnist", fake_medmnist(tmp_path))
+    root = tmp_path / "data"
+    command = ["dermamnist", "--root", str(root), "--size", "28"]
+    assert main(command) == 0
+    before = contents(root)
+    monkeypatch.setitem(sys.modules, "medmnist", fake_medmnist(tmp_path, fails=True))
+    assert main(command) == 0  # complete, so nothing is fetched
+    assert contents(root) == before
+    assert main([*command, "--force"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "cannot fetch dermamnist.npz" in error
+    assert "--archives" in error
+
+
+def test_without_the_package_it_says_what_to_do(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "medmnist", None)
+    assert main(["dermamnist", "--root", str(tmp_path / "data")]) == 2
+    assert "pip install medmnist" in capsys.readouterr().err

@@ -1,0 +1,481 @@
+"""Images are stored small, square and upright, with their masks; what cannot be read is named."""
+
+import io
+import json
+import struct
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from publishers import Ham, blob, contents, encoded, noise
+
+from data_setup import prepare
+from data_setup.__main__ import main
+from data_setup.archives import Archive, Member
+from derm_hash import data
+from derm_hash.data import LesionDataset, read_manifest
+from derm_hash.errors import InputError
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::ResourceWarning")
+
+
+class Bytes:
+    """A source in memory."""
+
+    def __init__(self, content, name="the file"):
+        self.content, self.name = content, name
+
+    def read_bytes(self):
+        return self.content
+
+    def __str__(self):
+        return self.name
+
+
+def gradient(width, height):
+    """Smooth, so that JPEG changes little; red grows to the right, green downwards."""
+    x = np.linspace(20, 220, width)[None].repeat(height, 0)
+    y = np.linspace(20, 220, height)[:, None].repeat(width, 1)
+    return Image.fromarray(np.stack([x, y, np.full_like(x, 90)], axis=2).astype(np.uint8))
+
+
+def stored(root, image, size, fit="crop", mask=None, kind="PNG", name="x.png"):
+    """Store and read back: the image and the mask as arrays."""
+    content = image if isinstance(image, bytes) else encoded(image, kind)
+    mask_from = None if mask is None else Bytes(encoded(mask, "PNG"), "the mask")
+    masked = "" if mask is None else "masks/x.bmp"
+    names = prepare.store(root, f"images/{name}", Bytes(content), masked, mask_from, size, fit)
+    return [np.asarray(Image.open(root / name)) for name in names if name]
+
+
+# --- geometry -------------------------------------------------------------------------
+
+
+def test_crop_takes_the_centre_square_of_image_and_mask(tmp_path):
+    mask = Image.fromarray((np.arange(120)[None].repeat(80, 0) > 60).astype(np.uint8) * 255)
+    image, stored_mask = stored(tmp_path, gradient(120, 80), 40, mask=mask)
+    box = (20, 0, 100, 80)
+    expected = gradient(120, 80).resize((40, 40), Image.Resampling.BICUBIC, box)
+    assert np.abs(image.astype(int) - np.asarray(expected)).max() <= 6
+    expected = mask.resize((40, 40), Image.Resampling.NEAREST, box)
+    assert np.array_equal(stored_mask, np.asarray(expected))
+    assert sorted(p.name for p in tmp_path.rglob("*.*")) == ["x.jpg", "x.png"]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_pad_keeps_the_whole_image_and_continues_its_edges(tmp_path, turned):
+    pixels = np.full((50, 100, 3), (180, 140, 120), np.uint8)
+    pixels[20:30, 40:60] = 30
+    mask = (pixels[..., 0] == 30).astype(np.uint8) * 255
+    if turned:
+        pixels, mask = pixels.swapaxes(0, 1), mask.T
+    image, stored_mask = stored(tmp_path, Image.fromarray(pixels), 50, "pad", Image.fromarray(mask))
+    if turned:
+        image, stored_mask = image.swapaxes(0, 1), stored_mask.T
+    assert image.shape == (50, 50, 3)
+    for band in (image[:10], image[-10:]):
+        assert np.abs(band.astype(int) - (180, 140, 120)).max() <= 3
+    expected = np.zeros((50, 50), np.uint8)
+    expected[12 + 10 : 12 + 15, 20:30] = 255
+    assert np.array_equal(stored_mask, expected)
+    assert image[23:26, 22:28].max() < 60
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+@settings(
+    max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(width=st.integers(1, 70), height=st.integers(1, 70), size=st.integers(1, 60))
+def test_every_shape_becomes_a_square_that_is_not_enlarged(tmp_path, fit, width, height, size):
+    image = noise(0, width, height)
+    side = min(size, min(width, height) if fit == "crop" else max(width, height))
+    small = prepare.squared(image, size, fit)
+    mask = prepare.squared(blob(0, width, height), size, fit, nearest=True)
+    assert small.size == mask.size == (side, side)
+    assert set(np.unique(np.asarray(mask))) <= {0, 255}
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+@pytest.mark.parametrize("scale", [1, 2])
+def test_image_and_mask_stay_on_each_other(tmp_path, fit, scale):
+    # The image shows its own mask: where they lie apart, they differ.
+    lesion = np.zeros((90, 150), np.uint8)
+    lesion[20:70, 30:110] = 255
+    image = Image.fromarray(np.repeat(lesion[..., None], 3, 2))
+    mask = Image.fromarray(lesion[::scale, ::scale])
+    picture, stored_mask = stored(tmp_path, image, 60, fit, mask)
+    difference = (picture[..., 0] > 127) != (stored_mask > 0)
+    assert difference.mean() < 0.02
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied_once(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    gradient(60, 60).save(buffer, "JPEG", exif=exif, quality=95)
+    (image,) = stored(tmp_path, buffer.getvalue(), 60, name="x.jpg")
+    upright = np.asarray(data.open_image(io.BytesIO(buffer.getvalue()))).astype(int)
+    assert np.abs(image - upright).max() <= 4
+    again = np.asarray(data.open_image(tmp_path / "images" / "x.jpg")).astype(int)
+    assert np.array_equal(again, image)
+
+
+# --- files ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("PNG", ".png"), ("JPEG", ".jpg")])
+def test_a_square_that_is_small_enough_is_kept_byte_for_byte(tmp_path, kind, suffix):
+    content = encoded(noise(0, 20, 20), kind)
+    names = prepare.store(tmp_path, "images/x.tif", Bytes(content), "", None, 20, "crop")
+    assert names == (f"images/x{suffix}", "")
+    assert (tmp_path / names[0]).read_bytes() == content
+    names = prepare.store(tmp_path, "images/y.tif", Bytes(content), "", None, 19, "crop")
+    assert names == ("images/y.jpg", "")
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1", "CMYK", "I;16", "F"])
+def test_odd_modes_are_stored_as_they_look(tmp_path, mode):
+    image = gradient(20, 20)
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image)[..., 0].astype(np.uint16) * 257)
+    elif mode == "LA":
+        image = image.convert("L").convert("LA")
+    else:
+        image = image.convert(mode)
+    content = encoded(image, "TIFF")
+    (found,) = stored(tmp_path, content, 20)
+    expected = np.asarray(data.open_image(io.BytesIO(content))).astype(int)
+    assert found.shape == (20, 20, 3)
+    # JPEG keeps lightness better than colour, which the dithering of modes P and 1 strains.
+    assert np.abs(found.mean(2) - expected.mean(2)).mean() < 8
+
+
+def test_original_keeps_everything_as_it_is(tmp_path):
+    content, mask = encoded(noise(0, 33, 20), "TIFF"), encoded(blob(0, 33, 20), "BMP")
+    names = prepare.store(
+        tmp_path, "images/x.tif", Bytes(content), "masks/x.bmp", Bytes(mask), None, "crop"
+    )
+    assert names == ("images/x.tif", "masks/x.bmp")
+    assert [(tmp_path / name).read_bytes() for name in names] == [content, mask]
+
+
+def test_what_is_stored_is_not_read_again(tmp_path):
+    content = encoded(noise(0, 33, 20), "PNG")
+    for size in (16, None):
+        first = prepare.store(
+            tmp_path, "images/x.png", Bytes(content), "masks/x.png", Bytes(content), size, "crop"
+        )
+        again = prepare.store(
+            tmp_path, "images/x.png", Bytes(b""), "masks/x.png", Bytes(b""), size, "crop"
+        )
+        assert first == again
+
+
+def test_images_of_one_name_are_refused():
+    frame = pd.DataFrame({"image": ["images/a.png", "images/b.png", "images/a.jpg"], "mask": ""})
+    prepare.check_names(frame, None)
+    with pytest.raises(InputError, match=r"images/a\.png and images/a\.jpg"):
+        prepare.check_names(frame, 64)
+
+
+def test_a_prepared_folder_loads_as_the_originals_do(ham, tmp_path):
+    options = ["--archives", str(ham.folder), "--size"]
+    for size in ("original", "15"):
+        assert main(["ham10000", "--root", str(tmp_path / size), *options, size]) == 0
+    one, two = (
+        LesionDataset.from_folder(tmp_path / size, size=15, progress=False)
+        for size in ("original", "15")
+    )
+    difference = one.images.float().mean(1) - two.images.float().mean(1)
+    assert difference.abs().mean() < 4  # one more compression, of noise
+    assert one.table["split"].tolist() == two.table["split"].tolist()
+    for i in range(len(one)):
+        assert np.array_equal(one.mask(i), two.mask(i))
+
+
+# --- decoded images -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def prepared(ham, tmp_path):
+    """A folder with its decoded images, and the file that they are in."""
+    root = tmp_path / "data"
+    options = ["--archives", str(ham.folder), "--root", str(root), "--size", "12"]
+    assert main(["ham10000", *options]) == 0
+    (path,) = root.glob("pixels-*.npy")
+    return root, path
+
+
+def loaded(root, size=12):
+    return LesionDataset.from_folder(root, size=size, progress=False).images
+
+
+@pytest.mark.parametrize("size", [12, 8, 20])
+def test_decoded_images_load_as_the_files_do(prepared, monkeypatch, size):
+    root, path = prepared
+    names = read_manifest(root)["image"]
+    assert np.load(path).shape == (len(names), 12, 12, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "open_image", None)  # no file is decoded
+        found = loaded(root, size)
+    path.unlink()
+    assert np.array_equal(found, loaded(root, size))
+
+
+def test_a_changed_manifest_or_image_is_noticed(prepared):
+    root, _ = prepared
+    names = read_manifest(root)["image"].tolist()
+    assert data.stored_pixels(root, names) is not None
+    assert data.stored_pixels(root, names[::-1]) is None
+    assert data.stored_pixels(root, names[1:]) is None
+    white = encoded(Image.new("RGB", (12, 12), "white"), "PNG")
+    (root / names[0]).write_bytes(white)
+    assert data.stored_pixels(root, names) is None
+    assert (loaded(root)[0] == 255).all()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: b"",
+        lambda content: content[:-1],
+        lambda content: content[:60],
+        lambda content: content.replace(b"|u1", b"|i1"),
+        lambda content: content.replace(b"|u1", b"|O8"),
+        lambda content: content.replace(b"12, 12, 3)", b"12, 4, 9) "),
+        lambda content: content.replace(b"3)", b"3 "),
+    ],
+)
+def test_damaged_decoded_images_are_named_and_can_be_deleted(prepared, change):
+    root, path = prepared
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(InputError, match=rf"{path.name} .*delete it"):
+        loaded(root)
+    path.unlink()
+    assert len(loaded(root))
+
+
+def test_images_of_several_sizes_are_not_decoded_ahead(class_folders, tmp_path):
+    path = class_folders / "naevus" / "0.png"
+    path.write_bytes(encoded(noise(0, 9, 9), "PNG"))
+    root = tmp_path / "data"
+    assert main(["folder", "--source", str(class_folders), "--root", str(root)]) == 0
+    assert not list(root.glob("*.npy"))
+    assert len(loaded(root)) == 20
+
+
+def test_files_as_they_are_are_not_decoded_ahead(ham, tmp_path):
+    options = ["--archives", str(ham.folder), "--root", str(tmp_path / "data")]
+    assert main(["ham10000", *options, "--size", "original"]) == 0
+    assert not list((tmp_path / "data").glob("*.npy"))
+
+
+# --- masks of other images ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [None, 32])
+@pytest.mark.parametrize("shape", [(60, 60), (45, 60), (60, 40), (600, 440)])
+def test_a_mask_of_another_shape_is_named(tmp_path, shape, size):
+    with pytest.raises(InputError, match=r"the mask has .* and its image the file 60 x 45"):
+        prepare.store(
+            tmp_path,
+            "images/x.png",
+            Bytes(encoded(noise(0, 60, 45), "PNG")),
+            "masks/x.png",
+            Bytes(encoded(blob(0, *shape), "PNG"), "the mask"),
+            size,
+            "crop",
+        )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("shape", [(1022, 767), (600, 450), (200, 150), (511, 383)])
+def test_a_reduced_mask_is_fine(shape):
+    prepare.check_shapes(Image.new("RGB", (1022, 767)), "i", Image.new("L", shape), "m")
+
+
+def test_a_bad_mask_is_named(tmp_path):
+    with pytest.raises(InputError, match="the mask is not an image"):
+        prepare.store(
+            tmp_path,
+            "images/x.png",
+            Bytes(encoded(noise(0), "PNG")),
+            "masks/x.png",
+            Bytes(b"", "the mask"),
+            16,
+            "crop",
+        )
+    assert not list(tmp_path.iterdir())
+
+
+# --- bad images ---------------------------------------------------------------------------
+
+
+def chunk(kind, content):
+    return (
+        struct.pack(">I", len(content))
+        + kind
+        + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+    )
+
+
+def bomb(side=30_000):
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(bytes(10_000)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
+
+
+def damaged_files():
+    """200 files, of which some can be read all the same."""
+    rng = np.random.default_rng(0)
+    kinds = ["JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP"]
+    modes = ["L", "P", "RGBA", "1", "CMYK"]
+    for i in range(200):
+        content = bytearray(encoded(noise(i, 40, 30), kinds[i % 6]))
+        start = int(rng.integers(len(content)))
+        match i % 8:
+            case 0:
+                content = content[:start]
+            case 1:
+                content[start : start + 100] = bytes(100)
+            case 2:
+                content[:100] = rng.bytes(100)
+            case 3:
+                content = bytes(len(content) if i % 3 else 0)
+            case 4:
+                content = rng.bytes(500)
+            case 5:
+                content = bomb(9_000 + 1000 * i)
+            case 6:
+                content = encoded(noise(i, 40, 30).convert(modes[i % 5]), "TIFF")
+            case 7:
+                pass  # only its suffix is wrong
+        yield f"{i:03d}.{('jpg', 'png', 'tif', 'gif')[i % 4]}", bytes(content)
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    source = tmp_path_factory.mktemp("damaged") / "source"
+    (source / "a").mkdir(parents=True)
+    for name, content in damaged_files():
+        (source / "a" / name).write_bytes(content)
+    return source
+
+
+@pytest.mark.parametrize("size", ["32", "original"])
+def test_two_hundred_damaged_images_are_read_or_named(damaged, tmp_path, capsys, size):
+    root, start = tmp_path / "data", time.monotonic()
+    command = ["folder", "--source", str(damaged), "--root", str(root), "--size", size]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    unreadable = []
+    for path in sorted((damaged / "a").iterdir()):
+        try:
+            data.open_image(path)
+        except InputError:
+            unreadable.append(path)
+    assert 80 < len(unreadable) < 160
+    assert f"data_setup: {len(unreadable)} of 200 images cannot be used" in error
+    assert [str(path) in error for path in unreadable] == [k < 10 for k in range(len(unreadable))]
+    assert f"and {len(unreadable) - 10} more" in error
+    assert "--skip-bad" in error
+    assert not (root / "manifest.csv").exists()
+    assert main([*command, "--skip-bad"]) == 0
+    frame, record = read_manifest(root), json.loads((root / "dataset.json").read_text())
+    assert len(frame) == 200 - len(unreadable)
+    assert {Path(name).name for name in record["bad"]} == {path.name for path in unreadable}
+    assert all(str(damaged) in reason for reason in record["bad"].values())
+    assert f"Left out: {len(unreadable)} images" in capsys.readouterr().out
+    assert main(["verify", str(root)]) == 0
+    LesionDataset.from_folder(root, size=16, progress=False)
+    assert time.monotonic() - start < 60
+
+
+def test_stopping_for_bad_images_loses_nothing(damaged, tmp_path, monkeypatch):
+    root = tmp_path / "data"
+    command = ["folder", "--source", str(damaged), "--root", str(root), "--size", "32"]
+    assert main(command) == 2
+    before = contents(root)
+    written, put = [], prepare.put
+    monkeypatch.setattr(prepare, "put", lambda path, data: written.append(path) or put(path, data))
+    assert main([*command, "--skip-bad"]) == 0
+    assert written == []
+    after = contents(root)
+    assert all(after[name] == before[name] for name in before if name.startswith("images/"))
+
+
+def test_a_single_bad_image_is_one_line(ham, tmp_path, capsys):
+    bad = f"{ham.ids[3]}.jpg"
+    ham.write_images(change={bad: b"text"})
+    command = ["ham10000", "--archives", str(ham.folder), "--root", str(tmp_path / "data")]
+    assert main(command) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith(f"data_setup: {bad} in {ham.folder}")
+    assert line.endswith("; --skip-bad goes on without it")
+    assert main([*command, "--skip-bad"]) == 0
+    frame = read_manifest(tmp_path / "data")
+    assert f"images/{bad}" not in set(frame["image"])
+    assert len(list((tmp_path / "data" / "masks").iterdir())) == len(frame)
+
+
+def test_when_nothing_is_left_it_says_so(tmp_path, capsys):
+    (tmp_path / "source" / "a").mkdir(parents=True)
+    (tmp_path / "source" / "a" / "x.jpg").write_bytes(bomb())
+    command = ["folder", "--source", str(tmp_path / "source"), "--root", str(tmp_path / "data")]
+    assert main([*command, "--skip-bad"]) == 2
+    assert "none of the 1 images can be used" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
+
+
+def test_sources_that_vanish_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"gone\.jpg cannot be read"):
+        prepare.read(tmp_path / "gone.jpg")
+    large = tmp_path / "large.jpg"
+    with large.open("wb") as file:
+        file.truncate(prepare.MAX_MEMBER + 1)
+    with pytest.raises(InputError, match=r"large\.jpg has more than 537 MB"):
+        prepare.read(large)
+
+
+def test_members_of_archives_are_sources(tmp_path):
+    (tmp_path / "archives").mkdir()
+    ham = Ham(tmp_path / "archives")
+    ham.write_images("a.zip", prefix="part/")
+    name = f"part/{ham.ids[0]}.jpg"
+    with Archive(ham.folder / "a.zip") as archive:
+        member = Member(archive, name)
+        assert prepare.read(member) == ham.image(ham.ids[0])
+        assert member.size == len(ham.image(ham.ids[0]))
+        assert str(member) == f"{name} in {ham.folder / 'a.zip'}"
+
+
+STARTS = [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0\x08\0\0\0", b"BM", b"GIF89a"]
+
+
+@pytest.mark.parametrize("size", [16, None])
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(start=st.sampled_from(STARTS), rest=st.binary(max_size=200), as_mask=st.booleans())
+def test_random_bytes_are_stored_or_refused_whole(tmp_path_factory, size, start, rest, as_mask):
+    root = tmp_path_factory.mktemp("data")
+    good, odd = Bytes(encoded(noise(0), "PNG")), Bytes(start + rest)
+    pair = (good, odd) if as_mask else (odd, good)
+    try:
+        names = prepare.store(root, "images/x.png", pair[0], "masks/x.png", pair[1], size, "crop")
+    except InputError as error:
+        assert str(error).startswith("the file ")
+        assert "\n" not in str(error)
+    else:
+        assert all(data.open_image(root / name) for name in names)
+    assert not list(root.rglob("*.part"))
