@@ -5,10 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 
-from data_setup import folder, ham10000, synthetic
+from data_setup import folder, ham10000, info, isic2019, synthetic
 from derm_hash.errors import InputError
 
-COMMANDS = {"synthetic": synthetic, "ham10000": ham10000, "folder": folder}
+COMMANDS = {
+    "list": info,
+    "synthetic": synthetic,
+    "ham10000": ham10000,
+    "isic2019": isic2019,
+    "folder": folder,
+}
 
 
 def main(argv: list[str] | None = None) -> int:

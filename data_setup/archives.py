@@ -6,6 +6,7 @@ import stat
 import threading
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from derm_hash.data import leaves_folder
@@ -96,6 +97,26 @@ class Archive:
 
     def __exit__(self, *_: object) -> None:
         self._zip.close()
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in an archive, read when asked for."""
+
+    archive: Archive
+    name: str
+
+    @property
+    def size(self) -> int:
+        """Bytes of the unpacked file, as the archive states them."""
+        return self.archive.members[self.name].file_size
+
+    def read_bytes(self) -> bytes:
+        """The file's contents; raises `InputError` as `Archive.read`."""
+        return self.archive.read(self.name)
+
+    def __str__(self) -> str:
+        return f"{self.name} in {self.archive.path}"
 
 
 def _danger(info: zipfile.ZipInfo) -> str:

@@ -50,9 +50,9 @@ def natural(text: str) -> int:
     return number
 
 
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+def add_common_arguments(parser: argparse.ArgumentParser, need_root: bool = True) -> None:
     """The options of every command."""
-    parser.add_argument("--root", type=Path, required=True, help="data folder to fill")
+    parser.add_argument("--root", type=Path, required=need_root, help="data folder to fill")
     parser.add_argument(
         "--split",
         choices=sorted(SPLITTERS),
@@ -64,6 +64,22 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=positive, help="threads (default: a few more than cores)")
     parser.add_argument(
         "--force", action="store_true", help="make a finished data folder anew, with these options"
+    )
+
+
+def add_publisher_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the commands whose files a publisher offers."""
+    parser.add_argument(
+        "--archives",
+        type=Path,
+        metavar="DIR",
+        help="folder with the publisher's files, already downloaded; nothing is fetched then",
+    )
+    parser.add_argument(
+        "--accept-licence",
+        action="store_true",
+        help="accept the licence that `python -m data_setup list` shows; needed for a download, "
+        "which goes to downloads/NAME beside --root",
     )
 
 
