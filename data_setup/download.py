@@ -282,8 +282,8 @@ def _complete(file: File, part: Path, ledger: _Ledger, bar: tqdm) -> None:
                 raise NotOffered(f"{file.url} is out of reach ({error})") from error
             if failures >= TRIES:
                 raise InputError(
-                    f"the download of {file.url} breaks off again and again ({error}): "
-                    "the same command goes on from there later"
+                    f"the download of {file.url} breaks off again and again, the last time at "
+                    f"{_length(part):,} bytes ({error}): the same command goes on from there later"
                 ) from error
             time.sleep(min(FIRST_PAUSE * 2**failures, LONGEST_PAUSE))
 
@@ -384,10 +384,12 @@ def _append(answer: requests.Response, part: Path, bar: tqdm) -> None:
 
 def _reason(error: Exception) -> tuple[str, bool]:
     """Why a request failed, in few words, and whether the server was reached."""
-    inner = error.args[0] if error.args else error
+    inner = error
+    while inner.args and isinstance(inner.args[-1], Exception):
+        inner = inner.args[-1]
     inner = getattr(inner, "reason", None) or inner
     unreached = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
-    text = " ".join(str(inner).split()).rsplit("): ", 1)[-1].rsplit("Error: ", 1)[-1]
+    text = " ".join(str(inner).split()).rsplit("): ", 1)[-1]
     return text[:120] or type(error).__name__, not isinstance(inner, unreached)
 
 

@@ -94,7 +94,7 @@ class DataSet:
         return {name: text for name in names if (text := getattr(self, name))}
 
 
-ANY_NOTEBOOK = "00 to 08, when their parameter data names the prepared folder"
+ANY_NOTEBOOK = "notebooks 00 to 08, when their parameter data names the prepared folder"
 NON_COMMERCIAL = "not for commercial use; name the source"
 
 _HAM_CITATION = (
@@ -119,7 +119,7 @@ INFO: dict[str, DataSet] = {
             Class("BCC", "drawn basal cell carcinoma", 500),
             Class("BKL", "drawn benign keratosis", 500),
         ),
-        notebooks="00 to 08: what they start with",
+        notebooks="notebooks 00 to 08, which start with it",
     ),
     "ham10000": DataSet(
         title="HAM10000",
@@ -289,14 +289,14 @@ def describe(name: str) -> str:
         ("licence", f"{one.licence}: {one.restrictions}"),
         ("cite", one.citation),
         ("home", one.home),
-        ("notebooks", one.notebooks),
+        ("used in", one.notebooks),
         ("by hand", one.elsewhere),
     ]
     lines = [f"{name} - {one.title}"]
     lines += [line for label, text in parts if text for line in _paragraph(label, text)]
     if one.classes:
-        lines.append(f"  classes    {sum(c.images for c in one.classes):>6,} images")
-        lines += [f"             {c.images:>6,}  {c.label:<14}  {c.name}" for c in one.classes]
+        lines.append(f"  classes  {sum(c.images for c in one.classes):>6,} images")
+        lines += [f"           {c.images:>6,}  {c.label:<14}  {c.name}" for c in one.classes]
     files = medmnist_files() if name == "dermamnist" else one.files
     lines += [line for file in files for line in _file_lines(file)]
     return "\n".join(lines)
@@ -319,8 +319,8 @@ def _paragraph(label: str, text: str) -> list[str]:
     return textwrap.wrap(
         text,
         WIDTH,
-        initial_indent=f"  {label:<9}  " if label else "  ",
-        subsequent_indent=" " * 13 if label else "  ",
+        initial_indent=f"  {label:<7}  " if label else "  ",
+        subsequent_indent=" " * 11 if label else "  ",
         break_long_words=False,
         break_on_hyphens=False,
     )
@@ -331,7 +331,7 @@ def _file_lines(file: File) -> list[str]:
     checksum = (file.checksum or "").replace(":", " ", 1)
     unknown = "checksum not published: recorded at the first download and compared from then on"
     return [
-        f"  file       {file.name}{size}",
-        f"             {file.url}",
-        f"             {checksum or unknown}",
+        f"  file     {file.name}{size}",
+        f"           {file.url}",
+        f"           {checksum or unknown}",
     ]
