@@ -41,8 +41,15 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds between attempts: doubled each time that one brings nothing new."""
 
 BLOCK = 1024**2
+SLOW_TO_HASH = 300 * 1024**2
 
 _BUSY = {408, 425, 429, 500, 502, 503, 504}
+_CUT = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+    urllib3.exceptions.HTTPError,
+)
 
 
 class NotOffered(InputError):
@@ -225,6 +232,8 @@ def _verify(file: File, path: Path, ledger: _Ledger) -> None:
         raise InputError(f"{file.name} has {stat.st_size:,} bytes instead of {file.size:,}")
     noted = ledger.of(file.name).get("hash")
     algorithm, _, expected = (file.checksum or noted or "sha256:").partition(":")
+    if stat.st_size > SLOW_TO_HASH:
+        print(f"Checking {file.name} ...")
     found = pooch.file_hash(str(path), alg=algorithm)
     if expected and found != expected.lower():
         whose = "its publisher states" if file.checksum else f"{LEDGER} has from the first download"
@@ -317,11 +326,14 @@ def _attempt(file: File, part: Path, ledger: _Ledger, bar: tqdm) -> None:
                 _begin(file, part, ledger, version)
             bar.total, bar.n = version.length or file.size, start
             _append(answer, part, bar)
-    except (requests.Timeout, requests.ConnectionError, urllib3.exceptions.HTTPError) as error:
+    except _CUT as error:
         raise _Interrupted(*_reason(error)) from error
     except requests.RequestException as error:
         raise NotOffered(f"{file.url} cannot be downloaded ({_reason(error)[0]})") from error
     end, length = version.length or file.size or 0, _length(part)
+    if version.length is not None and length > end:
+        part.unlink()
+        raise _Interrupted(f"{length:,} bytes came instead of {end:,}")
     if length < end:
         raise _Interrupted(f"{length:,} of {end:,} bytes came")
 
@@ -349,7 +361,7 @@ def _goes_on(answer: requests.Response, start: int, version: _Version) -> bool:
     """Whether the contents are those after byte `start` of the same version."""
     if answer.status_code != 206:
         return False
-    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
+    found = re.fullmatch(r"bytes (\d{1,18})-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
     mark = _Version.of(answer).mark
     return (
         found is not None
@@ -365,7 +377,8 @@ def _begin(file: File, part: Path, ledger: _Ledger, version: _Version) -> None:
     if file.size is not None and version.length not in (None, file.size):
         raise InputError(
             f"{file.url} has {version.length:,} bytes instead of {file.size:,}: "
-            "the publisher has changed the file, or something answers in the publisher's place"
+            "the publisher has changed the file, or something answers in its place; look at it in "
+            "a browser, and if it is right, save it and use --archives DIR"
         )
     check_space(part.parent, version.length or 0)
     # Before the first byte, so that no part is ever taken for one of another version.
@@ -394,7 +407,7 @@ def _reason(error: Exception) -> tuple[str, bool]:
 
 
 def _whole_number(text: str | None) -> int | None:
-    return int(text) if text and text.isascii() and text.isdigit() else None
+    return int(text) if text and re.fullmatch("[0-9]{1,18}", text) else None
 
 
 def _part(folder: Path, file: File) -> Path:

@@ -19,6 +19,7 @@ class Faults:
         ignore_if_range: heed Range although the version is another one.
         no_etag, no_date: leave out these headers.
         lie: what is added to the Content-Length.
+        extra: what is sent after the end when the client resumes.
         chunked: send without a Content-Length.
     """
 
@@ -30,6 +31,7 @@ class Faults:
     no_etag: bool = False
     no_date: bool = False
     lie: int = 0
+    extra: bytes = b""
     chunked: bool = False
 
 
@@ -92,7 +94,7 @@ class Server:
             if start >= len(data):
                 return self._head(handler, 416, {"Content-Range": f"bytes */{len(data)}"})
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        body = data[start:]
+        body = data[start:] + (faults.extra if start else b"")
         if faults.chunked:
             headers["Transfer-Encoding"] = "chunked"
         else:

@@ -30,6 +30,7 @@ CHANGED = random.Random(2).randbytes(50_001)
 def server(monkeypatch):
     monkeypatch.setattr(download, "TIMEOUT", (2, 0.2))
     monkeypatch.setattr(download, "FIRST_PAUSE", 0)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     server = Server()
     server.files["/a.zip"] = DATA
     yield server
@@ -204,6 +205,12 @@ def test_a_part_of_unknown_origin_is_not_used(server, tmp_path):
 def test_a_server_that_answers_range_wrongly(server, tmp_path, status):
     server.faults = Faults(cuts=[20_000], statuses=[None, status])
     assert get(checked(server), tmp_path) == DATA
+
+
+@pytest.mark.parametrize("checksum", [True, False])
+def test_a_server_that_sends_too_much_when_resuming(server, tmp_path, checksum):
+    server.faults = Faults(cuts=[20_000], extra=b"more")
+    assert get(checked(server, False, checksum), tmp_path) == DATA
 
 
 # --- what is wrong is refused -------------------------------------------------------------------
