@@ -45,7 +45,8 @@ class Class:
         label: what manifests call it; ISIC's abbreviation where there is one.
         name: full name.
         images: how many there are.
-        code: what the publisher's own table calls it; "" if like the label.
+        code: what the publisher's own table calls it; "" if like the label. Several may
+            have one label.
     """
 
     label: str
@@ -225,9 +226,9 @@ INFO: dict[str, DataSet] = {
         restrictions="its authors state no open licence, so use it for nothing else",
         home="https://www.fc.up.pt/addi/ph2%20database.html",
         classes=(
-            Class("common nevus", "common naevus", 80, "0"),
-            Class("atypical nevus", "atypical naevus", 80, "1"),
-            Class("melanoma", "melanoma", 40, "2"),
+            Class("MEL", "melanoma", 40, "melanoma"),
+            Class("NV", "common melanocytic naevus", 80, "common nevus"),
+            Class("NV", "atypical melanocytic naevus", 80, "atypical nevus"),
         ),
         notebooks=ANY_NOTEBOOK,
         elsewhere="it has no open download: get the folder PH2Dataset from its authors",
