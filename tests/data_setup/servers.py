@@ -111,7 +111,7 @@ class Server:
         handler.wfile.write(body)
         handler.wfile.flush()
         if stall is not None:
-            self.gone.wait(5)
+            self.gone.wait(30)
 
     @staticmethod
     def _head(handler, status, headers):
