@@ -99,9 +99,10 @@ class Server:
             headers["Transfer-Encoding"] = "chunked"
         else:
             headers["Content-Length"] = str(len(body) + faults.lie)
-        self._head(handler, 206 if start else 200, headers)
+        # First, since a client that has seen the head may go on to its next request.
         cut = faults.cuts.pop(0) if faults.cuts else None
         stall = faults.stalls.pop(0) if faults.stalls else None
+        self._head(handler, 206 if start else 200, headers)
         for part in (cut, stall):
             body = body if part is None else body[:part]
         self.sent += len(body)
