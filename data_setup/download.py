@@ -294,7 +294,9 @@ def _complete(file: File, part: Path, ledger: _Ledger, bar: tqdm) -> None:
                     f"the download of {file.url} breaks off again and again, the last time at "
                     f"{_length(part):,} bytes ({error}): the same command goes on from there later"
                 ) from error
-            time.sleep(min(FIRST_PAUSE * 2**failures, LONGEST_PAUSE))
+            bar.set_postfix_str(f"trying again: {error}"[:50])
+            time.sleep(min(FIRST_PAUSE * 2 ** max(failures - 1, 0), LONGEST_PAUSE))
+            bar.set_postfix_str("")
 
 
 def _attempt(file: File, part: Path, ledger: _Ledger, bar: tqdm) -> None:

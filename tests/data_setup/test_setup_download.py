@@ -198,6 +198,7 @@ def test_a_file_that_changes_between_two_attempts(
 
 
 def test_a_part_of_unknown_origin_is_not_used(server, tmp_path):
+    server.faults = Faults(ignore_if_range=True, no_etag=True, no_date=True)
     (tmp_path / "a.zip.part").write_bytes(b"x" * 100)
     assert get(checked(server, checksum=False), tmp_path) == DATA
 
