@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 
-from data_setup import dermamnist, folder, ham10000, ph2, synthetic, verify
+from data_setup import dermamnist, folder, ham10000, info, isic2019, ph2, synthetic, verify
 from derm_hash.errors import InputError
 
 COMMANDS = {
+    "list": info,
     "synthetic": synthetic,
     "dermamnist": dermamnist,
     "ham10000": ham10000,
+    "isic2019": isic2019,
     "ph2": ph2,
     "folder": folder,
     "verify": verify,

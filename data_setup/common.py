@@ -62,14 +62,17 @@ def pixels(text: str) -> int | None:
     return None if text == "original" else positive(text)
 
 
-def add_common_arguments(parser: argparse.ArgumentParser, own_split: str | None = None) -> None:
+def add_common_arguments(
+    parser: argparse.ArgumentParser, need_root: bool = True, own_split: str | None = None
+) -> None:
     """The options of every command.
 
     Args:
         parser: of the command.
+        need_root: whether the command cannot do anything without a data folder.
         own_split: name of a split that the command's rows come with; then the default.
     """
-    parser.add_argument("--root", type=Path, required=True, help="data folder to fill")
+    parser.add_argument("--root", type=Path, required=need_root, help="data folder to fill")
     parser.add_argument(
         "--size",
         type=pixels,
@@ -103,6 +106,22 @@ def add_common_arguments(parser: argparse.ArgumentParser, own_split: str | None 
     )
     parser.add_argument(
         "--force", action="store_true", help="make a finished data folder anew, with these options"
+    )
+
+
+def add_publisher_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the commands whose files a publisher offers."""
+    parser.add_argument(
+        "--archives",
+        type=Path,
+        metavar="DIR",
+        help="folder with the publisher's files, already downloaded; nothing is fetched then",
+    )
+    parser.add_argument(
+        "--accept-licence",
+        action="store_true",
+        help="accept the licence that `python -m data_setup list` shows; needed for a download, "
+        "which goes to downloads/NAME beside --root",
     )
 
 

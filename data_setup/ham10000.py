@@ -14,30 +14,17 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from data_setup.archives import Archive, Member
-from data_setup.common import add_common_arguments, build, summary
+from data_setup.common import add_common_arguments, add_publisher_arguments, build, summary
+from data_setup.download import publisher_files
+from data_setup.info import INFO, PAPER_CLASSES, print_terms
 from derm_hash.data import read_table
 from derm_hash.errors import InputError
 
 HELP = "HAM10000 from its archives: 10,015 images with lesion masks, 4 or 7 classes"
-CITATION = (
-    "P. Tschandl, C. Rosendahl, H. Kittler: The HAM10000 dataset, a large collection of "
-    "multi-source dermatoscopic images of common pigmented skin lesions. "
-    "Scientific Data 5, 180161 (2018). doi:10.1038/sdata.2018.161"
-)
-HOME = "https://doi.org/10.7910/DVN/DBW86T"
-LICENCE = "CC BY-NC-SA 4.0: not for commercial use"
-
-# The data set's diagnoses and their names in the ISIC challenges.
-LABELS = {
-    "mel": "MEL",
-    "nv": "NV",
-    "bcc": "BCC",
-    "bkl": "BKL",
-    "akiec": "AKIEC",
-    "df": "DF",
-    "vasc": "VASC",
-}
-CLASSES = {4: ("MEL", "NV", "BCC", "BKL"), 7: tuple(LABELS.values())}
+NAME = "ham10000"
+HOME = INFO[NAME].home
+LABELS = INFO[NAME].labels
+CLASSES = {4: PAPER_CLASSES, 7: tuple(LABELS.values())}
 
 # Of several kinds of archive in a folder the first kind is used: full size before reduced.
 IMAGE_ARCHIVES = (
@@ -54,13 +41,7 @@ PATIENT_COLUMNS = ("dx_type", "age", "sex", "localization")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     add_common_arguments(parser)
-    parser.add_argument(
-        "--archives",
-        type=Path,
-        metavar="DIR",
-        help=f"folder with the files of {HOME}: the image archives, "
-        "HAM10000_segmentations_lesion_tschandl.zip and HAM10000_metadata",
-    )
+    add_publisher_arguments(parser)
     parser.add_argument(
         "--classes",
         type=int,
@@ -77,12 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Build the data folder ``args.root`` from the archives in ``args.archives``."""
-    if args.archives is None:
-        raise InputError(
-            f"ham10000 needs the data set's files: download them from {HOME} (free, for "
-            "non-commercial use) into one folder and name it with --archives DIR"
-        )
-    images, masks, metadata = find_files(args.archives)
+    images, masks, metadata = find_files(publisher_files(args, NAME))
     with ExitStack() as stack:
         image_of = members([stack.enter_context(Archive(path)) for path in images])
         mask_of = members([stack.enter_context(Archive(path)) for path in masks])
@@ -92,9 +68,9 @@ def run(args: argparse.Namespace) -> None:
             {"classes": args.classes, "partial": args.partial},
             sources={path.name: path.stat().st_size for path in (*images, *masks, metadata)},
             rows=lambda: rows(metadata, CLASSES[args.classes], image_of, mask_of, args.partial),
-            about={"title": "HAM10000", "citation": CITATION, "licence": LICENCE, "home": HOME},
+            about=INFO[NAME].record,
         )
-    print(f"Licence: {LICENCE}. Please cite: {CITATION}")
+    print_terms(NAME)
 
 
 def find_files(folder: Path) -> tuple[list[Path], list[Path], Path]:

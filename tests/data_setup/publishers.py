@@ -134,3 +134,70 @@ def contents(root):
         for path in root.rglob("*")
         if path.is_file() and path.name != ".lock"
     }
+
+
+class Isic2019:
+    """A miniature ISIC 2019: two tables and one archive, with some images marked as reduced."""
+
+    CLASSES = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK")
+    COLUMNS = ("image", "age_approx", "anatom_site_general", "lesion_id", "sex")
+    TRUTH = "ISIC_2019_Training_GroundTruth.csv"
+    METADATA = "ISIC_2019_Training_Metadata.csv"
+    IMAGES = "ISIC_2019_Training_Input.zip"
+
+    def __init__(self, folder):
+        self.folder = folder
+        labels = ["NV"] * 8 + ["MEL"] * 6 + ["BCC"] * 5 + ["BKL"] * 5 + ["AK", "DF", "VASC", "SCC"]
+        self.records = []
+        for lesion, label in enumerate(labels):
+            for _ in range(1 + lesion % 2):
+                number = len(self.records)
+                row = (
+                    f"ISIC_{number:07d}" + ("_downsampled" if number % 5 == 3 else ""),
+                    "55" if number % 3 else "",
+                    "anterior torso",
+                    f"BCN_{lesion:07d}" if lesion % 4 else "",
+                    "female",
+                )
+                record = dict(zip(self.COLUMNS, row, strict=True))
+                self.records.append(record | {"label": label})
+
+    @property
+    def ids(self):
+        return [record["image"] for record in self.records]
+
+    def image(self, image_id):
+        return encoded(noise(self.ids.index(image_id)), "JPEG")
+
+    def write_truth(self):
+        rows = [
+            [r["image"], *("1.0" if r["label"] == name else "0.0" for name in self.CLASSES)]
+            for r in self.records
+        ]
+        self.table(self.TRUTH, [["image", *self.CLASSES], *rows])
+
+    def write_metadata(self, sex="sex"):
+        rows = [[r[name] for name in self.COLUMNS] for r in self.records]
+        self.table(self.METADATA, [[*self.COLUMNS[:-1], sex], *rows])
+
+    def table(self, name, rows):
+        # The publisher's lines end as those of Windows.
+        with (self.folder / name).open("w", newline="") as file:
+            csv.writer(file).writerows(rows)
+
+    def write_images(self, ids=None, change=None):
+        folder = self.IMAGES.removesuffix(".zip")
+        members = {f"{folder}/{i}.jpg": self.image(i) for i in ids or self.ids}
+        texts = {
+            f"{folder}/": b"",
+            f"{folder}/ATTRIBUTION.txt": b"x",
+            f"{folder}/LICENSE.txt": b"x",
+        }
+        with zipfile.ZipFile(self.folder / self.IMAGES, "w") as archive:
+            for member, content in (texts | members | (change or {})).items():
+                archive.writestr(member, content)
+
+    def write(self):
+        self.write_truth()
+        self.write_metadata()
+        self.write_images()

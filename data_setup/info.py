@@ -1,0 +1,338 @@
+"""The data sets: what they are, who may use them, where their files are.
+
+`INFO` is the one table; the commands read names, links and checksums from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from dataclasses import dataclass
+
+HELP = "list the data sets: classes, licences, files, citations"
+WIDTH = 100
+
+PAPER_CLASSES = ("MEL", "NV", "BCC", "BKL")
+"""The four classes of the paper's protocol."""
+
+ISIC_BUCKET = "https://isic-archive.s3.amazonaws.com/challenges/2019/"
+DATAVERSE = "https://dataverse.harvard.edu/api/access/datafile/"
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that a publisher offers.
+
+    Attributes:
+        name: what it is called in a folder of downloads.
+        url: where it is.
+        size: in bytes; None where it is not known.
+        checksum: ``algorithm:hexadecimal digits`` as the publisher states it; None where
+            the publisher states none.
+    """
+
+    name: str
+    url: str
+    size: int | None = None
+    checksum: str | None = None
+
+
+@dataclass(frozen=True)
+class Class:
+    """A class of a data set.
+
+    Attributes:
+        label: what manifests call it; ISIC's abbreviation where there is one.
+        name: full name.
+        images: how many there are.
+        code: what the publisher's own table calls it; "" if like the label. Several may
+            have one label.
+    """
+
+    label: str
+    name: str
+    images: int
+    code: str = ""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What is to be known of a data set before using it.
+
+    Attributes:
+        title: its name.
+        about: what it shows, in a sentence.
+        citation: what to cite.
+        licence: short name of the licence.
+        restrictions: what the licence asks for, in plain words.
+        home: page of the publisher; "" if there is none.
+        classes: in the order that ISIC lists them; () where the user's images decide.
+        notebooks: which notebooks use it.
+        files: what is downloaded; () where nothing is.
+        elsewhere: how to get the files where no download is possible.
+    """
+
+    title: str
+    about: str
+    citation: str
+    licence: str
+    restrictions: str
+    home: str
+    classes: tuple[Class, ...]
+    notebooks: str
+    files: tuple[File, ...] = ()
+    elsewhere: str = ""
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The publisher's own class names -> labels of the manifest."""
+        return {one.code or one.label: one.label for one in self.classes}
+
+    @property
+    def record(self) -> dict[str, str]:
+        """What ``dataset.json`` says of the origin."""
+        names = ("title", "citation", "licence", "restrictions", "home")
+        return {name: text for name in names if (text := getattr(self, name))}
+
+
+ANY_NOTEBOOK = "notebooks 00 to 08, when their parameter data names the prepared folder"
+NON_COMMERCIAL = "not for commercial use; name the source"
+
+_HAM_CITATION = (
+    "P. Tschandl, C. Rosendahl, H. Kittler: The HAM10000 dataset, a large collection of "
+    "multi-source dermatoscopic images of common pigmented skin lesions. "
+    "Scientific Data 5, 180161 (2018). doi:10.1038/sdata.2018.161"
+)
+
+# Sizes: the byte counts that the servers announce. Checksums: the MD5 sums on the pages of
+# the Harvard Dataverse. ISIC states none for its challenge files.
+INFO: dict[str, DataSet] = {
+    "synthetic": DataSet(
+        title="derm-hash atlas",
+        about="Dermoscopic images drawn by a program, with exact lesion masks; no patients.",
+        citation="",
+        licence="MIT",
+        restrictions="use it as you like; it says nothing about real skin",
+        home="",
+        classes=(
+            Class("MEL", "drawn melanoma", 500),
+            Class("NV", "drawn naevus", 500),
+            Class("BCC", "drawn basal cell carcinoma", 500),
+            Class("BKL", "drawn benign keratosis", 500),
+        ),
+        notebooks="notebooks 00 to 08, which start with it",
+    ),
+    "ham10000": DataSet(
+        title="HAM10000",
+        about="10,015 dermoscopic images of 7,470 lesions from Vienna and Queensland, each with "
+        "a lesion mask.",
+        citation=_HAM_CITATION,
+        licence="CC BY-NC 4.0",
+        restrictions=f"{NON_COMMERCIAL}; copies elsewhere state CC BY-NC-SA 4.0, so share what "
+        "you derive from those alike",
+        home="https://doi.org/10.7910/DVN/DBW86T",
+        classes=(
+            Class("MEL", "melanoma", 1113, "mel"),
+            Class("NV", "melanocytic naevus", 6705, "nv"),
+            Class("BCC", "basal cell carcinoma", 514, "bcc"),
+            Class("BKL", "benign keratosis-like lesion", 1099, "bkl"),
+            Class("AKIEC", "actinic keratosis, intraepithelial carcinoma", 327, "akiec"),
+            Class("DF", "dermatofibroma", 115, "df"),
+            Class("VASC", "vascular lesion", 142, "vasc"),
+        ),
+        notebooks=ANY_NOTEBOOK,
+        # Not the archives of ISIC 2018 Task 3: those come without masks and checksums.
+        files=(
+            File(
+                "HAM10000_metadata.csv",
+                # The Dataverse converts tables; the checksum is that of the original.
+                f"{DATAVERSE}4338392?format=original",
+                690_218,
+                "md5:8f85fb1aa29d80a2797247e434deb79d",
+            ),
+            File(
+                "HAM10000_segmentations_lesion_tschandl.zip",
+                f"{DATAVERSE}3838943",
+                10_808_743,
+                "md5:6e8d252e09cfdb0189199f15985a5b84",
+            ),
+            File(
+                "HAM10000_images_part_1.zip",
+                f"{DATAVERSE}3172585",
+                1_366_522_108,
+                "md5:4639bfa73ab251610530a97c898e6e46",
+            ),
+            File(
+                "HAM10000_images_part_2.zip",
+                f"{DATAVERSE}3172584",
+                1_403_566_547,
+                "md5:da43d6cc50f6613013be07e8986b384b",
+            ),
+        ),
+        elsewhere="download these files with a browser from https://doi.org/10.7910/DVN/DBW86T "
+        "into one folder and name it with --archives DIR",
+    ),
+    "isic2019": DataSet(
+        title="ISIC 2019",
+        about="25,331 dermoscopic images: the training set of the ISIC challenge of 2019, with "
+        "images of BCN20000, HAM10000 and MSK.",
+        citation=f"BCN20000: M. Combalia et al.: BCN20000: Dermoscopic Lesions in the Wild. "
+        f"arXiv:1908.02288 (2019). HAM10000: {_HAM_CITATION} MSK: N. Codella et al.: Skin Lesion "
+        "Analysis Toward Melanoma Detection: A Challenge at the 2017 International Symposium on "
+        "Biomedical Imaging. arXiv:1710.05006 (2017)",
+        licence="CC BY-NC 4.0",
+        restrictions=NON_COMMERCIAL,
+        home="https://challenge.isic-archive.com/data/#2019",
+        classes=(
+            Class("MEL", "melanoma", 4522),
+            Class("NV", "melanocytic naevus", 12875),
+            Class("BCC", "basal cell carcinoma", 3323),
+            Class("AK", "actinic keratosis", 867),
+            Class("BKL", "benign keratosis", 2624),
+            Class("DF", "dermatofibroma", 239),
+            Class("VASC", "vascular lesion", 253),
+            Class("SCC", "squamous cell carcinoma", 628),
+        ),
+        notebooks=ANY_NOTEBOOK,
+        files=(
+            File(
+                "ISIC_2019_Training_GroundTruth.csv",
+                f"{ISIC_BUCKET}ISIC_2019_Training_GroundTruth.csv",
+                1_291_479,
+            ),
+            File(
+                "ISIC_2019_Training_Metadata.csv",
+                f"{ISIC_BUCKET}ISIC_2019_Training_Metadata.csv",
+                1_214_351,
+            ),
+            File(
+                "ISIC_2019_Training_Input.zip",
+                f"{ISIC_BUCKET}ISIC_2019_Training_Input.zip",
+                9_771_618_190,
+            ),
+        ),
+        elsewhere="get the images with ISIC's own tool, `pip install isic-cli` and then `isic "
+        "image download --collections 65 DIR/ISIC_2019_Training_Input`, put the two CSV files of "
+        "https://challenge.isic-archive.com/data/#2019 into DIR, and use --archives DIR",
+    ),
+    "ph2": DataSet(
+        title="PH2",
+        about="200 dermoscopic images of melanocytic lesions from Matosinhos, 768 x 560 pixels, "
+        "each with a lesion mask.",
+        citation="T. Mendonça, P. M. Ferreira, J. S. Marques, A. R. S. Marçal, J. Rozeira: PH2 - A "
+        "dermoscopic image database for research and benchmarking. EMBC 2013, 5437-5440. "
+        "doi:10.1109/EMBC.2013.6610779",
+        licence="for research and benchmarking",
+        restrictions="its authors state no open licence, so use it for nothing else",
+        home="https://www.fc.up.pt/addi/ph2%20database.html",
+        classes=(
+            Class("MEL", "melanoma", 40, "melanoma"),
+            Class("NV", "common melanocytic naevus", 80, "common nevus"),
+            Class("NV", "atypical melanocytic naevus", 80, "atypical nevus"),
+        ),
+        notebooks=ANY_NOTEBOOK,
+        elsewhere="it has no open download: get the folder PH2Dataset from its authors",
+    ),
+    "dermamnist": DataSet(
+        title="DermaMNIST",
+        about="The 10,015 images of HAM10000 as squares of 28, 64, 128 or 224 pixels, without "
+        "lesion ids: the quickest real data.",
+        citation="J. Yang et al.: MedMNIST v2 - A large-scale lightweight benchmark for 2D and 3D "
+        f"biomedical image classification. Scientific Data 10, 41 (2023). {_HAM_CITATION}",
+        licence="CC BY-NC 4.0",
+        restrictions=NON_COMMERCIAL,
+        home="https://medmnist.com",
+        classes=(
+            Class("MEL", "melanoma", 1113, "4"),
+            Class("NV", "melanocytic naevus", 6705, "5"),
+            Class("BCC", "basal cell carcinoma", 514, "1"),
+            Class("BKL", "benign keratosis-like lesion", 1099, "2"),
+            Class("AKIEC", "actinic keratosis, intraepithelial carcinoma", 327, "0"),
+            Class("DF", "dermatofibroma", 115, "3"),
+            Class("VASC", "vascular lesion", 142, "6"),
+        ),
+        notebooks=ANY_NOTEBOOK,
+        elsewhere="the medmnist package downloads it",
+    ),
+    "folder": DataSet(
+        title="your own images",
+        about="A folder with one folder of images for each class.",
+        citation="",
+        licence="yours to know",
+        restrictions="medical images are personal data, so keep the rules of your institution",
+        home="",
+        classes=(),
+        notebooks=ANY_NOTEBOOK,
+    ),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command has no options."""
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the table."""
+    print("\n\n".join(describe(name) for name in INFO))
+
+
+def print_terms(name: str) -> None:
+    """Say under which terms a data set may be used, and what to cite."""
+    one = INFO[name]
+    print(f"Licence: {one.licence}: {one.restrictions}. Please cite: {one.citation}")
+
+
+def describe(name: str) -> str:
+    """One data set as text of at most `WIDTH` columns (links are not broken)."""
+    one = INFO[name]
+    parts = [
+        ("", one.about),
+        ("licence", f"{one.licence}: {one.restrictions}"),
+        ("cite", one.citation),
+        ("home", one.home),
+        ("used in", one.notebooks),
+        ("by hand", one.elsewhere),
+    ]
+    lines = [f"{name} - {one.title}"]
+    lines += [line for label, text in parts if text for line in _paragraph(label, text)]
+    if one.classes:
+        lines.append(f"  classes  {sum(c.images for c in one.classes):>6,} images")
+        lines += [f"           {c.images:>6,}  {c.label:<14}  {c.name}" for c in one.classes]
+    files = medmnist_files() if name == "dermamnist" else one.files
+    lines += [line for file in files for line in _file_lines(file)]
+    return "\n".join(lines)
+
+
+def medmnist_files() -> tuple[File, ...]:
+    """DermaMNIST's files as the installed medmnist package lists them."""
+    # Here, because medmnist makes a folder in the home directory when it is loaded.
+    from medmnist import INFO as PACKAGE
+
+    table = PACKAGE["dermamnist"]
+    sizes = {"": "dermamnist.npz"} | {f"_{n}": f"dermamnist_{n}.npz" for n in (64, 128, 224)}
+    return tuple(
+        File(name, table[f"url{suffix}"], checksum=f"md5:{table[f'MD5{suffix}']}")
+        for suffix, name in sizes.items()
+    )
+
+
+def _paragraph(label: str, text: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=f"  {label:<7}  " if label else "  ",
+        subsequent_indent=" " * 11 if label else "  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _file_lines(file: File) -> list[str]:
+    size = f", {file.size:,} bytes" if file.size else ""
+    checksum = (file.checksum or "").replace(":", " ", 1)
+    unknown = "checksum not published: recorded at the first download and compared from then on"
+    return [
+        f"  file     {file.name}{size}",
+        f"           {file.url}",
+        f"           {checksum or unknown}",
+    ]

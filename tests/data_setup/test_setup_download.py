@@ -1,0 +1,466 @@
+"""Downloads from a server that cuts, stalls, lies and changes its mind."""
+
+import dataclasses
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+from hashlib import md5, sha256
+from types import SimpleNamespace
+
+import pytest
+from filelock import FileLock
+from publishers import Ham, Isic2019
+from servers import Faults, Server
+
+from data_setup import download, info
+from data_setup.__main__ import main
+from data_setup.download import NotOffered, fetch
+from data_setup.info import File
+from derm_hash.data import read_manifest
+from derm_hash.errors import InputError
+
+DATA = random.Random(1).randbytes(50_001)
+CHANGED = random.Random(2).randbytes(50_001)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(download, "TIMEOUT", (10, 10))
+    monkeypatch.setattr(download, "FIRST_PAUSE", 0)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    server = Server()
+    server.files["/a.zip"] = DATA
+    yield server
+    server.close()
+
+
+def checked(server, size=True, checksum=True, data=DATA):
+    return File(
+        "a.zip",
+        server.url + "a.zip",
+        len(data) if size else None,
+        f"md5:{md5(data).hexdigest()}" if checksum else None,
+    )
+
+
+def get(file, folder):
+    return fetch([file], folder, progress=False)[0].read_bytes()
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir()} - {".lock", "downloads.json"}
+
+
+def refused(file, folder, error=InputError):
+    """The one sentence of a download that must fail, with nothing under the file's name."""
+    with pytest.raises(error) as raised:
+        get(file, folder)
+    text = str(raised.value)
+    assert "\n" not in text
+    assert not (folder / file.name).exists()
+    return text
+
+
+# --- what goes well ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [True, False])
+@pytest.mark.parametrize("checksum", [True, False])
+@pytest.mark.parametrize("chunked", [True, False])
+def test_a_file_arrives_once(server, tmp_path, size, checksum, chunked):
+    server.faults.chunked = chunked
+    file = checked(server, size, checksum)
+    assert get(file, tmp_path / "new" / "folder") == DATA
+    assert get(file, tmp_path / "new" / "folder") == DATA
+    assert len(server.requests) == 1
+    assert names(tmp_path / "new" / "folder") == {"a.zip"}
+
+
+def test_an_empty_file_arrives(server, tmp_path):
+    server.files["/a.zip"] = b""
+    assert get(checked(server, data=b""), tmp_path) == b""
+
+
+def test_redirects_are_followed_also_when_resuming(server, tmp_path):
+    server.redirects["/here"] = "/there?format=original"
+    server.files["/there?format=original"] = DATA
+    server.faults.cuts = [20_000]
+    file = dataclasses.replace(checked(server), url=server.url + "here")
+    assert get(file, tmp_path) == DATA
+    assert server.requests[-1] == ("/there?format=original", "bytes=20000-")
+
+
+def test_the_bar_counts_bytes_from_where_it_goes_on(server, tmp_path, capsys):
+    server.faults.cuts = [20_000]
+    fetch([checked(server)], tmp_path)
+    error = capsys.readouterr().err
+    assert "a.zip" in error
+    assert "50.0k/50.0k" in error
+
+
+# --- cuts and stalls -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_cuts_at_random_bytes(server, tmp_path, seed):
+    chance = random.Random(seed)
+    kind = seed % 5
+    server.faults = Faults(
+        cuts=[chance.randrange(len(DATA)) for _ in range(chance.randrange(1, 12))],
+        ignore_range=kind == 1,
+        no_etag=kind in (2, 3),
+        no_date=kind == 3,
+        chunked=kind == 4,
+    )
+    cuts = len(server.faults.cuts)
+    file = checked(server, size=chance.random() < 0.5, checksum=kind != 0)
+    try:
+        assert get(file, tmp_path) == DATA
+        assert names(tmp_path) == {"a.zip"}
+    except InputError as error:
+        # Without Range the server must hold out once for the whole file.
+        assert kind in (1, 3, 4)
+        assert cuts >= download.TRIES
+        assert "breaks off again and again" in str(error)
+        assert names(tmp_path) <= {"a.zip.part"}
+    if kind in (0, 2):
+        assert server.sent == len(DATA)  # no byte came twice
+
+
+@pytest.mark.parametrize("at", [0, 1, 25_000, len(DATA) - 1])
+def test_a_new_process_goes_on_where_the_last_one_ended(server, tmp_path, monkeypatch, at):
+    def stop(answer, part, bar):
+        part.open("ab").write(answer.raw.read(at))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(download, "_append", stop)
+        get(checked(server), tmp_path)
+    assert names(tmp_path) == {"a.zip.part"}
+    assert (tmp_path / "a.zip.part").read_bytes() == DATA[:at]
+    assert get(checked(server), tmp_path) == DATA
+    assert server.requests[-1][1] == (f"bytes={at}-" if at else None)
+
+
+def test_a_part_that_is_complete_is_not_fetched_again(server, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(download, "_verify", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        get(checked(server), tmp_path)
+    assert names(tmp_path) == {"a.zip.part"}
+    assert get(checked(server), tmp_path) == DATA
+    assert len(server.requests) == 1
+
+
+def test_stalls_end(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "TIMEOUT", (10, 0.5))
+    server.faults.stalls = [0, 10_000]
+    assert get(checked(server), tmp_path) == DATA
+    assert [wanted for _, wanted in server.requests][:3] == [None, None, "bytes=10000-"]
+
+
+def test_a_server_that_never_gets_further_is_left_with_one_sentence(server, tmp_path):
+    server.faults.cuts = [1000] + [0] * 100
+    text = refused(checked(server), tmp_path)
+    assert server.url in text
+    assert "at 1,000 bytes" in text
+    assert len(server.requests) == 1 + download.TRIES
+    assert names(tmp_path) == {"a.zip.part"}
+
+
+def test_a_busy_server_is_asked_again(server, tmp_path):
+    server.faults.statuses = [503, 429, 500]
+    assert get(checked(server), tmp_path) == DATA
+    server.faults.statuses = [503] * 100
+    assert "503" in refused(dataclasses.replace(checked(server), name="b.zip"), tmp_path)
+
+
+# --- versions are never joined ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ignore_if_range", [True, False])
+@pytest.mark.parametrize("data", [CHANGED, CHANGED[:20_000], CHANGED[:9_999], CHANGED + b"x"])
+def test_a_file_that_changes_between_two_attempts(
+    server, tmp_path, monkeypatch, data, ignore_if_range
+):
+    server.faults = Faults(cuts=[20_000, 0], ignore_if_range=ignore_if_range)
+    ask = download._ask
+
+    def swap(url, start, mark):
+        if start:
+            server.files["/a.zip"] = data
+        return ask(url, start, mark)
+
+    monkeypatch.setattr(download, "_ask", swap)
+    assert get(File("a.zip", server.url + "a.zip"), tmp_path) == data
+
+
+def test_a_part_of_unknown_origin_is_not_used(server, tmp_path):
+    server.faults = Faults(ignore_if_range=True, no_etag=True, no_date=True)
+    (tmp_path / "a.zip.part").write_bytes(b"x" * 100)
+    assert get(checked(server, checksum=False), tmp_path) == DATA
+
+
+@pytest.mark.parametrize("status", [416, 206])
+def test_a_server_that_answers_range_wrongly(server, tmp_path, status):
+    server.faults = Faults(cuts=[20_000], statuses=[None, status])
+    assert get(checked(server), tmp_path) == DATA
+
+
+@pytest.mark.parametrize("checksum", [True, False])
+def test_a_server_that_sends_too_much_when_resuming(server, tmp_path, checksum):
+    server.faults = Faults(cuts=[20_000], extra=b"more")
+    assert get(checked(server, False, checksum), tmp_path) == DATA
+
+
+# --- what is wrong is refused -------------------------------------------------------------------
+
+
+def test_a_wrong_checksum_names_both_and_removes_the_file(server, tmp_path):
+    server.files["/a.zip"] = CHANGED
+    text = refused(checked(server), tmp_path)
+    assert md5(CHANGED).hexdigest() in text
+    assert md5(DATA).hexdigest() in text
+    assert names(tmp_path) == set()
+    server.files["/a.zip"] = DATA
+    assert get(checked(server), tmp_path) == DATA
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_a_wrong_size_is_refused(server, tmp_path, chunked):
+    server.files["/a.zip"] = DATA + b"<html>"
+    server.faults.chunked = chunked
+    assert "50,007 bytes instead of 50,001" in refused(checked(server), tmp_path)
+    assert names(tmp_path) == set()
+    if not chunked:
+        assert server.requests == [("/a.zip", None)]
+
+
+@pytest.mark.parametrize("lie", [-5, 5])
+@pytest.mark.parametrize("size", [True, False])
+def test_a_wrong_content_length(server, tmp_path, lie, size):
+    server.faults.lie = lie
+    text = refused(checked(server, size), tmp_path)
+    assert "bytes instead" in text or "breaks off" in text or "checksum" in text
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 204])
+def test_what_is_not_offered_is_one_sentence_at_once(server, tmp_path, status):
+    server.faults.statuses = [status]
+    assert str(status) in refused(checked(server), tmp_path, NotOffered)
+    assert len(server.requests) == 1
+
+
+def test_a_server_out_of_reach(server, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/a.zip"
+        text = refused(File("a.zip", url), tmp_path, NotOffered)
+    assert f"{url} is out of reach" in text
+    assert "refused" in text
+    assert "HTTPConnection" not in text
+
+
+@pytest.mark.parametrize("url", ["nonsense", "http://", "ftp://127.0.0.1/a.zip"])
+def test_a_url_that_is_none(tmp_path, url):
+    assert "cannot be downloaded" in refused(File("a.zip", url), tmp_path, NotOffered)
+
+
+def test_a_circle_of_redirects(server, tmp_path):
+    server.redirects["/a.zip"] = "/a.zip"
+    assert "redirects" in refused(checked(server), tmp_path, NotOffered)
+
+
+def test_a_full_disk_is_known_before(server, tmp_path, monkeypatch):
+    usage = SimpleNamespace(free=30_000)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    assert "room" in refused(checked(server), tmp_path)
+    assert server.requests == []
+    assert "room" in refused(checked(server, size=False), tmp_path)  # as the server states it
+    assert names(tmp_path) == set()
+    usage.free = 50_001
+    server.faults.cuts = [25_000] + [0] * 100
+    refused(checked(server), tmp_path)
+    usage.free = 25_001  # what is in the part is not needed again
+    server.faults.cuts = []
+    assert get(checked(server), tmp_path) == DATA
+
+
+# --- the record -------------------------------------------------------------------------------
+
+
+def test_without_a_checksum_the_first_download_counts(server, tmp_path, capsys):
+    file = checked(server, size=False, checksum=False)
+    get(file, tmp_path)
+    digest = sha256(DATA).hexdigest()
+    assert (
+        f"no checksum is published; its SHA-256, {digest}, is recorded" in capsys.readouterr().out
+    )
+    assert json.loads((tmp_path / "downloads.json").read_text())["a.zip"]["hash"] == (
+        f"sha256:{digest}"
+    )
+    (tmp_path / "a.zip").unlink()
+    server.files["/a.zip"] = CHANGED
+    text = refused(file, tmp_path)
+    assert digest in text
+    assert sha256(CHANGED).hexdigest() in text
+    assert "downloads.json" in text
+    (tmp_path / "downloads.json").unlink()
+    assert get(file, tmp_path) == CHANGED
+
+
+def test_files_are_hashed_again_only_in_doubt(server, tmp_path, monkeypatch, capsys):
+    file = checked(server)
+    get(file, tmp_path)
+    hashed = []
+    real = download.pooch.file_hash
+    monkeypatch.setattr(
+        download.pooch, "file_hash", lambda path, alg: (hashed.append(path), real(path, alg))[1]
+    )
+    get(file, tmp_path)
+    assert hashed == []
+    os.utime(tmp_path / "a.zip", (1, 1))
+    get(file, tmp_path)
+    assert len(hashed) == 1
+    assert len(server.requests) == 1
+    (tmp_path / "a.zip").write_bytes(CHANGED)
+    assert get(file, tmp_path) == DATA
+    assert "it is downloaded again" in capsys.readouterr().out
+
+
+def test_a_file_put_there_by_hand_is_taken_if_it_is_right(server, tmp_path):
+    (tmp_path / "a.zip").write_bytes(DATA)
+    assert get(checked(server), tmp_path) == DATA
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"a.zip": 3}', '{"a.zip": {"hash": 3}}', "\x00"])
+def test_a_damaged_record_is_named(server, tmp_path, text):
+    (tmp_path / "downloads.json").write_text(text)
+    assert "downloads.json is damaged" in refused(checked(server), tmp_path)
+
+
+def test_a_second_downloader_is_refused(server, tmp_path):
+    with FileLock(tmp_path / ".lock"):
+        assert "another data_setup is downloading" in refused(checked(server), tmp_path)
+    assert get(checked(server), tmp_path) == DATA
+
+
+# --- the commands -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def publisher(server, tmp_path, monkeypatch):
+    """Let the table point to the server; serve what is in a folder."""
+
+    def serve(name, folder):
+        files = []
+        for path in sorted(folder.iterdir()):
+            data = path.read_bytes()
+            server.files[f"/{path.name}"] = data
+            checksum = f"md5:{md5(data).hexdigest()}" if name == "ham10000" else None
+            files.append(File(path.name, server.url + path.name, len(data), checksum))
+        changed = dataclasses.replace(info.INFO[name], files=tuple(files))
+        monkeypatch.setitem(info.INFO, name, changed)
+
+    return serve
+
+
+@pytest.fixture
+def ham_server(publisher, tmp_path):
+    (folder := tmp_path / "published").mkdir()
+    ham = Ham(folder)
+    ham.write_metadata()
+    ham.write_images("HAM10000_images_part_1.zip", ham.ids[:10])
+    ham.write_images("HAM10000_images_part_2.zip", ham.ids[10:])
+    ham.write_masks("HAM10000_segmentations_lesion_tschandl.zip")
+    publisher("ham10000", folder)
+    return ham
+
+
+@pytest.fixture
+def isic_server(publisher, tmp_path):
+    (folder := tmp_path / "published").mkdir()
+    isic = Isic2019(folder)
+    isic.write()
+    publisher("isic2019", folder)
+    return isic
+
+
+def run(name, tmp_path, *options):
+    return main([name, "--root", str(tmp_path / "data" / name), *options])
+
+
+def test_ham10000_is_downloaded(server, ham_server, tmp_path, capsys):
+    server.faults.cuts = [100, 2000, 3000]
+    assert run("ham10000", tmp_path, "--accept-licence") == 0
+    folder = tmp_path / "data" / "downloads" / "ham10000"
+    assert f"Downloads: {folder}" in capsys.readouterr().out
+    assert names(folder) == {path.name for path in ham_server.folder.iterdir()}
+    count = sum(r["dx"] in ("mel", "nv", "bcc", "bkl") for r in ham_server.records)
+    frame = read_manifest(tmp_path / "data" / "ham10000")
+    assert len(frame) == count
+    assert (frame["mask"] != "").all()
+
+
+@pytest.mark.parametrize("name", ["ham10000", "isic2019"])
+def test_without_the_licence_nothing_is_fetched(server, tmp_path, capsys, name):
+    assert run(name, tmp_path) == 2
+    error = capsys.readouterr().err
+    assert "CC BY-NC 4.0" in error
+    assert "--accept-licence" in error
+    assert server.requests == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_archives_never_touch_the_network(server, ham_server, tmp_path):
+    assert run("ham10000", tmp_path, "--accept-licence", "--archives", str(tmp_path)) == 2
+    assert run("ham10000", tmp_path, "--archives", str(ham_server.folder)) == 0
+    assert server.requests == []
+
+
+def test_the_dry_run_fetches_the_tables_alone(server, isic_server, tmp_path, capsys):
+    assert run("isic2019", tmp_path, "--dry-run", "--accept-licence") == 0
+    assert "Split 'paper'" in capsys.readouterr().out
+    assert names(tmp_path / "data" / "downloads" / "isic2019") == {
+        Isic2019.TRUTH,
+        Isic2019.METADATA,
+    }
+    assert not (tmp_path / "data" / "isic2019").exists()
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_when_the_bucket_has_moved_the_way_out_is_told(
+    server, isic_server, tmp_path, capsys, status
+):
+    server.faults.statuses = [status]
+    assert run("isic2019", tmp_path, "--accept-licence") == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert str(status) in error
+    assert "isic image download --collections 65" in error
+    assert "--archives DIR" in error
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from data_setup.download import fetch
+from data_setup.info import File
+from derm_hash.errors import InputError
+try:
+    fetch([File("a.zip", sys.argv[1], None, sys.argv[2])], Path(sys.argv[3]), progress=False)
+except InputError as error:
+    sys.exit(str(error))
+"""
+
+
+def test_two_processes_into_one_folder(server, tmp_path):
+    checksum = f"md5:{md5(DATA).hexdigest()}"
+    command = [sys.executable, "-c", CHILD, server.url + "a.zip", checksum, str(tmp_path)]
+    children = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    errors = [child.communicate(timeout=60)[1] for child in children]
+    assert 0 in [child.returncode for child in children]
+    assert all(error == "" or "another data_setup" in error for error in errors)
+    assert (tmp_path / "a.zip").read_bytes() == DATA
