@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from data_setup import folder, ham10000, synthetic
+from data_setup import audit, folder, ham10000, synthetic
 from derm_hash.errors import InputError
 
-COMMANDS = {"synthetic": synthetic, "ham10000": ham10000, "folder": folder}
+COMMANDS = {"synthetic": synthetic, "ham10000": ham10000, "folder": folder, "audit": audit}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -20,6 +20,14 @@ def shared_ham10000():
 
 
 @pytest.fixture
+def shared_isic2019():
+    folder = SHARED / "isic2019"
+    if not folder.is_dir():
+        pytest.skip(f"the ISIC 2019 tables are not in {folder}")
+    return folder
+
+
+@pytest.fixture
 def ham(tmp_path):
     """The files as the reduced copies name them."""
     folder = tmp_path / "archives"
