@@ -20,7 +20,7 @@ The 104 were calibrated on the 10,015 images of HAM10000 at 200 x 150 pixels, wh
   100, 97, 52 %; turned, mirrored, halved, cut by 1 %, darkened and saved at quality 50,
   all at once: 98 %. A cut of 5 %, or a turn by 2 degrees, makes another photograph of it.
 
-The perceptual hash alone needs 40 of 256 bits to find as many copies, and then takes 25
+The perceptual hash alone needs 40 of 256 bits to find as many copies, and then takes some 25
 pairs of lesions for one; with 64 bits (the usual size) it is of no use, for most lesions are
 a dark spot in the middle. The 10,015 images take 19 s on two cores, eight hashes each.
 """
