@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from data_setup import dermamnist, folder, ham10000, info, isic2019, ph2, synthetic, verify
+from data_setup import audit, dermamnist, folder, ham10000, info, isic2019, ph2, synthetic, verify
 from derm_hash.errors import InputError
 
 COMMANDS = {
@@ -17,6 +17,7 @@ COMMANDS = {
     "ph2": ph2,
     "folder": folder,
     "verify": verify,
+    "audit": audit,
 }
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock, Timeout
 
+from data_setup.audit import leakage, split_table
 from data_setup.duplicates import duplicate_groups
 from data_setup.prepare import FITS, Drawn, Source, put, store_all
 from derm_hash.data import (
     MANIFEST,
-    SPLITS,
     class_order,
     manifest_bytes,
     read_manifest,
@@ -402,23 +402,6 @@ def counts(frame: pd.DataFrame) -> dict:
     }
 
 
-def split_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Images per class (rows) and split (columns), with sums."""
-    table = pd.crosstab(frame["label"], frame["split"])
-    table = table.reindex(index=class_order(frame["label"]), columns=SPLITS, fill_value=0)
-    table["all"] = table.sum(axis=1)
-    table.loc["all"] = table.sum()
-    return table.rename_axis(index="class", columns=None).astype(int)
-
-
-def shared_lesions(frame: pd.DataFrame) -> float:
-    """Share of the query images whose lesion is in the database or val too."""
-    query = frame["split"] == "query"
-    known = frame["lesion_id"] != ""
-    elsewhere = set(frame.loc[known & ~query, "lesion_id"])
-    return float(frame.loc[query, "lesion_id"].isin(elsewhere).mean()) if query.any() else 0.0
-
-
 def report(frame: pd.DataFrame, root: Path) -> None:
     """Print what the folder holds and what to type next."""
     numbers = counts(frame)
@@ -429,6 +412,6 @@ def report(frame: pd.DataFrame, root: Path) -> None:
         print(f"Left out: {len(bad)} images that cannot be used; {root / RECORD} names them.")
     if not numbers["lesions"]:
         print("Which images show the same lesion is not known, so a lesion may be in two parts.")
-    elif share := shared_lesions(frame):
+    elif (share := leakage(frame).at["all", "share"]) > 0:
         print(f"{share:.0%} of the query images show a lesion that is in the database or val too.")
     print(f"\nNext: derm-hash train --data {shlex.quote(str(root))}")

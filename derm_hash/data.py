@@ -12,8 +12,10 @@ mask       path of the lesion mask, relative to the folder; empty means none
 source     where the image comes from
 =========  =====================================================================
 
-Further columns are kept. Only ``image`` and ``label`` are required, so a
-spreadsheet with two columns is enough to bring one's own images.
+Further columns are kept. One of them has a meaning: images with the same non-empty
+``duplicate_group`` are near-duplicates, which `split_by_lesion` keeps together.
+Only ``image`` and ``label`` are required, so a spreadsheet with two columns is
+enough to bring one's own images.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ import pandas as pd
 import psutil
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from tqdm.auto import tqdm
 
 from derm_hash.errors import InputError
@@ -463,7 +467,7 @@ def store_pixels(root: Path, names: Sequence[str], workers: int | None = None) -
 def split_by_lesion(
     frame: pd.DataFrame, query: float = 0.1, val: float = 0.1, seed: int = 0
 ) -> pd.DataFrame:
-    """Fill the split column so that no lesion is in two parts.
+    """Fill the split column so that no lesion, and no near-duplicate, is in two parts.
 
     In each class the lesions are shuffled; the first ones become queries, the next
     ones val, the rest database. A part ends at the lesion whose end comes closest to
@@ -472,9 +476,16 @@ def split_by_lesion(
     on neither the order of the rows nor the other classes, so that four and seven
     classes of one data set are split alike.
 
+    Lesions that are connected by near-duplicate images count as one: the largest of
+    them (of several the first by name) stands for all, its place in the shuffled order
+    and its class included, and the others leave the order without changing it. So a
+    group found later moves few images. Only a group over several classes can make
+    the split of one class depend on another.
+
     Args:
         frame: manifest; a row without lesion_id is a lesion of its own. A lesion with
-            several labels counts for its most frequent one.
+            several labels counts for its most frequent one. Rows with the same non-empty
+            value in the column duplicate_group, where there is one, are near-duplicates.
         query: share of each class's images to be queries, 0 <= query < 1.
         val: share of the other images to be val, 0 <= val < 1.
         seed: of the shuffling.
@@ -488,13 +499,15 @@ def split_by_lesion(
     _check_shares(query, val)
     frame = _with_all_columns(frame)
     lesion = _lesion_keys(frame)
-    images = lesion.value_counts()
+    leader_of = _leaders(lesion, frame)
+    leader = lesion.map(leader_of)
+    images = leader.value_counts()
     label_of = _most_frequent_label(lesion, frame["label"])
     part_of = {}
     for _, members in label_of.groupby(label_of):
-        keys = _shuffled(members.index, seed)
+        keys = [key for key in _shuffled(members.index, seed) if leader_of[key] == key]
         part_of |= _cut(keys, images.loc[keys].to_numpy(), query, val)
-    return frame.assign(split=lesion.map(part_of))
+    return frame.assign(split=leader.map(part_of))
 
 
 def split_by_image(
@@ -526,6 +539,23 @@ def _lesion_keys(frame: pd.DataFrame) -> pd.Series:
     # The prefixes keep an image from meeting a lesion of the same name.
     alone = "image " + frame["image"]
     return ("lesion " + frame["lesion_id"]).where(frame["lesion_id"] != "", alone)
+
+
+def _leaders(lesion: pd.Series, frame: pd.DataFrame) -> dict[str, str]:
+    """Lesion -> the largest one, of several the first by name, of those it is connected to."""
+    lesions = lesion.value_counts().rename_axis("lesion").reset_index()
+    lesions = lesions.sort_values(["count", "lesion"], ascending=[False, True], ignore_index=True)
+    names = lesions["lesion"]
+    group = frame.get("duplicate_group", pd.Series("", frame.index)).fillna("")
+    known = group != ""
+    # A graph of lesions and, numbered after them, groups: an edge for each image in a group.
+    ends = pd.Index(names).get_indexer(lesion[known])
+    groups, group_names = pd.factorize(group[known])
+    nodes = len(names) + len(group_names)
+    edges = (np.ones(len(ends)), (ends, len(names) + groups))
+    component = connected_components(coo_array(edges, shape=(nodes, nodes)), directed=False)[1]
+    leaders = names.groupby(component[: len(names)]).transform("first")
+    return dict(zip(names, leaders, strict=True))
 
 
 def _most_frequent_label(lesion: pd.Series, label: pd.Series) -> pd.Series:

@@ -22,7 +22,7 @@ import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import ListedColormap, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -581,6 +581,59 @@ def plot_class_bars(
     target.invert_yaxis()
     target.grid(False, axis="y")
     return result
+
+
+def plot_audit(balance: pd.DataFrame, leakage: pd.DataFrame) -> Figure:
+    """Who is in which part of a split, and which queries the system knows already.
+
+    Parameters
+    ----------
+    balance : images per class (rows, and "all") and part (columns ``database``, ``val``,
+        ``query``)
+    leakage : per class (rows, and "all") ``queries``, ``with_mate`` (queries whose lesion is
+        in another part too) and ``share`` (nan where that is not known)
+    """
+    figure = new_figure(WIDTH, 0.44 * len(leakage) + 1.2)
+    left, right = figure.subplots(1, 2, width_ratios=[1, 1.15])
+    classes = list(balance.index.drop("all"))
+    shades, height = {"database": 1.0, "val": 0.6, "query": 0.25}, 0.27
+    for k, (part, alpha) in enumerate(shades.items()):
+        shares = balance.loc[classes, part] / max(balance.at["all", part], 1)
+        colors = [to_rgba(class_color(name), alpha) for name in classes]
+        edges = [class_color(name) for name in classes]
+        place = np.arange(len(classes)) + (k - 1) * height
+        bars = left.barh(place, shares, height, color=colors, edgecolor=edges, lw=0.8)
+        counts = [f"{part} {n:,}" for n in balance.loc[classes, part]]
+        left.bar_label(bars, counts, padding=3, fontsize=7.5)
+    left.set(title="Classes in each part", xlabel="share of the part's images")
+    left.set_yticks(range(len(classes)), classes)
+
+    names = list(leakage.index)
+    share = leakage["share"].fillna(0)
+    colors = [INK if name == "all" else class_color(name) for name in names]
+    bars = right.barh(range(len(names)), share, 0.6, color=colors)
+    right.bar_label(bars, [_leak(*row) for row in leakage.to_numpy()], padding=4, fontsize=9)
+    right.set(title="Queries whose lesion is known already", xlabel="share of the queries")
+    right.set_yticks(range(len(names)), names)
+    for ax, most in (
+        (left, balance.div(balance.loc["all"]).loc[classes].max(axis=None)),
+        (right, 1),
+    ):
+        ax.set_xlim(0, most * 1.35 if most > 0 else 1)
+        ax.set_xticks([t for t in MaxNLocator(5).tick_values(0, most) if t <= most + 1e-9])
+        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        ax.invert_yaxis()
+        ax.grid(False, axis="y")
+    return figure
+
+
+def _leak(queries: float, mates: float, share: float) -> str:
+    """A row of a leakage table in words."""
+    if not queries:
+        return "no queries"
+    if np.isnan(share):
+        return "not known"
+    return f"{share:.0%}  ({mates:,.0f} of {queries:,.0f})"
 
 
 def plot_rotation(

@@ -287,6 +287,81 @@ def test_splits_depend_on_the_seed_alone(frame, seed):
         assert alone["split"].tolist() == split.loc[one_class.to_numpy(), "split"].tolist()
 
 
+@st.composite
+def manifests_with_duplicates(draw):
+    """Manifests of which some images are near-duplicates of others, within and across classes."""
+    frame = draw(manifests())
+    groups = st.lists(st.sampled_from(["", "", "", "a", "b", "c", "d"]), min_size=1)
+    chosen = draw(groups)
+    return frame.assign(duplicate_group=[chosen[i % len(chosen)] for i in range(len(frame))])
+
+
+def connected_by_hand(frame):
+    """Sets of positions that share a lesion or a near-duplicate, merged until nothing changes."""
+    parts = []
+    for i, row in enumerate(frame.itertuples()):
+        marks = {("image", row.image), ("lesion", row.lesion_id), ("group", row.duplicate_group)}
+        joined = ({i}, marks - {("lesion", ""), ("group", "")})
+        for part in [part for part in parts if part[1] & joined[1]]:
+            parts.remove(part)
+            joined = (joined[0] | part[0], joined[1] | part[1])
+        parts.append(joined)
+    return [rows for rows, _ in parts]
+
+
+@settings(max_examples=60, deadline=None)
+@given(manifests_with_duplicates(), st.integers(0, 9))
+def test_no_near_duplicate_is_in_two_parts(frame, seed):
+    split = split_by_lesion(frame, 0.2, 0.1, seed)
+    components = connected_by_hand(frame)
+    assert all(split["split"].iloc[list(rows)].nunique() == 1 for rows in components)
+    # Half a component at most for each of three borders: query, val and the end of the class,
+    # or whole ones where a part would be empty.
+    largest = max(map(len, components))
+    classes = frame["label"].nunique()
+    off = (split["split"] == "query").sum() - 0.2 * len(frame)
+    assert abs(off) <= 2 * classes * largest
+    shuffled = split_by_lesion(frame.sample(frac=1, random_state=1), 0.2, 0.1, seed)
+    assert dict(zip(split["image"], split["split"], strict=True)) == dict(
+        zip(shuffled["image"], shuffled["split"], strict=True)
+    )
+
+
+def many_lesions(**columns):
+    """100 naevi and 100 melanomas of two images each, no near-duplicates."""
+    frame = pd.DataFrame({"image": [f"{i:03}.png" for i in range(400)]})
+    frame["label"] = ["NV", "MEL"] * 200
+    frame["lesion_id"] = [f"L{i // 4}{'NM'[i % 2]}" for i in range(400)]
+    return frame.assign(duplicate_group="", **columns)
+
+
+def test_few_near_duplicates_change_the_split_little_and_the_shares_not():
+    frame = many_lesions()
+    before = split_by_lesion(frame)["split"]
+    assert split_by_lesion(frame.drop(columns="duplicate_group"))["split"].equals(before)
+    frame.loc[[0, 40, 80, 1, 41], "duplicate_group"] = ["a", "a", "a", "b", "b"]
+    after = split_by_lesion(frame)["split"]
+    assert (before != after).sum() <= 16
+    for label in ("NV", "MEL"):
+        assert (after[frame["label"] == label] == "query").sum() == 20
+        # Duplicates within a class leave the other classes alone.
+        alone = split_by_lesion(frame[frame["label"] == label])["split"]
+        assert alone.tolist() == after[frame["label"] == label].tolist()
+
+
+def test_near_duplicates_of_two_classes_follow_the_largest_lesion():
+    frame = many_lesions()
+    before = split_by_lesion(frame)["split"]
+    query = frame.loc[(before == "query") & (frame["label"] == "NV"), "lesion_id"].iloc[0]
+    other = frame.loc[(before == "database") & (frame["label"] == "MEL"), "lesion_id"].iloc[0]
+    three = pd.DataFrame([{"image": "x.png", "label": "NV", "lesion_id": query}])
+    frame = pd.concat([frame, three], ignore_index=True)  # the naevus has three images now
+    for lesion in (query, other):
+        frame.loc[frame.index[frame["lesion_id"] == lesion][0], "duplicate_group"] = "same"
+    after = split_by_lesion(frame)
+    assert set(after.loc[after["lesion_id"].isin([query, other]), "split"]) == {"query"}
+
+
 def test_another_seed_is_another_split():
     frame = pd.DataFrame({"image": [f"{i}.png" for i in range(200)], "label": "NV"})
     for splitter in (split_by_lesion, split_by_image):

@@ -230,6 +230,34 @@ def test_class_bars_have_counts_and_shares():
     assert [text.get_text() for text in ax.texts] == ["1,000  (25%)", "3,000  (75%)"]
 
 
+def audit_tables():
+    parts = {"database": [80, 300, 380], "val": [10, 40, 50], "query": [10, 60, 70]}
+    balance = pd.DataFrame(parts, index=["MEL", "NV", "all"]).assign(all=[100, 400, 500])
+    leaks = {"queries": [10, 60, 70], "with_mate": [8, 12, 20], "share": [0.8, 0.2, 2 / 7]}
+    return balance, pd.DataFrame(leaks, index=["MEL", "NV", "all"])
+
+
+def test_audit_shows_every_part_and_every_share():
+    left, right = plots.plot_audit(*audit_tables()).axes
+    widths = [bar.get_width() for bar in left.patches]
+    np.testing.assert_allclose(widths, [80 / 380, 300 / 380, 0.2, 0.8, 1 / 7, 6 / 7])
+    texts = [text.get_text() for text in left.texts]
+    assert texts == ["database 80", "database 300", "val 10", "val 40", "query 10", "query 60"]
+    np.testing.assert_allclose([bar.get_width() for bar in right.patches], [0.8, 0.2, 2 / 7])
+    texts = [text.get_text() for text in right.texts]
+    assert texts == ["80%  (8 of 10)", "20%  (12 of 60)", "29%  (20 of 70)"]
+    assert [tick.get_text() for tick in right.get_yticklabels()] == ["MEL", "NV", "all"]
+
+
+def test_audit_says_what_is_not_known():
+    balance, leakage = audit_tables()
+    leakage.loc["NV", ["queries", "with_mate", "share"]] = 0, 0, np.nan
+    leakage.loc["MEL", "share"] = np.nan
+    right = plots.plot_audit(balance * 0, leakage).axes[1]
+    texts = [text.get_text() for text in right.texts]
+    assert texts == ["not known", "no queries", "29%  (20 of 70)"]
+
+
 def test_rotation_takes_one_report_or_several():
     report = pd.DataFrame({"angle": [90, 180, 270], "flipped_bits": [0.1, 0.2, 0.3]})
     ax = plots.plot_rotation(report).axes[0]

@@ -1,0 +1,302 @@
+"""What is wrong with a data set's split: leakage, near-duplicates, imbalance, gaps."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from data_setup.duplicates import duplicate_groups
+from derm_hash.data import (
+    IMAGE_FORMATS,
+    SPLITS,
+    class_order,
+    open_image,
+    read_manifest,
+    thread_map,
+)
+
+HELP = "report leakage, near-duplicates, class balance, image sizes and gaps of a data folder"
+WIDTH = 100  # columns of the text
+BETWEEN = " + "  # of the labels of one group, and of its parts
+LISTED = 20  # lines of a long table
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The tables of an audit.
+
+    Attributes:
+        leakage: see `leakage`.
+        duplicates: see `duplicates`.
+        balance: see `split_table`.
+        sizes: width, height and number of images, the most frequent size first; empty
+            where sizes were not given.
+        gaps: see `gaps`.
+    """
+
+    leakage: pd.DataFrame
+    duplicates: pd.DataFrame
+    balance: pd.DataFrame
+    sizes: pd.DataFrame
+    gaps: pd.DataFrame
+
+
+# --- the command ----------------------------------------------------------------------
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("root", type=Path, metavar="ROOT", help="data folder with a manifest.csv")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Audit the data folder ``args.root``, and print what was found."""
+    root = args.root.expanduser()
+    frame = read_manifest(root)
+    if "duplicate_group" not in frame:
+        frame["duplicate_group"] = duplicate_groups(root, frame["image"].tolist())
+    paths = [root / name for name in frame["image"]]
+    sizes = list(thread_map(image_size, paths, "reading image sizes", True))
+    print(f"\n{root}: {len(frame):,} images\n\n{as_text(audit(frame, sizes))}")
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image file, from its header.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
+            return image.size
+    except (OSError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return open_image(path).size  # says in a sentence what is wrong
+
+
+# --- the tables -----------------------------------------------------------------------
+
+
+def audit(frame: pd.DataFrame, sizes: Sequence[tuple[int, int]] | None = None) -> Audit:
+    """All tables, from a manifest alone.
+
+    Args:
+        frame: manifest, split; its column ``duplicate_group``, where there is one, says
+            which images are near-duplicates.
+        sizes: width and height of each image, if known.
+    """
+    measured = pd.DataFrame(sizes or [], columns=["width", "height"])
+    counted = measured.value_counts().rename("images").reset_index()
+    return Audit(leakage(frame), duplicates(frame), split_table(frame), counted, gaps(frame))
+
+
+def leakage(frame: pd.DataFrame) -> pd.DataFrame:
+    """Queries whose lesion the system knows already.
+
+    Args:
+        frame: manifest, split; only the columns label, lesion_id and split are used.
+
+    Returns:
+        A row per class and one named "all", with the columns ``queries`` (number of query
+        images), ``with_mate`` (those whose lesion is in the database or val too) and
+        ``share`` (the one by the other; nan where no query's lesion is known).
+    """
+    query, known = frame["split"] == "query", frame["lesion_id"] != ""
+    elsewhere = set(frame.loc[known & frame["split"].isin(["database", "val"]), "lesion_id"])
+    mate = frame["lesion_id"].isin(elsewhere)
+    flags = pd.DataFrame({"queries": query, "with_mate": query & mate, "known": query & known})
+    table = flags.groupby(frame["label"]).sum().reindex(class_order(frame["label"]))
+    table.loc["all"] = table.sum()
+    table["share"] = table["with_mate"] / table["queries"].where(table["known"] > 0)
+    return table.drop(columns="known").rename_axis(index="class")
+
+
+def duplicates(frame: pd.DataFrame) -> pd.DataFrame:
+    """Near-duplicates: a row per group.
+
+    Returns:
+        The groups by name, with the columns ``images`` and ``lesions`` (how many; an image
+        without lesion_id is its own), ``labels`` and ``parts`` (which). Empty without
+        the manifest column ``duplicate_group``.
+    """
+    if "duplicate_group" not in frame:
+        frame = frame.assign(duplicate_group="")
+    rows = frame[frame["duplicate_group"] != ""]
+    grouped = rows.groupby("duplicate_group")
+    lesion = rows["lesion_id"].where(rows["lesion_id"] != "", "image " + rows["image"])
+    return pd.DataFrame(
+        {
+            "images": grouped.size(),
+            "lesions": lesion.groupby(rows["duplicate_group"]).nunique(),
+            "labels": grouped["label"].unique().map(lambda names: BETWEEN.join(sorted(names))),
+            "parts": grouped["split"]
+            .unique()
+            .map(lambda names: BETWEEN.join(part for part in SPLITS if part in names)),
+        }
+    ).rename_axis(index="group")
+
+
+def split_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Images per class (rows) and split (columns), with sums."""
+    table = pd.crosstab(frame["label"], frame["split"])
+    table = table.reindex(index=class_order(frame["label"]), columns=SPLITS, fill_value=0)
+    table["all"] = table.sum(axis=1)
+    table.loc["all"] = table.sum()
+    return table.rename_axis(index="class", columns=None).astype(int)
+
+
+def gaps(frame: pd.DataFrame) -> pd.DataFrame:
+    """Images per class and in all, and how many have no mask, and no lesion_id."""
+    empty = pd.DataFrame({"images": True}, frame.index).assign(
+        **{"without mask": frame["mask"] == "", "without lesion_id": frame["lesion_id"] == ""}
+    )
+    table = empty.groupby(frame["label"]).sum().reindex(class_order(frame["label"]))
+    table.loc["all"] = table.sum()
+    return table.rename_axis(index="class").astype(int)
+
+
+# --- the text -------------------------------------------------------------------------
+
+
+def as_text(found: Audit) -> str:
+    """The tables, each with what it means and what to do."""
+    torn = found.duplicates[holds_several(found.duplicates["parts"])]
+    some_gaps = found.gaps.loc["all"].drop("images").any()
+    sections = {
+        "Leakage": (leakage_sentence(found.leakage), found.leakage),
+        "Near-duplicates": (duplicates_sentence(found.duplicates, len(torn)), torn),
+        "Class balance": (balance_sentence(found.balance), found.balance),
+        "Image sizes": (sizes_sentence(found.sizes), found.sizes),
+        "Gaps": (gaps_sentence(found.gaps), found.gaps if some_gaps else found.gaps.head(0)),
+    }
+    texts = [
+        "\n\n".join([f"{title}\n{textwrap.fill(sentence, WIDTH)}", *table_text(table)])
+        for title, (sentence, table) in sections.items()
+    ]
+    return "\n\n\n".join(texts)
+
+
+def table_text(table: pd.DataFrame) -> list[str]:
+    """A table as text of at most `WIDTH` columns; nothing for an empty one."""
+    if table.empty:
+        return []
+    shown = table.head(LISTED).astype(object).map(cell)
+    shown.index = [short(str(name), 40) for name in shown.index]
+    text = shown.rename_axis(columns=table.index.name).to_string(index=bool(table.index.name))
+    rest = len(table) - len(shown)
+    return [text + (f"\n... and {rest:,} more" if rest else "")]
+
+
+def cell(value: float | str) -> str:
+    """A value of a table: floats are shares."""
+    if isinstance(value, float):
+        return "-" if np.isnan(value) else f"{value:.1%}"
+    return short(value, 20) if isinstance(value, str) else f"{value:,}"
+
+
+def short(text: str, length: int) -> str:
+    """A text without its middle if it is longer than `length`."""
+    half = (length - 3) // 2
+    return text if len(text) <= length else f"{text[:half]}...{text[-half:]}"
+
+
+def holds_several(cells: pd.Series) -> pd.Series:
+    """Which cells of a table of `duplicates` name more than one label or part."""
+    return cells.astype(str).str.contains(BETWEEN, regex=False)
+
+
+def leakage_sentence(table: pd.DataFrame) -> str:
+    """What a table of `leakage` means."""
+    queries, with_mate, share = table.loc["all", ["queries", "with_mate", "share"]]
+    if not queries:
+        return "There are no queries: split the images before anything is measured."
+    if np.isnan(share):
+        return (
+            "Which images show the same lesion is not known, so that a query may find its own "
+            "lesion: fill in lesion_id if you can, and take scores for upper bounds."
+        )
+    if not with_mate:
+        return "No query shows a lesion that is in the database or val too: as it should be."
+    return (
+        f"{share:.1%} of the queries show a lesion that is in the database or val too, so that "
+        "a part of every score is the same lesion found again: split by lesion for an honest "
+        "measure, and use this split only to compare with numbers that were measured so."
+    )
+
+
+def duplicates_sentence(table: pd.DataFrame, torn: int) -> str:
+    """What a table of `duplicates` means of which `torn` groups lie in several parts."""
+    if table.empty:
+        return "No near-duplicate images are known."
+    text = f"{table['images'].sum():,} images in {len(table):,} groups are near-duplicates. "
+    text += (
+        f"Listed are the groups that lie in several parts ({torn:,}), so that a query finds its "
+        "own copy: split by lesion, which keeps near-duplicates together, or remove the copies."
+        if torn
+        else "Each group lies within one part: as it should be."
+    )
+    if disagreeing := int(holds_several(table["labels"]).sum()):
+        text += (
+            f" In some groups the labels disagree ({disagreeing:,}): look at them, one is wrong."
+        )
+    return text
+
+
+def balance_sentence(table: pd.DataFrame) -> str:
+    """What a table of `split_table` means."""
+    classes = table.iloc[:-1]
+    if not classes["all"].any():
+        return "No image is in a part yet."
+    empty = [
+        f"{name} in {part}"
+        for part in SPLITS
+        for name in classes.index[classes[part] == 0]
+        if classes[part].any()
+    ]
+    if empty:
+        return (
+            f"Nothing can be measured on classes without images ({', '.join(empty[:5])}): add "
+            "images, choose larger shares, or leave these classes out."
+        )
+    large, small = classes["all"].idxmax(), classes["all"].idxmin()
+    ratio = classes.at[large, "all"] / classes.at[small, "all"]
+    if ratio < 1.5:
+        return "The classes are of about the same size."
+    return (
+        f"{large} has {ratio:.1f} times as many images as {small}: average scores over classes, "
+        "not over images, and weight the loss by inverse frequencies."
+    )
+
+
+def sizes_sentence(table: pd.DataFrame) -> str:
+    """What a table of sizes means."""
+    if table.empty:
+        return "The sizes were not read."
+    sides = table[["width", "height"]].min(axis=1)
+    short_sides = f"{sides.min()}" if sides.nunique() == 1 else f"{sides.min()} to {sides.max()}"
+    return (
+        f"The short sides have {short_sides} pixels: train at no more than {sides.min()}, for "
+        "enlarging adds nothing."
+    )
+
+
+def gaps_sentence(table: pd.DataFrame) -> str:
+    """What a table of `gaps` means."""
+    masks, lesions = table.loc["all", ["without mask", "without lesion_id"]]
+    texts = []
+    if masks:
+        texts.append(
+            f"{masks:,} images have no mask: heatmaps cannot be compared with the lesion there."
+        )
+    if lesions:
+        texts.append(
+            f"{lesions:,} images have no lesion_id: each counts as a lesion of its own, whatever "
+            "it shows."
+        )
+    return " ".join(texts) or "Every image has a mask and a lesion_id."
