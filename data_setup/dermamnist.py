@@ -19,21 +19,19 @@ from tokenize import TokenError
 import numpy as np
 import pandas as pd
 
-from data_setup.common import add_common_arguments, build
+from data_setup.common import add_common_arguments, add_publisher_arguments, build
+from data_setup.download import publisher_files
+from data_setup.info import INFO, print_terms
 from data_setup.prepare import Drawn
 from derm_hash.data import check_memory
 from derm_hash.errors import InputError
 
-HELP = "DermaMNIST by the package medmnist: 10,015 images of 28 to 224 px, 7 classes"
-CITATION = (
-    "J. Yang et al.: MedMNIST v2 - A large-scale lightweight benchmark for 2D and 3D biomedical "
-    "image classification. Scientific Data 10, 41 (2023). doi:10.1038/s41597-022-01721-8"
-)
-HOME = "https://medmnist.com"
-LICENCE = "CC BY-NC 4.0: not for commercial use"
+HELP = "DermaMNIST: 10,015 images of 28 to 224 px, 7 classes"
+NAME = "dermamnist"
+HOME = INFO[NAME].home
 
 SIZES = (28, 64, 128, 224)
-LABELS = ("AKIEC", "BCC", "BKL", "DF", "MEL", "NV", "VASC")
+LABELS = tuple(label for _, label in sorted(INFO[NAME].labels.items()))
 PARTS = {"train": "database", "val": "val", "test": "query"}
 
 
@@ -41,12 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     add_common_arguments(parser, own_split="medmnist")
     parser.set_defaults(size=64)
-    parser.add_argument(
-        "--archives",
-        type=Path,
-        metavar="DIR",
-        help="folder with dermamnist_64.npz (or another size): nothing is downloaded",
-    )
+    add_publisher_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -55,63 +48,21 @@ def run(args: argparse.Namespace) -> None:
         sizes = ", ".join(map(str, SIZES))
         raise InputError(f"DermaMNIST comes in the sizes {sizes}: give --size one of them")
     name = "dermamnist.npz" if args.size == 28 else f"dermamnist_{args.size}.npz"
-    if args.archives is None:
-        md5, fetch = published(args.size), lambda: download(name, args.size)
-    else:
-        path = args.archives.expanduser() / name
-        if not path.is_file():
-            raise InputError(f"{path} does not exist: download it from {HOME}, or check --archives")
-        md5, fetch = md5_of(path), lambda: path
+    path = publisher_files(args, NAME, [name]) / name
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: download it from {HOME}, or check --archives")
     build(
         args,
-        "dermamnist",
+        NAME,
         {},
-        sources={name: f"MD5 {md5}"},
-        rows=lambda: rows(fetch(), args.size),
-        about={"title": "DermaMNIST", "citation": CITATION, "licence": LICENCE, "home": HOME},
+        sources={name: f"MD5 {md5_of(path)}"},
+        rows=lambda: rows(path, args.size),
+        about=INFO[NAME].record,
     )
-    print(f"Licence: {LICENCE}. Please cite: {CITATION}")
+    print_terms(NAME)
 
 
 # --- the file -----------------------------------------------------------------------
-
-
-def medmnist_package():
-    """The package medmnist.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        import medmnist
-    except ImportError:
-        raise InputError(
-            "dermamnist needs the package medmnist: install it with `pip install medmnist`, or "
-            f"download the npz file from {HOME} and name its folder with --archives"
-        ) from None
-    return medmnist
-
-
-def published(size: int) -> str:
-    """The MD5 that medmnist states for the file of images of `size` pixels."""
-    return medmnist_package().INFO["dermamnist"]["MD5" if size == 28 else f"MD5_{size}"]
-
-
-def download(name: str, size: int) -> Path:
-    """Have medmnist fetch the file into its own folder, checked by MD5, unless it is there.
-
-    Raises:
-        InputError: it could not.
-    """
-    medmnist = medmnist_package()
-    try:
-        dataset = medmnist.DermaMNIST(split="val", download=True, size=size)
-    except RuntimeError as error:
-        raise InputError(
-            f"medmnist cannot fetch {name}: check the connection, or download the file from {HOME} "
-            "and name its folder with --archives"
-        ) from error
-    return Path(dataset.root) / name
 
 
 def md5_of(path: Path) -> str:
@@ -134,7 +85,7 @@ def rows(path: Path, size: int) -> pd.DataFrame:
                     "lesion_id": "",
                     "split": split,
                     "mask": "",
-                    "source": "DermaMNIST",
+                    "source": INFO[NAME].title,
                     "image_from": [
                         Drawn(pixels, f"image {stem} of {path}")
                         for pixels, stem in zip(images[part], stems, strict=True)

@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from data_setup.common import LOCK, check_space, tool_version
-from data_setup.info import INFO, File
+from data_setup.info import INFO, File, files_of
 from derm_hash.data import write_atomically
 from derm_hash.errors import InputError
 
@@ -114,7 +114,7 @@ def publisher_files(
     folder = beside / "downloads" / name
     print(f"Downloads: {folder}")
     try:
-        fetch([f for f in data.files if wanted is None or f.name in wanted], folder)
+        fetch([f for f in files_of(name) if wanted is None or f.name in wanted], folder)
     except NotOffered as error:
         raise InputError(f"{error}; {data.elsewhere}") from error
     return folder

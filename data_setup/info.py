@@ -127,9 +127,9 @@ INFO: dict[str, DataSet] = {
         about="10,015 dermoscopic images of 7,470 lesions from Vienna and Queensland, each with "
         "a lesion mask.",
         citation=_HAM_CITATION,
-        licence="CC BY-NC 4.0",
-        restrictions=f"{NON_COMMERCIAL}; copies elsewhere state CC BY-NC-SA 4.0, so share what "
-        "you derive from those alike",
+        licence="CC BY-NC-SA 4.0",
+        restrictions=f"{NON_COMMERCIAL}; share what you derive from it alike (some copies state "
+        "CC BY-NC 4.0: the page of your copy decides)",
         home="https://doi.org/10.7910/DVN/DBW86T",
         classes=(
             Class("MEL", "melanoma", 1113, "mel"),
@@ -252,7 +252,8 @@ INFO: dict[str, DataSet] = {
             Class("VASC", "vascular lesion", 142, "6"),
         ),
         notebooks=ANY_NOTEBOOK,
-        elsewhere="the medmnist package downloads it",
+        elsewhere="download the file from https://medmnist.com with a browser and name its folder "
+        "with --archives DIR",
     ),
     "folder": DataSet(
         title="your own images",
@@ -298,13 +299,14 @@ def describe(name: str) -> str:
     if one.classes:
         lines.append(f"  classes  {sum(c.images for c in one.classes):>6,} images")
         lines += [f"           {c.images:>6,}  {c.label:<14}  {c.name}" for c in one.classes]
-    files = medmnist_files() if name == "dermamnist" else one.files
-    lines += [line for file in files for line in _file_lines(file)]
+    lines += [line for file in files_of(name) for line in _file_lines(file)]
     return "\n".join(lines)
 
 
-def medmnist_files() -> tuple[File, ...]:
-    """DermaMNIST's files as the installed medmnist package lists them."""
+def files_of(name: str) -> tuple[File, ...]:
+    """What is downloaded for a data set; DermaMNIST's files as the medmnist package lists them."""
+    if name != "dermamnist":
+        return INFO[name].files
     # Here, because medmnist makes a folder in the home directory when it is loaded.
     from medmnist import INFO as PACKAGE
 

@@ -14,16 +14,11 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from data_setup.archives import Archive, Member
-from data_setup.common import (
-    SPLITTERS,
-    add_common_arguments,
-    add_publisher_arguments,
-    build,
-    split_table,
-)
+from data_setup.audit import leakage, split_table
+from data_setup.common import SPLITTERS, add_common_arguments, add_publisher_arguments, build
 from data_setup.download import publisher_files
 from data_setup.info import INFO, PAPER_CLASSES, print_terms
-from derm_hash.data import class_order, read_table
+from derm_hash.data import read_table
 from derm_hash.errors import InputError
 
 HELP = "ISIC 2019: 25,331 images, 4 or 8 classes; a download of 9.8 GB"
@@ -256,33 +251,6 @@ def dry_run(table: pd.DataFrame, classes: tuple[str, ...], seed: int) -> None:
     for name, split in SPLITTERS.items():
         parts = split(frame, seed=seed)
         print(f"\nSplit {name!r} (seed {seed}), images:\n\n{split_table(parts).to_string()}")
-        print(f"\nQueries with another image of their lesion:\n\n{leakage(parts).to_string()}")
-
-
-def leakage(frame: pd.DataFrame) -> pd.DataFrame:
-    """Per class and in all: queries, those with a lesion-mate in the database, their share.
-
-    Args:
-        frame: rows with label, lesion_id and split.
-
-    Returns:
-        Index: the classes and ``all``. Columns: queries, lesion known, in database, share
-        of all queries (text in per cent), and in database or val.
-    """
-    known = frame["lesion_id"] != ""
-    query = frame[frame["split"] == "query"]
-    database = set(frame.loc[known & (frame["split"] == "database"), "lesion_id"])
-    val = set(frame.loc[known & (frame["split"] == "val"), "lesion_id"])
-    flags = pd.DataFrame(
-        {
-            "queries": 1,
-            "lesion known": query["lesion_id"] != "",
-            "mate in database": query["lesion_id"].isin(database),
-            "or in val": query["lesion_id"].isin(database | val),
-        }
-    ).astype(int)
-    table = flags.groupby(query["label"]).sum().reindex(class_order(query["label"]))
-    table.loc["all"] = table.sum()
-    share = table["mate in database"] / table["queries"]
-    table.insert(3, "share", [f"{value:.1%}" for value in share])
-    return table.rename_axis(index="class", columns=None)
+        table = leakage(parts).to_string(formatters={"share": "{:.1%}".format})
+        print(f"\nQueries whose lesion is in the database or val too:\n\n{table}")
+    print("\nNear-duplicates, which only the images tell, can change the split 'lesion' a little.")

@@ -20,20 +20,17 @@ import pandas as pd
 
 from data_setup.archives import Archive, Member
 from data_setup.common import add_common_arguments, build, fingerprint, summary
+from data_setup.info import INFO, print_terms
 from data_setup.prepare import SUFFIXES, read
 from derm_hash.errors import InputError
 
 HELP = "PH2 from its folder or zip file: 200 images with lesion masks, 2 classes"
-CITATION = (
-    "T. Mendonca, P. M. Ferreira, J. S. Marques, A. R. S. Marcal, J. Rozeira: PH2 - A dermoscopic "
-    "image database for research and benchmarking. EMBC 2013, 5437-5440."
-)
-HOME = "https://www.fc.up.pt/addi/ph2%20database.html"
-LICENCE = "for research and education only; not to be passed on"
+NAME = "ph2"
+HOME = INFO[NAME].home
 
 TABLE = "PH2_dataset.txt"
 DIAGNOSES = {"0": "common nevus", "1": "atypical nevus", "2": "melanoma"}
-LABELS = {"common nevus": "NV", "atypical nevus": "NV", "melanoma": "MEL"}
+LABELS = INFO[NAME].labels
 File = Path | Member
 COLUMNS = ("Name", "Clinical Diagnosis")
 
@@ -57,13 +54,13 @@ def run(args: argparse.Namespace) -> None:
         files, changes = find_files(args.archives.expanduser(), stack)
         build(
             args,
-            "ph2",
+            NAME,
             {},
             sources={args.archives.name: changes},
             rows=lambda: rows(files, args.archives),
-            about={"title": "PH2", "citation": CITATION, "licence": LICENCE, "home": HOME},
+            about=INFO[NAME].record,
         )
-    print(f"Licence: {LICENCE}. Please cite: {CITATION}")
+    print_terms(NAME)
 
 
 def find_files(source: Path, stack: ExitStack) -> tuple[dict[str, File], int | str]:
@@ -107,7 +104,7 @@ def rows(files: dict[str, File], place: Path) -> pd.DataFrame:
             "label": [LABELS[diagnosis_of[i]] for i in ids],
             "lesion_id": "",
             "mask": [f"masks/{i}{_suffix(mask_of[i])}" if i in mask_of else "" for i in ids],
-            "source": "PH2",
+            "source": INFO[NAME].title,
             "diagnosis": [diagnosis_of[i] for i in ids],
             "image_from": [image_of[i] for i in ids],
             "mask_from": [mask_of.get(i) for i in ids],

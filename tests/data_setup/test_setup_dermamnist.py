@@ -2,17 +2,18 @@
 
 import json
 import pickle
-import sys
-import types
+import shutil
 import zipfile
 
+import medmnist
 import numpy as np
 import pytest
 from PIL import Image
-from publishers import contents, dermamnist_arrays
+from publishers import dermamnist_arrays
 
-from data_setup import dermamnist
+from data_setup import dermamnist, download
 from data_setup.__main__ import main
+from data_setup.info import files_of
 from derm_hash.data import LesionDataset, read_manifest
 
 
@@ -55,13 +56,13 @@ def test_pixels_labels_and_parts_arrive_exactly(npz, tmp_path, capsys):
 
 
 def test_labels_are_in_the_packages_order():
-    info = pytest.importorskip("medmnist").INFO["dermamnist"]
     words = ["actinic", "basal", "benign", "dermatofibroma", "melanoma", "nevi", "vascular"]
     for number, word in enumerate(words):
-        assert word in info["label"][str(number)]
+        assert word in medmnist.INFO["dermamnist"]["label"][str(number)]
     assert dermamnist.LABELS == ("AKIEC", "BCC", "BKL", "DF", "MEL", "NV", "VASC")
-    for size in dermamnist.SIZES:
-        assert dermamnist.published(size) == info["MD5" if size == 28 else f"MD5_{size}"]
+    for file, size in zip(files_of("dermamnist"), dermamnist.SIZES, strict=True):
+        checksum = medmnist.INFO["dermamnist"]["MD5" if size == 28 else f"MD5_{size}"]
+        assert file.checksum == f"md5:{checksum}"
 
 
 def test_other_splits_can_be_asked_for(npz, tmp_path):
@@ -125,40 +126,25 @@ def test_a_header_that_lies_is_noticed_before_memory_is_taken(npz, tmp_path, cap
     refused(capsys, npz, tmp_path / "data")
 
 
-# --- through the package ----------------------------------------------------------------
+# --- the download -----------------------------------------------------------------------
 
 
-def fake_medmnist(folder, fails=False):
-    """A stand-in for the package, whose downloads cannot be tested without a network."""
+def test_the_file_is_fetched_from_where_the_package_says(npz, tmp_path, monkeypatch, capsys):
+    asked = []
 
-    def dataset(split, download, size):
-        assert download
-        if fails:
-            raise RuntimeError("Automatic download failed! " * 10)
-        np.savez_compressed(folder / "dermamnist.npz", **dermamnist_arrays(size))
-        return types.SimpleNamespace(root=str(folder))
+    def fetch(files, folder):
+        asked.extend(files)
+        folder.mkdir(parents=True)
+        shutil.copy(npz, folder)
 
-    return types.SimpleNamespace(
-        INFO={"dermamnist": {"MD5": "0" * 32, "MD5_64": "1" * 32}}, DermaMNIST=dataset
-    )
-
-
-def test_the_package_fetches_the_file(tmp_path, monkeypatch, capsys, npz):
-    monkeypatch.setitem(sys.modules, "medmnist", fake_medmnist(tmp_path))
+    monkeypatch.setattr(download, "fetch", fetch)
     root = tmp_path / "data"
     command = ["dermamnist", "--root", str(root), "--size", "28"]
-    assert main(command) == 0
-    before = contents(root)
-    monkeypatch.setitem(sys.modules, "medmnist", fake_medmnist(tmp_path, fails=True))
-    assert main(command) == 0  # complete, so nothing is fetched
-    assert contents(root) == before
-    assert main([*command, "--force"]) == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "cannot fetch dermamnist.npz" in error
-    assert "--archives" in error
-
-
-def test_without_the_package_it_says_what_to_do(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "medmnist", None)
-    assert main(["dermamnist", "--root", str(tmp_path / "data")]) == 2
-    assert "pip install medmnist" in capsys.readouterr().err
+    assert main(command) == 2
+    assert "--accept-licence" in capsys.readouterr().err
+    assert main([*command, "--accept-licence"]) == 0
+    assert len(read_manifest(root)) == 33
+    [file] = asked
+    table = medmnist.INFO["dermamnist"]
+    assert (file.name, file.url) == ("dermamnist.npz", table["url"])
+    assert file.checksum == f"md5:{table['MD5']}"

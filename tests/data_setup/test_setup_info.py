@@ -87,7 +87,7 @@ def test_dermamnists_files_come_from_its_package(monkeypatch):
     table = {f"{kind}{size}": f"{kind}{size}" for kind in ("url", "MD5") for size in SIZES}
     package = SimpleNamespace(INFO={"dermamnist": table})
     monkeypatch.setitem(sys.modules, "medmnist", package)
-    files = info.medmnist_files()
+    files = info.files_of("dermamnist")
     assert [f.name for f in files] == [f"dermamnist{size}.npz" for size in SIZES]
     assert files[1] == File("dermamnist_64.npz", "url_64", None, "md5:MD5_64")
 

@@ -42,8 +42,8 @@ def test_images_masks_and_diagnoses_arrive(tmp_path, capsys):
         assert any(np.array_equal(mask, whole[:, k : k + 15]) for k in (2, 3))  # 2.5 aside
     dataset = LesionDataset.from_folder(root, size=15, progress=False)
     assert dataset.classes == ("MEL", "NV")
-    assert "research and education" in capsys.readouterr().out
-    assert "Mendonca" in json.loads((root / "dataset.json").read_text())["citation"]
+    assert "for research and benchmarking" in capsys.readouterr().out
+    assert "Mendonça" in json.loads((root / "dataset.json").read_text())["citation"]
 
 
 def test_a_zip_gives_the_same_folder(tmp_path):
