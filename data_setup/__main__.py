@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"data_setup: the system refuses: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ndata_setup: stopped; the same command completes the folder.", file=sys.stderr)
+        print("\ndata_setup: stopped: run the same command again to go on.", file=sys.stderr)
         return 130
 
 
