@@ -9,8 +9,8 @@ of the hash layer's output. Three things differ from the papers on purpose, and 
 objectives, so that nothing but the objective is compared:
 
 - sums are means, over the images or over the unordered pairs of different images of the batch
-  (copies of one image in an orbit are images too), so that neither the batch size nor the
-  orbit changes their weight beside the invariance loss;
+  (copies of one image in an orbit are images too; no image outside the batch is compared), so
+  that neither the batch size nor the orbit changes their weight beside the invariance loss;
 - class weights w, where there are any, make an image count w(y_i) and a pair w(y_i) w(y_j) in
   these means; without them every mean is the plain one;
 - the soft code itself is trained, with no second code per image and no sharpening over time.
@@ -64,18 +64,19 @@ def dpsh(codes: Tensor, logits: Tensor, labels: Tensor, weights: Tensor | None =
 def dsh(codes: Tensor, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """Deep supervised hashing (Liu et al., CVPR 2016, section 3.1).
 
-    ``mean_pairs [s_ij d_ij / 2 + (1 - s_ij) max(m - d_ij, 0) / 2]
-    + 2 * 0.01 mean_images sum_bits | |u| - 1 |`` with ``d_ij = |u_i - u_j|^2`` and the margin
+    ``mean_pairs [s_ij d_ij / 2 + (1 - s_ij) max(m - d_ij, 0) / 2] / bits
+    + 2 * 0.01 mean_images mean_bits | |u| - 1 |`` with ``d_ij = |u_i - u_j|^2`` and the margin
     ``m = 2 bits``: similar codes are pulled together, dissimilar ones pushed apart until half
     of their bits differ. Each image is in as many pairs as any other, and both images of a
-    pair pay for not being binary: hence the 2.
+    pair pay for not being binary: hence the 2. The paper does not divide by the bits; here it
+    keeps the weight of the objective beside the invariance loss the same for every length.
     """
     u = 2 * codes - 1
-    distance = squared_distances(u)
+    distance = squared_distances(u) / u.shape[1]
     similar, weight = pairs(labels, weights)
-    apart = F.relu(2 * u.shape[1] - distance)
+    apart = F.relu(2 - distance)
     contrastive = weighted_mean(torch.where(similar, distance, apart) / 2, weight)
-    quantisation = (u.abs() - 1).abs().sum(dim=1)
+    quantisation = (u.abs() - 1).abs().mean(dim=1)
     return contrastive + 0.02 * weighted_mean(quantisation, image_weights(labels, weights))
 
 

@@ -286,6 +286,8 @@ def make_fabric(precision: str = "auto") -> Fabric:
     if precision == "auto":
         bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         precision = "bf16-mixed" if bf16 else "32-true"
+    if "LT_CLI_USED" in os.environ:  # fabric run has chosen the devices, and launches itself
+        return Fabric(precision=precision)
     devices, nodes = 1, 1
     if torch.distributed.is_torchelastic_launched():
         devices = int(os.environ["LOCAL_WORLD_SIZE"])

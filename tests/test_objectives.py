@@ -50,10 +50,10 @@ def dpsh(u, similar, bits):
 def dsh(u, similar, bits):
     def pair(a, b, s):
         distance = sum((x - y) ** 2 for x, y in zip(a, b, strict=True))
-        return distance / 2 if s else max(2 * bits - distance, 0) / 2
+        return (distance if s else max(2 * bits - distance, 0)) / 2 / bits
 
     def image(a):
-        return 2 * 0.01 * sum(abs(abs(x) - 1) for x in a)
+        return 2 * 0.01 * sum(abs(abs(x) - 1) for x in a) / bits
 
     return pair, image, False
 
@@ -131,7 +131,7 @@ def test_two_images_with_pencil_and_paper():
     same, other = torch.tensor([1, 1]), torch.tensor([0, 1])
     expected = {
         "dpsh": (math.log(2), math.log(2)),  # codes are binary: no quantisation
-        "dsh": (2.0, 0.0),  # 4 / 2, and max(2 * 2 - 4, 0) / 2
+        "dsh": (1.0, 0.0),  # 4 / 2 / 2, and max(2 * 2 - 4, 0) / 2 / 2
         "hashnet": (math.log(2), math.log(2)),
         "dch": (math.log(2), math.log(2)),  # log(1 + 1/1), as gamma = 1
     }

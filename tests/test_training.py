@@ -773,6 +773,17 @@ def test_other_data_in_the_same_folder_is_refused(finished):
         quiet(tiny(), make_data(splits=other_split), finished.path.parent)
 
 
+def test_fabric_run_launches_its_processes_itself(monkeypatch):
+    for name, value in {
+        "CLI_USED": "1",
+        "DEVICES": "1",
+        "NUM_NODES": "1",
+        "ACCELERATOR": "cpu",
+    }.items():
+        monkeypatch.setenv(f"LT_{name}", value)
+    assert training.make_fabric("32-true").world_size == 1  # a second launch is an error
+
+
 def test_processes_that_cannot_share_a_batch_are_refused():
     training.check_shares(64, 4)
     training.check_shares(1, 1)
