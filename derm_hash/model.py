@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from derm_hash.attention import add_attention
 from derm_hash.data import LesionDataset, to_input, write_atomically
 from derm_hash.errors import InputError
+from derm_hash.rotations import inside_disc, rotation_orbit
 
 BACKBONES = ("resnet10", "resnet18", "resnet34", "resnet50")
 MODEL_FILE = "model.safetensors"
@@ -75,9 +76,16 @@ class DermHash(nn.Module):
         The gate of every residual block, as in :func:`derm_hash.attention.add_attention`.
     weights : None or "imagenet"
         Random initialisation, or torchvision's ImageNet weights (downloaded on first use).
+    disc : bool
+        Look at the disc inscribed in the image alone, in training and ever after. A model
+        trained on an orbit that is cut to the disc never saw corners, so it must not see them
+        in a query or in the database either.
 
     Attributes
     ----------
+    classifier_shapes_code : bool
+        Whether the classifier's gradient reaches the code, as in the paper. If not, the
+        classifier only reads the codes that something else has shaped.
     class_names : tuple of str
         Names of the classes, in the order of the logits.
     image_size : int or None
@@ -91,6 +99,7 @@ class DermHash(nn.Module):
         classes: int = 4,
         attention: str | None = "hdcsa",
         weights: str | None = None,
+        disc: bool = False,
     ):
         super().__init__()
         if bits < 1 or classes < 1:
@@ -100,7 +109,9 @@ class DermHash(nn.Module):
             "bits": bits,
             "classes": classes,
             "attention": attention,
+            "disc": disc,
         }
+        self.classifier_shapes_code = True
         self.class_names = tuple(f"class {i}" for i in range(classes))
         self.image_size: int | None = None
         self.backbone = add_attention(make_backbone(backbone, weights), attention)
@@ -115,13 +126,64 @@ class DermHash(nn.Module):
         return self.hash_layer.out_features
 
     def forward(self, x: Tensor) -> HashOutput:
-        """Images (B, 3, H, W) in [-1, 1], H and W at least 32 -> HashOutput."""
+        """Images (B, 3, H, W) in [-1, 1], H and W at least 32 (and equal for ``disc``)."""
+        if self.settings["disc"]:
+            x = inside_disc(x)
         code = torch.sigmoid(self.hash_layer(self.backbone(x)))
-        return HashOutput(self.classifier(code), code)
+        read = code if self.classifier_shapes_code else code.detach()
+        return HashOutput(self.classifier(read), code)
 
     @torch.no_grad()
     def hash(self, x: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] -> hash code (B, bits) bool."""
+        return self(x).code > 0.5
+
+
+class OrbitMean(nn.Module):
+    """Invariance by construction: the mean of a model's soft code over the orbit of an image.
+
+    For n = 1, 2 or 4 turning the image only changes the order of the orbit, so the mean does
+    not change, whatever the model has learned (up to the rounding of a sum). The price is n
+    forward passes for every image that is encoded. Other n resample the image inside its
+    disc: give them a model trained on discs, and expect a mean that is nearly invariant.
+
+    Stands in for a DermHash wherever codes are made (``encode``, ``build_index``,
+    ``rotation_report``; ``dataclasses.replace(run, model=OrbitMean(run.model))`` for a run).
+    The database and the queries need the same one. It is used, not trained or saved: save
+    the model inside.
+
+    Parameters
+    ----------
+    model : DermHash
+    n : int
+        Members of the orbit, see :func:`derm_hash.rotations.rotation_orbit`.
+    """
+
+    def __init__(self, model: DermHash, n: int = 4):
+        super().__init__()
+        if n < 1:
+            raise InputError(f"An orbit has at least one member: n must be 1 or more, not {n}.")
+        self.model, self.n = model, n
+        self.class_names, self.image_size = model.class_names, model.image_size
+        self.train(model.training)
+
+    @property
+    def bits(self) -> int:
+        """Length of the code."""
+        return self.model.bits
+
+    def forward(self, x: Tensor) -> HashOutput:
+        """Images (B, 3, H, H) -> HashOutput, the means over their orbit.
+
+        The classifier is linear, so the mean logits are those of the mean code.
+        """
+        outputs = [self.model(turned) for turned in rotation_orbit(x, self.n)]
+        logits, codes = zip(*outputs, strict=True)
+        return HashOutput(torch.stack(logits).mean(dim=0), torch.stack(codes).mean(dim=0))
+
+    @torch.no_grad()
+    def hash(self, x: Tensor) -> Tensor:
+        """Images (B, 3, H, H) in [-1, 1] -> hash code (B, bits) bool."""
         return self(x).code > 0.5
 
 
@@ -136,7 +198,7 @@ def encode(
 
     Parameters
     ----------
-    model : DermHash
+    model : DermHash or OrbitMean
     images : LesionDataset, or (N, 3, S, S) tensor
         uint8, or floating point in [-1, 1].
 

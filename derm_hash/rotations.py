@@ -50,6 +50,18 @@ def rotation_orbit(x: Tensor, n: int = 4) -> Tensor:
     return torch.stack([rotate(x, 360 * k / n) for k in range(n)])
 
 
+def quarter_turns(x: Tensor, turns: Tensor) -> Tensor:
+    """Turn each image by its own number of quarter turns, counter-clockwise and exact.
+
+    Images (B, C, H, H) of any dtype and whole numbers (B,) in 0..3 -> the same shape.
+    """
+    turned = x.clone()
+    for k in (1, 2, 3):
+        chosen = turns == k
+        turned[chosen] = torch.rot90(x[chosen], k, dims=(-2, -1))
+    return turned
+
+
 def disc_mask(size: int, device: torch.device | str | None = None) -> Tensor:
     """The disc inscribed in a square image: (size, size) bool, True inside."""
     centre = (torch.arange(size, device=device) + 0.5) / size * 2 - 1

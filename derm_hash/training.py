@@ -6,6 +6,7 @@ else is written out below, from the loss of a step to the checkpoint.
 
 import dataclasses
 import json
+import os
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -17,7 +18,6 @@ from typing import ClassVar
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from filelock import FileLock, Timeout
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -28,8 +28,9 @@ from derm_hash.errors import InputError
 from derm_hash.losses import CLASS_WEIGHTS, PENALTIES, OrbitPenalty, class_weights
 from derm_hash.metrics import class_means, precision, relevance
 from derm_hash.model import MODEL_FILE, DermHash, encode, load_model, save_model
+from derm_hash.objectives import OBJECTIVES, hash_centres
 from derm_hash.retrieval import build_index
-from derm_hash.rotations import rotation_orbit
+from derm_hash.rotations import quarter_turns, rotation_orbit
 
 SECONDS_BETWEEN_CHECKPOINTS = 300
 
@@ -49,6 +50,9 @@ class TrainConfig:
     attention: str | None = "hdcsa"
     weights: str | None = None
     """None (random) or "imagenet"."""
+    objective: str = "classification"
+    """What the codes are trained for: a name in ``objectives.OBJECTIVES``. For any but
+    "classification" the classifier reads the codes and does not shape them."""
     invariance: str | None = "cauchy"
     """Penalty on the orbit of soft codes (a name in ``losses.PENALTIES``), or None."""
     invariance_weight: float = 0.5
@@ -57,12 +61,20 @@ class TrainConfig:
     they tell anything apart can stay stuck at one value."""
     gamma: float = 0.5
     orbit: int = 4
-    """Turned copies of each image that a step sees, the unturned one included."""
+    """Turned copies of each image that a step sees, the unturned one included. All copies of an
+    orbit other than 1, 2 or 4 are cut to the inscribed disc, see ``disc``."""
     classify: str = "orbit"
-    """Cross-entropy on all copies ("orbit") or on the unturned one alone ("upright")."""
+    """The objective looks at all copies ("orbit") or at the unturned one alone ("upright")."""
+    disc: bool = False
+    """The network looks at the inscribed disc alone, also when the model is used later. Always
+    so where the copies of an orbit are cut to it; a fair rival to those sets it too."""
     class_weights: str = "inverse"
     augment: bool = True
     """Random mirror images and small changes of light."""
+    random_turns: bool = False
+    """Turn each image by a random number of quarter turns, before its orbit is made. With
+    invariance=None and classify="upright" this is rotation augmentation alone: one forward
+    pass for each image. An orbit of 4 holds the same copies with and without it."""
     optimizer: str = "adamw"
     learning_rate: float = 1e-3
     momentum: float = 0.9
@@ -81,6 +93,7 @@ class TrainConfig:
     seed: int = 0
 
     CHOICES: ClassVar[dict[str, tuple]] = {
+        "objective": tuple(OBJECTIVES),
         "invariance": (None, *PENALTIES),
         "classify": ("orbit", "upright"),
         "class_weights": CLASS_WEIGHTS,
@@ -117,6 +130,11 @@ class TrainConfig:
     def copies(self) -> int:
         """Forward passes for each image and step: the orbit, where anything looks at it."""
         return self.orbit if self.invariance or self.classify == "orbit" else 1
+
+    @property
+    def sees_disc(self) -> bool:
+        """Whether the network looks at the inscribed disc alone."""
+        return self.disc or self.copies not in (1, 2, 4)
 
 
 PRESETS: dict[str, dict] = {
@@ -194,19 +212,24 @@ def train(
     on_epoch : callable, optional
         Called with the history after every epoch (say, to draw it).
     fabric : Fabric, optional
-        By default one device: a GPU where there is one. Start with ``torchrun`` for several.
+        By default one device: a GPU where there is one. Start with ``torchrun`` for several:
+        they share each batch, and the loss is that of the whole batch, so the result is that
+        of one device. The exception is batch norm, which normalises each process's share by
+        its own statistics; the first process's running statistics are kept.
 
     Raises
     ------
     InputError
-        If a split is empty, or the folder holds a run with other settings or data.
+        If a split is empty, the processes cannot share a batch equally, or the folder holds a
+        run with other settings or data.
     """
     fabric = fabric or make_fabric(config.precision)
     database, val = data.split("database"), data.split("val")
+    check_shares(min(config.batch_size, len(database)), fabric.world_size)
     state = TrainingState.start(config, data, fabric, steps=batches_in(database, config))
     path = Path(root) / config.name
     with one_at_a_time(path, fabric):  # once all the rest is valid
-        claim_folder(path, config, data)
+        claim_folder(path, config, data, write=fabric.global_rank == 0)
         state.resume(path / "last.ckpt")
         train_epochs(state, database, val, path, progress, on_epoch)
         fabric.barrier()
@@ -263,14 +286,28 @@ def make_fabric(precision: str = "auto") -> Fabric:
     if precision == "auto":
         bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         precision = "bf16-mixed" if bf16 else "32-true"
-    launched = torch.distributed.is_torchelastic_launched()
-    fabric = Fabric(devices="auto" if launched else 1, precision=precision)
+    if "LT_CLI_USED" in os.environ:  # fabric run has chosen the devices, and launches itself
+        return Fabric(precision=precision)
+    devices, nodes = 1, 1
+    if torch.distributed.is_torchelastic_launched():
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    fabric = Fabric(devices=devices, num_nodes=nodes, precision=precision)
     fabric.launch()
     return fabric
 
 
-def claim_folder(path: Path, config: TrainConfig, data: LesionDataset) -> None:
-    """Write down what a run's folder is for, or check that it belongs to the same run."""
+def check_shares(images: int, processes: int) -> None:
+    """InputError if the processes cannot share a batch of so many images equally."""
+    if images % processes:
+        raise InputError(
+            f"{processes} processes cannot share a batch of {images} images equally: choose a "
+            f"batch_size that is a multiple of {processes}, and not more than there are images."
+        )
+
+
+def claim_folder(path: Path, config: TrainConfig, data: LesionDataset, write: bool = True) -> None:
+    """Check that a run's folder belongs to this run, and write down what it is for."""
     about = {"classes": list(data.classes), "size": data.size, "fingerprint": fingerprint(data)}
     if (path / "config.json").exists():
         old, old_data = read_config(path)
@@ -285,6 +322,8 @@ def claim_folder(path: Path, config: TrainConfig, data: LesionDataset) -> None:
                 f"{path} holds another run ({', '.join(changed)}): "
                 "choose another name, or delete that folder."
             )
+    if not write:
+        return
     text = json.dumps({"config": dataclasses.asdict(config), "data": about}, indent=2)
     write_atomically(path / "config.json", lambda partial: partial.write_text(text))
 
@@ -316,8 +355,18 @@ class TrainingState:
     def start(cls, config, data, fabric, steps) -> "TrainingState":
         torch.manual_seed(config.seed)
         classes = len(data.classes)
-        model = DermHash(config.backbone, config.bits, classes, config.attention, config.weights)
+        if config.objective == "csq":
+            hash_centres(config.bits, classes)  # or it says now that there are none
+        model = DermHash(
+            config.backbone,
+            config.bits,
+            classes,
+            config.attention,
+            config.weights,
+            config.sees_disc,
+        )
         model.class_names, model.image_size = data.classes, data.size
+        model.classifier_shapes_code = config.objective == "classification"
         model = model.to(memory_format=torch.channels_last)
         optimizer = make_optimizer(config, model)
         scheduler = make_scheduler(config, optimizer, steps)
@@ -416,16 +465,13 @@ def generator(*key: int) -> torch.Generator:
 
 def train_epoch(state: TrainingState, database: LesionDataset, path: Path, bar: tqdm) -> None:
     """Go through what is left of an epoch, with a checkpoint every few minutes."""
-    config, device, saved = state.config, state.fabric.device, time.monotonic()
+    config, fabric, saved = state.config, state.fabric, time.monotonic()
     state.model.train()
     for chosen in epoch_batches(state, len(database)):
-        x = to_input(database.images[chosen].to(device))
-        if config.augment:
-            rank = state.fabric.global_rank
-            x = augment(x, generator(config.seed, state.epoch, state.step, rank))
-        y = database.labels[chosen].to(device)
-        losses = step_losses(state.model, x, y, config, state.weights, state.progress)
-        state.fabric.backward(losses["loss"])
+        x = varied(state, to_input(database.images[chosen].to(fabric.device)))
+        y = database.labels[chosen].to(fabric.device)
+        losses = step_losses(state.model, x, y, config, state.weights, state.progress, fabric)
+        fabric.backward(losses["loss"])
         rate = state.optimizer.param_groups[0]["lr"]
         state.optimizer.step()
         state.optimizer.zero_grad()
@@ -435,9 +481,27 @@ def train_epoch(state: TrainingState, database: LesionDataset, path: Path, bar: 
         state.totals["lr"] = state.totals.get("lr", 0.0) + rate
         state.step += 1
         bar.update()
-        if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
+        # All processes take part in a checkpoint, so one clock decides.
+        if fabric.broadcast(time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS):
             state.save(path / "last.ckpt")
             saved = time.monotonic()
+
+
+def varied(state: TrainingState, x: Tensor) -> Tensor:
+    """This process's share of a batch with the random changes that the config asks for.
+
+    They are drawn for the whole batch and depend on the step alone, so an image changes in
+    the same way however many processes share the batch.
+    """
+    config, fabric = state.config, state.fabric
+    rank, world, key = fabric.global_rank, fabric.world_size, (state.epoch, state.step)
+    if config.augment:
+        x = augment(x, generator(config.seed, *key, 0), rank=rank, world=world)
+    if config.random_turns:
+        rng = generator(config.seed, *key, "turns")
+        turns = torch.randint(4, (len(x) * world,), generator=rng)[rank::world]
+        x = quarter_turns(x, turns.to(x.device))
+    return x
 
 
 def step_losses(
@@ -447,26 +511,33 @@ def step_losses(
     config: TrainConfig,
     weights: Tensor | None = None,
     progress: float = 1.0,
+    fabric: Fabric | None = None,
 ) -> dict[str, Tensor]:
     """Losses of one step: images (B, 3, S, S) in [-1, 1], labels (B,) -> named scalars.
 
     The whole orbit goes through the network in one batch, so that batch norm sees every
-    copy once. ``loss = cross_entropy + rise * invariance_weight * invariance``, where rise
-    goes from 0 to 1 while ``progress``, the share of the run that is done, goes from 0 to
-    ``invariance_rise``.
+    copy once. ``loss = cross_entropy + hashing + rise * invariance_weight * invariance``,
+    where rise goes from 0 to 1 while ``progress``, the share of the run that is done, goes
+    from 0 to ``invariance_rise``. ``hashing`` is the config's objective where that is not
+    classification; the cross-entropy then reaches the classifier alone. With a ``fabric`` of
+    several processes, x and y are one process's share and the losses those of the whole batch.
     """
     copies = config.copies
     orbit = rotation_orbit(x, copies).flatten(0, 1)
     out = model(orbit.contiguous(memory_format=torch.channels_last))
-    logits, codes = out.logits.float(), out.code.float().unflatten(0, (copies, len(x)))
-    if config.classify == "orbit":
-        y = y.repeat(copies)
-    else:
-        logits = logits[: len(x)]
+    logits, codes = (each.float().unflatten(0, (copies, len(x))) for each in (out.logits, out.code))
+    if fabric is not None and fabric.world_size > 1:
+        logits, codes, y = whole_batch(fabric, logits, codes, y)
+    seen = copies if config.classify == "orbit" else 1
+    y = y.repeat(seen)
+    judged = codes[:seen].flatten(0, 1), logits[:seen].flatten(0, 1), y
     if config.class_weights == "released":
-        weights = class_weights(y, logits.shape[1], "released")
-    losses = {"cross_entropy": F.cross_entropy(logits, y, weights)}
+        weights = class_weights(y, logits.shape[-1], "released")
+    losses = {"cross_entropy": OBJECTIVES["classification"](*judged, weights)}
     losses["loss"] = losses["cross_entropy"]
+    if config.objective != "classification":
+        losses["hashing"] = OBJECTIVES[config.objective](*judged, weights)
+        losses["loss"] = losses["loss"] + losses["hashing"]
     if config.invariance:
         losses["invariance"] = OrbitPenalty(config.invariance, config.gamma)(codes)
         rise = min(1.0, progress / config.invariance_rise) if config.invariance_rise else 1.0
@@ -474,12 +545,31 @@ def step_losses(
     return losses
 
 
-def augment(x: Tensor, rng: torch.Generator, light: float = 0.1) -> Tensor:
+def whole_batch(fabric: Fabric, logits: Tensor, codes: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    """What all processes made of their equal shares, as if one had made it.
+
+    Logits (copies, B, classes), codes (copies, B, bits), labels (B,) -> the same for all images
+    of the batch. Every process then computes the loss of the whole batch: the mean of the
+    shares' losses would be another number where classes have weights or pairs are compared.
+    The gradient of each process's loss flows back to the share it came from, so a share gets
+    it once from each process; the mean over processes, which DDP takes, undoes that.
+    """
+    logits, codes = (
+        torch.cat(list(fabric.all_gather(each, sync_grads=True)), dim=1) for each in (logits, codes)
+    )
+    return logits, codes, fabric.all_gather(y).flatten()
+
+
+def augment(
+    x: Tensor, rng: torch.Generator, light: float = 0.1, rank: int = 0, world: int = 1
+) -> Tensor:
     """Mirror half of the images and change brightness and contrast by up to ``light``.
 
-    Images (B, 3, S, S) in [-1, 1] -> the same; turning is the orbit's business.
+    Images (B, 3, S, S) in [-1, 1] -> the same; turning is the orbit's business. They are every
+    ``world``-th image of a batch, from the ``rank``-th on, for which all draws are made.
     """
-    mirror, brightness, contrast = torch.rand(3, len(x), 1, 1, 1, generator=rng).to(x.device)
+    draws = torch.rand(3, len(x) * world, 1, 1, 1, generator=rng)[:, rank::world]
+    mirror, brightness, contrast = draws.to(x.device)
     x = torch.where(mirror < 0.5, x.flip(-1), x)
     return (x * (1 + light * (2 * contrast - 1)) + light * (2 * brightness - 1)).clamp(-1, 1)
 

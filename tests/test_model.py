@@ -1,5 +1,6 @@
 """The network against a forward pass written with torch.nn.functional, and its files."""
 
+import dataclasses
 import functools
 import hashlib
 import http.server
@@ -15,10 +16,22 @@ import torchvision
 from safetensors.torch import load_file, save_file
 
 from derm_hash import model as model_module
+from derm_hash.attention import GATES
 from derm_hash.data import LesionDataset
 from derm_hash.errors import InputError
-from derm_hash.model import DermHash, encode, load_model, make_backbone, save_model
-from derm_hash.rotations import rotation_orbit
+from derm_hash.experiments import evaluate_run
+from derm_hash.model import (
+    BACKBONES,
+    DermHash,
+    OrbitMean,
+    encode,
+    load_model,
+    make_backbone,
+    save_model,
+)
+from derm_hash.retrieval import build_index
+from derm_hash.rotations import inside_disc, rotate, rotation_orbit
+from derm_hash.training import Run, TrainConfig
 
 
 @pytest.fixture(autouse=True)
@@ -423,3 +436,111 @@ def assert_one_sentence(reason):
     assert reason in str(error.value)
     assert "go on without them (weights=None)" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+HEAVY = ("resnet34", "resnet50")
+
+
+@pytest.mark.parametrize("attention", [None, *GATES])
+@pytest.mark.parametrize(
+    "backbone", [pytest.param(b, marks=pytest.mark.slow if b in HEAVY else ()) for b in BACKBONES]
+)
+def test_every_gate_on_every_backbone_learns_saves_and_loads(tmp_path, backbone, attention):
+    model = small(backbone=backbone, attention=attention)
+    x = pictures(2)
+    out = model.train()(x)
+    out.logits.logsumexp(1).sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    again = load_model(save_model(model.eval(), tmp_path / "model.safetensors"))
+    assert again.settings == model.settings
+    with torch.no_grad():
+        assert torch.equal(again(x).code, model(x).code)
+    (tmp_path / "model.safetensors").unlink()  # they are large
+
+
+# --- the disc ---------------------------------------------------------------------------------
+
+
+def test_a_model_of_the_disc_never_sees_the_corners(tmp_path):
+    model = shaken(small(disc=True))
+    x = pictures(3)
+    with torch.no_grad():
+        code = model(x).code
+        assert torch.equal(model(inside_disc(x, fill=1.0)).code, code)
+        square = shaken(small())
+        torch.testing.assert_close(square(inside_disc(x)).code, code)
+        assert not torch.equal(square(x).code, code)
+        # What an orbit of eight shows of the unturned image, up to resampling at 0 degrees.
+        torch.testing.assert_close(model(rotate(x, 0)).code, code, rtol=0, atol=1e-5)
+    again = load_model(save_model(model, tmp_path / "model.safetensors"))
+    assert again.settings["disc"]
+    assert torch.equal(again(x).code, code)
+
+
+def test_a_model_from_before_the_disc_sees_the_square(tmp_path):
+    model = shaken(small())
+    path = save_model(model, tmp_path / "model.safetensors")
+    about = model.settings | {"class_names": ["a", "b", "c"], "image_size": 32}
+    del about["disc"]
+    save_file(load_file(path), path, metadata={"derm_hash": json.dumps(about)})
+    assert load_model(path).settings["disc"] is False
+
+
+# --- the mean over the orbit --------------------------------------------------------------------
+
+
+def test_the_mean_over_the_orbit_does_not_change_under_quarter_turns():
+    for dtype, rounding in [(torch.float32, 1e-6), (torch.float64, 1e-14)]:
+        model = shaken(small()).to(dtype)
+        mean, x = OrbitMean(model), pictures(5).to(dtype)
+        with torch.no_grad():
+            out = mean(x)
+            for k in (1, 2, 3):
+                turned = mean(torch.rot90(x, k, (2, 3)))
+                torch.testing.assert_close(turned.code, out.code, rtol=0, atol=rounding)
+                torch.testing.assert_close(turned.logits, out.logits, rtol=0, atol=rounding * 10)
+            # The model inside does change.
+            moved = (model(torch.rot90(x, 1, (2, 3))).code - model(x).code).abs().max()
+        assert moved > 100 * rounding
+
+
+def test_the_mean_over_the_orbit_by_hand():
+    model, x = shaken(small()), pictures(3)
+    with torch.no_grad():
+        codes = [model(torch.from_numpy(np.rot90(x, k, (2, 3)).copy())).code for k in range(4)]
+        out = OrbitMean(model)(x)
+    code = sum(codes) / 4
+    torch.testing.assert_close(out.code, code)
+    torch.testing.assert_close(out.logits, model.classifier(code).detach())
+    assert torch.equal(OrbitMean(model).hash(x), code > 0.5)
+    with torch.no_grad():
+        assert torch.equal(OrbitMean(model, n=1)(x).code, model(x).code)
+        halves = OrbitMean(model, n=2)
+        torch.testing.assert_close(halves(x).code, halves(x.flip(2, 3)).code, rtol=0, atol=1e-6)
+
+
+def test_the_mean_over_the_orbit_stands_in_for_its_model(tmp_path):
+    labels, generator = torch.arange(30) % 3, torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (30, 3, 32, 32), generator=generator).to(torch.uint8)
+    split = ["database"] * 20 + ["val"] * 4 + ["query"] * 6
+    names = [f"{i}.png" for i in range(30)]
+    table = {"image": names, "label": ["abc"[i] for i in labels], "split": split}
+    data = LesionDataset(images, pd.DataFrame(table))
+    model = shaken(small())
+    model.class_names, model.image_size = data.classes, 32
+    mean = OrbitMean(model)
+    assert (mean.bits, mean.class_names, mean.image_size) == (8, ("a", "b", "c"), 32)
+    turned = LesionDataset(torch.rot90(images, 1, (2, 3)), data.table, data.classes)
+    np.testing.assert_allclose(encode(mean, turned), encode(mean, data), atol=1e-6)
+    index = build_index(mean, data.split("database"))
+    hits = index.search(encode(mean, turned.split("query")), radius=None)
+    expected = index.search(encode(mean, data.split("query")), radius=None)
+    assert np.array_equal(hits.hamming, expected.hamming)
+    run = Run(tmp_path, TrainConfig(), mean, pd.DataFrame())
+    assert evaluate_run(run, data)["flipped_bits"] == 0
+    assert evaluate_run(dataclasses.replace(run, model=model), data)["flipped_bits"] > 0
+
+
+def test_an_orbit_of_none_is_refused():
+    with pytest.raises(InputError, match="n must be 1 or more, not 0"):
+        OrbitMean(small(), n=0)

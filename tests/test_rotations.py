@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from derm_hash.errors import InputError
-from derm_hash.rotations import disc_mask, inside_disc, rotate, rotation_orbit, turn
+from derm_hash.rotations import (
+    disc_mask,
+    inside_disc,
+    quarter_turns,
+    rotate,
+    rotation_orbit,
+    turn,
+)
 
 
 def numbered(size, batch=1, channels=1):
@@ -164,3 +171,21 @@ def test_the_gradient_of_an_orbit_reaches_every_pixel():
     x = torch.zeros(1, 1, 4, 4, requires_grad=True)
     rotation_orbit(x).sum().backward()
     assert torch.equal(x.grad, torch.full_like(x, 4))
+
+
+# --- a turn of its own for each image -------------------------------------------------------
+
+
+def test_each_image_takes_its_own_quarter_turns():
+    x, turns = numbered(5, batch=6, channels=3), torch.tensor([0, 1, 2, 3, 3, 0])
+    turned = quarter_turns(x, turns)
+    for before, k, after in zip(x.numpy(), turns.tolist(), turned.numpy(), strict=True):
+        assert (after == np.rot90(before, k, axes=(1, 2))).all()
+    assert torch.equal(x, numbered(5, batch=6, channels=3))  # the images themselves stay
+
+
+@pytest.mark.parametrize("size", [*range(1, 30), 224, 225])
+def test_the_disc_turns_into_itself(size):
+    mask = disc_mask(size)
+    for k in (1, 2, 3):
+        assert torch.equal(torch.rot90(mask, k), mask)

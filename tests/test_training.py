@@ -22,6 +22,8 @@ from derm_hash import training
 from derm_hash.data import LesionDataset
 from derm_hash.errors import InputError
 from derm_hash.model import DermHash, HashOutput, load_model, make_backbone
+from derm_hash.objectives import OBJECTIVES
+from derm_hash.rotations import inside_disc
 from derm_hash.training import Run, TrainConfig, augment, step_losses, train
 
 CLASSES = ("MEL", "NV", "BCC")
@@ -165,7 +167,7 @@ def test_the_weight_rises_over_the_steps_of_a_run(data, tmp_path, monkeypatch):
     seen = []
 
     def spy(*args):
-        seen.append(args[-1])
+        seen.append(args[5])
         return step_losses(*args)
 
     monkeypatch.setattr(training, "step_losses", spy)
@@ -242,6 +244,181 @@ def test_augmentation_mirrors_some_and_changes_the_light_a_little():
         assert abs(shift) <= 0.1 + 1e-6
     assert 20 < mirrored < 44
     assert augment(torch.ones(9, 3, 2, 2), torch.Generator().manual_seed(0)).max() <= 1
+
+
+# --- objectives -----------------------------------------------------------------------------
+
+HASHING = [name for name in OBJECTIVES if name != "classification"]
+
+
+@pytest.mark.parametrize("classify", ["orbit", "upright"])
+@pytest.mark.parametrize("name", HASHING)
+def test_an_objective_reaches_the_loss_beside_the_classifier_and_the_invariance(name, classify):
+    x = torch.rand(5, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    y, weights = torch.tensor([0, 0, 1, 1, 2]), torch.tensor([1.0, 2.0, 3.0])
+    config = tiny(objective=name, classify=classify)
+    outputs = [Stub()(torch.from_numpy(turned)) for turned in orbit_of(x)]
+    seen = outputs if classify == "orbit" else outputs[:1]
+    codes, logits = torch.cat([out.code for out in seen]), torch.cat([out.logits for out in seen])
+    expected = OBJECTIVES[name](codes, logits, y.repeat(len(seen)), weights)
+    losses = step_losses(Stub(), x, y, config, weights)
+    assert list(losses) == ["cross_entropy", "loss", "hashing", "invariance"]
+    torch.testing.assert_close(losses["hashing"], expected)
+    total = losses["cross_entropy"] + losses["hashing"] + 0.5 * losses["invariance"]
+    torch.testing.assert_close(losses["loss"], total)
+
+
+def test_the_classifier_of_a_hashing_objective_reads_the_code_without_shaping_it():
+    torch.manual_seed(0)
+    model = DermHash("resnet10", bits=8, classes=3)
+    x, y = torch.rand(4, 3, 32, 32) * 2 - 1, torch.tensor([0, 1, 2, 0])
+    for shapes in (True, False):
+        model.classifier_shapes_code = shapes
+        model.zero_grad()
+        step_losses(model, x, y, tiny(objective="csq"))["cross_entropy"].backward()
+        assert model.classifier.weight.grad.abs().max() > 0
+        assert (model.hash_layer.weight.grad is not None) == shapes
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_learns_an_easy_problem(data, tmp_path, name):
+    config = tiny(epochs=15, learning_rate=0.03, objective=name)
+    run = quiet(config, data, tmp_path)
+    column = "cross_entropy" if name == "classification" else "hashing"
+    assert run.history[column].iloc[-1] < 0.7 * run.history[column].iloc[0]
+    assert run.history["val_precision_at_10"].max() > 0.9
+    # The classifier learns beside it, whoever shapes the code.
+    assert run.history["cross_entropy"].iloc[-1] < 0.95 * run.history["cross_entropy"].iloc[0]
+
+
+@pytest.mark.parametrize("name", HASHING)
+def test_every_objective_with_the_invariance_resumes_to_the_bit(data, tmp_path, name, monkeypatch):
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", -1)
+    config, steps = tiny(objective=name, random_turns=True), []
+
+    def counted(*args):
+        steps.append(1)
+        if len(steps) == 5:
+            raise Stop
+        return step_losses(*args)
+
+    whole = quiet(config, data, tmp_path / "whole")
+    assert (whole.history["invariance"] > 0).all()
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "step_losses", counted)
+        with pytest.raises(Stop):
+            quiet(config, data, tmp_path / "stopped")
+    assert_same_run(quiet(config, data, tmp_path / "stopped"), whole)
+
+
+def test_csq_without_enough_centres_claims_no_folder(data, tmp_path):
+    with pytest.raises(InputError, match="3 classes find no 3 different hash centres of 1 bits"):
+        quiet(tiny(objective="csq", bits=1), data, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_from_before_a_setting_existed_is_still_that_run(finished, data, tmp_path):
+    shutil.copytree(finished.path, tmp_path / "tiny")
+    about = json.loads((tmp_path / "tiny" / "config.json").read_text())
+    for field in ("objective", "random_turns", "disc"):
+        del about["config"][field]
+    (tmp_path / "tiny" / "config.json").write_text(json.dumps(about))
+    assert Run.load(tmp_path / "tiny").config == tiny()
+    assert_same_run(quiet(tiny(), data, tmp_path), finished)
+
+
+# --- rotation augmentation, and orbits inside the disc ----------------------------------------
+
+
+def seen_by_the_network(config, data, root, monkeypatch):
+    """What each step hands to step_losses."""
+    batches = []
+
+    def spy(model, x, y, *rest):
+        batches.append((x.clone(), y.clone()))
+        return step_losses(model, x, y, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "step_losses", spy)
+        quiet(config, data, root)
+    return batches
+
+
+def test_random_turns_are_quarter_turns_of_each_image_on_its_own(data, tmp_path, monkeypatch):
+    alone = {"invariance": None, "classify": "upright", "augment": False, "epochs": 4}
+    plain = seen_by_the_network(tiny(**alone), data, tmp_path / "a", monkeypatch)
+    config = tiny(**alone, random_turns=True)
+    assert config.copies == 1  # one forward pass for each image
+    turned = seen_by_the_network(config, data, tmp_path / "b", monkeypatch)
+    again = seen_by_the_network(config, data, tmp_path / "c", monkeypatch)
+    counts = torch.zeros(4, dtype=torch.long)
+    for (x, y), (z, labels), (repeated, _) in zip(plain, turned, again, strict=True):
+        assert torch.equal(y, labels)
+        assert torch.equal(z, repeated)
+        for before, after in zip(x, z, strict=True):
+            fits = [torch.equal(torch.rot90(before, k, (1, 2)), after) for k in range(4)]
+            assert sum(fits) == 1
+            counts[fits.index(True)] += 1
+    assert counts.min() > 10  # of 96
+
+
+def test_random_turns_leave_the_other_draws_alone(data, tmp_path, monkeypatch):
+    plain = seen_by_the_network(tiny(epochs=1), data, tmp_path / "a", monkeypatch)
+    turned = seen_by_the_network(
+        tiny(epochs=1, random_turns=True), data, tmp_path / "b", monkeypatch
+    )
+    for (x, _), (z, _) in zip(plain, turned, strict=True):
+        for before, after in zip(x, z, strict=True):
+            assert any(torch.equal(torch.rot90(before, k, (1, 2)), after) for k in range(4))
+
+
+@pytest.mark.parametrize(
+    ("changes", "disc"),
+    [
+        ({}, False),
+        ({"orbit": 8}, True),
+        ({"orbit": 3, "classify": "upright"}, True),
+        ({"orbit": 2}, False),
+        ({"orbit": 8, "invariance": None, "classify": "upright"}, False),  # no orbit is made
+        ({"disc": True}, True),
+    ],
+)
+def test_a_model_sees_the_disc_where_its_orbit_did(changes, disc):
+    assert tiny(**changes).sees_disc == disc
+
+
+def test_training_and_evaluation_on_c8_see_the_same_disc(data, tmp_path, monkeypatch):
+    config, seen = tiny(orbit=8, epochs=1), []
+    stem = Pocket.forward
+
+    def spy(self, x):
+        seen.append((self.training, x.clone()))
+        return stem(self, x)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pocket, "forward", spy)
+        run = quiet(config, data, tmp_path)
+        training.encode(run.model, data.split("query"))
+        training.encode(load_model(run.path), data.split("query"))
+    assert {mode for mode, _ in seen} == {True, False}
+    for _, x in seen:
+        assert torch.equal(x, inside_disc(x))
+    # The corners of a query make no difference.
+    x, _ = data.split("query").batch(range(4))
+    with torch.no_grad():
+        assert torch.equal(run.model(x).code, run.model(inside_disc(x)).code)
+        assert torch.equal(run.model(x).code, run.model(inside_disc(x, fill=1.0)).code)
+
+
+def test_an_image_changes_in_the_same_way_however_many_processes_share_the_batch():
+    x = torch.rand(8, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    whole = augment(x, torch.Generator().manual_seed(1))
+    for world in (2, 4):
+        for rank in range(world):
+            rng = torch.Generator().manual_seed(1)
+            assert torch.equal(
+                augment(x[rank::world], rng, rank=rank, world=world), whole[rank::world]
+            )
 
 
 # --- whole runs ---------------------------------------------------------------------------
@@ -439,7 +616,7 @@ def test_class_weights_of_the_database_reach_the_loss(data, tmp_path, monkeypatc
     # Of the 28 database images 10 are of the first class, 9 of each other.
     given = []
 
-    def spy(model, x, y, config, weights, progress):
+    def spy(model, x, y, config, weights, *rest):
         given.append(weights)
         raise Stop
 
@@ -596,6 +773,24 @@ def test_other_data_in_the_same_folder_is_refused(finished):
         quiet(tiny(), make_data(splits=other_split), finished.path.parent)
 
 
+def test_fabric_run_launches_its_processes_itself(monkeypatch):
+    for name, value in {
+        "CLI_USED": "1",
+        "DEVICES": "1",
+        "NUM_NODES": "1",
+        "ACCELERATOR": "cpu",
+    }.items():
+        monkeypatch.setenv(f"LT_{name}", value)
+    assert training.make_fabric("32-true").world_size == 1  # a second launch is an error
+
+
+def test_processes_that_cannot_share_a_batch_are_refused():
+    training.check_shares(64, 4)
+    training.check_shares(1, 1)
+    with pytest.raises(InputError, match="3 processes cannot share a batch of 64 images equally"):
+        training.check_shares(64, 3)
+
+
 @pytest.mark.parametrize("missing", ["database", "val"])
 def test_an_empty_split_is_refused_and_claims_no_folder(tmp_path, missing):
     splits = ["query" if s == missing else s for s in SPLITS]
@@ -678,6 +873,7 @@ def test_the_released_preset_is_the_recipe_of_the_released_code():
         "backbone": "resnet18",
         "bits": 32,
         "attention": "hdcsa",
+        "objective": "classification",
         "invariance": "cauchy",
         "invariance_weight": 0.5,
         "invariance_rise": 0,
@@ -686,6 +882,8 @@ def test_the_released_preset_is_the_recipe_of_the_released_code():
         "classify": "upright",
         "class_weights": "released",
         "augment": False,
+        "random_turns": False,
+        "disc": False,
         "optimizer": "sgd",
         "learning_rate": 0.01,
         "momentum": 0.9,
@@ -731,6 +929,7 @@ def test_the_released_optimizer_and_schedules_are_torchs(schedule):
         ("recommended", {"optimizer": "adam"}, "optimizer must be one of adamw, sgd, not 'adam'"),
         ("recommended", {"invariance": "huber"}, "invariance must be one of None, cauchy, l1"),
         ("recommended", {"classify": "both"}, "classify must be one of orbit, upright"),
+        ("recommended", {"objective": "triplet"}, "objective must be one of classification, dpsh"),
         ("recommended", {"schedule": "cosine"}, "schedule must be one of onecycle, steps"),
         ("recommended", {"bits": 0}, "bits must be greater than 0, not 0"),
         ("recommended", {"epochs": -1}, "epochs must be greater than 0"),

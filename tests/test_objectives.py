@@ -1,0 +1,322 @@
+"""The hashing objectives, against double loops over images and pairs, in plain Python."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from derm_hash.errors import InputError
+from derm_hash.objectives import OBJECTIVES, hash_centres
+
+HASHING = [name for name in OBJECTIVES if name != "classification"]
+
+
+def batch(images=6, bits=4, classes=3, seed=0):
+    """Codes, logits and labels of a small batch; every class occurs."""
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.rand(images, bits, dtype=torch.float64, generator=generator)
+    logits = torch.randn(images, classes, dtype=torch.float64, generator=generator)
+    return codes, logits, torch.arange(images) % classes
+
+
+# --- by hand --------------------------------------------------------------------------------
+
+
+def mean(weighted):
+    """Of (value, weight); 0 if nothing counts."""
+    weighted = list(weighted)
+    total = sum(weight for _, weight in weighted)
+    return sum(value * weight for value, weight in weighted) / total if total else 0.0
+
+
+def dot(a, b):
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def dpsh(u, similar, bits):
+    def pair(a, b, s):
+        theta = dot(a, b) / 2
+        return -(s * theta - math.log(1 + math.exp(theta)))
+
+    def image(a):
+        return 0.1 * sum(((1 if x > 0 else -1) - x) ** 2 for x in a) / bits
+
+    return pair, image, False
+
+
+def dsh(u, similar, bits):
+    def pair(a, b, s):
+        distance = sum((x - y) ** 2 for x, y in zip(a, b, strict=True))
+        return (distance if s else max(2 * bits - distance, 0)) / 2 / bits
+
+    def image(a):
+        return 2 * 0.01 * sum(abs(abs(x) - 1) for x in a) / bits
+
+    return pair, image, False
+
+
+def hashnet(u, similar, bits):
+    def pair(a, b, s):
+        product = 10 / bits * dot(a, b)
+        return math.log(1 + math.exp(product)) - s * product
+
+    return pair, lambda a: 0.0, True
+
+
+def dch(u, similar, bits):
+    gamma = bits / 2
+
+    def d(a, b):
+        return bits / 2 * (1 - dot(a, b) / math.sqrt(dot(a, a) * dot(b, b)))
+
+    def pair(a, b, s):
+        probability = gamma / (gamma + d(a, b))
+        return -math.log(probability if s else 1 - probability)
+
+    def image(a):
+        return 0.1 * math.log(1 + d([abs(x) for x in a], [1.0] * bits) / gamma)
+
+    return pair, image, True
+
+
+PAIRWISE = {"dpsh": dpsh, "dsh": dsh, "hashnet": hashnet, "dch": dch}
+
+
+def by_hand(name, codes, labels, weights=None):
+    u, y = (2 * codes - 1).tolist(), labels.tolist()
+    w = [1.0] * len(y) if weights is None else weights[labels].tolist()
+    pair, image, balanced = PAIRWISE[name](u, y, codes.shape[1])
+    both = [[], []]
+    for i, j in itertools.combinations(range(len(y)), 2):
+        s = y[i] == y[j]
+        both[s].append((pair(u[i], u[j], s), w[i] * w[j]))
+    pairs = mean(both[0]) + mean(both[1]) if balanced else mean(both[0] + both[1])
+    return pairs + mean((image(a), weight) for a, weight in zip(u, w, strict=True))
+
+
+WEIGHTS = [None, torch.tensor([0.5, 1.0, 3.0])]
+
+
+@pytest.mark.parametrize("weights", WEIGHTS, ids=["plain", "weighted"])
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("name", PAIRWISE)
+def test_a_pairwise_objective_is_its_double_loop(name, seed, weights):
+    codes, logits, labels = batch(images=7, bits=5, seed=seed)
+    expected = by_hand(name, codes, labels, weights)
+    value = OBJECTIVES[name](codes, logits, labels, weights)
+    assert value.item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_pair_weights_are_those_of_the_papers():
+    # |S| / |S_1| for each similar pair and |S| / |S_0| for each other, in a mean over |S|.
+    codes, logits, labels = batch(images=5, classes=2)
+    u = (2 * codes - 1).tolist()
+    pair, _, _ = hashnet(u, None, 4)
+    couples = list(itertools.combinations(range(5), 2))
+    ones = sum(bool(labels[i] == labels[j]) for i, j in couples)
+    total = 0.0
+    for i, j in couples:
+        s = bool(labels[i] == labels[j])
+        total += len(couples) / (ones if s else len(couples) - ones) * pair(u[i], u[j], s)
+    value = OBJECTIVES["hashnet"](codes, logits, labels, None)
+    assert value.item() == pytest.approx(total / len(couples), rel=1e-12)
+
+
+def test_two_images_with_pencil_and_paper():
+    # u = (1, 1) and (1, -1): product 0, squared distance 4, cosine 0, so 1 of 2 bits apart.
+    codes, logits = torch.tensor([[1.0, 1.0], [1.0, 0.0]]), torch.zeros(2, 2)
+    same, other = torch.tensor([1, 1]), torch.tensor([0, 1])
+    expected = {
+        "dpsh": (math.log(2), math.log(2)),  # codes are binary: no quantisation
+        "dsh": (1.0, 0.0),  # 4 / 2 / 2, and max(2 * 2 - 4, 0) / 2 / 2
+        "hashnet": (math.log(2), math.log(2)),
+        "dch": (math.log(2), math.log(2)),  # log(1 + 1/1), as gamma = 1
+    }
+    for name, values in expected.items():
+        for labels, value in zip((same, other), values, strict=True):
+            got = OBJECTIVES[name](codes, logits, labels, None).item()
+            assert got == pytest.approx(value, abs=1e-6), name
+
+
+@pytest.mark.parametrize("weights", WEIGHTS, ids=["plain", "weighted"])
+def test_csq_is_its_double_loop(weights):
+    codes, logits, labels = batch()
+    centres = hash_centres(4, 3)
+    costs = []
+    for h, y in zip(codes.tolist(), labels.tolist(), strict=True):
+        bits = [
+            -(c * math.log(x) + (1 - c) * math.log(1 - x))
+            for x, c in zip(h, centres[y].tolist(), strict=True)
+        ]
+        binary = sum(math.log(math.cosh(abs(2 * x - 1) - 1)) for x in h)
+        weight = 1.0 if weights is None else weights[y].item()
+        costs.append((sum(bits) / 4 + 1e-4 * binary, weight))
+    value = OBJECTIVES["csq"](codes, logits, labels, weights)
+    assert value.item() == pytest.approx(mean(costs), rel=1e-9)
+
+
+@pytest.mark.parametrize("weights", WEIGHTS, ids=["plain", "weighted"])
+def test_classification_is_the_weighted_log_likelihood(weights):
+    codes, logits, labels = batch()
+    costs = []
+    for row, y in zip(logits.tolist(), labels.tolist(), strict=True):
+        share = math.exp(row[y]) / sum(map(math.exp, row))
+        costs.append((-math.log(share), 1.0 if weights is None else weights[y].item()))
+    double = None if weights is None else weights.double()
+    value = OBJECTIVES["classification"](codes, logits, labels, double)
+    assert value.item() == pytest.approx(mean(costs), rel=1e-12)
+
+
+# --- properties -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_gradient_is_right_away_from_the_kinks(name):
+    codes, logits, labels = batch(images=5)
+    assert (codes - 0.5).abs().min() > 1e-3  # the sign and the modulus have a kink there
+    objective, weights = OBJECTIVES[name], torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)
+
+    def of(c, z):
+        return objective(c, z, labels, weights)
+
+    assert torch.autograd.gradcheck(of, (codes.requires_grad_(), logits.requires_grad_()))
+
+
+EXTREMES = {
+    "zeros": torch.zeros(4, 8),
+    "ones": torch.ones(4, 8),
+    "halves": torch.full((4, 8), 0.5),
+    "opposite": torch.arange(4)[:, None].remainder(2).float().expand(4, 8),
+    "nearly ones": torch.full((4, 8), 1 - 1e-7),
+}
+
+
+@pytest.mark.parametrize("codes", EXTREMES.values(), ids=EXTREMES)
+@pytest.mark.parametrize("labels", [[0, 0, 0, 0], [0, 1, 2, 3], [0, 0, 1, 1]], ids=str)
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_value_and_gradient_is_finite(name, labels, codes):
+    codes, logits = codes.clone().requires_grad_(), torch.zeros(4, 4)
+    value = OBJECTIVES[name](codes, logits, torch.tensor(labels), None)
+    assert math.isfinite(value.item())
+    if value.requires_grad:
+        value.backward()
+        assert torch.isfinite(codes.grad).all()
+
+
+@pytest.mark.parametrize("name", PAIRWISE)
+def test_long_saturated_codes_do_not_overflow(name):
+    codes = torch.ones(3, 512)
+    value = OBJECTIVES[name](codes, torch.zeros(3, 3), torch.tensor([0, 1, 2]), None)
+    assert math.isfinite(value.item())
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_batch_of_one_has_no_pairs(name):
+    codes, logits, labels = (each[:1] for each in batch())
+    value = OBJECTIVES[name](codes.requires_grad_(), logits.requires_grad_(), labels, None)
+    value.backward()
+    assert math.isfinite(value.item())
+    if name in PAIRWISE:
+        assert value.item() == pytest.approx(by_hand(name, codes.detach(), labels), abs=1e-12)
+
+
+@pytest.mark.parametrize("name", PAIRWISE)
+@pytest.mark.parametrize("labels", [[0, 0, 0], [0, 1, 2]], ids=["all similar", "none similar"])
+def test_pairs_of_one_kind_alone(name, labels):
+    codes, logits, _ = batch(images=3)
+    labels = torch.tensor(labels)
+    value = OBJECTIVES[name](codes, logits, labels, None)
+    assert value.item() == pytest.approx(by_hand(name, codes, labels), rel=1e-9)
+
+
+def test_a_class_without_weight_counts_for_nothing():
+    codes, logits, labels = batch(images=6)
+    weights = torch.tensor([1.0, 1.0, 0.0])
+    for name in OBJECTIVES:
+        others = labels != 2
+        alone = OBJECTIVES[name](codes[others], logits[others], labels[others], None)
+        value = OBJECTIVES[name](codes, logits, labels, weights.double())
+        torch.testing.assert_close(value, alone)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_order_of_the_images_does_not_matter(name):
+    codes, logits, labels = batch(images=8)
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(0))
+    a = OBJECTIVES[name](codes, logits, labels, None)
+    b = OBJECTIVES[name](codes[order], logits[order], labels[order], None)
+    torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("name", HASHING)
+def test_codes_that_tell_the_classes_apart_cost_less(name):
+    labels, logits = torch.arange(12) % 4, torch.zeros(12, 4)
+    codes = hash_centres(8, 4)[labels] * 0.98 + 0.01
+    apart = OBJECTIVES[name](codes, logits, labels, None)
+    mixed = OBJECTIVES[name](codes, logits, torch.arange(12) // 3, None)
+    assert apart < mixed
+
+
+@pytest.mark.parametrize("name", HASHING)
+def test_descending_an_objective_separates_the_classes(name):
+    _, logits, labels = batch(images=12, bits=8)
+    start = torch.randn(12, 8, generator=torch.Generator().manual_seed(1))
+    output = start.requires_grad_()
+    optimizer = torch.optim.Adam([output], 0.05)
+    for _ in range(300):
+        optimizer.zero_grad()
+        OBJECTIVES[name](torch.sigmoid(output), logits, labels, None).backward()
+        optimizer.step()
+    bits = torch.sigmoid(output.detach()) > 0.5
+    apart = (bits[:, None] != bits).sum(dim=2)
+    similar = labels[:, None] == labels
+    assert apart[similar].max() < apart[~similar].min()
+
+
+# --- hash centres -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("bits", "classes"), [(16, 4), (16, 8), (32, 7), (8, 8)])
+def test_hadamard_centres_differ_in_half_of_the_bits(bits, classes):
+    centres = hash_centres(bits, classes)
+    assert centres.shape == (classes, bits)
+    assert set(centres.unique().tolist()) <= {0, 1}
+    for a, b in itertools.combinations(centres, 2):
+        assert (a != b).sum() == bits // 2
+
+
+def test_more_classes_than_bits_take_the_negative_rows_too():
+    distances = [(a != b).sum().item() for a, b in itertools.combinations(hash_centres(4, 8), 2)]
+    assert set(distances) == {2, 4}
+
+
+@pytest.mark.parametrize(("bits", "classes"), [(12, 4), (24, 8), (48, 4), (5, 3), (4, 10)])
+def test_other_centres_are_apart_and_always_the_same(bits, classes):
+    centres = hash_centres(bits, classes)
+    hash_centres.cache_clear()
+    assert torch.equal(hash_centres(bits, classes), centres)
+    assert centres.shape == (classes, bits)
+    distances = [(a != b).sum().item() for a, b in itertools.combinations(centres, 2)]
+    assert min(distances) >= max(1, bits // 2 - 4)
+
+
+@pytest.mark.parametrize("bits", [1, 6, 16])
+def test_one_class_has_a_centre(bits):
+    assert hash_centres(bits, 1).shape == (1, bits)
+
+
+@pytest.mark.parametrize(("bits", "classes"), [(1, 3), (3, 9)])
+def test_too_few_bits_for_the_classes_are_refused(bits, classes):
+    with pytest.raises(InputError, match=f"{classes} classes find no .* of {bits} bits"):
+        hash_centres(bits, classes)
+
+
+@settings(max_examples=30)
+@given(images=st.integers(1, 9), bits=st.integers(1, 9), seed=st.integers(0, 1000))
+def test_any_batch_has_a_finite_cost(images, bits, seed):
+    codes, logits, labels = batch(images, bits, 2, seed)
+    for name in OBJECTIVES:
+        assert math.isfinite(OBJECTIVES[name](codes, logits, labels, None).item())
