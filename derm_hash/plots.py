@@ -407,12 +407,16 @@ def plot_history(history: pd.DataFrame, title: str | None = None) -> Figure:
     """
     figure = new_figure(WIDTH, 3.1, title)
     left, right = figure.subplots(1, 2)
-    names = {"loss": "total", "cross_entropy": "cross-entropy", "invariance": "invariance"}
-    styles = zip(names, ("-", "--", ":"), ("o", "s", "^"), (INK, "#0072b2", "#d55e00"), strict=True)
-    for column, line, marker, color in styles:
+    parts = {
+        "loss": ("total", "-", "o", INK),
+        "cross_entropy": ("cross-entropy", "--", "s", "#0072b2"),
+        "hashing": ("hashing objective", "-.", "D", "#cc79a7"),
+        "invariance": ("invariance", ":", "^", "#d55e00"),
+    }
+    for column, (name, line, marker, color) in parts.items():
         if column in history:
             options = {"linestyle": line, "marker": marker, "color": color, "markersize": 4}
-            left.plot(history["epoch"], history[column], label=names[column], **options)
+            left.plot(history["epoch"], history[column], label=name, **options)
     left.set(
         title="Training loss", xlabel="epoch", ylabel="loss (mean of the epoch)", ylim=(0, None)
     )
