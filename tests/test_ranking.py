@@ -96,11 +96,11 @@ def test_the_precision_recall_curve_is_that_of_scikit_learn():
 
 
 def test_a_level_of_recall_is_met_exactly():
-    # 0.1 * 30 is more than 3 in floating point; three of thirty items are one tenth.
-    relevant = np.concatenate([np.ones(3), np.zeros(70), np.ones(27)])[None].astype(np.int8)
-    curve = precision_at_recall(relevant)[0]
-    assert curve[:2].tolist() == [1, 1]
-    assert curve[2:].tolist() == [30 / 100] * 9
+    # 0.07 * 100 is more than 7 in floating point; seven of a hundred items are 7 %.
+    assert 0.07 * 100 > 7
+    relevant = np.concatenate([np.ones(7), np.zeros(100), np.ones(93)])[None].astype(np.int8)
+    assert precision_at_recall(relevant, [7, 8, 100])[0].tolist() == [1, 1 / 2, 1 / 2]
+    assert precision_at_recall(relevant)[0].tolist() == [1] + [1 / 2] * 10
 
 
 def test_scores_of_single_rows_by_hand():
