@@ -32,14 +32,20 @@ class ClassTarget:
 
 @dataclass(frozen=True)
 class BitTarget:
-    """Evidence for bit ``index`` being what it is: plus or minus the logit of the soft code."""
+    """Evidence for bit ``index``: plus or minus the logit of the soft code.
+
+    ``on`` says for which value of the bit; by default for the one that it has, so that
+    the evidence is never negative.
+    """
 
     index: int
+    on: bool | None = None
 
     def __call__(self, output: HashOutput) -> Tensor:
         """Output for one image, logits (classes,) and code (bits,) -> scalar."""
         value = torch.logit(output.code[self.index], eps=1e-6)
-        return value if value > 0 else -value
+        on = value > 0 if self.on is None else self.on
+        return value if on else -value
 
 
 @dataclass(frozen=True, eq=False)

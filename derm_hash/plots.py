@@ -25,6 +25,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import ListedColormap, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.projections.polar import PolarAxes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from PIL import Image, ImageOps
 
@@ -54,6 +55,11 @@ INK = "#262626"  # text and lines
 GREY = "#767676"  # what is beside the point; still readable on white
 RIGHT, WRONG = "#0072b2", "#d55e00"
 DASHED = (0, (2, 1))
+POLAR_TITLES = {
+    "flipped_bits": "flipped bits (share), by angle turned",
+    "topk_overlap": "hits in common with the upright image (share), by angle turned",
+    "code_distance": "mean distance of soft codes, by angle turned",
+}
 PENALTY_STYLES = {"cauchy": "-", "l1": "--", "l2": "-.", "gaussian": ":"}
 PENALTY_COLORS = {"cauchy": "#d55e00", "l1": "#0072b2", "l2": "#009e73", "gaussian": "#7a1f4f"}
 PENALTY_NAMES = {"cauchy": "Cauchy", "l1": "L1", "l2": "L2", "gaussian": "Gaussian"}
@@ -653,10 +659,7 @@ def plot_rotation(
     """
     reports = {"": report} if isinstance(report, pd.DataFrame) else report
     target, result = _new_axes(ax, 6.5, 3.2)
-    colors = cycle(["#d55e00", "#0072b2", "#009e73", "#7a1f4f"])
-    styles = zip(cycle("os^D"), cycle(["-", "--", "-.", ":"]), colors, strict=False)
-    for (name, table), (marker, line, color) in zip(reports.items(), styles, strict=False):
-        style = {"marker": marker, "linestyle": line, "color": color, "markersize": 5}
+    for (name, table), style in zip(reports.items(), _line_styles(), strict=False):
         target.plot(table["angle"], table["flipped_bits"], label=name, **style)
     target.set(xlabel="turned by (degrees)", ylabel="flipped bits (share)")
     target.set_ylim(0, max(0.05, *(t["flipped_bits"].max() * 1.15 for t in reports.values())))
@@ -666,6 +669,82 @@ def plot_rotation(
     if len(reports) > 1:
         target.legend(handlelength=3)
     return result
+
+
+def plot_rotation_polar(
+    report: pd.DataFrame | Mapping[str, pd.DataFrame],
+    column: str = "flipped_bits",
+    ax: PolarAxes | None = None,
+) -> Figure | PolarAxes:
+    """How the code moves when the image is turned, at the angle at which it is turned.
+
+    Parameters
+    ----------
+    report : DataFrame of ``metrics.rotation_report``, or several by name
+        The unturned image, which has nothing flipped and all hits in common, is added; the
+        curve is closed where the angles go all the way round.
+    column : "flipped_bits" or "topk_overlap", a share, or "code_distance"
+    ax : polar Axes, optional
+
+    Raises
+    ------
+    InputError
+        If a report has no such column.
+    """
+    reports = {"": report} if isinstance(report, pd.DataFrame) else report
+    if column not in POLAR_TITLES or any(column not in table for table in reports.values()):
+        raise InputError(
+            f"There is no {column!r} to plot in the report: choose one of "
+            f"{', '.join(POLAR_TITLES)}; topk_overlap needs rotation_report(..., index=...)."
+        )
+    if ax is None:
+        figure = new_figure(5.2, 4.6 + 0.25 * (len(reports) > 1))
+        target, result = figure.add_subplot(projection="polar"), figure
+    else:
+        target, result = ax, ax
+    for (name, table), style in zip(reports.items(), _line_styles(), strict=False):
+        angles, values = _round(table, column)
+        target.plot(np.deg2rad(angles), values, label=name, clip_on=False, **style)
+    target.set_theta_zero_location("N")  # counter-clockwise, as images are turned
+    target.set_xticks(np.deg2rad(np.arange(0, 360, 45)))
+    largest = max(0.05, *(t[column].max() * 1.1 for t in reports.values()))
+    _rings(target, 1 if column == "topk_overlap" else largest, column != "code_distance")
+    target.spines["polar"].set_color("#e6e6e6")
+    target.set_title(POLAR_TITLES[column], pad=14)
+    if len(reports) > 1:
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.08), "handlelength": 3}
+        target.legend(**below, ncols=2)
+    return result
+
+
+def _rings(ax: PolarAxes, top: float, share: bool) -> None:
+    """The values, on rings up to ``top``, written above the curves, which run anywhere."""
+    rings = [ring for ring in MaxNLocator(4).tick_values(0, top) if 0 < ring <= top]
+    ax.set(ylim=(0, top), yticks=rings, yticklabels=[])
+    sheet = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
+    middle = {"ha": "center", "va": "center", "fontsize": 8}
+    for ring in rings:
+        text = f"{100 * ring:g} %" if share else f"{ring:g}"
+        ax.text(np.deg2rad(22.5), ring, text, **middle, bbox=sheet, zorder=5)
+
+
+def _round(table: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """Angles from 0 degrees on and their values, back to the start if no wide gap is left."""
+    unturned = float(column == "topk_overlap")
+    turned = table[table["angle"] % 360 != 0]
+    angles, order = np.unique(turned["angle"] % 360, return_index=True)
+    angles = np.concatenate([[0.0], angles])
+    values = np.concatenate([[unturned], turned[column].to_numpy()[order]])
+    if len(angles) > 2 and 360 - angles[-1] <= np.diff(angles).max():
+        return np.append(angles, 360.0), np.append(values, unturned)
+    return angles, values
+
+
+def _line_styles():
+    """Marker, line and colour for one curve after another."""
+    colors = cycle(["#d55e00", "#0072b2", "#009e73", "#7a1f4f"])
+    for marker, line, color in zip(cycle("os^D"), cycle(["-", "--", "-.", ":"]), colors):
+        yield {"marker": marker, "linestyle": line, "color": color, "markersize": 5}
 
 
 def plot_scores(

@@ -45,13 +45,13 @@ def pack_bits(codes: np.ndarray) -> np.ndarray:
 
 
 def soft_distance(a: np.ndarray, b: np.ndarray, rank: str) -> np.ndarray:
-    """Distance between paired soft codes, (P, bits) x (P, bits) -> (P,) float32 >= 0."""
+    """Distance between soft codes, (..., bits) x (..., bits) -> (...) float32 >= 0."""
     if rank == "hamming":
-        return ((a > 0.5) != (b > 0.5)).sum(axis=1).astype(np.float32)
+        return ((a > 0.5) != (b > 0.5)).sum(axis=-1).astype(np.float32)
     if rank == "euclidean":
-        return np.linalg.norm(a - b, axis=1)
+        return np.linalg.norm(a - b, axis=-1)
     if rank == "manhattan":
-        return np.abs(a - b).sum(axis=1)
+        return np.abs(a - b).sum(axis=-1)
     # In 64 bits: trained codes nearly agree, and 1 - cosine would cancel in 32.
     norms = np.sqrt(_dot(a, a) * _dot(b, b))
     cosine = _dot(a, b) / np.maximum(norms, np.finfo(np.float64).tiny)
@@ -59,7 +59,17 @@ def soft_distance(a: np.ndarray, b: np.ndarray, rank: str) -> np.ndarray:
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.einsum("pb,pb->p", a, b, dtype=np.float64)
+    return np.einsum("...b,...b->...", a, b, dtype=np.float64)
+
+
+def _sort_keys(distance: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """One integer sorts by distance, then by position: the bits of a float that is not
+    negative have the order of the float."""
+    return distance.view(np.uint32).astype(np.uint64) << np.uint64(32) | ids.astype(np.uint64)
+
+
+def _key_ids(keys: np.ndarray) -> np.ndarray:
+    return (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
 class HashIndex:
@@ -162,22 +172,35 @@ class HashIndex:
         query = np.repeat(np.arange(len(codes)), counts)
         place = np.arange(len(ids)) - np.repeat(np.cumsum(counts) - counts, counts)
         distance = soft_distance(codes[query], self.codes[ids], rank)
-        # One integer sorts by distance, then by position: the bits of a float that is
-        # not negative have the order of the float.
-        key = distance.view(np.uint32).astype(np.uint64) << np.uint64(32) | ids.astype(np.uint64)
         table = np.full((len(codes), counts.max(initial=0)), NOTHING)
-        table[query, place] = key
+        table[query, place] = _sort_keys(distance, ids)
         k = min(hits.ids.shape[1], table.shape[1])
         if k < table.shape[1]:
             table = np.partition(table, k, axis=1)[:, :k]
         table.sort(axis=1)
         rows, places = np.nonzero(table != NOTHING)
-        best = (table[rows, places] & np.uint64(0xFFFFFFFF)).astype(np.int64)
+        best = _key_ids(table[rows, places])
         hits.ids[rows, places] = best
         hits.distance[rows, places] = (
             (table[rows, places] >> np.uint64(32)).astype(np.uint32).view(np.float32)
         )
         hits.hamming[rows, places] = soft_distance(codes[rows], self.codes[best], "hamming")
+
+    def order(self, codes, rank: str = "cosine") -> np.ndarray:
+        """The whole database, nearest first: (Q, bits) -> ids (Q, N) int64.
+
+        The ids of a :meth:`search` for all N hits without a radius, several times faster.
+        """
+        codes = self._checked(codes, 1, None, rank)
+        ids = np.empty((len(codes), len(self)), dtype=np.int64)
+        step = max(1, PAIRS_AT_ONCE // len(self))
+        for first in range(0, len(codes), step):
+            part = slice(first, first + step)
+            distance = soft_distance(codes[part, None], self.codes, rank)
+            keys = _sort_keys(distance, np.arange(len(self)))
+            keys.sort(axis=1)
+            ids[part] = _key_ids(keys)
+        return ids
 
     def within(self, codes, radius: int = 4) -> np.ndarray:
         """How many database images lie within a Hamming radius: (Q, bits) -> (Q,) int64."""

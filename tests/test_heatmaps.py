@@ -93,6 +93,9 @@ def test_bit_target_speaks_for_the_bit_as_it_is():
     log_odds = float(np.log(0.8 / 0.2))
     assert float(BitTarget(0)(output)) == pytest.approx(log_odds, abs=1e-5)
     assert float(BitTarget(1)(output)) == pytest.approx(log_odds, abs=1e-5)
+    # Or for one of the two values, which the other speaks against.
+    assert float(BitTarget(1, on=True)(output)) == pytest.approx(-log_odds, abs=1e-5)
+    assert float(BitTarget(0, on=False)(output)) == pytest.approx(-log_odds, abs=1e-5)
 
 
 def test_gate_maps_are_the_gates_that_multiply(model, x):

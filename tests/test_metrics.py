@@ -1,33 +1,23 @@
-"""The metrics against scikit-learn, torchmetrics, plain loops, and pencil and paper."""
-
-import math
+"""The scores of retrieval against torchmetrics, plain loops, and pencil and paper."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score
-from torch import nn
-from torchmetrics.retrieval import RetrievalMAP, RetrievalMRR, RetrievalPrecision
-
-from derm_hash.errors import InputError
-from derm_hash.metrics import (
-    average_precision,
-    evaluate_retrieval,
-    flipped_bits,
-    iou_at_mask_area,
-    mask_energy,
-    pointing_game,
-    precision,
-    reciprocal_rank,
-    relevance,
-    rotation_report,
-    topk_overlap,
+from torchmetrics.retrieval import (
+    RetrievalMAP,
+    RetrievalMRR,
+    RetrievalNormalizedDCG,
+    RetrievalPrecision,
+    RetrievalRecall,
 )
-from derm_hash.model import HashOutput
+
+from derm_hash.codes import code_quality
+from derm_hash.errors import InputError
+from derm_hash.metrics import evaluate_retrieval, query_scores
 from derm_hash.retrieval import HashIndex
-from derm_hash.rotations import rotate
 
 CLASSES = ("MEL", "NV", "BCC")
 
@@ -50,6 +40,11 @@ def cosine_distances(index, codes):
 def mean_over_classes(values, labels):
     values, labels = np.asarray(values), np.asarray(labels)
     return np.mean([values[labels == c].mean() for c in sorted(set(labels.tolist()))])
+
+
+def among(scores, names):
+    """Those of the scores that have one of the names."""
+    return {name: scores[name] for name in names}
 
 
 def paper_protocol(index, codes, labels, k, radius):
@@ -87,32 +82,31 @@ def test_the_standard_scores_are_those_of_torchmetrics(seed):
     everyone = np.arange(len(labels))
     per_class = [np.flatnonzero(labels == c) for c in range(3)]
     at_10 = RetrievalPrecision(top_k=10)
+    metrics = {
+        "ap": RetrievalMAP(),
+        "ap_at_10": RetrievalMAP(top_k=10),
+        "precision_at_10": at_10,
+        "recall_at_10": RetrievalRecall(top_k=10),
+        "ndcg_at_10": RetrievalNormalizedDCG(top_k=10),
+        "reciprocal_rank": RetrievalMRR(),
+    }
     expected = {
-        "map": reference(RetrievalMAP(), everyone),
-        "class_mean_map": np.mean([reference(RetrievalMAP(), part) for part in per_class]),
-        "precision_at_10": reference(at_10, everyone),
-        "class_mean_precision_at_10": np.mean([reference(at_10, part) for part in per_class]),
         # With a radius of all bits the paper's protocol searches everything, too.
         "paper_precision": np.mean([reference(at_10, part) for part in per_class]),
         "paper_reciprocal_rank": np.mean(
             [reference(RetrievalMRR(top_k=10), part) for part in per_class]
         ),
     }
+    for column, metric in metrics.items():
+        name = {"ap": "map", "ap_at_10": "map_at_10"}.get(column, column)
+        means = [reference(metric, part) for part in per_class]
+        expected[name] = reference(metric, everyone)
+        expected[f"class_mean_{name}"] = np.mean(means)
+        expected |= {f"{column}_{c}": mean for c, mean in zip(CLASSES, means, strict=True)}
     for name, part in zip(CLASSES, per_class, strict=True):
-        expected[f"ap_{name}"] = reference(RetrievalMAP(), part)
-        expected[f"precision_at_10_{name}"] = reference(at_10, part)
+        expected[f"paper_precision_{name}"] = reference(at_10, part)
         expected[f"queries_{name}"] = len(part)
-    assert ours == pytest.approx(expected, abs=1e-6)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_average_precision_is_that_of_scikit_learn(seed):
-    rng = np.random.default_rng(seed)
-    relevant = rng.random((20, 50)) < 0.2
-    relevant[:, 0] |= ~relevant.any(axis=1)
-    score = -np.arange(50)
-    expected = [average_precision_score(row, score) for row in relevant]
-    np.testing.assert_allclose(average_precision(relevant.astype(np.int8)), expected, rtol=1e-12)
+    assert among(ours, expected) == pytest.approx(expected, abs=1e-6)
 
 
 # --- against plain loops ----------------------------------------------------------------
@@ -156,7 +150,8 @@ def test_any_case_in_plain_loops(seed, database, queries, classes, k):
     assert ours["class_mean_map"] == pytest.approx(mean_over_classes(averages, labels))
     assert ours[f"precision_at_{k}"] == pytest.approx(np.mean(at_k))
     assert ours[f"class_mean_precision_at_{k}"] == pytest.approx(mean_over_classes(at_k, labels))
-    assert all(0 <= v <= 1 for name, v in ours.items() if not name.startswith("queries"))
+    not_shares = ("queries", "distinct_codes", "code_entropy")
+    assert all(0 <= v <= 1 for name, v in ours.items() if not name.startswith(not_shares))
 
 
 def test_many_queries_are_scored_in_portions(monkeypatch):
@@ -186,22 +181,42 @@ def test_retrieval_scores_by_hand():
     # Ranking a b c d = 1 0 1 1: AP = (1/1 + 2/3 + 3/4) / 3 = 29/36.
     # Query 1 (class 1): within 4 bits d alone: wrong -> 0 and 0; ranking d c b a = 0 0 1 0:
     # AP = 1/3; precision of the first two: 0.
-    assert scores == pytest.approx(
-        {
-            "paper_precision": 1 / 4,
-            "paper_reciprocal_rank": 1 / 2,
-            "precision_at_2": 1 / 4,
-            "class_mean_precision_at_2": 1 / 4,
-            "map": (29 / 36 + 1 / 3) / 2,
-            "class_mean_map": (29 / 36 + 1 / 3) / 2,
-            "precision_at_2_0": 1 / 2,
-            "ap_0": 29 / 36,
-            "queries_0": 1,
-            "precision_at_2_1": 0,
-            "ap_1": 1 / 3,
-            "queries_1": 1,
-        }
-    )
+    # Nothing ties, so that the tie-aware scores are the plain ones. Within 2 bits: of query 0
+    # a, b, c, two of them right; of query 1 d, which is wrong.
+    expected = {
+        "paper_precision": 1 / 4,
+        "paper_reciprocal_rank": 1 / 2,
+        "precision_at_2": 1 / 4,
+        "class_mean_precision_at_2": 1 / 4,
+        "recall_at_2": (1 / 3 + 0) / 2,
+        "ndcg_at_2": (1 / (1 + 1 / np.log2(3)) + 0) / 2,
+        "map": (29 / 36 + 1 / 3) / 2,
+        "class_mean_map": (29 / 36 + 1 / 3) / 2,
+        "map_at_2": (1 + 0) / 2,
+        "reciprocal_rank": (1 + 1 / 3) / 2,
+        "precision_at_2_0": 1 / 2,
+        "ap_0": 29 / 36,
+        "queries_0": 1,
+        "precision_at_2_1": 0,
+        "ap_1": 1 / 3,
+        "queries_1": 1,
+        # Of query 0 the first hit has a third of what is wanted, and all are met at rank 4.
+        "precision_at_recall_30_0": 1,
+        "precision_at_recall_40_0": 3 / 4,
+        "precision_at_recall_100_0": 3 / 4,
+        "precision_at_recall_0_1": 1 / 3,
+        "precision_within_2_bits": (2 / 3 + 0) / 2,
+        "nothing_within_2_bits": 0,
+        "tie_aware_map": (29 / 36 + 1 / 3) / 2,
+        "tie_aware_ap_0": 29 / 36,
+        "tie_aware_precision_at_2": 1 / 4,
+        "tie_aware_map_at_2": 1 / 2,
+        "tie_aware_reciprocal_rank": (1 + 1 / 3) / 2,
+        "distinct_codes": 4,
+        "code_entropy": 2,
+        "quantisation_gap": 0,
+    }
+    assert among(scores, expected) == pytest.approx(expected)
 
 
 def test_class_means_are_balanced():
@@ -216,8 +231,14 @@ def test_class_means_are_balanced():
 def test_one_class_and_a_perfect_index():
     index = HashIndex.build(np.eye(8) * 0.9, np.zeros(8), range(8))
     scores = evaluate_retrieval(index, np.eye(8) * 0.8, np.zeros(8), class_names=("MEL",))
-    assert scores.pop("queries_MEL") == 8
-    assert set(scores.values()) == {1.0}
+    assert scores.pop("queries_MEL") == scores.pop("distinct_codes") == 8
+    assert scores.pop("code_entropy") == 3
+    recalls = {name: v for name, v in scores.items() if "recall_at" in name}
+    nothing = {name for name in scores if "nothing_within" in name}
+    quality = {"bit_balance", "bit_correlation", "quantisation_gap"}
+    others = scores.keys() - recalls.keys() - nothing - quality
+    assert {name for name in others if scores[name] != pytest.approx(1)} == set()
+    assert {scores[name] for name in nothing} == {0}
 
 
 def test_a_hit_beyond_the_radius_does_not_count_for_the_paper_protocol():
@@ -228,23 +249,6 @@ def test_a_hit_beyond_the_radius_does_not_count_for_the_paper_protocol():
     assert evaluate_retrieval(index, [corner("0000011111")], [0], radius=5)["paper_precision"] == 1
 
 
-def test_scores_of_single_rows_by_hand():
-    relevant = np.array([[1, 0, 1, -1], [0, 0, 1, 1], [-1, -1, -1, -1], [0, 0, 0, 0]])
-    assert precision(relevant).tolist() == pytest.approx([2 / 3, 1 / 2, 0, 0])
-    assert reciprocal_rank(relevant).tolist() == pytest.approx([1, 1 / 3, 0, 0])
-    assert average_precision(relevant).tolist() == pytest.approx(
-        [(1 + 2 / 3) / 2, (1 / 3 + 2 / 4) / 2, 0, 0]
-    )
-
-
-def test_relevance_marks_missing_hits():
-    ids = np.array([[0, 2, -1], [1, -1, -1]])
-    assert relevance(ids, np.array([5, 6, 6]), np.array([5, 6])).tolist() == [
-        [1, 0, -1],
-        [1, -1, -1],
-    ]
-
-
 @pytest.mark.parametrize(("codes", "labels"), [(np.zeros((0, 4)), []), (np.zeros((2, 4)), [0])])
 def test_queries_need_labels(codes, labels):
     index = HashIndex.build(np.zeros((1, 4)), [0], "a")
@@ -252,133 +256,49 @@ def test_queries_need_labels(codes, labels):
         evaluate_retrieval(index, codes, labels)
 
 
-# --- how still the code holds -------------------------------------------------------------
+def test_where_nothing_lies_within_two_bits_the_precision_is_zero():
+    index = HashIndex.build([corner("11110000"), corner("11111000")], [0, 1], "ab")
+    queries = [corner("11111111"), corner("11111100")]  # 4 and 3 bits away, 2 and 1 bits away
+    scores = query_scores(index, queries, [0, 0])
+    assert scores["nothing_within_2_bits"].tolist() == [1, 0]
+    assert scores["precision_within_2_bits"].tolist() == [0, 1 / 2]
 
 
-def test_flipped_bits_by_hand():
-    # Member 0: 1 0; member 1: 1 1 (one of two flips); member 2: 0 1 (both flip): 3 of 4.
-    codes = [[[0.9, 0.1]], [[0.6, 0.51]], [[0.5, 1.0]]]
-    assert flipped_bits(codes) == 3 / 4
-    assert flipped_bits(torch.tensor(codes)) == 3 / 4
-    assert flipped_bits(np.full((4, 3, 16), 0.7)) == 0
+def test_means_are_those_of_the_scores_of_single_queries():
+    index, codes, labels = random_case(seed=2, database=60, queries=40, bits=6)
+    table = query_scores(index, codes, labels, k=5, radius=2)
+    scores = evaluate_retrieval(index, codes, labels, k=5, radius=2, class_names=CLASSES)
+    assert table["label"].tolist() == labels.tolist()
+    for column in table.columns.drop("label"):
+        by_class = table.groupby("label")[column].mean()
+        for label, mean in by_class.items():
+            assert scores.pop(f"{column}_{CLASSES[label]}") == pytest.approx(mean)
+        if column.startswith("paper"):
+            assert scores.pop(column) == pytest.approx(by_class.mean())
+            continue
+        name = column.replace("ap_at_5", "map_at_5")
+        name = name[:-2] + "map" if name == "ap" or name.endswith("_ap") else name
+        assert scores.pop(name) == pytest.approx(table[column].mean())
+        assert scores.pop(f"class_mean_{name}") == pytest.approx(by_class.mean())
+    counts = {f"queries_{CLASSES[c]}": (labels == c).sum() for c in range(3)}
+    assert scores == pytest.approx(counts | code_quality(index.codes))
 
 
-def test_flipped_bits_is_the_triple_loop():
-    codes = np.random.default_rng(0).random((4, 5, 6))
-    changed = [
-        (codes[k, i, b] > 0.5) != (codes[0, i, b] > 0.5)
-        for k in range(1, 4)
-        for i in range(5)
-        for b in range(6)
-    ]
-    assert flipped_bits(codes) == pytest.approx(sum(changed) / len(changed))
+def test_tie_aware_scores_do_not_know_the_order_of_the_database():
+    index, codes, labels = random_case(seed=3, database=50, queries=20, bits=4)
+    order = np.random.default_rng(0).permutation(50)
+    shuffled = HashIndex.build(index.codes[order], index.labels[order], range(50))
+    tables = [query_scores(i, codes, labels, rank="hamming") for i in (index, shuffled)]
+    aware = [c for c in tables[0] if c.startswith("tie_aware") or c.endswith("2_bits")]
+    assert len(aware) == 8
+    pd.testing.assert_frame_equal(tables[0][aware], tables[1][aware])
+    assert not np.allclose(tables[0]["ap"], tables[1]["ap"])
+    # Whatever ranks the plain scores, the tie-aware ones are of the Hamming distance.
+    cosine = query_scores(index, codes, labels, rank="cosine")
+    pd.testing.assert_frame_equal(cosine[aware], tables[0][aware])
 
 
-@pytest.mark.parametrize("shape", [(1, 2, 3), (4, 3)])
-def test_flipped_bits_need_an_orbit(shape):
-    with pytest.raises(InputError, match="n >= 2"):
-        flipped_bits(np.zeros(shape))
-
-
-def test_topk_overlap_by_hand():
-    a = np.array([[1, 2, 3, 4], [5, -1, -1, -1]])
-    b = np.array([[4, 3, 9, 8], [5, 6, -1, -1]])
-    # Two of four in common, then one of four: missing hits never are.
-    assert topk_overlap(a, b) == pytest.approx((2 / 4 + 1 / 4) / 2)
-    assert topk_overlap(a[:1], a[:1, ::-1]) == 1
-    assert topk_overlap(np.full((2, 3), -1), np.full((2, 3), -1)) == 0
-
-
-class HandMade(nn.Module):
-    """A model whose code is any function of the images, (B, C, S, S) -> (B, bits)."""
-
-    def __init__(self, code):
-        super().__init__()
-        self.code = code
-        self.nothing = nn.Parameter(torch.zeros(1))
-
-    def forward(self, x):
-        return HashOutput(self.nothing, self.code(x))
-
-
-def mean_colour(x):
-    return torch.sigmoid(4 * x.mean(dim=(2, 3)))
-
-
-def upper_half(x):
-    """One bit: whether the upper half is brighter than the lower one."""
-    half = x.shape[-1] // 2
-    return torch.sigmoid(x[:, 0, :half].mean(dim=(1, 2)) - x[:, 0, half:].mean(dim=(1, 2)))[:, None]
-
-
-def test_a_code_of_the_mean_colour_does_not_flip():
-    images = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    report = rotation_report(HandMade(mean_colour), images, batch_size=2)
-    assert report["angle"].tolist() == [90, 180, 270]
-    assert report["flipped_bits"].tolist() == [0, 0, 0]
-    assert report["code_distance"].max() < 1e-6
-
-
-def test_a_code_of_the_upper_half_flips_by_hand():
-    # Bright above (+1), dark below (-1): code sigmoid(2). Upside down: sigmoid(-2), a flip, at
-    # a distance of sigmoid(2) - sigmoid(-2) = tanh(1). A quarter turn: sigmoid(0) = 1/2, and
-    # 1/2 is not above the threshold: a flip, at half that distance.
-    images = torch.cat([torch.ones(3, 1, 4, 8), -torch.ones(3, 1, 4, 8)], dim=2)
-    report = rotation_report(HandMade(upper_half), images, (0, 90, 180, 360), batch_size=2)
-    assert report["flipped_bits"].tolist() == [0, 1, 1, 0]
-    tanh = math.tanh(1)
-    assert report["code_distance"].tolist() == pytest.approx([0, tanh / 2, tanh, 0], abs=1e-6)
-
-
-def test_other_angles_compare_the_inscribed_discs():
-    images = torch.rand(4, 1, 12, 12, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    row = rotation_report(HandMade(upper_half), images, (45,)).iloc[0]
-    upright, turned = upper_half(rotate(images, 0)), upper_half(rotate(images, 45))
-    assert row["code_distance"] == pytest.approx((turned - upright).abs().mean().item(), rel=1e-5)
-    assert row["flipped_bits"] == ((turned > 0.5) != (upright > 0.5)).float().mean().item()
-    # Flat images show the same disc at every angle; the whole square would not.
-    flat = torch.ones(2, 1, 12, 12)
-    assert rotation_report(HandMade(mean_colour), flat, (45, 10)).code_distance.max() < 1e-6
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_the_report_leaves_the_mode_and_takes_no_gradient(training):
-    model = HandMade(mean_colour).train(training)
-    rotation_report(model, torch.zeros(1, 3, 8, 8), (90,))
-    assert model.training is training
-    assert model.nothing.grad is None
-
-
-# --- does the heatmap look at the lesion ----------------------------------------------------
-
-HEATMAP = np.array([[0.0, 1.0, 2.0], [3.0, 4.0, 0.0]])
-
-
-def test_heatmap_scores_by_hand():
-    mask = np.array([[False, True, False], [True, True, False]])
-    # On the lesion 1 + 3 + 4 of 10. The highest (4) lies on it. The three hottest are 4, 3, 2:
-    # two of them on the lesion, four pixels in the union.
-    assert mask_energy(HEATMAP, mask) == pytest.approx(0.8)
-    assert pointing_game(HEATMAP, mask) is True
-    assert iou_at_mask_area(HEATMAP, mask) == pytest.approx(2 / 4)
-    assert mask_energy(HEATMAP, ~mask) == pytest.approx(0.2)
-    assert pointing_game(HEATMAP, ~mask) is False
-    assert iou_at_mask_area(HEATMAP, ~mask) == pytest.approx(1 / 5)
-
-
-def test_extreme_heatmaps():
-    mask = np.zeros((4, 4), bool)
-    mask[:2, :2] = True
-    assert mask_energy(np.ones((4, 4)), mask) == mask.mean() == 1 / 4
-    assert mask_energy(np.zeros((4, 4)), mask) == 0
-    perfect = mask.astype(float)
-    assert (mask_energy(perfect, mask), iou_at_mask_area(perfect, mask)) == (1, 1)
-    assert iou_at_mask_area(1 - perfect, mask) == 0
-    nothing = np.zeros((4, 4), bool)
-    assert (mask_energy(perfect, nothing), iou_at_mask_area(perfect, nothing)) == (0, 0)
-
-
-@pytest.mark.parametrize("score", [mask_energy, pointing_game, iou_at_mask_area])
-def test_heatmap_and_mask_have_one_shape(score):
-    with pytest.raises(InputError, match="resize the heatmap"):
-        score(np.ones((4, 4)), np.ones((2, 8), bool))
+def test_a_class_that_is_not_in_the_database_has_zero():
+    index = HashIndex.build([corner("1100"), corner("0011")], [0, 0], "ab")
+    table = query_scores(index, [corner("1100")], [1]).drop(columns="label")
+    assert table.columns[(table != 0).any()].tolist() == []

@@ -268,6 +268,35 @@ def test_rotation_takes_one_report_or_several():
     assert "degrees" in ax.get_xlabel()
 
 
+def test_polar_rotation_turns_as_the_images_do_and_closes():
+    report = pd.DataFrame({"angle": [90, 180, 270], "flipped_bits": [0.1, 0.2, 0.3]})
+    ax = plots.plot_rotation_polar(report).axes[0]
+    # Unturned on top, without flips; then counter-clockwise, and back.
+    assert ax.get_theta_direction() == 1 and ax.get_theta_offset() == pytest.approx(np.pi / 2)
+    np.testing.assert_allclose(ax.lines[0].get_xdata(), np.pi / 2 * np.arange(5))
+    assert ax.lines[0].get_ydata().tolist() == [0, 0.1, 0.2, 0.3, 0]
+    assert ax.get_legend() is None
+    assert [text.get_text() for text in ax.texts] == ["10 %", "20 %", "30 %"]
+    assert "flipped" in ax.get_title()
+
+
+def test_polar_rotation_stays_open_where_angles_are_missing():
+    report = pd.DataFrame({"angle": [60, 0, 30, 90], "topk_overlap": [0.6, 1, 0.8, 0.5]})
+    ax = plots.plot_rotation_polar({"with": report, "without": report}, "topk_overlap").axes[0]
+    np.testing.assert_allclose(np.rad2deg(ax.lines[0].get_xdata()), [0, 30, 60, 90])
+    assert ax.lines[1].get_ydata().tolist() == [1, 0.8, 0.6, 0.5]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["with", "without"]
+    assert ax.get_ylim() == (0, 1)
+
+
+def test_polar_rotation_draws_into_axes_and_needs_the_column():
+    report = pd.DataFrame({"angle": [90, 180], "code_distance": [0.1, 0.2]})
+    ax = plots.new_figure(4, 4).add_subplot(projection="polar")
+    assert plots.plot_rotation_polar(report, "code_distance", ax) is ax
+    with pytest.raises(InputError, match="index="):
+        plots.plot_rotation_polar(report, "topk_overlap")
+
+
 def test_scores_show_every_run_and_the_mean():
     rows = [("hdcsa", 0.7), ("hdcsa", 0.9), ("none", 0.5), ("none", 0.6)]
     results = pd.DataFrame(rows, columns=["attention", "map"]).assign(seed=[0, 1, 0, 1])

@@ -116,6 +116,21 @@ def test_equal_distances_keep_the_order_of_the_database(rank):
 
 
 @pytest.mark.parametrize("rank", RANKS)
+def test_the_order_of_everything_is_a_search_for_everything(rank, monkeypatch):
+    database, queries = random_codes(90, 12, seed=8), random_codes(7, 12, seed=9)
+    database[30:60] = database[:30]  # ties
+    queries[:3] = database[:3]
+    index = make_index(database)
+    expected = index.search(queries, k=90, radius=None, rank=rank).ids
+    np.testing.assert_array_equal(index.order(queries, rank), expected)
+    monkeypatch.setattr(retrieval, "PAIRS_AT_ONCE", 200)
+    np.testing.assert_array_equal(index.order(queries, rank), expected)
+    assert index.order(queries[:0], rank).shape == (0, 90)
+    with pytest.raises(InputError, match="12 bits"):
+        index.order(random_codes(2, 16, seed=0), rank)
+
+
+@pytest.mark.parametrize("rank", RANKS)
 def test_a_query_finds_the_same_alone_in_company_and_in_portions(rank, monkeypatch):
     coarse = HashIndex._candidates
     database, queries = random_codes(50, 16, seed=0), random_codes(11, 16, seed=1)
