@@ -232,9 +232,11 @@ def scores_in_words(scores: dict[str, float]) -> str:
     lines = {
         "class-mean precision@10": "class_mean_precision_at_10",
         "class-mean mAP": "class_mean_map",
+        "class-mean mAP by Hamming distance, tie-aware": "class_mean_tie_aware_map",
         "paper protocol, precision in radius 4, top 10": "paper_precision",
         "paper protocol, reciprocal rank": "paper_reciprocal_rank",
         "bits that flip under quarter turns": "flipped_bits",
+        "top 10 that stay under quarter turns": "overlap_at_10",
     }
     return "\n".join(f"{title + ':':48}{scores[key]:.3f}" for title, key in lines.items())
 

@@ -31,16 +31,20 @@ def evaluate_run(run: Run, data: LesionDataset, progress: bool = False) -> dict[
 
     Returns
     -------
-    dict: the scores of :func:`derm_hash.metrics.evaluate_retrieval`, and
-    ``flipped_bits``, the share of bits that differ after a quarter, half or
-    three-quarter turn (mean of the three).
+    dict: the scores of :func:`derm_hash.metrics.evaluate_retrieval`, and how still codes
+    and hits hold under a quarter, half or three-quarter turn (means of the three):
+    ``flipped_bits``, the share of bits that differ, and ``overlap_at_10``, the share of the
+    ten nearest images of the whole database that stay among them.
     """
     queries = data.split("query")
     index = build_index(run.model, data.split("database"), progress=progress)
     codes = encode(run.model, queries, progress=progress)
     scores = evaluate_retrieval(index, codes, queries.labels.numpy(), class_names=data.classes)
-    turned = rotation_report(run.model, to_input(queries.images))
-    return scores | {"flipped_bits": float(turned["flipped_bits"].mean())}
+    turned = rotation_report(run.model, to_input(queries.images), index=index).mean()
+    return scores | {
+        "flipped_bits": float(turned["flipped_bits"]),
+        "overlap_at_10": float(turned["topk_overlap"]),
+    }
 
 
 def run_name(changes: Mapping) -> str:
