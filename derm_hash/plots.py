@@ -308,6 +308,11 @@ def bits(n: int) -> str:
     return f"{n} bit" if n == 1 else f"{n} bits"
 
 
+def fine(distance: float) -> str:
+    """A distance between soft codes; trained codes often differ by less than a thousandth."""
+    return f"{distance:.3f}" if distance >= 0.0005 else f"{distance:.0e}" if distance else "0"
+
+
 def plot_orbit(pictures: Sequence, codes=None, angles: Sequence[float] | None = None) -> Figure:
     """Turned copies of a picture, with their codes below if given.
 
@@ -397,7 +402,7 @@ def _verdict(label: str, query_label: str | None) -> tuple[str, tuple[str | None
 
 def _distances(hamming, distance, i: int) -> str:
     parts = [] if hamming is None else [bits(int(hamming[i]))]
-    parts += [] if distance is None else [f"{float(distance[i]):.3f}"]
+    parts += [] if distance is None else [fine(float(distance[i]))]
     return "\n" + ", ".join(parts) if parts else ""
 
 

@@ -332,3 +332,12 @@ def test_figures_are_unknown_to_pyplot():
     plots.image_grid(PICTURES)
     plots.plot_penalties()
     assert plt.get_fignums() == before
+
+
+def test_small_distances_are_not_shown_as_none():
+    assert [plots.fine(d) for d in (0.0, 4.03e-05, 0.0005, 0.25)] == [
+        "0",
+        "4e-05",
+        "0.001",
+        "0.250",
+    ]
