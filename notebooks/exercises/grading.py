@@ -97,7 +97,7 @@ def main(argv=None):
         else:
             table = grade(course, options.submissions)
             show(table)
-            print(f"\n{save(table, course.root / 'grades.csv')}")
+            print(save(table, course.root / "grades.csv"))
     except InputError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
@@ -265,8 +265,7 @@ def show(table: pd.DataFrame) -> None:
     """Print the points, and below them the notes."""
     print(table.drop(columns="note").to_string(index=False, na_rep="-", float_format="{:g}".format))
     for row in table[table["note"] != ""].itertuples():
-        print(f"\n{row.student}, {row.assignment}: {row.note}", end="")
-    print()
+        print(f"{row.student}, {row.assignment}: {row.note}")
 
 
 def save(table: pd.DataFrame, path: Path) -> Path:
