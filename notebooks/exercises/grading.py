@@ -42,12 +42,18 @@ COURSE = HERE.parents[1] / "build" / "exercises"
 SECONDS = 30  # for a cell
 LARGEST = 20 * 2**20  # bytes of a submission
 STAMP = "graded.sha256"
-NO_HISTORY = "--HistoryManager.hist_file=:memory:"  # what is typed in a kernel leaves no trace
+NO_HISTORY = "--HistoryManager.hist_file=:memory:"  # nbclient's default, which options replace
 # nbgrader looks folders up with a pattern, where other characters have a meaning.
 STUDENT = re.compile(r"\w([\w.@+ -]*\w)?")
-# What nbformat raises for text that is no JSON, JSON that is no notebook, or nested without end.
-NOT_A_NOTEBOOK = (nbformat.ValidationError, ValueError, LookupError, TypeError, AttributeError)
-NOT_A_NOTEBOOK += (RecursionError,)
+# What nbformat raises for what is no JSON, for JSON that is no notebook, for endless nesting.
+NOT_A_NOTEBOOK = (
+    nbformat.ValidationError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,10 @@ def parse(argv):
     grading = commands.add_parser("grade", help="grade a folder of submissions; runs their code")
     grading.add_argument("submissions", type=Path, help="STUDENT/ASSIGNMENT/ASSIGNMENT.ipynb")
     grading.add_argument("--timeout", type=int, default=SECONDS, help="seconds a cell may take")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.command == "grade" and options.timeout < 1:
+        parser.error(f"a cell needs a second or more, not --timeout {options.timeout}")
+    return options
 
 
 def exercises() -> dict[str, Path]:

@@ -126,31 +126,39 @@ def run(*options):
 # --- from release to a table of grades --------------------------------------------------
 
 
+def variant(path, right, wrong):
+    """An exercise in which a part of the solution is another one, as text."""
+    notebook = read(path)
+    assert sum(right in cell.source for cell in notebook.cells) == 1
+    for cell in notebook.cells:
+        cell.source = cell.source.replace(right, wrong)
+    return nbformat.writes(notebook)
+
+
 @pytest.mark.slow
 def test_a_class_from_the_release_to_the_table(tmp_path, hand_in):
     (path,) = (path for path in EXERCISES if path.stem == "04_rotation_loss")
-    course, wrong = tmp_path / "course", tmp_path / "wrong.ipynb"
+    course, name = tmp_path / "course", path.stem
     assert run("--course", course, "release").returncode == 0
-    text = path.read_text("utf-8").replace("(pull - pull.mean(dim=0))", "(pull.mean(dim=0) - pull)")
-    wrong.write_text(text, "utf-8")
-    hand_in("ada", path, path.stem)
-    hand_in("bob", course / "release" / path.stem / path.name, path.stem)
-    submissions = hand_in("cleo", wrong, path.stem)
+    hand_in("ada", variant(path, "bits = codes", "np.log([0.0])  # warns\n    bits = codes"), name)
+    hand_in("bob", course / "release" / name / path.name, name)
+    wrong = variant(path, "(pull - pull.mean(dim=0))", "(pull.mean(dim=0) - pull)")
+    submissions = hand_in("cleo", wrong, name)
 
     done = run("--course", course, "grade", submissions)
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(course / "grades.csv", keep_default_na=False)
     assert table.values.tolist() == [
-        ["ada", path.stem, 10, 10, ""],
-        ["bob", path.stem, 0, 10, ""],
-        ["cleo", path.stem, 8, 10, ""],
+        ["ada", name, 10, 10, ""],
+        ["bob", name, 0, 10, ""],
+        ["cleo", name, 8, 10, ""],
     ]
     assert re.search(r"^ *cleo 04_rotation_loss +8 +10$", done.stdout, re.MULTILINE)
     assert "Warning" not in done.stderr
 
 
 @pytest.mark.slow
-def test_what_students_do(grading, course, hand_in, capsys):
+def test_what_students_do(grading, course, hand_in):
     """Good and bad code, and code that would stop a grader that trusts it."""
     hand_in("right", answer(grading, "double = lambda x: x + x"))
     hand_in("half right", answer(grading, "double = lambda x: 4"))  # the shown test alone passes
@@ -162,12 +170,17 @@ def test_what_students_do(grading, course, hand_in, capsys):
     submissions = hand_in("shadows", answer(grading, "import random\ndouble = lambda x: x + x"))
     hand_in("shadows", "raise RuntimeError('not Python's')", file="random.py")
 
+    old = json.loads(answer(grading, "double = lambda x: x + x")) | {"nbformat_minor": 4}
+    for cell in old["cells"]:
+        del cell["id"]
+    hand_in("old program", json.dumps(old))
+
     course = grading.Course(course.root, seconds=4)
     table = grading.grade(course, submissions)
     given = {item.student: item.points for item in table.itertuples()}
     assert math.isnan(given.pop("dead"))
     zero = ("half right", "no tests", "endless", "asks", "raises")
-    assert given == {"right": 3, "shadows": 3} | dict.fromkeys(zero, 0)
+    assert given == dict.fromkeys(("right", "shadows", "old program"), 3) | dict.fromkeys(zero, 0)
     assert row(table, "endless").note == "Cells stopped after 4 s: 1."
     assert row(table, "dead").note.startswith("It could not be run to its end: ")
     assert "DeadKernelError" in course.log.read_text()
@@ -212,12 +225,10 @@ def test_what_cannot_be_graded_gets_a_row_and_a_sentence(grading, course, hand_i
     hand_in("odd", json.dumps(new_notebook() | {"nbformat": "4"}))
     hand_in("other", nbformat.writes(new_notebook(cells=[nbgrader_cell("1", "of_another")])))
     hand_in("marks", nbformat.writes(new_notebook(cells=[new_code_cell(metadata={"nbgrader": 1})])))
-    hand_in("big", "x" * 2000)
-    monkeypatch.setattr(grading, "LARGEST", 1500)
-    submissions = hand_in("zoe [2]", "{}")
-    monkeypatch.setattr(grading, "LARGEST", 150_000)
     hand_in("big", "x" * 200_000)
+    monkeypatch.setattr(grading, "LARGEST", 150_000)
     hand_in(".hidden", "{}")
+    submissions = hand_in("zoe [2]", "{}")
 
     table = grading.grade(course, submissions)
     assert table["points"].isna().all() and (table["maximum"] == 3).all()
@@ -247,6 +258,13 @@ def test_a_folder_without_submissions_is_refused(grading, course, tmp_path, layo
     with pytest.raises(grading.InputError, match=wrong):
         grading.grade(course, submissions)
     assert not course.root.exists()
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1"])
+def test_a_time_limit_that_is_none_is_refused(grading, capsys, seconds):
+    with pytest.raises(SystemExit):
+        grading.main(["grade", "submissions", "--timeout", seconds])
+    assert "a second or more" in capsys.readouterr().err
 
 
 def test_cells_that_changed_after_grading_are_refused_with_the_remedy(grading, course, hand_in):
