@@ -10,7 +10,7 @@ export DERM_HASH_HOME ?= $(CURDIR)/build/cache
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab walkthrough notebooks test bench clean
+.PHONY: help setup lab walkthrough notebooks release grade test bench clean
 
 help:         ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -26,6 +26,13 @@ walkthrough: setup  ## run the whole course without a browser; pages in build/wa
 
 notebooks: setup    ## run the course and save its outputs in notebooks/ (for authors)
 	$(PY) notebooks/build.py --inplace $(ARGS)
+
+release: setup  ## write the exercises for students; in build/exercises/release/
+	$(PY) notebooks/exercises/grading.py release
+
+grade: setup  ## grade the exercises, which runs their code: make grade SUBMISSIONS=folder
+	$(PY) notebooks/exercises/grading.py grade \
+		"$(or $(SUBMISSIONS),$(error Name the folder: make grade SUBMISSIONS=folder))" $(ARGS)
 
 test: setup   ## run every test (some of them: make test ARGS="tests/test_losses.py -x")
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 $(ARGS)

@@ -1,0 +1,383 @@
+"""The exercises: are they sound, can they be solved, and do they catch what students get wrong?"""
+
+import ast
+import re
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from nbgrader.nbgraderformat import MetadataValidator
+from nbgrader.preprocessors import ClearSolutions
+
+from tests.exercises.notebooks import EXERCISES, code_cells, failures, mark, points, read
+
+each = pytest.mark.parametrize("path", EXERCISES, ids=lambda path: path.stem)
+
+
+def names(source):
+    return {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+
+
+# --- the files --------------------------------------------------------------------------
+
+
+def test_there_is_one_for_each_skill():
+    assert [path.stem for path in EXERCISES] == [
+        "02_attention_gate",
+        "03_hamming_search",
+        "04_rotation_loss",
+        "06_retrieval_scores",
+    ]
+
+
+@each
+def test_it_is_a_valid_notebook_without_outputs(path):
+    notebook = read(path)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+    assert [c.id for c in code_cells(notebook) if c.outputs or c.execution_count] == []
+
+
+@each
+def test_nbgrader_accepts_its_metadata(path):
+    MetadataValidator().validate_nb(read(path))
+    for cell in code_cells(read(path)):
+        assert mark(cell).get("schema_version", 3) == 3
+        assert mark(cell).get("locked", False) == bool(mark(cell)) - mark(cell).get("solution", 0)
+
+
+@each
+def test_it_opens_with_what_one_practises_the_time_and_the_points(path):
+    opening = read(path).cells[0].source
+    assert opening.startswith("# Exercises ") and "practise" in opening
+    assert re.search(r"\d+ minutes", opening)
+    total = points(read(path))
+    assert f"**Points**: {total}." in opening
+    headings = re.findall(r"^## Exercise \d: .*\((\d) points\)$", prose(path), re.MULTILINE)
+    assert sum(map(int, headings)) == total
+
+
+def prose(path):
+    return "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+
+
+@each
+def test_the_rules_are_the_same_everywhere(path):
+    first = read(EXERCISES[0]).cells[0].source.partition("**How it works.**")[2]
+    assert first and first == read(path).cells[0].source.partition("**How it works.**")[2]
+
+
+@each
+def test_code_cells_are_short_and_clean(path):
+    assert max(len(cell.source.splitlines()) for cell in code_cells(read(path))) <= 25
+    for command in (["check"], ["format", "--check"]):
+        ruff = [sys.executable, "-m", "ruff", *command, "--quiet", str(path)]
+        done = subprocess.run(ruff, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@each
+def test_every_solution_is_marked_and_stands_alone(path):
+    """A slip in one exercise must not cost the points of another."""
+    solutions = code_cells(read(path), "solution")
+    defined = [ast.parse(cell.source).body[0].name for cell in solutions]
+    for cell, name in zip(solutions, defined, strict=True):
+        assert cell.source.count("### BEGIN SOLUTION") == cell.source.count("### END SOLUTION") > 0
+        assert names(cell.source) & set(defined) - {name} == set()
+
+
+@each
+def test_every_test_is_named_called_and_has_a_hidden_part(path):
+    for cell in code_cells(read(path), "grade"):
+        name = mark(cell)["grade_id"]
+        assert f"\ndef {name}(" in f"\n{cell.source}" and f"\n{name}(" in cell.source
+        assert cell.source.count("### BEGIN HIDDEN TESTS") == 1
+        shown, _, rest = cell.source.partition("### BEGIN HIDDEN TESTS")
+        assert "assert" in shown and rest.count("### END HIDDEN TESTS") == 1
+
+
+# --- what they are worth ----------------------------------------------------------------
+
+
+@each
+def test_the_solutions_score_all_points(path):
+    assert failures(read(path)) == {}
+
+
+@each
+def test_an_empty_notebook_scores_0_and_runs_to_its_end(path):
+    notebook = read(path)
+    ClearSolutions().preprocess(notebook, {})
+    lost = failures(notebook)
+    assert points(notebook, lost) == 0
+    assert lost.keys() - {mark(cell)["grade_id"] for cell in code_cells(notebook, "grade")} <= {
+        "see-it"
+    }
+    assert all(isinstance(error, NotImplementedError) for error in lost.values())
+
+
+@each
+def test_what_students_see_tests_something(path):
+    """The shown part of every test fails on an empty notebook too, and passes on a solution."""
+    notebook = read(path)
+    for cell in code_cells(notebook, "grade"):
+        hidden = r" *### BEGIN HIDDEN TESTS.*?### END HIDDEN TESTS\n?"
+        cell.source = re.sub(hidden, "", cell.source, flags=re.DOTALL)
+    assert failures(notebook) == {}
+    ClearSolutions().preprocess(notebook, {})
+    assert points(notebook, failures(notebook)) == 0
+
+
+GATE, SEARCH, LOSS, SCORES = EXERCISES
+# what is wrong: exercise, cell, what stands in the solution, what a student writes, tests lost
+WRONG = {
+    "pools over an axis of the image": (
+        GATE, "pool_channels", "dim=1, keepdim", "dim=3, keepdim",
+        {"test_the_mean_runs_over_the_channels", "test_the_second_map_is_the_maximum"},
+    ),
+    "height and width transposed": (
+        GATE, "pool_channels", "torch.cat([mean, peak], dim=1)",
+        "torch.cat([mean, peak], dim=1).transpose(2, 3)",
+        {"test_the_mean_runs_over_the_channels", "test_the_second_map_is_the_maximum"},
+    ),
+    "mean instead of maximum": (
+        GATE, "pool_channels", "x.amax(", "x.mean(", {"test_the_second_map_is_the_maximum"},
+    ),
+    "maximum from zero": (
+        GATE, "pool_channels", "x.amax(", "x.relu().amax(",
+        {"test_the_second_map_is_the_maximum"},
+    ),
+    "counts the holes": (
+        GATE, "positions_seen", "len(reached) ** 2", "(2 * sum(dilations) + 1) ** 2",
+        {"test_holes_do_not_count"},
+    ),
+    "counts along one axis": (
+        GATE, "positions_seen", "len(reached) ** 2", "len(reached)",
+        {"test_a_window_without_holes", "test_holes_do_not_count"},
+    ),
+    "mean instead of maximum in the gate": (
+        GATE, "gate", "x.amax(", "x.mean(", {"test_the_gate_is_that_of_hdcsa"},
+    ),
+    "no sigmoid": (
+        GATE, "gate", "torch.sigmoid(", "(",
+        {"test_one_gate_for_each_position", "test_the_gate_is_that_of_hdcsa"},
+    ),
+    "all dilations 1": (
+        GATE, "gate", "few, 3, d)", "few, 3, 1)", {"test_the_gate_is_that_of_hdcsa"},
+    ),
+    "maps in another order": (
+        GATE, "gate", "[mean, peak, self.context(x)]", "[self.context(x), mean, peak]",
+        {"test_the_gate_is_that_of_hdcsa"},
+    ),
+    "a bias too many": (
+        GATE, "gate", ", bias=False", "",
+        {"test_the_parameters_are_those_of_hdcsa", "test_the_gate_is_that_of_hdcsa"},
+    ),
+    "no padding": (
+        GATE, "gate", ", padding=kernel_size // 2", "",
+        {"test_one_gate_for_each_position", "test_the_gate_is_that_of_hdcsa"},
+    ),
+    "gates the shortcut": (
+        GATE, "gated_block", "attention(found) * found + x", "attention(found) * (found + x)",
+        {"test_the_shortcut_is_not_gated"},
+    ),
+    "gate from the input": (
+        GATE, "gated_block", "attention(found)", "attention(x)",
+        {"test_the_gate_looks_at_the_branch"},
+    ),
+    "runs the branch twice": (
+        GATE, "gated_block", "* found", "* branch(x)", {"test_the_gate_looks_at_the_branch"},
+    ),
+    ">= instead of >": (
+        SEARCH, "pack", "> 0.5", ">= 0.5", {"test_one_half_is_a_zero"},
+    ),
+    "all codes in one row of bytes": (
+        SEARCH, "pack", ", axis=1", "", {"test_every_code_has_its_own_bytes"},
+    ),
+    "last bit first": (
+        SEARCH, "pack", ", axis=1", ", axis=1, bitorder='little'",
+        {"test_one_half_is_a_zero", "test_every_code_has_its_own_bytes"},
+    ),
+    "counts bytes": (
+        SEARCH, "hamming", "POPCOUNT[queries[:, None] ^ database[None, :]]",
+        "(queries[:, None] != database[None, :])",
+        {"test_bits_are_counted_not_bytes", "test_all_distances_are_those_of_faiss"},
+    ),
+    "distances transposed": (
+        SEARCH, "hamming", ".sum(axis=2)", ".sum(axis=2).T",
+        {"test_queries_are_the_rows", "test_all_distances_are_those_of_faiss"},
+    ),
+    "a sum that fits into a byte": (
+        SEARCH, "hamming", ".sum(axis=2)", ".sum(axis=2, dtype=np.uint8)",
+        {"test_bits_are_counted_not_bytes"},
+    ),
+    "unstable ties": (
+        SEARCH, "nearest", ', kind="stable"', "",
+        {"test_ties_keep_the_order_of_the_database"},
+    ),
+    "farthest first": (
+        SEARCH, "nearest", "np.argsort(distances", "np.argsort(-distances",
+        {"test_the_nearest_come_first", "test_ties_keep_the_order_of_the_database"},
+    ),
+    "the radius left out": (
+        SEARCH, "search", "<= radius", "< radius",
+        {
+            "test_the_radius_itself_belongs_to_the_ball",
+            "test_the_radius_comes_before_the_ranking",
+            "test_the_hits_are_those_of_the_package",
+        },
+    ),
+    "farthest of the near ones": (
+        SEARCH, "search", "1 - cosine, kind", "cosine, kind",
+        {"test_the_radius_comes_before_the_ranking", "test_the_hits_are_those_of_the_package"},
+    ),
+    "ranks before it looks at the radius": (
+        SEARCH, "search", "    coarse = np.flatnonzero(different <= radius)",
+        "    norms = np.linalg.norm(database, axis=1)\n"
+        "    coarse = np.argsort(-(database @ query) / norms, kind='stable')[:k]\n"
+        "    coarse = coarse[different[coarse] <= radius]",
+        {"test_the_radius_comes_before_the_ranking", "test_the_hits_are_those_of_the_package"},
+    ),
+    "positions within the ball": (
+        SEARCH, "search", "coarse[np.argsort(1 - cosine, kind=\"stable\")[:k]]",
+        "np.argsort(1 - cosine, kind='stable')[:k]",
+        {"test_the_radius_comes_before_the_ranking", "test_the_hits_are_those_of_the_package"},
+    ),
+    "forgotten absolute value": (
+        LOSS, "disagreement", ".abs()", "", {"test_a_distance_has_no_sign"},
+    ),
+    "mean over the images": (
+        LOSS, "disagreement", "dim=0", "dim=1, keepdim=True", {"test_the_mean_is_over_the_copies"},
+    ),
+    "mean over the bits": (
+        LOSS, "disagreement", "codes.mean(dim=0)", "codes.mean(dim=2, keepdim=True)",
+        {"test_the_mean_is_over_the_copies"},
+    ),
+    "forgotten absolute value in the loss": (
+        LOSS, "rotation_loss", ".abs()", "",  # and logarithms of negative numbers
+        {
+            "test_one_bit_by_hand",
+            "test_images_and_bits_are_averaged",
+            "test_the_loss_is_that_of_the_package",
+        },
+    ),
+    "mean over everything": (
+        LOSS, "rotation_loss", ".mean(dim=(1, 2)).sum()", ".mean()",
+        {"test_one_bit_by_hand", "test_the_loss_is_that_of_the_package"},
+    ),
+    "sum over everything": (
+        LOSS, "rotation_loss", ".mean(dim=(1, 2)).sum()", ".sum()",
+        {"test_images_and_bits_are_averaged", "test_the_loss_is_that_of_the_package"},
+    ),
+    "gamma ignored": (
+        LOSS, "rotation_loss", "/ gamma", "/ 0.5",
+        {"test_one_bit_by_hand", "test_the_loss_is_that_of_the_package"},
+    ),
+    "sign error in the gradient": (
+        LOSS, "rotation_gradient", "return (pull - pull.mean(dim=0))",
+        "return (pull.mean(dim=0) - pull)",
+        {
+            "test_a_step_against_the_gradient_lowers_the_loss",
+            "test_the_gradient_is_that_of_autograd",
+        },
+    ),
+    "the mean held fixed": (
+        LOSS, "rotation_gradient", "(pull - pull.mean(dim=0))", "pull",
+        {"test_the_mean_stays_where_it_is", "test_the_gradient_is_that_of_autograd"},
+    ),
+    "gradient not averaged": (
+        LOSS, "rotation_gradient", " / codes[0].numel()", "",
+        {"test_the_gradient_is_that_of_autograd"},
+    ),
+    "copy 0 counted": (
+        LOSS, "flipped_bits", "bits[1:] != bits[0]", "bits != bits[0]",
+        {"test_copy_0_is_not_counted"},
+    ),
+    "soft codes compared": (
+        LOSS, "flipped_bits", "bits = codes > 0.5", "bits = codes",
+        {"test_bits_are_compared_not_soft_codes", "test_copy_0_is_not_counted"},
+    ),
+    ">= instead of > for the bits that flip": (
+        LOSS, "flipped_bits", "> 0.5", ">= 0.5", {"test_bits_are_compared_not_soft_codes"},
+    ),
+    "off by one in precision@k": (
+        SCORES, "precision_at_k", "relevant[:, :k].mean", "relevant[:, : k + 1].mean",
+        {"test_ranks_1_to_k_count_and_no_others", "test_the_share_is_of_k"},
+    ),
+    "off by one the other way": (
+        SCORES, "precision_at_k", ":k].mean(axis=1)", ": k - 1].sum(axis=1) / k",
+        {"test_ranks_1_to_k_count_and_no_others", "test_the_share_is_of_k"},
+    ),
+    "recall": (
+        SCORES, "precision_at_k", "relevant[:, :k].mean(axis=1)",
+        "relevant[:, :k].sum(axis=1) / np.maximum(relevant.sum(axis=1), 1)",
+        {"test_the_share_is_of_k"},
+    ),
+    "precision of the queries": (
+        SCORES, "precision_at_k", "[:, :k].mean(axis=1)", "[:k].mean(axis=0)",
+        {"test_ranks_1_to_k_count_and_no_others", "test_the_share_is_of_k"},
+    ),
+    "ranks from 0": (
+        SCORES, "average_precision", "right / rank", "right / (rank + 1)",
+        {"test_two_rankings_by_hand", "test_average_precision_is_that_of_scikit_learn"},
+    ),
+    "divided by the length of the list": (
+        SCORES, "average_precision", "max(right, 1)", "len(relevant)",
+        {"test_two_rankings_by_hand", "test_average_precision_is_that_of_scikit_learn"},
+    ),
+    "divided by nothing": (
+        SCORES, "average_precision", "max(right, 1)", "right",
+        {"test_nothing_relevant_is_worth_0"},
+    ),
+    "divided by k": (
+        SCORES, "paper_score", "np.maximum(returned, 1)", "hits.shape[1]",
+        {"test_the_share_is_of_the_hits_returned", "test_the_score_is_that_of_the_package"},
+    ),
+    "mean over the queries": (
+        SCORES, "paper_score", "np.mean([of_query[labels == c].mean() for c in np.unique(labels)])",
+        "of_query.mean()",
+        {"test_every_class_weighs_the_same", "test_the_score_is_that_of_the_package"},
+    ),
+    "leakage: a split by image": (
+        SCORES, "query_mask", "    return np.isin(lesion_ids, drawn)",
+        "    n = len(lesion_ids)\n"
+        "    return np.random.default_rng(seed).permutation(n) < round(share * n)",
+        {"test_no_lesion_is_on_both_sides"},
+    ),
+    "a seed that is ignored": (
+        SCORES, "query_mask", "default_rng(seed)", "default_rng(0)",
+        {"test_the_share_and_the_seed_are_obeyed"},
+    ),
+    "a split that is not repeatable": (
+        SCORES, "query_mask", "default_rng(seed)", "default_rng()",
+        {"test_the_share_and_the_seed_are_obeyed"},
+    ),
+    "lesions counted, not images": (
+        SCORES, "leaked_share", "lesion_ids[query],", "np.unique(lesion_ids[query]),",
+        {"test_query_images_are_counted"},
+    ),
+    "the queries that do not leak": (
+        SCORES, "leaked_share", ".mean()", ".mean() * -1 + 1",
+        {"test_a_clean_and_a_leaking_split", "test_query_images_are_counted"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_typical_wrong_answer_loses_its_points_and_no_others(name):
+    path, cell_name, right, wrong, expected = WRONG[name]
+    notebook = read(path)
+    notebook.cells = [cell for cell in notebook.cells if cell.id != "see-it"]
+    (cell,) = (c for c in code_cells(notebook) if mark(c).get("grade_id") == cell_name)
+    assert right in cell.source
+    cell.source = cell.source.replace(right, wrong)
+    lost = failures(notebook)
+    assert lost.keys() == expected
+    assert points(notebook) > points(notebook, lost) > 0
+
+
+def test_every_test_of_every_exercise_catches_something():
+    tests = {mark(c)["grade_id"] for path in EXERCISES for c in code_cells(read(path), "grade")}
+    assert tests == set.union(*(expected for *_, expected in WRONG.values()))
