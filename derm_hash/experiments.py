@@ -214,13 +214,7 @@ def run_grid(
         Before anything is trained, if a setting or its value does not exist.
     """
     out = Path(out)
-    grids = [grid] if isinstance(grid, Mapping) else list(grid)
-    points = [
-        settings | dict(zip(axes, values, strict=True))
-        for axes in grids
-        for values in itertools.product(*axes.values())
-    ]
-    axes = {axis for axes in grids for axis in axes}
+    points, axes = points_of(grid, settings)
     plans, wanted = plan(points, axes, data, out, preset)
     fabric = make_fabric()
     work_off(plans, out, fabric, progress)
@@ -229,6 +223,19 @@ def run_grid(
     fabric.barrier()
     table = read_results(out).set_index(["run", "readout"], drop=False)
     return table.loc[wanted].reset_index(drop=True)
+
+
+def points_of(
+    grid: Mapping[str, Sequence] | Sequence[Mapping[str, Sequence]], settings: Mapping
+) -> tuple[list[dict], set[str]]:
+    """All combinations of a grid, or of several, and the names of the axes."""
+    grids = [grid] if isinstance(grid, Mapping) else list(grid)
+    points = [
+        {**settings, **dict(zip(axes, values, strict=True))}
+        for axes in grids
+        for values in itertools.product(*axes.values())
+    ]
+    return points, {axis for axes in grids for axis in axes}
 
 
 def plan(
