@@ -123,7 +123,7 @@ def carry_out(planned: PlannedRun, out: Path, fabric: Fabric, progress: bool) ->
         resumed, start = (path / "last.ckpt").exists(), time.perf_counter()
         train(planned.config, planned.data, out, progress, fabric=fabric)
         # Nobody has counted the seconds of a process that was killed.
-        seconds = None if resumed else round(time.perf_counter() - start, 1)
+        seconds = None if resumed else round(time.perf_counter() - start, 3)
         if fabric.global_rank == 0:
             facts = conditions() | {"processes": fabric.world_size, "seconds": seconds}
             write_json(trained, facts)

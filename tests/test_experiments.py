@@ -380,7 +380,7 @@ def test_compare_pairs_by_seed_and_clusters_by_lesion(tmp_path):
     results = write_runs(tmp_path, {"a": dict(enumerate(a)), "b": dict(enumerate(b)) | {2: b[0]}})
     table = compare(results, ["kind"], "class_mean_map", {"kind": "a"}, tmp_path)
     groups = np.array(["a", "a", "b", "image 3.png", "c", "d", "e", "f"])
-    labels = np.array([0, 0, 0, 0, 0, 0, 1, 1])
+    labels = np.array([1, 1, 1, 1, 1, 1, 0, 0])  # MEL sorts before NV
     expected = paired_test(b.mean(axis=0), a.mean(axis=0), groups, labels)
     row = table.iloc[0]
     assert len(table) == 1 and row["kind"] == "b" and row["seeds"] == 2
