@@ -13,10 +13,17 @@ from derm_hash import doctor, plots
 from derm_hash.course import course_data
 from derm_hash.data import SPLITS, LesionDataset, open_image, square, write_atomically
 from derm_hash.errors import InputError
-from derm_hash.experiments import evaluate_run, read_experiment, run_grid, summary
+from derm_hash.experiments import (
+    SCORES,
+    evaluate_run,
+    read_experiment,
+    run_grid,
+    score_table,
+    varied,
+)
 from derm_hash.model import encode
 from derm_hash.retrieval import RANKS, HashIndex, build_index
-from derm_hash.training import PRESETS, Run, TrainConfig, train
+from derm_hash.training import PRESETS, Run, TrainConfig, make_fabric, train
 
 INDEX_FILE = "index.safetensors"
 PICTURE = 160  # side of the pictures of hits, in pixels
@@ -72,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
     add_data(command, size=False)
 
     command = add("reproduce", reproduce_command, "Run a grid of experiments from a TOML file.")
-    command.add_argument("file", type=Path)
+    command.add_argument("file", type=Path, help="such as benchmarks/configs/smoke.toml")
     command.add_argument("--out", type=Path, help="folder (default: runs/NAME OF THE FILE)")
 
     add("doctor", doctor_command, "Check this computer, and say what to do about problems.")
@@ -246,9 +253,15 @@ def reproduce_command(args) -> None:
     data, grid, shared = read_experiment(args.file)
     out = args.out or Path("runs") / args.file.stem
     results = run_grid(grid, course_data(**data), out, **shared)
-    by = [field for field in grid if field != "seed"]
-    print(summary(results, by).round(3).to_string())
-    print(f"every run: {out / 'results.csv'}")
+    if make_fabric().global_rank > 0:
+        return
+    by = varied(results) or ["preset"]
+    print(score_table(results, by, out).to_string())
+    print("mean ± deviation over seeds; * best, and not by chance (paired tests, p < 0.05)")
+    figure = plots.plot_scores(results, by, SCORES)
+    picture = out / "results.png"
+    write_atomically(picture, lambda part: part.write_bytes(plots.figure_png(figure)))
+    print(f"every run: {out / 'results.csv'}\npicture: {picture}")
 
 
 def doctor_command(args) -> int:

@@ -92,6 +92,24 @@ def test_encode_writes_the_codes_of_the_split(run, folder, capsys):
     main(["encode", "--run", str(run), "--data", str(folder)])
 
 
+def test_reproduce_leaves_a_table_and_a_figure(folder, tmp_path, capsys):
+    file = tmp_path / "grid.toml"
+    file.write_text(
+        f'[data]\nsource = "{folder.as_posix()}"\nsize = 32\n'
+        '[grid]\nseed = [0, 1]\nreadout = ["plain", "orbit-mean"]\n'
+        '[train]\nbackbone = "resnet10"\nattention = "none"\nbits = 8\nepochs = 1\n'
+        "batch_size = 16\n"
+    )
+    assert main(["reproduce", str(file), "--out", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr()
+    table = pd.read_csv(tmp_path / "out" / "results.csv")
+    mean = table.loc[table["readout"] == "orbit-mean", "class_mean_map"].mean()
+    row = next(line for line in shown.out.splitlines() if line.startswith("orbit-mean"))
+    assert f"{mean:.3f} ± " in row and "runs: 100%" in shown.err
+    with Image.open(tmp_path / "out" / "results.png") as picture:
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 10
+
+
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [

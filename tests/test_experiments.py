@@ -1,25 +1,75 @@
 """Experiments: nothing is done twice, and the table says what was measured."""
 
+import dataclasses
+import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from distributed_worker import NETWORKS
+from filelock import FileLock
 
 from derm_hash import experiments
-from derm_hash.data import LesionDataset
+from derm_hash import model as model_module
+from derm_hash.data import LesionDataset, split_by_image
 from derm_hash.errors import InputError
-from derm_hash.experiments import evaluate_run, read_experiment, run_grid, summary
+from derm_hash.experiments import (
+    best_settings,
+    compare,
+    evaluate_run,
+    query_column,
+    read_experiment,
+    read_results,
+    run_grid,
+    score_model,
+    score_table,
+    summary,
+    varied,
+)
+from derm_hash.model import OrbitMean
 from derm_hash.synthetic import make_atlas
 from derm_hash.training import Run, TrainConfig
+from derm_hash.uncertainty import paired_test
 
+ROOT = Path(__file__).resolve().parent.parent
+REAL_BACKBONE = model_module.make_backbone
 TINY = {"backbone": "resnet10", "bits": 8, "epochs": 1, "batch_size": 16}
 
 
 @pytest.fixture(scope="module")
 def data():
     return LesionDataset.from_atlas(make_atlas(48, 32, progress=False), query=0.25, val=0.2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_networks():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model_module, "make_backbone", lambda name, weights: NETWORKS[name]())
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def done(data, tmp_path_factory):
+    """A finished grid: its folder and its table."""
+    out = tmp_path_factory.mktemp("grid")
+    grid = {"invariance": [None, "cauchy"], "seed": [0, 1], "readout": ["plain", "orbit-mean"]}
+    return out, run_grid(grid, data, out, progress=False, **TINY)
+
+
+def forbid_training(*args, **kwargs):
+    raise AssertionError("a run is trained again")
 
 
 def test_a_stopped_grid_goes_on_and_repeats_nothing(data, tmp_path, monkeypatch):
@@ -96,6 +146,307 @@ def test_evaluate_run_counts_the_flips_of_a_model_worked_by_hand(data, tmp_path)
     assert 0.2 < scores["flipped_bits"] < 0.5
 
 
+# --- the files of a run ---------------------------------------------------------------------
+
+
+def test_the_table_holds_settings_conditions_and_scores(done, data):
+    out, table = done
+    fields = {field.name for field in dataclasses.fields(TrainConfig)} - {"name"}
+    conditions = {"device", "torch", "python", "derm_hash", "processes", "seconds", "data"}
+    assert fields | conditions | {"preset", "split", "run", "readout"} <= set(table)
+    assert (table["seconds"] > 0).all() and set(table["bits"]) == {8}
+    assert table["milestones"].iloc[0] == "40,60,80,100"
+    run = Run.load(out / table["run"].iloc[0])
+    for name, value in evaluate_run(run, data).items():
+        assert table[name].iloc[0] == pytest.approx(value, abs=1e-9), name
+
+
+def test_the_orbit_mean_is_a_readout_of_the_same_training(done, data):
+    out, table = done
+    assert len(table) == 8 and table["run"].nunique() == 4
+    mean = table[table["readout"] == "orbit-mean"]
+    assert mean["flipped_bits"].max() < 1e-2 < table["flipped_bits"].max()
+    row = mean.iloc[0]
+    scores, _ = score_model(OrbitMean(Run.load(out / row["run"]).model), data)
+    assert row["class_mean_map"] == pytest.approx(scores["class_mean_map"], abs=1e-9)
+
+
+def test_query_scores_have_the_means_of_the_table(done):
+    out, table = done
+    for _, row in table.iterrows():
+        queries = pd.read_csv(out / row["run"] / f"queries-{row['readout']}.csv")
+        means = queries.groupby("label").mean(numeric_only=True)
+        for score in (
+            *experiments.SCORES,
+            "overlap_at_10",
+            "map",
+            "class_mean_tie_aware_map_at_10",
+        ):
+            if score in row:
+                column, balanced = query_column(score)
+                mean = means[column].mean() if balanced else queries[column].mean()
+                assert mean == pytest.approx(row[score], abs=1e-6), score
+
+
+def test_a_readout_asked_for_later_needs_no_training(data, tmp_path, monkeypatch):
+    run_grid({"seed": [0]}, data, tmp_path, progress=False, **TINY)
+    monkeypatch.setattr(experiments, "train", forbid_training)
+    grid = {"seed": [0], "readout": ["plain", "orbit-mean"]}
+    table = run_grid(grid, data, tmp_path, progress=False, **TINY)
+    assert list(table["readout"]) == ["plain", "orbit-mean"]
+    # Nor does the same run under another name, in another grid.
+    again = run_grid({"seed": [0], "bits": [8]}, data, tmp_path, progress=False, **TINY)
+    assert again["run"].tolist() == table["run"].tolist()[:1]
+
+
+def test_a_lost_table_is_put_together_again(data, tmp_path, monkeypatch):
+    before = run_grid({"seed": [0, 1]}, data, tmp_path, progress=False, **TINY)
+    (tmp_path / "results.csv").unlink()
+    monkeypatch.setattr(experiments, "train", forbid_training)
+    after = run_grid({"seed": [0, 1]}, data, tmp_path, progress=False, **TINY)
+    pd.testing.assert_frame_equal(before, after)
+
+
+def test_seconds_of_a_run_that_went_on_are_not_told(data, tmp_path, monkeypatch):
+    real = experiments.train
+
+    def stop(*args, **kwargs):
+        real(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiments, "train", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_grid({"seed": [0]}, data, tmp_path, progress=False, **TINY)
+    monkeypatch.setattr(experiments, "train", real)
+    table = run_grid({"seed": [0]}, data, tmp_path, progress=False, **TINY)
+    assert table["seconds"].isna().all()
+
+
+# --- what a grid may hold -------------------------------------------------------------------
+
+
+def test_the_same_images_are_split_again(data, tmp_path):
+    grid = {"split": ["given", "paper"], "seed": [0]}
+    table = run_grid(grid, data, tmp_path, progress=False, **TINY)
+    assert list(table["split"]) == ["given", "paper"] and table["data"].nunique() == 2
+    queries = pd.read_csv(tmp_path / table["run"][1] / "queries-plain.csv", dtype=str)
+    expected = split_by_image(data.table, seed=0)
+    assert set(queries["image"]) == set(expected.loc[expected["split"] == "query", "image"])
+    # Other queries cannot be paired, and nothing is marked as the best.
+    with pytest.raises(InputError, match="different queries"):
+        compare(table, ["split"], "map", {"split": "given"}, tmp_path)
+    assert best_settings(table, ["split"], "map", tmp_path) == set()
+
+
+def test_several_grids_share_the_runs_they_have_in_common(data, tmp_path):
+    grids = [
+        {"invariance": [None, "cauchy"]},
+        {"invariance": [None], "random_turns": [False, True]},
+    ]
+    table = run_grid(grids, data, tmp_path, progress=False, **TINY)
+    assert len(table) == 3
+    assert list(table["invariance"]) == ["none", "cauchy", "none"]
+    assert list(table["random_turns"]) == [False, False, True]
+    assert varied(table) == ["invariance", "random_turns"]
+
+
+@pytest.mark.parametrize(
+    ("grid", "sentence"),
+    [
+        ({"split": ["half"]}, "split must be one of given, lesion, paper"),
+        ({"readout": ["max"]}, "readout must be one of plain, orbit-mean"),
+        ({"attention": [None, "magic"]}, "magic"),
+        ({"objective": ["classification", "x"]}, "objective must be one of"),
+        ({"colour": [1]}, "colour"),
+        ({"preset": ["x"]}, "Unknown preset"),
+    ],
+)
+def test_a_bad_setting_is_found_before_anything_is_trained(
+    grid, sentence, data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(experiments, "train", forbid_training)
+    monkeypatch.setattr(model_module, "make_backbone", REAL_BACKBONE)
+    with pytest.raises(InputError, match=sentence):
+        run_grid(grid, data, tmp_path / "out", progress=False, **TINY)
+    assert not (tmp_path / "out").exists()
+
+
+# --- several processes ----------------------------------------------------------------------
+
+
+def test_a_run_that_another_process_has_claimed_is_left_to_it(data, tmp_path, monkeypatch, capsys):
+    grid = {"seed": [0, 1]}
+    plans, _ = experiments.plan(
+        [TINY | {"seed": seed} for seed in (0, 1)], {"seed"}, data, tmp_path, "recommended"
+    )
+    (tmp_path / ".claims").mkdir()
+    other = FileLock(tmp_path / ".claims" / plans[0].config.name, thread_local=False)
+    other.acquire()
+    order, real = [], experiments.train
+
+    def spy(config, *args, **kwargs):
+        order.append(config.seed)
+        return real(config, *args, **kwargs)
+
+    monkeypatch.setattr(experiments, "train", spy)
+    monkeypatch.setattr(experiments, "SECONDS_BETWEEN_LOOKS", 0.05)
+    worker = threading.Thread(
+        target=run_grid, args=(grid, data, tmp_path), kwargs=TINY | {"progress": False}
+    )
+    worker.start()
+    while not plans[1].result(tmp_path, "plain").exists():
+        time.sleep(0.05)
+    time.sleep(0.3)
+    assert order == [1] and worker.is_alive()
+    other.release()  # the other process dies without having finished
+    worker.join(60)
+    assert order == [1, 0] and len(read_results(tmp_path)) == 2
+    assert capsys.readouterr().out.count("waiting") == 1
+
+
+EXPERIMENT = """
+[data]
+source = "atlas"
+size = 32
+images = 60
+[grid]
+attention = ["none", "hdcsa"]
+invariance = ["none", "cauchy"]
+seed = [0, 1]
+[train]
+backbone = "resnet10"
+bits = 8
+epochs = 1
+batch_size = 16
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_and_a_second_one_helps(tmp_path):
+    file, out = tmp_path / "grid.toml", tmp_path / "out"
+    file.write_text(EXPERIMENT)
+    command = [sys.executable, "-m", "derm_hash", "reproduce", str(file), "--out", str(out)]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+    def start():
+        return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def stamps():
+        return {path: path.stat().st_mtime_ns for path in out.glob("*/*.json")}
+
+    process = start()
+    while len(list(out.glob("*/result-plain.json"))) < 2:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    before = {path: stamp for path, stamp in stamps().items() if path.name != "config.json"}
+    assert 2 <= len(list(out.glob("*/result-plain.json"))) < 8
+    both = [start(), start()]
+    shown = [process.communicate(timeout=200) for process in both]
+    assert [process.returncode for process in both] == [0, 0], shown
+    assert before.items() <= stamps().items()  # nothing that was finished has been written again
+    table = read_results(out)
+    assert len(table) == 8 and table["run"].nunique() == 8
+    claimed = [json.loads(path.read_text()) for path in out.glob("*/trained.json")]
+    assert len(claimed) == 8
+    assert (out / "results.png").read_bytes().startswith(b"\x89PNG")
+    assert all(b"hdcsa" in text and b"runs: 100%" in bars for text, bars in shown)
+    assert not list(out.rglob("*.part"))
+
+
+# --- what came out --------------------------------------------------------------------------
+
+
+def write_runs(out, scores, data="d"):
+    """A folder of results with given scores: {setting: {seed: ap of each query}}."""
+    lesions, rows = ["a", "a", "b", "", "c", "d", "e", "f"], []
+    for setting, by_seed in scores.items():
+        for seed, values in by_seed.items():
+            run = f"{setting}-{seed}"
+            (out / run).mkdir(parents=True)
+            queries = {"image": [f"{i}.png" for i in range(8)], "lesion_id": lesions}
+            queries |= {"label": ["NV", "NV", "NV", "NV", "NV", "NV", "MEL", "MEL"], "ap": values}
+            pd.DataFrame(queries).to_csv(out / run / "queries-plain.csv", index=False)
+            mean = pd.Series(values).groupby(queries["label"]).mean().mean()
+            facts = {"run": run, "readout": "plain", "data": data, "seed": seed, "kind": setting}
+            rows.append(facts | {"class_mean_map": mean, "map": np.mean(values)})
+    return pd.DataFrame(rows)
+
+
+def test_compare_pairs_by_seed_and_clusters_by_lesion(tmp_path):
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 2, 8))
+    results = write_runs(tmp_path, {"a": dict(enumerate(a)), "b": dict(enumerate(b)) | {2: b[0]}})
+    table = compare(results, ["kind"], "class_mean_map", {"kind": "a"}, tmp_path)
+    groups = np.array(["a", "a", "b", "image 3.png", "c", "d", "e", "f"])
+    labels = np.array([1, 1, 1, 1, 1, 1, 0, 0])  # MEL sorts before NV
+    expected = paired_test(b.mean(axis=0), a.mean(axis=0), groups, labels)
+    row = table.iloc[0]
+    assert len(table) == 1 and row["kind"] == "b" and row["seeds"] == 2
+    for name in expected._fields:
+        assert row[name] == pytest.approx(getattr(expected, name), abs=1e-12)
+    balanced = [(x[:, :6].mean(axis=1) + x[:, 6:].mean(axis=1)) / 2 for x in (a, b)]
+    assert row["seed_std"] == pytest.approx(np.std(balanced[1] - balanced[0], ddof=1))
+    plain = compare(results, ["kind"], "map", {"kind": "a"}, tmp_path).iloc[0]
+    assert plain["difference"] == pytest.approx(b.mean() - a.mean())
+    assert plain["difference"] != pytest.approx(row["difference"], abs=1e-3)
+
+
+def test_a_baseline_is_sought_among_equals(tmp_path):
+    values = np.linspace(0.1, 0.8, 8)
+    results = write_runs(tmp_path, {f"{k}{b}": {0: values} for k in "xy" for b in (16, 32)})
+    results["bits"], results["kind"] = [16, 32, 16, 32], ["x", "x", "y", "y"]
+    table = compare(results, ["bits", "kind"], "map", {"kind": "x"}, tmp_path)
+    assert table[["bits", "kind"]].to_numpy().tolist() == [[16, "y"], [32, "y"]]
+    assert (table["difference"] == 0).all() and (table["p_value"] == 1).all()
+
+
+def test_the_best_is_marked_only_when_it_is_no_chance(tmp_path):
+    rng = np.random.default_rng(1)
+    low = rng.random(8) / 4
+    mixed = low + np.array([0.3, 0.3, -0.2, 0.2, -0.2, 0.2, -0.2, 0.2])
+    clear = write_runs(tmp_path / "clear", {"low": {0: low}, "high": {0: low + 0.3}})
+    assert best_settings(clear, ["kind"], "map", tmp_path / "clear") == {("high",)}
+    cells = score_table(clear, ["kind"], tmp_path / "clear", ["map"])["map"]
+    assert cells["high"].endswith("*") and "*" not in cells["low"] and "±" not in cells["low"]
+    close = write_runs(tmp_path / "close", {"low": {0: low}, "mixed": {0: mixed}})
+    assert mixed.mean() > low.mean()
+    assert best_settings(close, ["kind"], "map", tmp_path / "close") == set()
+    # The best must beat all the others, not only the baseline.
+    three = {"low": {0: low}, "high": {0: low + 0.3}, "same": {0: low + 0.31 - mixed + low}}
+    both = write_runs(tmp_path / "three", three)
+    assert best_settings(both, ["kind"], "map", tmp_path / "three") == set()
+
+
+def test_fewer_flipped_bits_are_better():
+    assert experiments.lower_is_better("flipped_bits")
+    assert experiments.lower_is_better("class_mean_nothing_within_2_bits")
+    assert not experiments.lower_is_better("class_mean_map")
+
+
+def test_what_cannot_be_compared_gets_one_sentence(tmp_path):
+    values = np.linspace(0.1, 0.8, 8)
+    results = write_runs(tmp_path, {"a": {0: values}, "b": {1: values}})
+    twice = results.assign(kind="a", seed=0)
+    for table, score, baseline, sentence in (
+        (results, "map", {"kind": "a"}, "common seed"),
+        (results, "mop", {"kind": "a"}, "no column 'mop'"),
+        (results, "map", {"kind": "c"}, "no run of the baseline kind=c"),
+        (results, "map", {"seed": 0}, "must be among the columns"),
+        (twice, "map", {"kind": "a"}, "several runs of one seed"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            compare(table, ["kind"], score, baseline, tmp_path)
+    results["seed"], results["seconds"] = 0, 1.0
+    with pytest.raises(InputError, match="not a score of single queries"):
+        compare(results, ["kind"], "seconds", {"kind": "a"}, tmp_path)
+    with pytest.raises(InputError, match="folder that the results come from"):
+        compare(results, ["kind"], "map", {"kind": "a"}, tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="run the experiment first"):
+        read_results(tmp_path)
+
+
 def test_summary_is_mean_and_sample_deviation():
     table = pd.DataFrame({"loss": ["a", "a", "b"], "map": [0.2, 0.6, 0.5]})
     result = summary(table, ["loss"], ["map"])
@@ -121,6 +472,8 @@ def test_read_experiment_turns_none_into_none(tmp_path):
         ("[data", "not valid TOML"),
         ("[data]\n", r"no \[grid\] table"),
         ("[data]\n[grid]\nseed = 1\n", "seed in the .* must be a list"),
+        ("[data]\n[[grid]]\nseed = [0]\n[[grid]]\nseed = []\n", "seed in the .* must be a list"),
+        ("[data]\nsorce = 1\n[grid]\nseed = [0]\n", "sorce in the .* is none of"),
     ],
 )
 def test_a_bad_experiment_file_gets_one_sentence(tmp_path, text, sentence):
@@ -135,12 +488,12 @@ def test_a_missing_experiment_file_gets_one_sentence(tmp_path):
         read_experiment(tmp_path / "absent.toml")
 
 
-@pytest.mark.parametrize("name", ["smoke", "ham10000"])
-def test_the_experiments_that_come_with_the_kit_are_valid(name, request):
-    data, grid, shared = read_experiment(
-        request.config.rootpath / "benchmarks" / "configs" / f"{name}.toml"
-    )
-    for field, values in grid.items():
-        for value in values:
-            TrainConfig.preset("recommended", **(shared | {field: value}))
-    assert data["source"]
+@pytest.mark.parametrize(("name", "runs"), [("smoke", 8), ("ham10000", 36)])
+def test_the_experiments_that_come_with_the_kit_are_valid(name, runs, request, data, tmp_path):
+    file = request.config.rootpath / "benchmarks" / "configs" / f"{name}.toml"
+    where, grid, shared = read_experiment(file)
+    assert where["source"]
+    points, axes = experiments.points_of(grid, shared)
+    plans, wanted = experiments.plan(points, axes, data, tmp_path, "recommended")
+    assert len(plans) == runs and len(set(wanted)) >= runs
+    assert len({plan.config.seed for plan in plans}) >= 2
