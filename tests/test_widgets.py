@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from derm_hash import widgets
+from derm_hash import explorer_parts, explorer_states, widgets
 from derm_hash.data import LesionDataset, square, to_input
 from derm_hash.errors import InputError
-from derm_hash.heatmaps import gate_maps, grad_cam
+from derm_hash.heatmaps import BitTarget, MatchTarget, gate_maps, grad_cam
 from derm_hash.model import DermHash
 from derm_hash.retrieval import RANKS, HashIndex, build_index
 from derm_hash.rotations import rotate
@@ -290,14 +290,12 @@ def test_heatmaps_are_those_of_the_module(heat, model, index):
     x = heat.query.image[None]
     assert {"match with the hit", "gate layer1.0", "class MEL", "bit 11"} <= set(heat.subjects)
     heat.explain("bit 3")
-    np.testing.assert_allclose(
-        heat.view().heat, grad_cam(model, x, widgets.BitTarget(3))[0], atol=1e-6
-    )
+    np.testing.assert_allclose(heat.view().heat, grad_cam(model, x, BitTarget(3))[0], atol=1e-6)
     heat.explain("match with the hit")
     heat.set_place(2)
     view = heat.view()
     assert view.hit is view.hits[2]
-    target = widgets.MatchTarget(index.codes[view.hit.position])
+    target = MatchTarget(index.codes[view.hit.position])
     np.testing.assert_allclose(view.heat, grad_cam(model, x, target)[0], atol=1e-6)
     heat.explain("gate layer2.0")
     gate = gate_maps(model, x)["layer2.0"][0]
@@ -323,13 +321,13 @@ def test_scores_compare_with_a_flat_map():
     mask = np.zeros((8, 8), dtype=bool)
     mask[:2] = True
     whole = np.ones((8, 8), dtype=bool)
-    scores = widgets.lesion_scores(np.ones((8, 8)), mask, whole)
+    scores = explorer_states.lesion_scores(np.ones((8, 8)), mask, whole)
     assert scores["energy"] == scores["area"] == 0.25
     peak = np.zeros((8, 8))
     peak[0, 3] = 1
-    scores = widgets.lesion_scores(peak, mask, whole)
+    scores = explorer_states.lesion_scores(peak, mask, whole)
     assert scores["energy"] == 1 and scores["points"]
-    assert widgets.lesion_scores(peak, None, whole) == {}
+    assert explorer_states.lesion_scores(peak, None, whole) == {}
 
 
 def test_random_actions_on_heatmaps(heat):
@@ -361,7 +359,7 @@ def test_a_model_without_gates_has_grad_cam_still(dataset):
 def test_the_outline_lies_on_the_edge_of_the_mask():
     mask = np.zeros((6, 6), dtype=bool)
     mask[1:5, 1:5] = True
-    inner = widgets.edge(mask)
+    inner = explorer_parts.edge(mask)
     assert inner.sum() == 12 and not inner[2:4, 2:4].any() and not (inner & ~mask).any()
 
 
@@ -418,7 +416,7 @@ def explorer(model, index, dataset):
 
 
 def visible(explorer):
-    return [cell for cell in explorer.cells if cell.layout.display != "none"]
+    return [cell for cell in explorer.panels[0].cells if cell.layout.display != "none"]
 
 
 def test_controls_change_what_is_shown(explorer):
@@ -447,8 +445,8 @@ def test_the_page_shows_the_view(explorer):
         original = explorer.state.database.picture(hit.position).astype(int)
         assert np.abs(picture - original).mean() < 4  # JPEG
     bits = "".join(str(int(bit)) for bit in view.code > 0.5)
-    assert f"code {bits}" in explorer.strip.value
-    assert f"precision@10: {view.precision:.2f}" in explorer.summary.value
+    assert f"code {bits}" in explorer.panels[0].strip.value
+    assert f"precision@10: {view.precision:.2f}" in explorer.panels[0].summary.value
 
 
 def test_every_picture_has_an_alternative_text(explorer):
@@ -459,7 +457,7 @@ def test_every_picture_has_an_alternative_text(explorer):
 
 def test_flipped_bits_are_marked_with_more_than_colour():
     code, reference = np.array([0.2, 0.7, 0.6]), np.array([0.1, 0.2, 0.9])
-    strip = widgets.code_strip(code, reference)
+    strip = explorer_parts.code_strip(code, reference)
     assert strip.count("▾") == 1 and strip.count("outline:") == 1
     assert 'title="bit 1: 0.700, unturned 0.200: flipped"' in strip
 
@@ -469,7 +467,7 @@ def test_hits_can_be_clicked_and_left_again(explorer):
     first, target = explorer.state.query, explorer.view.hits[4]
     explorer.angle.value = 90
     target = explorer.view.hits[4]
-    explorer.cells[4].choose.click()
+    explorer.panels[0].cells[4].choose.click()
     assert explorer.state.query.name == target.name
     assert explorer.angle.value == 0 and not explorer.back.disabled
     explorer.back.click()
@@ -498,7 +496,7 @@ def test_a_failing_model_is_a_sentence(explorer, monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(widgets, "encode", broken)
+    monkeypatch.setattr(explorer_states, "encode", broken)
     explorer.angle.value = 45
     assert "out of memory" in explorer.message.value
     monkeypatch.undo()
@@ -543,7 +541,7 @@ def test_svg_is_well_formed_and_has_its_points_on_the_curves():
     from xml.etree import ElementTree
 
     state = LossState(kinds=("l1",), gamma=0.5, odd=1.0, others=0.2)
-    root = ElementTree.fromstring(widgets.svg_charts(state.view(), 0.5))
+    root = ElementTree.fromstring(explorer_parts.svg_charts(state.view(), 0.5))
     space = {"s": "http://www.w3.org/2000/svg"}
     circles = root.findall("s:circle", space)
     lines = root.findall("s:polyline", space)
