@@ -9,8 +9,11 @@ export DERM_HASH_HOME ?= $(CURDIR)/build/cache
 # The course runs on the environment's own kernel, whatever else the user has installed.
 export JUPYTER_PREFER_ENV_PATH := 1
 
+# Room for a file that is too large, so that the explorer gets to say so.
+UPLOADS := '{"websocket_max_message_size": 100000000}'
+
 .DEFAULT_GOAL := help
-.PHONY: help setup lab walkthrough notebooks test bench clean
+.PHONY: help setup lab app walkthrough notebooks test bench clean
 
 help:         ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -19,7 +22,10 @@ setup:        ## create or refresh .venv (another Python: make setup PYTHON=pyth
 	@$(PYTHON) .ci/venv.py $(if $(filter file,$(origin PYTHON)),,--this-python)
 
 lab: setup    ## open JupyterLab on the course (more options: LAB_ARGS="--no-browser --port 9000")
-	$(PY) -m jupyterlab notebooks/00_*.ipynb $(LAB_ARGS)
+	$(PY) -m jupyterlab notebooks/00_*.ipynb --ServerApp.tornado_settings=$(UPLOADS) $(LAB_ARGS)
+
+app: setup    ## serve the retrieval explorer as a page without code (ARGS="--data DIR --run DIR")
+	$(PY) -m derm_hash.app $(ARGS)
 
 walkthrough: setup  ## run the whole course without a browser; pages in build/walkthrough/
 	$(PY) notebooks/build.py $(ARGS)

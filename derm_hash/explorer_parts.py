@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+from itertools import pairwise
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
@@ -32,6 +33,15 @@ def jpeg(picture: np.ndarray, most: int | None = None) -> bytes:
         image = image.resize((most, most), Image.Resampling.BOX, reducing_gap=2)
     image.save(buffer, format="JPEG", quality=90, subsampling=0)
     return buffer.getvalue()
+
+
+def picture_html(content: bytes, words: str, side: int = 224, frame: str = "none") -> str:
+    """A JPEG as HTML, ``side`` pixels wide, with its alternative text and a frame of 3 pixels."""
+    source = f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
+    style = f"display:block;width:{side}px;height:{side}px;max-width:none;border:3px {frame}"
+    words = html.escape(words)
+    # Decoded at once: a picture that takes the place of another does not flicker.
+    return f'<img alt="{words}" src="{source}" decoding="sync" style="{style}">'
 
 
 def enlarged(picture: np.ndarray, method=Image.Resampling.BICUBIC) -> np.ndarray:
@@ -65,7 +75,7 @@ def code_strip(code: np.ndarray, reference: np.ndarray) -> str:
         shade = round(255 * (1 - float(value)))
         ring = f"outline:3px solid {plots.WRONG};outline-offset:-3px;" if changed else ""
         style = (
-            f"display:inline-block;width:1.35em;text-align:center;line-height:1.6;{ring}"
+            f"display:inline-block;width:1.15em;text-align:center;line-height:1.6;{ring}"
             f"border:1px solid #767676;background:rgb({shade},{shade},{shade});"
             f"color:{'#fff' if shade < 118 else '#000'}"
         )
@@ -86,7 +96,8 @@ def svg_charts(view: LossView, gamma: float) -> str:
     width, height = 900, 350
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-        f'{FONT} font-size="13">',
+        f'{FONT} font-size="13" style="max-width:900px" role="img" aria-label="loss and gradient against the distance of '
+        'a bit from the mean of its orbit">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
     ]
     for left, which, name in ((60, 0, "loss ρ(d)"), (510, 1, "gradient ρ′(d)")):
@@ -153,14 +164,16 @@ def _legend(kinds) -> list[str]:
 
 def svg_follows(followed: dict[float, float], angle: float) -> str:
     """How well a heatmap follows its image, over the angles that were looked at, as SVG."""
-    left, right, top, bottom = 44, 348, 26, 130
+    left, right, top, bottom = 44, 338, 26, 130
 
     def at(degrees: float, correlation: float) -> str:
         x = left + (right - left) * degrees / 360
         return f"{x:.1f},{bottom - (bottom - top) * (correlation + 1) / 2:.1f}"
 
+    words = ", ".join(f"{value:.2f} at {each:g}°" for each, value in sorted(followed.items()))
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 360 170" {FONT} font-size="11">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 360 170" {FONT} font-size="11" '
+        f'role="img" aria-label="correlation with the unturned map: {words or "not turned yet"}">',
         '<rect width="360" height="170" fill="white"/>',
         '<text x="8" y="15" font-weight="bold">Does the map turn with the image?</text>',
     ]
@@ -173,10 +186,12 @@ def svg_follows(followed: dict[float, float], angle: float) -> str:
         parts.append(f'<text x="{x}" y="{bottom + 16}" text-anchor="middle">{tick}°</text>')
     x = at(angle, 0).partition(",")[0]
     parts.append(f'<path d="M{x} {top}V{bottom}" stroke="{plots.GREY}" stroke-dasharray="3 3"/>')
-    points = [at(*point) for point in sorted({0: 1.0, **followed, 360: 1.0}.items())]
-    parts.append(f'<polyline points="{" ".join(points)}" fill="none" stroke="{BLUE}"/>')
+    points = sorted({0: 1.0, **followed, 360: 1.0}.items())  # unturned, it is itself
+    for before, after in pairwise(points):
+        if after[0] - before[0] <= 30:
+            parts.append(f'<path d="M{at(*before)}L{at(*after)}" stroke="{BLUE}"/>')
     for point in points:
-        x, y = point.split(",")
+        x, y = at(*point).split(",")
         parts.append(f'<circle cx="{x}" cy="{y}" r="3" fill="{BLUE}"/>')
     name = "turned by; height: correlation with the unturned map, turned"
     parts.append(f'<text x="8" y="{bottom + 34}">{name}</text>')
@@ -231,7 +246,7 @@ def in_words(view: RetrievalView, state: RetrievalState) -> str:
         parts.append(f"{view.kept} of the unturned query's {view.before} hits still here")
     if not n:
         parts.append("nothing to show: choose a larger radius")
-    return " · ".join(parts)
+    return lines(" · ".join(parts))
 
 
 def heat_in_words(view: HeatView) -> str:
@@ -251,4 +266,4 @@ def heat_in_words(view: HeatView) -> str:
         )
     if view.follows is not None:
         parts.append(f"the map follows the turn with correlation {view.follows:.2f}")
-    return " · ".join(parts) or "no lesion mask for this image"
+    return lines(" · ".join(parts) or "no lesion mask for this image")

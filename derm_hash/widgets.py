@@ -1,7 +1,8 @@
 """The explorers: turn a lesion and watch the bits, see why a hit matched, bend the loss.
 
 Each explorer is a thin ipywidgets view on a state of `derm_hash.explorer_states`: pictures
-travel as encoded bytes, and the page sends a slider's latest value only when the last one has
+travel as encoded bytes (in HTML, since ipywidgets' Image knows no alternative text), not as figures
+drawn again; and the page sends a slider's latest value only when the last one has
 been answered, so that dragging never queues up work.
 
 Saved in a notebook, an explorer leaves a picture of its first view for pages without a
@@ -27,6 +28,7 @@ from derm_hash.explorer_parts import (
     jpeg,
     lines,
     link,
+    picture_html,
     stacked,
     svg_charts,
     svg_follows,
@@ -176,11 +178,6 @@ def parts_of(widget: widgets.Widget):
             yield part
 
 
-def picture_box(side: str = "224px") -> widgets.Image:
-    """An empty place for a picture."""
-    return widgets.Image(format="jpeg", layout={"width": side, "height": side, "margin": "2px"})
-
-
 def button(text: str, tooltip: str) -> widgets.Button:
     """A button as wide as its text."""
     return widgets.Button(description=text, tooltip=tooltip, layout={"width": "auto"})
@@ -199,11 +196,11 @@ def classes_of(labels, classes: Sequence[str]) -> list[tuple[str, str]]:
 
 
 class Pressable(widgets.VBox):
-    """A picture and a button below; pressing any place of it presses the button."""
+    """A picture with words, and a button below; pressing any place of it presses the button."""
 
-    def __init__(self, side: str, *between: widgets.Widget):
-        self.picture, self.choose = picture_box(side), button("", "")
-        super().__init__([self.picture, *between, self.choose])
+    def __init__(self):
+        self.face, self.choose = widgets.HTML(), button("", "")
+        super().__init__([self.face, self.choose])
         self.add_class("derm-hash-cell")
 
     def hide(self, hidden: bool) -> None:
@@ -215,7 +212,7 @@ class Thumbnails(widgets.HBox):
     """A page of the queries as small pictures, each of which can be chosen."""
 
     def __init__(self):
-        self.cells = [Pressable("52px") for _ in range(PAGE)]
+        self.cells = [Pressable() for _ in range(PAGE)]
         for cell in self.cells:
             cell.layout.align_items, cell.layout.width = "center", "60px"
             cell.choose.layout.margin = "0"
@@ -233,8 +230,8 @@ class Thumbnails(widgets.HBox):
             asked = state.query.origin == "query" and state.query.position == position
             words = f"query {position}: {table['label'].iat[position]}"
             words += f", {short(table['image'].iat[position])}"
-            cell.picture.value, cell.picture.alt = picture(position), words
-            cell.picture.layout.border = f"3px solid {ACCENT if asked else 'transparent'}"
+            frame = f"solid {ACCENT if asked else 'transparent'}"
+            cell.face.value = picture_html(picture(position), words, 52, frame)
             cell.choose.description = f"▸{position}" if asked else str(position)
             cell.choose.tooltip = words
         for turner in (self.earlier, self.later):
@@ -356,7 +353,7 @@ class RetrievalExplorer(QueryExplorer):
             layout={"width": "auto"},
         )
         self.thumbnail = lru_cache(512)(lambda i: jpeg(state.database.picture(i), 160))
-        self.picture, self.caption = picture_box(), widgets.HTML()
+        self.picture, self.caption = widgets.HTML(), widgets.HTML()
         self.panels = [HitPanel(name if other else "") for name in self.states]
         left = widgets.VBox([self.picture, self.caption], layout={"flex": "0 0 auto"})
         body = widgets.HBox([left, *self.panels], layout=SIDE_BY_SIDE)
@@ -399,9 +396,9 @@ class RetrievalExplorer(QueryExplorer):
         ):
             panel.show(state, shown, self.thumbnail)
         # The last message: when the page has it, it has everything.
-        self.picture.value = jpeg(view.picture)
-        turned = f", turned by {self.angle.value:g} degrees" + ", mirrored" * self.mirrored.value
-        self.picture.alt = f"query {short(view.query.name)}{turned}"
+        turned = f"turned by {self.angle.value:g} degrees" + ", mirrored" * self.mirrored.value
+        words = f"query {short(view.query.name)}, {turned}"
+        self.picture.value = picture_html(jpeg(view.picture), words)
 
     def offer(self) -> None:
         """Show the links that save the present view, and its hits as a table."""
@@ -460,8 +457,7 @@ class HitCell(Pressable):
     """A hit: picture, what it is, and a button that makes it the query."""
 
     def __init__(self):
-        self.text = widgets.HTML()
-        super().__init__("116px", self.text)
+        super().__init__()
         self.choose.description = "use as query"
         self.layout.margin = "0 0 8px 0"
 
@@ -471,15 +467,14 @@ class HitCell(Pressable):
         if hit is None:
             return
         frame = {True: f"solid {plots.RIGHT}", False: f"dashed {plots.WRONG}", None: "solid grey"}
-        self.picture.layout.border = f"3px {frame[hit.right]}"
-        self.picture.value = picture
-        self.picture.alt = f"hit {place + 1}: {hit.label}, {short(hit.name)}"
+        words = f"hit {place + 1}: {hit.label}, {short(hit.name)}"
         texts = [
             f"<b>{place + 1}. {html.escape(hit.label)} {hit.mark}</b>",
             html.escape(short(hit.name)),
             f"{plots.bits(hit.hamming)}, {hit.distance:.3f}",
         ]
-        self.text.value = lines(*texts, *["<b>⚠ same lesion</b>"] * hit.same_lesion)
+        texts += ["<b>⚠ same lesion</b>"] * hit.same_lesion
+        self.face.value = picture_html(picture, words, 116, frame[hit.right]) + lines(*texts)
         self.choose.tooltip = f"make hit {place + 1} the query"
 
 
@@ -500,19 +495,17 @@ class HeatmapExplorer(QueryExplorer):
         self.opacity = widgets.FloatSlider(
             state.opacity, min=0, max=1, step=0.05, description="opacity", style=WIDE
         )
-        self.pictures = [picture_box("190px") for _ in range(4)]
-        self.captions = [widgets.HTML() for _ in range(4)]
+        self.pictures = [widgets.HTML() for _ in range(4)]
         self.summary = widgets.HTML()
-        self.chart = widgets.Image(format="svg+xml", layout={"width": "360px", "max_width": "100%"})
+        self.chart = widgets.HTML(layout={"width": "360px", "max_width": "100%"})
         self.round = button("turn it once around", "compare the map at every 30 degrees")
-        body = [widgets.VBox(pair) for pair in zip(self.pictures, self.captions, strict=True)]
         rows = [widgets.HBox(layout=ROW) for _ in range(3)]
         below = widgets.HBox([self.chart, self.round], layout=ROW)
         super().__init__(state, rows[:2], [rows[2], self.summary, below])
         rows[0].children = self.choosing
         rows[1].children = [self.subject, self.hit, self.opacity, self.angle, self.mirrored]
         rows[1].children += (self.export,)
-        rows[2].children = body
+        rows[2].children = self.pictures
         self.when(self.subject, state.explain)
         self.when(self.hit, state.set_place)
         self.when(self.opacity, state.set_opacity)
@@ -524,9 +517,7 @@ class HeatmapExplorer(QueryExplorer):
             self._draw_chart(followed)  # point by point: the page shows how far it is
 
     def _draw_chart(self, followed: dict[float, float]) -> None:
-        self.chart.value = svg_follows(followed, self.state.angle).encode()
-        points = ", ".join(f"{angle:g}°: {value:.2f}" for angle, value in sorted(followed.items()))
-        self.chart.alt = f"correlation with the unturned map by angle: {points or 'none yet'}"
+        self.chart.value = svg_follows(followed, self.state.angle)
 
     def draw(self) -> None:
         """Show the query, its hit, and their maps."""
@@ -550,8 +541,7 @@ class HeatmapExplorer(QueryExplorer):
         ]
         alts = ["query", f"query with {state.subject}", hit, f"{hit} with {state.subject}"]
         for i in range(4):
-            self.pictures[i].value, self.pictures[i].alt = jpeg(shown[i]), alts[i]
-            self.captions[i].value = texts[i]
+            self.pictures[i].value = picture_html(jpeg(shown[i]), alts[i], 190) + texts[i]
         self.summary.value = heat_in_words(view)
         self._draw_chart(view.followed)
 
@@ -603,7 +593,7 @@ class LossExplorer(Explorer):
         ]
         for box in self.kinds:
             box.layout.width = "auto"
-        self.chart = widgets.Image(format="svg+xml", layout={"width": "100%", "max_width": "900px"})
+        self.chart = widgets.HTML()
         self.table = widgets.HTML()
         rows = [
             widgets.HBox([self.odd, self.others, self.gamma], layout=ROW),
@@ -631,8 +621,7 @@ class LossExplorer(Explorer):
     def draw(self) -> None:
         """Show the curves, the orbit's points on them, and the numbers."""
         self.view = view = self.state.view()
-        self.chart.value = svg_charts(view, self.state.gamma).encode()
-        self.chart.alt = "loss and gradient against the distance of a bit from the orbit's mean"
+        self.chart.value = svg_charts(view, self.state.gamma)
         names = "".join(f"<th>{plots.PENALTY_NAMES[kind]}</th>" for kind in view.loss)
         losses = "".join(f"<td>{value:.3f}</td>" for value in view.loss.values())
         pulls = "".join(f"<td>{value:+.3f}</td>" for value in view.pull.values())
