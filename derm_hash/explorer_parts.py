@@ -96,7 +96,8 @@ def svg_charts(view: LossView, gamma: float) -> str:
     width, height = 900, 350
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-        f'{FONT} font-size="13" style="max-width:900px" role="img" aria-label="loss and gradient against the distance of '
+        f'{FONT} font-size="13" style="max-width:900px" role="img" aria-label="'
+        "loss and gradient against the distance of "
         'a bit from the mean of its orbit">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
     ]
