@@ -9,9 +9,6 @@ export DERM_HASH_HOME ?= $(CURDIR)/build/cache
 # The course runs on the environment's own kernel, whatever else the user has installed.
 export JUPYTER_PREFER_ENV_PATH := 1
 
-# Room for a file that is too large, so that the explorer gets to say so.
-UPLOADS := '{"websocket_max_message_size": 100000000}'
-
 .DEFAULT_GOAL := help
 .PHONY: help setup lab app walkthrough notebooks test bench clean
 
@@ -21,8 +18,10 @@ help:         ## list these commands
 setup:        ## create or refresh .venv (another Python: make setup PYTHON=python3.12)
 	@$(PYTHON) .ci/venv.py $(if $(filter file,$(origin PYTHON)),,--this-python)
 
+# Room for an upload that is too large, so that the explorer gets to say so.
+lab: export JUPYTER_CONFIG_PATH := $(CURDIR)/.ci/jupyter
 lab: setup    ## open JupyterLab on the course (more options: LAB_ARGS="--no-browser --port 9000")
-	$(PY) -m jupyterlab notebooks/00_*.ipynb --ServerApp.tornado_settings=$(UPLOADS) $(LAB_ARGS)
+	$(PY) -m jupyterlab notebooks/00_*.ipynb $(LAB_ARGS)
 
 app: setup    ## serve the retrieval explorer as a page without code (ARGS="--data DIR --run DIR")
 	$(PY) -m derm_hash.app $(ARGS)

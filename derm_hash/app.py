@@ -17,11 +17,7 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from derm_hash.course import SIZE, course_data, course_run
-from derm_hash.data import LesionDataset
 from derm_hash.errors import InputError
-from derm_hash.model import DermHash, load_model, save_model
-from derm_hash.retrieval import build_index
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "app" / "retrieval.ipynb"
 MOST_MESSAGE = 16_000_000  # bytes from a page at once: more ends its connection
@@ -39,8 +35,9 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder is removed
     try:
         with tempfile.TemporaryDirectory(prefix="derm-hash-app-") as name:
-            prepare(Path(name), options.data, options.run)
-            return serve(Path(name), options.port, not options.no_browser)
+            os.environ.update(own_folders(Path(name)))
+            prepare(Path(name) / "page", options.data, options.run)
+            return serve(Path(name) / "page", options.port, not options.no_browser)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
@@ -48,13 +45,31 @@ def main(argv: list[str] | None = None) -> int:
         return 0
 
 
-def prepare(folder: Path, data: str, run: str | None) -> None:
-    """Put the notebook, the model and its index into ``folder / "page"``."""
+def own_folders(folder: Path) -> dict[str, str]:
+    """Make folders in ``folder`` for all that Jupyter, IPython and matplotlib write."""
+    names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+    folders = {name: folder / name.lower() for name in (*names, "MPLCONFIGDIR", "TMPDIR", "page")}
+    for path in folders.values():
+        path.mkdir()
+    own = {"JUPYTER_PREFER_ENV_PATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {name: str(path) for name, path in folders.items() if name != "page"} | own
+
+
+def prepare(page: Path, data: str, run: str | None) -> None:
+    """Put the notebook, the model and its index into the folder that is served."""
+    # Imported here, since some of them write caches where `own_folders` says.
+    from derm_hash.course import SIZE, course_data, course_run
+    from derm_hash.model import load_model, save_model
+    from derm_hash.retrieval import build_index
+
     if find_spec("voila") is None:
         raise InputError("Voilà is not installed: run `make setup`, or `pip install voila`.")
-    page = folder / "page"
-    page.mkdir()
-    model, dataset = _model_and_data(data, run)
+    if run is None:
+        dataset = course_data(data)
+        model = course_run(dataset).model
+    else:
+        model = load_model(run)
+        dataset = course_data(data, model.image_size or SIZE)
     save_model(model, page / "model.safetensors")
     build_index(model, dataset.split("database"), progress=True).save(page / "index.safetensors")
     source = data if data == "atlas" else str(Path(data).expanduser().resolve())
@@ -62,52 +77,32 @@ def prepare(folder: Path, data: str, run: str | None) -> None:
     shutil.copy(NOTEBOOK, page)
 
 
-def _model_and_data(data: str, run: str | None) -> tuple[DermHash, LesionDataset]:
-    """The model of a run with the data at its size, or the lesson's model for the data."""
-    if run is None:
-        dataset = course_data(data)
-        return course_run(dataset).model, dataset
-    model = load_model(run)
-    return model, course_data(data, model.image_size or SIZE)
-
-
-def serve(folder: Path, port: int, open_browser: bool) -> int:
-    """Run Voilà on ``folder / "page"``; returns its exit status."""
-    options = {
-        "Voila.ip": "127.0.0.1",
-        "Voila.port": port,
-        "Voila.port_retries": 0,
-        "Voila.open_browser": open_browser,
-        "Voila.tornado_settings": json.dumps({"websocket_max_message_size": MOST_MESSAGE}),
-        "VoilaConfiguration.file_allowlist": "[]",
-        "VoilaConfiguration.allow_template_override": "NO",
-        "VoilaConfiguration.allow_theme_override": "NO",
-        "VoilaConfiguration.show_tracebacks": False,
-        "VoilaConfiguration.extension_allowlist": '["@jupyter-widgets/jupyterlab-manager"]',
-        "MappingKernelManager.cull_idle_timeout": IDLE,
-        "MappingKernelManager.cull_interval": 60,
+def serve(page: Path, port: int, open_browser: bool) -> int:
+    """Run Voilà on the notebook in ``page`` until it ends; returns its exit status."""
+    settings = {
+        "Voila": {
+            "ip": "127.0.0.1",
+            "port": port,
+            "port_retries": 0,
+            "open_browser": open_browser,
+            "tornado_settings": {"websocket_max_message_size": MOST_MESSAGE},
+        },
+        "VoilaConfiguration": {
+            "file_allowlist": [],
+            "allow_template_override": "NO",
+            "allow_theme_override": "NO",
+            "show_tracebacks": False,
+        },
+        "MappingKernelManager": {"cull_idle_timeout": IDLE, "cull_interval": 60},
     }
-    command = [sys.executable, "-m", "voila", str(folder / "page" / NOTEBOOK.name)]
-    command += [f"--{name}={value}" for name, value in options.items()]
+    Path(os.environ["JUPYTER_CONFIG_DIR"], "voila.json").write_text(json.dumps(settings))
     print(f"the retrieval explorer: http://127.0.0.1:{port} (stop with Ctrl+C)", flush=True)
-    server = subprocess.Popen(command, env=_environment(folder))
+    server = subprocess.Popen([sys.executable, "-m", "voila", str(page / NOTEBOOK.name)])
     try:
         return server.wait()
     finally:
         server.terminate()
         server.wait()
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    """Where server and kernels write: inside ``folder`` alone."""
-    names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
-    folders = {name: folder / name.lower() for name in (*names, "MPLCONFIGDIR", "TMPDIR")}
-    for path in folders.values():
-        path.mkdir()
-    own = {"JUPYTER_PREFER_ENV_PATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    environment = os.environ | {name: str(path) for name, path in folders.items()} | own
-    environment.pop("MPLBACKEND", None)
-    return environment
 
 
 if __name__ == "__main__":

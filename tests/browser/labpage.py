@@ -72,13 +72,13 @@ def jupyterlab(folder, home):
         "ServerApp.root_dir": folder,
         "ServerApp.open_browser": False,
         "ServerApp.allow_root": True,
-        "ServerApp.tornado_settings": '{"websocket_max_message_size": 100000000}',
         "LabApp.expose_app_in_browser": True,
     }
     environment = os.environ | {
         "JUPYTER_TOKEN": server.token,
         "JUPYTER_PREFER_ENV_PATH": "1",
         "JUPYTER_CONFIG_DIR": str(home / "config"),
+        "JUPYTER_CONFIG_PATH": str(ROOT / ".ci" / "jupyter"),
         "JUPYTER_DATA_DIR": str(home / "data"),
         "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
         "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
