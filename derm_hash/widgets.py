@@ -515,6 +515,7 @@ class HeatmapExplorer(QueryExplorer):
     def _turn_round(self) -> None:
         for followed in self.state.follow_round(self.view.hit):
             self._draw_chart(followed)  # point by point: the page shows how far it is
+        self._draw_chart(self.state.view().followed)
 
     def _draw_chart(self, followed: dict[float, float]) -> None:
         self.chart.value = svg_follows(followed, self.state.angle)

@@ -1,12 +1,13 @@
 """The explorers in a real JupyterLab: every control, as a reader would use it."""
 
 import io
+import random
 import re
 
 import pandas as pd
 import pytest
 from explorerpage import SETUP, ExplorerPage, png
-from labpage import SCREENSHOTS, open_and_run, write_notebook
+from labpage import SCREENSHOTS, open_and_run, wait_for_widgets, write_notebook
 from PIL import Image
 from playwright.sync_api import expect
 
@@ -172,6 +173,50 @@ def test_loss(notebook):
     expect(losses).not_to_have_text(before)
     explorer.root.get_by_label("L1").uncheck()
     expect(explorer.root.get_by_role("columnheader", name="L1")).to_have_count(0)
+
+
+def test_of_many_turns_the_last_one_counts(notebook):
+    """While the kernel is busy the page holds one value back, the latest: no queue builds up."""
+    explorer = ExplorerPage(notebook, 1)
+    changes = explorer.root.evaluate_handle("""explorer => {
+        const seen = [];
+        new MutationObserver(() => {
+            const words = explorer.querySelector("img[alt*='turned by']").alt;
+            if (seen.at(-1) !== words) seen.push(words);
+        }).observe(explorer, {childList: true, subtree: true});
+        return seen;
+    }""")
+    handle = explorer.root.locator(".widget-slider").filter(has_text="turned by")
+    handle.get_by_role("slider").evaluate("""handle => {
+        handle.dispatchEvent(new KeyboardEvent('keydown', {key: 'Home', bubbles: true}));
+        for (let i = 0; i < 60; i++)
+            handle.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight', bubbles: true}));
+    }""")
+    expect(explorer.query("turned by 300 degrees")).to_be_visible()
+    wait_for_widgets(notebook)
+    assert len(changes.json_value()) < 10
+    expect(explorer.query("turned by 300 degrees")).to_be_visible()
+
+
+def test_forty_random_actions(notebook):
+    rng = random.Random(0)
+    explorer = ExplorerPage(notebook, 0)
+    choices = [
+        lambda: explorer.slide("turned by", rng.choice(["ArrowRight", "PageUp", "Home"])),
+        lambda: explorer.slide("hits (k)", rng.choice(["ArrowRight", "ArrowLeft"])),
+        lambda: explorer.slide("radius (bits)", rng.choice(["ArrowRight", "ArrowLeft"])),
+        lambda: explorer.select("ranking", rng.choice(["cosine", "manhattan", "hamming"])),
+        lambda: explorer.select("search in", rng.choice(["all classes", "MEL", "NV"])),
+        lambda: explorer.button(rng.choice(["random", "next ▶", "◀ previous", "«"])).click(),
+        lambda: explorer.root.get_by_label("mirrored").click(),
+        lambda: explorer.hits.count() and explorer.button("use as query").first.click(),
+    ]
+    for _ in range(40):
+        rng.choice(choices)()
+    wait_for_widgets(notebook)
+    expect(explorer.alert).to_have_count(0)
+    expect(explorer.query("turned by")).to_be_visible()
+    assert explorer.faults() == []
 
 
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
