@@ -10,7 +10,7 @@ export DERM_HASH_HOME ?= $(CURDIR)/build/cache
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab walkthrough notebooks release grade test bench clean
+.PHONY: help setup lab app walkthrough notebooks release grade test bench clean
 
 help:         ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -18,8 +18,13 @@ help:         ## list these commands
 setup:        ## create or refresh .venv (another Python: make setup PYTHON=python3.12)
 	@$(PYTHON) .ci/venv.py $(if $(filter file,$(origin PYTHON)),,--this-python)
 
+# Room for an upload that is too large, so that the explorer gets to say so.
+lab: export JUPYTER_CONFIG_PATH := $(CURDIR)/.ci/jupyter
 lab: setup    ## open JupyterLab on the course (more options: LAB_ARGS="--no-browser --port 9000")
 	$(PY) -m jupyterlab notebooks/00_*.ipynb $(LAB_ARGS)
+
+app: setup    ## serve the retrieval explorer as a page without code (ARGS="--data DIR --run DIR")
+	$(PY) -m derm_hash.app $(ARGS)
 
 walkthrough: setup  ## run the whole course without a browser; pages in build/walkthrough/
 	$(PY) notebooks/build.py $(ARGS)

@@ -14,6 +14,7 @@ import torch
 from tqdm.auto import tqdm
 
 from benchmarks import seconds
+from benchmarks.explorer import explorers
 from benchmarks.loading import loading
 from derm_hash.experiments import conditions
 from derm_hash.model import DermHash
@@ -77,9 +78,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--record", action="store_true", help=f"also write {RESULTS.name}")
     record = parser.parse_args().record
+    single = [run() for run in tqdm((search, orbit_step, loading, drawing), "benchmarks")]
     rows = []
-    for benchmark in tqdm((search, orbit_step, loading, drawing), "benchmarks"):
-        what, other, ours, theirs = benchmark()
+    for what, other, ours, theirs in [*single, *explorers()]:
         rows.append({"what": what, "seconds": ours, "against": other, "its seconds": theirs})
         rows[-1]["ratio"] = theirs / ours
     table = pd.DataFrame(rows)

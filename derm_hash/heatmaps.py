@@ -106,10 +106,14 @@ def grad_cam(
     classes, training = model.classifier.out_features, model.training
     targets = [lambda row: target(HashOutput(row[:classes], row[classes:]))] * len(x)
     layer = layer or cam_layer(model, x.shape[-1])
+    # Gradients are wanted at the layer's output: there the graph begins, and nothing below is
+    # differentiated, which is most of the work. (Hooks run in order: this one before grad-cam's.)
+    begin = layer.register_forward_hook(lambda _, __, output: output.detach().requires_grad_())
     try:
         with torch.enable_grad(), GradCAM(OneTensor(model), [layer]) as cam:
             return cam(input_tensor=x, targets=targets).astype(np.float32)
     finally:
+        begin.remove()
         model.zero_grad(set_to_none=True)
         model.train(training)
 

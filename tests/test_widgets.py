@@ -1,7 +1,11 @@
 """The explorers without a browser: their states against brute force, their views by what they
 hold, and what a page without a kernel gets."""
 
+import gc
 import io
+import re
+from base64 import b64decode
+from collections import deque
 from datetime import UTC, datetime
 
 import ipywidgets
@@ -11,10 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
-from derm_hash import widgets
+from derm_hash import explorer_parts, explorer_states, widgets
 from derm_hash.data import LesionDataset, square, to_input
 from derm_hash.errors import InputError
-from derm_hash.heatmaps import gate_maps, grad_cam
+from derm_hash.heatmaps import BitTarget, MatchTarget, gate_maps, grad_cam
 from derm_hash.model import DermHash
 from derm_hash.retrieval import RANKS, HashIndex, build_index
 from derm_hash.rotations import rotate
@@ -81,7 +85,7 @@ def png(size=(40, 50), mode="RGB", color=128):
 # --- retrieval ------------------------------------------------------------------------
 
 
-def by_brute_force(index, code, k, radius, rank, without=None):
+def by_brute_force(index, code, k, radius, rank, without=None, labels=None):
     """Ids of the k nearest codes, the order of the database where distances are equal."""
     bits = (index.codes > 0.5) != (code > 0.5)
     hamming = bits.sum(axis=1)
@@ -94,7 +98,7 @@ def by_brute_force(index, code, k, radius, rank, without=None):
         "cosine": 1 - cosine,
     }[rank]
     near = [i for i in range(len(index)) if radius is None or hamming[i] <= radius]
-    near = [i for i in near if i != without]
+    near = [i for i in near if i != without and (labels is None or labels[i])]
     return sorted(near, key=lambda i: distance[i])[:k], hamming, distance
 
 
@@ -111,13 +115,16 @@ def check(view, state, model, index):
     np.testing.assert_allclose(view.code, code, atol=1e-5)
     np.testing.assert_allclose(view.reference, reference, atol=1e-5)
     itself = view.query.position if view.query.origin == "database" else None
-    args = (state.k, state.radius, state.rank, itself)
+    table = state.database.table
+    only = (table["label"] == state.hits_from) | (state.hits_from is None)
+    args = (state.k, state.radius, state.rank, itself, only.to_numpy())
     ids, hamming, distance = by_brute_force(index, view.code, *args)
     assert [hit.hamming for hit in view.hits] == hamming[[h.position for h in view.hits]].tolist()
     np.testing.assert_allclose([hit.distance for hit in view.hits], distance[ids], atol=1e-5)
     before, _, _ = by_brute_force(index, view.reference, *args)
     assert view.before == len(before)
-    assert view.within == (len(index) if state.radius is None else (hamming <= state.radius).sum())
+    near = only if state.radius is None else only & (hamming <= state.radius)
+    assert view.within == near.sum()
     assert view.flipped == ((view.code > 0.5) != (view.reference > 0.5)).sum()
     right = [state.database.table["label"][hit.position] == view.query.label for hit in view.hits]
     if view.query.label is None:
@@ -141,21 +148,57 @@ def actions(state, rng):
         lambda: state.set_k(int(rng.integers(1, 21))),
         lambda: state.set_radius([None, 0, 2, 4, 12][rng.integers(5)]),
         lambda: state.set_rank(str(rng.choice(RANKS))),
+        lambda: state.search_in([None, *CLASSES][rng.integers(5)]),
+        lambda: state.choose_id(str(rng.choice(state.database.table["image"]))),
+        lambda: state.leaf(int(rng.choice([-1, 1]))),
         lambda: state.use_hit(int(rng.integers(3))) if len(state.view().hits) > 2 else None,
         state.back,
         lambda: state.upload(png(color=int(rng.integers(256))), "grey.png"),
     ]
 
 
-def test_a_hundred_random_actions(state, model, index):
+def size_of(value, seen):
+    """Bytes of the arrays, tensors and containers that an object holds, each counted once."""
+    if id(value) in seen or isinstance(value, LesionDataset | HashIndex | DermHash):
+        return 0
+    seen.add(id(value))
+    if isinstance(value, np.ndarray | torch.Tensor):
+        return value.nbytes
+    if isinstance(value, dict):
+        return 64 + sum(size_of(each, seen) for each in (*value.keys(), *value.values()))
+    if isinstance(value, list | tuple | deque):
+        return 64 + sum(size_of(each, seen) for each in value)
+    return size_of(vars(value), seen) if hasattr(value, "__dict__") else 64
+
+
+def test_three_hundred_random_actions(model, index, dataset, monkeypatch):
+    monkeypatch.setattr(explorer_states, "UNDO", 20)
+    state = RetrievalState(model, index, dataset)
     rng = np.random.default_rng(1)
-    origins = set()
-    for _ in range(100):
+    origins, sizes = set(), []
+    for i in range(300):
         rng.choice(actions(state, rng))()
         view = state.view()
-        check(view, state, model, index)
+        if i % 3 == 0:
+            check(view, state, model, index)
         origins.add(view.query.origin)
+        sizes.append(size_of(state, set()))
     assert origins == {"query", "database", "upload"}
+    # Nothing grows but the way back, which is full after the first third.
+    assert max(sizes[200:]) <= max(sizes[100:200]) + 2 * state.query.image.nbytes
+
+
+def test_memory_of_heatmaps_is_steady(heat):
+    rng = np.random.default_rng(3)
+    sizes = []
+    for _ in range(40):
+        heat.explain(str(rng.choice([*heat.subjects])))
+        heat.turn(float(rng.integers(360)))
+        heat.set_place(int(rng.integers(10)))
+        heat.view()
+        sizes.append(size_of(heat, set()))
+    assert len(heat._kept) <= explorer_states.MAPS_KEPT
+    assert max(sizes[20:]) < 1.2 * max(sizes[10:20])
 
 
 def test_hits_are_those_of_the_index(state, index):
@@ -173,6 +216,78 @@ def test_a_query_from_the_database_does_not_find_itself(state):
         state.ask_database(position)
         found = [hit.position for hit in state.view().hits]
         assert len(found) == 10 and position not in found
+
+
+def test_one_class_is_searched_before_the_best_are_taken(state):
+    state.set_radius(None)
+    state.set_k(7)
+    for name in CLASSES:
+        state.search_in(name)
+        hits = state.view().hits
+        # All seven or eight of the class, though few of them are among the best of all.
+        assert len(hits) == 7 and {hit.label for hit in hits} == {name}
+        found = [state.database.table["image"][hit.position] for hit in hits]
+        assert found == [hit.name for hit in hits]
+    state.search_in(None)
+    assert len({hit.label for hit in state.view().hits}) > 1
+    with pytest.raises(InputError, match="no image of the class VASC"):
+        state.search_in("VASC")
+
+
+def test_an_image_is_found_by_its_id(state):
+    for part, origin in ((state.queries, "query"), (state.database, "database")):
+        for name in (part.table["image"][5], f" {part.table['image'][5][7:-4]} "):
+            state.choose_id(name)
+            assert (state.query.origin, state.query.position) == (origin, 5)
+    with pytest.raises(InputError, match=r"no image 'blob99' among the 10 queries and 30 data"):
+        state.choose_id("blob99")
+    assert state.query.position == 5
+
+
+def test_the_pages_of_pictures_hold_every_query_of_the_class_once(state, monkeypatch):
+    monkeypatch.setattr(explorer_states, "PAGE", 3)
+    seen = []
+    for _ in range(4):
+        seen += state.on_page()
+        state.leaf(1)
+    assert seen == [*range(10)] and state.on_page() == [0, 1, 2]
+    state.leaf(-1)
+    assert state.on_page() == [9]
+    state.choose(4)
+    assert state.on_page() == [3, 4, 5]
+    state.show_class("NV")
+    assert set(state.queries.table["label"][state.on_page()]) == {"NV"}
+
+
+def test_a_second_model_is_asked_the_same(state, dataset):
+    torch.manual_seed(1)
+    other = DermHash("resnet10", bits=10).eval()
+    theirs = build_index(other, dataset.split("database"))
+    beside = RetrievalState(other, theirs, state.queries, state.database)
+    state.ask_database(3)
+    state.turn(35)
+    state.set_rank("manhattan")
+    state.set_k(4)
+    state.search_in("NV")
+    beside.follow(state)
+    check(beside.view(), beside, other, theirs)
+    assert beside.view().query is state.query and len(beside.view().hits) == 4
+
+
+def test_hits_as_a_table(state):
+    state.turn(90)
+    views = {"one": state.view(), "two": state.view()}
+    table = pd.read_csv(io.StringIO(explorer_states.hits_csv(views, 90, False)))
+    hits = views["one"].hits
+    assert table["model"].tolist() == ["one"] * len(hits) + ["two"] * len(hits)
+    assert table["image"][: len(hits)].tolist() == [hit.name for hit in hits]
+    assert table["rank"][: len(hits)].tolist() == [*range(1, len(hits) + 1)]
+    np.testing.assert_allclose(table["distance"][: len(hits)], [h.distance for h in hits], 1e-4)
+    state.set_radius(0)
+    state.search_in("BKL")
+    state.upload(png(), "none.png")
+    empty = explorer_states.hits_csv({"one": state.view()}, 0, False)
+    assert empty.startswith(",".join(explorer_states.CSV_COLUMNS))
 
 
 def test_hits_from_the_same_lesion_are_flagged(state):
@@ -290,14 +405,12 @@ def test_heatmaps_are_those_of_the_module(heat, model, index):
     x = heat.query.image[None]
     assert {"match with the hit", "gate layer1.0", "class MEL", "bit 11"} <= set(heat.subjects)
     heat.explain("bit 3")
-    np.testing.assert_allclose(
-        heat.view().heat, grad_cam(model, x, widgets.BitTarget(3))[0], atol=1e-6
-    )
+    np.testing.assert_allclose(heat.view().heat, grad_cam(model, x, BitTarget(3))[0], atol=1e-6)
     heat.explain("match with the hit")
     heat.set_place(2)
     view = heat.view()
     assert view.hit is view.hits[2]
-    target = widgets.MatchTarget(index.codes[view.hit.position])
+    target = MatchTarget(index.codes[view.hit.position])
     np.testing.assert_allclose(view.heat, grad_cam(model, x, target)[0], atol=1e-6)
     heat.explain("gate layer2.0")
     gate = gate_maps(model, x)["layer2.0"][0]
@@ -319,17 +432,62 @@ def test_turning_turns_mask_and_map(heat):
     assert not heat.view().mask[0, 0] and heat.view().heat[0, 0] == 0
 
 
+def test_maps_that_are_kept_are_those_that_would_be_computed(heat, model, index, dataset):
+    for angle in (0, 30, 60, 30, 90, 0):
+        for subject in ("match with the hit", "bit 2", "match with the hit"):
+            heat.explain(subject)
+            heat.turn(angle)
+            view = heat.view()
+            fresh = HeatmapState(model, index, dataset)
+            fresh.explain(subject)
+            fresh.turn(angle)
+            again = fresh.view()
+            np.testing.assert_allclose(view.heat, again.heat, atol=1e-4)
+            np.testing.assert_allclose(view.hit_heat, again.hit_heat, atol=1e-4)
+            assert view.follows == pytest.approx(again.follows, abs=1e-3)
+
+
+def test_once_around_compares_every_angle_and_ends_where_it_began(heat):
+    heat.explain("gate layer1.0")
+    heat.turn(45)
+    hit = heat.view().hit
+    steps = [*heat.follow_round(hit)]
+    assert [len(step) for step in steps] == [*range(2, 13)] and heat.angle == 45
+    found = heat.view().followed
+    assert set(found) == {*explorer_states.TURNS, 45} - {0}
+    heat.turn(120)
+    assert found[120] == heat.view().follows
+    heat.explain("gate layer2.0")
+    assert set(heat.view().followed) == {120}  # another map has its own
+
+
+def test_a_map_that_turns_with_its_image_is_followed_in_full(heat, monkeypatch):
+    """Brightness turns with the image; a map that stays in place does not."""
+    bright = lambda x, other: x.mean(1).numpy() + 1  # noqa: E731
+    monkeypatch.setattr(heat, "_maps", bright)
+    heat.turn(90)
+    assert heat.view().follows == pytest.approx(1)
+    heat.turn(30)
+    assert heat.view().follows == pytest.approx(1, abs=0.02)
+    slope = np.tile(np.arange(SIZE, dtype=np.float32), (1, SIZE, 1))
+    heat.random()
+    monkeypatch.setattr(heat, "_maps", lambda x, other: slope)
+    heat._kept.clear()
+    heat.turn(180)
+    assert heat.view().follows == pytest.approx(-1)
+
+
 def test_scores_compare_with_a_flat_map():
     mask = np.zeros((8, 8), dtype=bool)
     mask[:2] = True
     whole = np.ones((8, 8), dtype=bool)
-    scores = widgets.lesion_scores(np.ones((8, 8)), mask, whole)
+    scores = explorer_states.lesion_scores(np.ones((8, 8)), mask, whole)
     assert scores["energy"] == scores["area"] == 0.25
     peak = np.zeros((8, 8))
     peak[0, 3] = 1
-    scores = widgets.lesion_scores(peak, mask, whole)
+    scores = explorer_states.lesion_scores(peak, mask, whole)
     assert scores["energy"] == 1 and scores["points"]
-    assert widgets.lesion_scores(peak, None, whole) == {}
+    assert explorer_states.lesion_scores(peak, None, whole) == {}
 
 
 def test_random_actions_on_heatmaps(heat):
@@ -361,7 +519,7 @@ def test_a_model_without_gates_has_grad_cam_still(dataset):
 def test_the_outline_lies_on_the_edge_of_the_mask():
     mask = np.zeros((6, 6), dtype=bool)
     mask[1:5, 1:5] = True
-    inner = widgets.edge(mask)
+    inner = explorer_parts.edge(mask)
     assert inner.sum() == 12 and not inner[2:4, 2:4].any() and not (inner & ~mask).any()
 
 
@@ -406,8 +564,13 @@ def test_the_loss_refuses_what_makes_no_sense(action):
 
 def shown(explorer):
     """What a reader sees: every picture and text."""
-    kinds = (ipywidgets.Image, ipywidgets.HTML)
-    return [part.value for part in widgets.parts_of(explorer) if isinstance(part, kinds)]
+    return [part.value for part in widgets.parts_of(explorer) if isinstance(part, ipywidgets.HTML)]
+
+
+def pictures(html):
+    """The pictures in HTML, and their alternative texts."""
+    found = re.findall(r'<img alt="([^"]*)" src="data:image/jpeg;base64,([^"]*)"', html)
+    return {words: Image.open(io.BytesIO(b64decode(data))) for words, data in found}
 
 
 @pytest.fixture
@@ -418,7 +581,7 @@ def explorer(model, index, dataset):
 
 
 def visible(explorer):
-    return [cell for cell in explorer.cells if cell.layout.display != "none"]
+    return [cell for cell in explorer.panels[0].cells if cell.layout.display != "none"]
 
 
 def test_controls_change_what_is_shown(explorer):
@@ -440,26 +603,27 @@ def test_the_page_shows_the_view(explorer):
     explorer.radius.label = "no limit"
     view = explorer.state.view()
     for place, (cell, hit) in enumerate(zip(visible(explorer), view.hits, strict=True)):
-        assert f"{place + 1}. {hit.label} {hit.mark}" in cell.text.value
-        assert ("same lesion" in cell.text.value) == hit.same_lesion
-        assert ("dashed" in cell.picture.layout.border_top) == (not hit.right)
-        picture = np.asarray(Image.open(io.BytesIO(cell.picture.value)), dtype=int)
+        assert f"{place + 1}. {hit.label} {hit.mark}" in cell.face.value
+        assert ("same lesion" in cell.face.value) == hit.same_lesion
+        assert ("dashed" in cell.face.value) == (not hit.right)
+        [(words, picture)] = pictures(cell.face.value).items()
+        assert words == f"hit {place + 1}: {hit.label}, {hit.name[7:-4]}"
+        picture = np.asarray(picture, dtype=int)
         original = explorer.state.database.picture(hit.position).astype(int)
         assert np.abs(picture - original).mean() < 4  # JPEG
     bits = "".join(str(int(bit)) for bit in view.code > 0.5)
-    assert f"code {bits}" in explorer.strip.value
-    assert f"precision@10: {view.precision:.2f}" in explorer.summary.value
+    assert f"code {bits}" in explorer.panels[0].strip.value
+    assert f"precision@10: {view.precision:.2f}" in explorer.panels[0].summary.value
 
 
 def test_every_picture_has_an_alternative_text(explorer):
-    pictures = [part for part in widgets.parts_of(explorer) if isinstance(part, ipywidgets.Image)]
-    seen = [picture for picture in pictures if picture.value]
-    assert seen and all(picture.alt for picture in seen)
+    seen = [value for value in shown(explorer) if "<img" in value]
+    assert len(seen) > 20 and all(words for value in seen for words in pictures(value))
 
 
 def test_flipped_bits_are_marked_with_more_than_colour():
     code, reference = np.array([0.2, 0.7, 0.6]), np.array([0.1, 0.2, 0.9])
-    strip = widgets.code_strip(code, reference)
+    strip = explorer_parts.code_strip(code, reference)
     assert strip.count("▾") == 1 and strip.count("outline:") == 1
     assert 'title="bit 1: 0.700, unturned 0.200: flipped"' in strip
 
@@ -469,7 +633,7 @@ def test_hits_can_be_clicked_and_left_again(explorer):
     first, target = explorer.state.query, explorer.view.hits[4]
     explorer.angle.value = 90
     target = explorer.view.hits[4]
-    explorer.cells[4].choose.click()
+    explorer.panels[0].cells[4].choose.click()
     assert explorer.state.query.name == target.name
     assert explorer.angle.value == 0 and not explorer.back.disabled
     explorer.back.click()
@@ -494,11 +658,68 @@ def test_uploading_a_picture_and_what_is_none(explorer):
     assert "class not known" in explorer.caption.value and "<i>" not in explorer.caption.value
 
 
+def test_thumbnails_and_id(explorer):
+    explorer.thumbnails.cells[6].choose.click()
+    assert explorer.state.query.position == 6 and explorer.name.value == short_of(explorer)
+    [words] = pictures(explorer.thumbnails.cells[6].face.value)
+    assert words.startswith("query 6: ") and explorer.thumbnails.cells[6].choose.tooltip == words
+    explorer.name.value = "blob0"
+    assert explorer.state.query.name == "images/blob0.png" and explorer.message.value == ""
+    explorer.name.value = "nobody"
+    assert "no image &#x27;nobody&#x27;" in explorer.message.value
+    assert explorer.name.value == "blob0"
+    assert all(cell.layout.display != "none" for cell in explorer.thumbnails.cells)
+    explorer.classes.value = "NV"
+    shown_cells = [c for c in explorer.thumbnails.cells if c.layout.display != "none"]
+    assert len(shown_cells) == (explorer.state.queries.table["label"] == "NV").sum()
+
+
+def short_of(explorer):
+    return explorer_states.short(explorer.state.query.name)
+
+
+def saved(html, kind):
+    """Name and content of the file that a link in HTML saves."""
+    name, data = re.search(
+        rf'<a download="([^"]*)" href="data:{kind};base64,([^"]*)"', html
+    ).groups()
+    return name, b64decode(data)
+
+
+def test_export_of_one_and_of_two_models(explorer, model, index, dataset):
+    explorer.angle.value = 30
+    explorer.export.click()
+    name, content = saved(explorer.links.value, "image/png")
+    one = Image.open(io.BytesIO(content))
+    assert name == f"{short_of(explorer)}-30.png" and one.width > 300
+    name, content = saved(explorer.links.value, "text/csv")
+    table = pd.read_csv(io.BytesIO(content))
+    assert table["image"].tolist() == [hit.name for hit in explorer.view.hits]
+    explorer.k.value = 3
+    assert explorer.links.value == ""  # an older view cannot be taken for this one
+    both = RetrievalExplorer(model, index, dataset, other=(model, index), names=("a", "<b>"))
+    both.export.click()
+    assert Image.open(io.BytesIO(saved(both.links.value, "image/png")[1])).height > one.height * 1.5
+    assert "&lt;b&gt;" in both.panels[1].children[0].value
+    first, second = (panel.cells[0].face.value for panel in both.panels)
+    assert first == second  # one model twice
+    both.panels[1].cells[0].choose.click()
+    assert both.state.query.origin == "database"
+    both.close()
+
+
+def test_an_explorer_that_cannot_be_made_goes_quietly(model, index, dataset, recwarn):
+    with pytest.raises(InputError):
+        RetrievalExplorer(model, index, dataset, dataset.split("query"))
+    gc.collect()
+    assert not [w for w in recwarn if "unraisable" in str(w.category).lower()]
+
+
 def test_a_failing_model_is_a_sentence(explorer, monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(widgets, "encode", broken)
+    monkeypatch.setattr(explorer_states, "encode", broken)
     explorer.angle.value = 45
     assert "out of memory" in explorer.message.value
     monkeypatch.undo()
@@ -531,8 +752,8 @@ def test_loss_controls_change_what_is_shown():
         before = explorer.chart.value
         control.value = value
         assert explorer.chart.value != before, control.description
-    chart = bytes(explorer.chart.value)
-    assert b"Cauchy" not in chart and b"Gaussian" in chart
+    chart = explorer.chart.value
+    assert "Cauchy" not in chart and "Gaussian" in chart
     for box in explorer.kinds[1:]:
         box.value = False
     assert "at least one" in explorer.message.value and explorer.kinds[3].value
@@ -543,7 +764,7 @@ def test_svg_is_well_formed_and_has_its_points_on_the_curves():
     from xml.etree import ElementTree
 
     state = LossState(kinds=("l1",), gamma=0.5, odd=1.0, others=0.2)
-    root = ElementTree.fromstring(widgets.svg_charts(state.view(), 0.5))
+    root = ElementTree.fromstring(explorer_parts.svg_charts(state.view(), 0.5))
     space = {"s": "http://www.w3.org/2000/svg"}
     circles = root.findall("s:circle", space)
     lines = root.findall("s:polyline", space)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import TimeoutError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,6 +78,7 @@ def jupyterlab(folder, home):
         "JUPYTER_TOKEN": server.token,
         "JUPYTER_PREFER_ENV_PATH": "1",
         "JUPYTER_CONFIG_DIR": str(home / "config"),
+        "JUPYTER_CONFIG_PATH": str(ROOT / ".ci" / "jupyter"),
         "JUPYTER_DATA_DIR": str(home / "data"),
         "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
         "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
@@ -122,6 +124,16 @@ def copy_course(notebooks, folder):
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
         nbformat.write(notebook, path)
+
+
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+
+
+def write_notebook(server, name, *sources):
+    """Save a notebook of these cells where the server finds it."""
+    cells = [new_code_cell(source.strip()) for source in sources]
+    nbformat.write(new_notebook(cells=cells, metadata=KERNEL), server.folder / name)
+    return name
 
 
 # In the page: the cells as the notebook's model holds them, and whether the run is over.

@@ -3,10 +3,15 @@
 import urllib.error
 import urllib.request
 
-import nbformat
 import pytest
-from labpage import ROOT, errors_shown, open_and_run, widget_outputs, widgets_drawn
-from nbformat.v4 import new_code_cell, new_notebook
+from labpage import (
+    ROOT,
+    errors_shown,
+    open_and_run,
+    widget_outputs,
+    widgets_drawn,
+    write_notebook,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 COURSE = sorted(path.name for path in (ROOT / "notebooks").glob("0*.ipynb"))
@@ -32,16 +37,6 @@ caught
 """
 
 
-KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-
-
-def write(server, name, *sources):
-    """Save a notebook of these cells where the server finds it."""
-    cells = [new_code_cell(source.strip()) for source in sources]
-    nbformat.write(new_notebook(cells=cells, metadata=KERNEL), server.folder / name)
-    return name
-
-
 @pytest.mark.parametrize("name", COURSE)
 def test_a_notebook_of_the_course(page, server, name):
     cells = open_and_run(page, server, name)
@@ -51,7 +46,9 @@ def test_a_notebook_of_the_course(page, server, name):
 
 
 def test_a_widget_is_drawn_and_answers(page, server):
-    cells = open_and_run(page, server, write(server, "slider.ipynb", BARS, SLIDER, "'the end'"))
+    cells = open_and_run(
+        page, server, write_notebook(server, "slider.ipynb", BARS, SLIDER, "'the end'")
+    )
     assert errors_shown(page, cells) == []
     assert [len(cell["outputs"]) for cell in cells] == [2, 1, 1]
     assert widgets_drawn(page) == len(widget_outputs(cells)) == 1
@@ -62,20 +59,20 @@ def test_a_widget_is_drawn_and_answers(page, server):
 
 
 def test_an_error_is_seen_and_the_run_stops_there(page, server):
-    cells = open_and_run(page, server, write(server, "error.ipynb", "1", "1 / 0", "3"))
+    cells = open_and_run(page, server, write_notebook(server, "error.ipynb", "1", "1 / 0", "3"))
     [error] = errors_shown(page, cells)
     assert error.startswith("ZeroDivisionError: division by zero")
     assert [bool(cell["execution_count"]) for cell in cells] == [True, True, False]
 
 
 def test_an_error_inside_a_widget_is_seen(page, server):
-    cells = open_and_run(page, server, write(server, "inside.ipynb", FAILS_INSIDE))
+    cells = open_and_run(page, server, write_notebook(server, "inside.ipynb", FAILS_INSIDE))
     [error] = errors_shown(page, cells)
     assert "LookupError" in error
 
 
 def test_a_notebook_that_hangs_is_named_with_its_cell(page, server):
-    name = write(server, "hangs.ipynb", "import time", "time.sleep(99)", "3")
+    name = write_notebook(server, "hangs.ipynb", "import time", "time.sleep(99)", "3")
     with pytest.raises(AssertionError, match=r"after 3 s still in the cell\ntime.sleep\(99\)"):
         open_and_run(page, server, name, seconds=3)
 

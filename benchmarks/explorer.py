@@ -1,0 +1,128 @@
+"""How fast the explorers answer: from a slider's release to what a browser has painted.
+
+``python -m benchmarks.explorer`` opens a JupyterLab and a headless Chromium, presses the arrow key
+on the slider that turns the query, and measures in the page until hits, bits and query have been
+painted: an index of 10,000 images of 224 px, ResNet-18 with attention on the CPU.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from derm_hash.doctor import find_browser
+from derm_hash.experiments import conditions
+
+TURNS = 40
+PROMISED = {"retrieval": 0.150, "heatmap": 0.500}  # seconds, median
+# 200 drawn images, each of them 50 times with a code that differs a little: drawing and encoding
+# 10,000 takes half an hour, and searching and showing them takes as long either way.
+SETUP = """
+import numpy as np, torch
+from derm_hash import DermHash, HashIndex, HeatmapExplorer, LesionDataset, RetrievalExplorer
+from derm_hash import encode, make_atlas
+
+dataset = LesionDataset.from_atlas(make_atlas(240, 224, progress=False))
+queries, drawn = dataset.split("query"), dataset.split("database")
+torch.manual_seed(0)
+model = DermHash(classes=len(dataset.classes)).eval()
+with torch.no_grad():
+    model.hash_layer.weight.mul_(60)
+    model.hash_layer.bias.zero_()
+copies = np.arange(10_000) % len(drawn)
+noise = np.random.default_rng(0).normal(0, 0.05, (10_000, model.bits))
+codes = np.clip(encode(model, drawn)[copies] + noise, 0, 1)
+database = drawn.select(copies)
+index = HashIndex.build(codes, database.labels, database.table)
+"""
+CELLS = {
+    "retrieval": "RetrievalExplorer(model, index, queries, database)",
+    "heatmap": "HeatmapExplorer(model, index, queries, database)",
+}
+# In the page: press the key and wait for the picture and all others to be painted.
+TURN = """([handle, watched]) => new Promise(done => {
+    const before = watched.innerHTML, began = performance.now();
+    const observer = new MutationObserver(async () => {
+        if (watched.innerHTML === before) return;
+        observer.disconnect();
+        const explorer = watched.closest('.derm-hash-explorer');
+        const images = [...explorer.querySelectorAll('img')];
+        await Promise.all(images.map(image => image.decode().catch(() => 0)));
+        requestAnimationFrame(() => setTimeout(() => done((performance.now() - began) / 1000)));
+    });
+    observer.observe(watched, {childList: true, subtree: true, characterData: true});
+    handle.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight', bubbles: true}));
+})"""
+
+
+@contextmanager
+def notebook() -> Iterator:
+    """A page of JupyterLab on which the explorers have been run."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.browser.labpage import CHROMIUM_FLAGS, jupyterlab, open_and_run, write_notebook
+
+    with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
+        home = Path(name)
+        (home / "notebooks").mkdir()
+        with jupyterlab(home / "notebooks", home) as server:
+            browser = playwright.chromium.launch(
+                executable_path=find_browser(), args=list(CHROMIUM_FLAGS)
+            )
+            page = browser.new_page(viewport={"width": 1280, "height": 2400})
+            page.set_default_timeout(120_000)
+            cells = (SETUP, *CELLS.values())
+            open_and_run(page, server, write_notebook(server, "bench.ipynb", *cells))
+            yield page
+            browser.close()
+
+
+def measure(page, number: int, turns: int = TURNS) -> list[float]:
+    """Seconds of each of ``turns`` presses of the arrow key, after three to warm up."""
+    explorer = page.locator(".derm-hash-explorer").nth(number)
+    slider = explorer.locator(".widget-slider").filter(has_text="turned by")
+    handle = slider.get_by_role("slider").element_handle()
+    # What `draw` sends last: the query's picture, or the chart.
+    last = "img[alt*='turned by']" if number == 0 else "svg[aria-label^='correlation']"
+    watched = explorer.locator(".widget-html-content", has=page.locator(last)).element_handle()
+    times = []
+    for _ in tqdm(range(turns + 3), list(CELLS)[number], leave=False):
+        times.append(page.evaluate(TURN, [handle, watched]))
+        page.wait_for_timeout(50)
+    return times[3:]
+
+
+def explorers() -> Iterator[tuple[str, str, float, float]]:
+    """Rows of `benchmarks.__main__`; none where there is no browser."""
+    if find_browser() is None:
+        tqdm.write("the explorers: not measured, since there is no Chromium or Chrome here")
+        return
+    with notebook() as page:
+        for number, (name, promised) in enumerate(PROMISED.items()):
+            times = measure(page, number)
+            slow = np.quantile(times, 0.95)
+            yield (
+                f"{name} explorer, 10,000 images of 224 px: slider to repainted page in a browser, "
+                f"median {statistics.median(times):.3f} s, 95 % within {slow:.3f} s",
+                f"the promised median of {promised:.3f} s",
+                statistics.median(times),
+                promised,
+            )
+
+
+def main() -> None:
+    """Print the rows."""
+    began = time.perf_counter()
+    for what, *_ in explorers():
+        print(what)
+    print(", ".join(f"{key}: {value}" for key, value in conditions().items()))
+    print(f"measured in {time.perf_counter() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""``make app``: the retrieval explorer as a page without code, for a lecture or a demonstration.
+
+Voilà serves the notebook ``notebooks/app/retrieval.ipynb`` on 127.0.0.1, each visitor with a
+kernel of their own. A page can send messages of widgets and nothing else, so that visitors cannot
+run code. What the server and the kernels write goes to a temporary folder that is removed in the
+end; an uploaded picture is never written at all.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+from derm_hash.errors import InputError
+
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "app" / "retrieval.ipynb"
+MOST_MESSAGE = 16_000_000  # bytes from a page at once: more ends its connection
+IDLE = 1800  # seconds after which the kernel of a page that has gone is ended
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Prepare what is served, then serve it until the process is stopped."""
+    parser = argparse.ArgumentParser(prog="python -m derm_hash.app", description=__doc__)
+    parser.add_argument("--data", default="atlas", help="a folder with manifest.csv; or atlas")
+    parser.add_argument("--run", metavar="DIR", help="a trained run; by default the lesson's")
+    parser.add_argument("--port", type=int, default=8866)
+    parser.add_argument("--no-browser", action="store_true", help="do not open a page")
+    options = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder is removed
+    try:
+        with tempfile.TemporaryDirectory(prefix="derm-hash-app-") as name:
+            os.environ.update(own_folders(Path(name)))
+            prepare(Path(name) / "page", options.data, options.run)
+            return serve(Path(name) / "page", options.port, not options.no_browser)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 0
+
+
+def own_folders(folder: Path) -> dict[str, str]:
+    """Make folders in ``folder`` for all that Jupyter, IPython and matplotlib write."""
+    names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+    folders = {name: folder / name.lower() for name in (*names, "MPLCONFIGDIR", "TMPDIR", "page")}
+    for path in folders.values():
+        path.mkdir()
+    own = {"JUPYTER_PREFER_ENV_PATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {name: str(path) for name, path in folders.items() if name != "page"} | own
+
+
+def prepare(page: Path, data: str, run: str | None) -> None:
+    """Put the notebook, the model and its index into the folder that is served."""
+    # Imported here, since some of them write caches where `own_folders` says.
+    from derm_hash.course import SIZE, course_data, course_run
+    from derm_hash.model import load_model, save_model
+    from derm_hash.retrieval import build_index
+
+    if find_spec("voila") is None:
+        raise InputError("Voilà is not installed: run `make setup`, or `pip install voila`.")
+    if run is None:
+        dataset = course_data(data)
+        model = course_run(dataset).model
+    else:
+        model = load_model(run)
+        dataset = course_data(data, model.image_size or SIZE)
+    save_model(model, page / "model.safetensors")
+    build_index(model, dataset.split("database"), progress=True).save(page / "index.safetensors")
+    source = data if data == "atlas" else str(Path(data).expanduser().resolve())
+    (page / "served.json").write_text(json.dumps({"data": source, "size": dataset.size}))
+    shutil.copy(NOTEBOOK, page)
+
+
+def serve(page: Path, port: int, open_browser: bool) -> int:
+    """Run Voilà on the notebook in ``page`` until it ends; returns its exit status."""
+    settings = {
+        "Voila": {
+            "ip": "127.0.0.1",
+            "port": port,
+            "port_retries": 0,
+            "open_browser": open_browser,
+            "tornado_settings": {"websocket_max_message_size": MOST_MESSAGE},
+        },
+        "VoilaConfiguration": {
+            "file_allowlist": [],
+            "allow_template_override": "NO",
+            "allow_theme_override": "NO",
+            "show_tracebacks": False,
+        },
+        "MappingKernelManager": {"cull_idle_timeout": IDLE, "cull_interval": 60},
+    }
+    Path(os.environ["JUPYTER_CONFIG_DIR"], "voila.json").write_text(json.dumps(settings))
+    print(f"the retrieval explorer: http://127.0.0.1:{port} (stop with Ctrl+C)", flush=True)
+    server = subprocess.Popen([sys.executable, "-m", "voila", str(page / NOTEBOOK.name)])
+    try:
+        return server.wait()
+    finally:
+        server.terminate()
+        server.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
