@@ -471,7 +471,7 @@ class HitCell(Pressable):
         texts = [
             f"<b>{place + 1}. {html.escape(hit.label)} {hit.mark}</b>",
             html.escape(short(hit.name)),
-            f"{plots.bits(hit.hamming)}, {hit.distance:.3f}",
+            f"{plots.bits(hit.hamming)}, {plots.fine(hit.distance)}",
         ]
         texts += ["<b>⚠ same lesion</b>"] * hit.same_lesion
         self.face.value = picture_html(picture, words, 116, frame[hit.right]) + lines(*texts)
