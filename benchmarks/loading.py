@@ -23,8 +23,9 @@ from PIL import Image
 from data_setup.__main__ import main as prepare
 from data_setup.archives import Archive
 from data_setup.prepare import QUALITY
-from derm_hash.data import LesionDataset, open_image, square
+from derm_hash.data import LesionDataset
 from derm_hash.experiments import conditions
+from derm_hash.images import open_image, square
 from derm_hash.synthetic import CLASSES, draw_lesion
 
 COUNT, SIZE, ROUNDS = 48, 256, 7

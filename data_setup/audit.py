@@ -13,14 +13,8 @@ import pandas as pd
 from PIL import Image
 
 from data_setup.duplicates import duplicate_groups
-from derm_hash.data import (
-    IMAGE_FORMATS,
-    SPLITS,
-    class_order,
-    open_image,
-    read_manifest,
-    thread_map,
-)
+from derm_hash.data import SPLITS, class_order, read_manifest, thread_map
+from derm_hash.images import IMAGE_FORMATS, open_image
 
 HELP = "report leakage, near-duplicates, class balance, image sizes and gaps of a data folder"
 WIDTH = 100  # columns of the text

@@ -37,7 +37,8 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from derm_hash.data import open_image, square, thread_map
+from derm_hash.data import thread_map
+from derm_hash.images import open_image, square
 
 SIDE = 64  # of the thumbnails that are hashed, in pixels
 RADIUS = 104  # of 768 bits; see above

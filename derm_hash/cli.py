@@ -11,7 +11,7 @@ import torch
 
 from derm_hash import doctor, plots
 from derm_hash.course import course_data
-from derm_hash.data import SPLITS, LesionDataset, open_image, square, write_atomically
+from derm_hash.data import SPLITS, LesionDataset, write_atomically
 from derm_hash.errors import InputError
 from derm_hash.experiments import (
     SCORES,
@@ -21,6 +21,7 @@ from derm_hash.experiments import (
     score_table,
     varied,
 )
+from derm_hash.images import open_image, square
 from derm_hash.model import encode
 from derm_hash.retrieval import RANKS, HashIndex, build_index
 from derm_hash.training import PRESETS, Run, TrainConfig, make_fabric, train

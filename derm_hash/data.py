@@ -22,24 +22,23 @@ from __future__ import annotations
 
 import hashlib
 import os
-import struct
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from tokenize import TokenError
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import psutil
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from tqdm.auto import tqdm
 
 from derm_hash.errors import InputError
+from derm_hash.images import IMAGE_FORMATS, open_image, read_mask, square, to_input
 
 if TYPE_CHECKING:
     from derm_hash.synthetic import Atlas
@@ -49,169 +48,6 @@ REQUIRED = ("image", "label")
 COLUMNS = (*REQUIRED, "lesion_id", "split", "mask", "source")
 SPLITS = ("database", "val", "query")
 ISIC_CLASSES = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")
-
-MAX_PIXELS = 80_000_000
-"""Larger images are refused. A dermoscopic camera makes some 20 million; a small file
-that claims many more is broken or made to fill the memory."""
-
-# Pillow's readers, loaded now because loading them from several threads is a race. The
-# exotic ones stay out: they add nothing here but code that parses untrusted files.
-Image.init()
-IMAGE_FORMATS = tuple(
-    name for name in ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "PPM") if name in Image.OPEN
-)
-
-# What Pillow's decoders raise on damaged files: besides OSError, whatever their
-# parsing of untrusted bytes runs into. (Its bomb warning is an exception class,
-# raised where warnings are turned into errors.)
-_DECODER_ERRORS = (
-    OSError,
-    EOFError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    ArithmeticError,
-    AssertionError,
-    RuntimeError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    Warning,
-    Image.DecompressionBombError,
-)
-
-
-# --- images -------------------------------------------------------------------
-
-
-def open_image(file: str | Path | BinaryIO, name: str | None = None) -> Image.Image:
-    """Read one image of any usual kind as 8-bit RGB, upright.
-
-    EXIF orientation is applied. Transparent pixels are laid on white, as they
-    look on a page. Grey images get three equal channels; see `_grey_8bit` for
-    16-bit, integer and float ones. Of an animation the first frame is taken.
-
-    Args:
-        file: path, or a binary file object.
-        name: what error messages call the image; the path by default.
-
-    Returns:
-        Image in mode RGB, fully decoded.
-
-    Raises:
-        InputError: the file is missing, is no image, is cut short or damaged, or
-            has more than `MAX_PIXELS` pixels.
-    """
-    if name is None:
-        name = (
-            str(file) if isinstance(file, str | Path) else str(getattr(file, "name", "the image"))
-        )
-    try:
-        with Image.open(file, formats=IMAGE_FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise InputError(
-                    f"{name} has {image.width} x {image.height} pixels, more than the "
-                    f"{MAX_PIXELS // 10**6} million that are read: make it smaller first"
-                )
-            return _to_rgb(ImageOps.exif_transpose(image), name)
-    except InputError:
-        raise
-    except FileNotFoundError:
-        raise InputError(f"{name} does not exist: check the path") from None
-    except UnidentifiedImageError:
-        raise InputError(
-            f"{name} is not an image that can be read: replace it with a JPEG, PNG, TIFF, "
-            "BMP, WebP, GIF or PPM file, or leave it out"
-        ) from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise InputError(
-            f"{name} has more than the {MAX_PIXELS // 10**6} million pixels that are read: "
-            "make it smaller first"
-        ) from None
-    except _DECODER_ERRORS as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise InputError(
-            f"{name} is damaged or cut short ({reason}): replace it or leave it out"
-        ) from error
-
-
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    """Any Pillow mode to RGB; decodes the image."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = Image.fromarray(_grey_8bit(np.asarray(image), image.mode, name))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    image.load()
-    return image.convert("RGB")
-
-
-def _grey_8bit(values: np.ndarray, mode: str, name: str) -> np.ndarray:
-    """Grey values of more than 8 bits (H, W) as uint8 (H, W).
-
-    16-bit values use their full range, 0..65535. A float image in 0..1 uses that
-    range, one in 0..255 is rounded; any other range is stretched to 0..255, since
-    nothing in the file says what it means.
-    """
-    values = values.astype(np.float64)
-    if not np.isfinite(values).all():
-        raise InputError(f"{name} has pixels that are not finite numbers: replace it")
-    low, high = values.min(), values.max()
-    if mode == "F" and low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    elif mode == "F" and low >= 0 and high <= 255:
-        low, high = 0.0, 255.0
-    elif mode != "F" and low >= 0 and high <= 65535:
-        low, high = 0.0, 65535.0
-    scale = 255.0 / (high - low) if high > low else 0.0
-    return np.rint((values - low) * scale).astype(np.uint8)
-
-
-def square(image: Image.Image, size: int, nearest: bool = False) -> Image.Image:
-    """Resize the short side to `size` pixels and cut out the centre, in one resampling.
-
-    Args:
-        image: image or mask of any shape.
-        size: side of the result in pixels.
-        nearest: nearest neighbour instead of bicubic with antialiasing; for masks.
-
-    Returns:
-        Image of `size` x `size` pixels, in the mode of `image`.
-
-    Raises:
-        InputError: `size` is below 1.
-    """
-    if size < 1:
-        raise InputError(f"an image size of {size} pixels is not possible: use 32 or more")
-    method = Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC
-    return ImageOps.fit(image, (size, size), method=method)
-
-
-def read_mask(file: str | Path | BinaryIO, name: str | None = None) -> Image.Image:
-    """Read a lesion mask as an image of mode L with the values 0 and 255.
-
-    Masks are stored as 0/255 or 0/1; ones that somebody resampled have values in
-    between, which count as lesion from 128 on.
-
-    Raises:
-        InputError: as `open_image`.
-    """
-    values = np.asarray(open_image(file, name).convert("L"))
-    threshold = 127 if values.max() > 1 else 0
-    return Image.fromarray((values > threshold).astype(np.uint8) * 255)
-
-
-def to_input(images: torch.Tensor) -> torch.Tensor:
-    """Scale uint8 images (..., 3, S, S) to the network's float32 input in [-1, 1]."""
-    return images.to(torch.float32) / 127.5 - 1.0
-
-
-def from_input(x: torch.Tensor) -> torch.Tensor:
-    """Inverse of `to_input`: floats in [-1, 1] (..., 3, S, S) to uint8, rounded and clipped."""
-    return ((x + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
 
 # --- the manifest ---------------------------------------------------------------
 

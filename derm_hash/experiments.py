@@ -32,15 +32,9 @@ from tqdm.auto import tqdm
 
 from derm_hash import __version__
 from derm_hash.course import course_data
-from derm_hash.data import (
-    SPLITS,
-    LesionDataset,
-    split_by_image,
-    split_by_lesion,
-    to_input,
-    write_atomically,
-)
+from derm_hash.data import SPLITS, LesionDataset, split_by_image, split_by_lesion, write_atomically
 from derm_hash.errors import InputError
+from derm_hash.images import to_input
 from derm_hash.metrics import evaluate_retrieval, query_scores
 from derm_hash.model import DermHash, OrbitMean, encode
 from derm_hash.retrieval import build_index

@@ -15,9 +15,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from derm_hash.data import LesionDataset, from_input, open_image, square, to_input
+from derm_hash.data import LesionDataset
 from derm_hash.errors import InputError
 from derm_hash.heatmaps import BitTarget, ClassTarget, MatchTarget, gate_maps, grad_cam, resize_map
+from derm_hash.images import from_input, open_image, square, to_input
 from derm_hash.losses import PENALTIES, OrbitPenalty
 from derm_hash.metrics import mask_energy, pointing_game
 from derm_hash.model import DermHash, encode
@@ -365,7 +366,7 @@ class RetrievalState(QueryState):
         self.ask_database(hits[place].position)
 
     def upload(self, content: bytes, name: str = "the file") -> None:
-        """Make an image file the query: any format that ``data.open_image`` reads.
+        """Make an image file the query: any format that ``images.open_image`` reads.
 
         Raises
         ------

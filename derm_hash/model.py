@@ -15,8 +15,9 @@ from torchvision.models.resnet import BasicBlock, ResNet
 from tqdm.auto import tqdm
 
 from derm_hash.attention import add_attention
-from derm_hash.data import LesionDataset, to_input, write_atomically
+from derm_hash.data import LesionDataset, write_atomically
 from derm_hash.errors import InputError
+from derm_hash.images import to_input
 from derm_hash.rotations import inside_disc, rotation_orbit
 
 BACKBONES = ("resnet10", "resnet18", "resnet34", "resnet50")

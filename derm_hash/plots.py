@@ -29,10 +29,11 @@ from matplotlib.projections.polar import PolarAxes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from PIL import Image, ImageOps
 
-from derm_hash.data import LesionDataset, from_input
+from derm_hash.data import LesionDataset
 from derm_hash.errors import InputError
 from derm_hash.experiments import SCORES
 from derm_hash.heatmaps import overlay
+from derm_hash.images import from_input
 from derm_hash.losses import PENALTIES
 
 # Okabe and Ito's palette, with two dark tones more: tells classes apart for colour-blind

@@ -23,8 +23,9 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from derm_hash.data import LesionDataset, to_input, write_atomically
+from derm_hash.data import LesionDataset, write_atomically
 from derm_hash.errors import InputError
+from derm_hash.images import to_input
 from derm_hash.losses import CLASS_WEIGHTS, PENALTIES, OrbitPenalty, class_weights
 from derm_hash.metrics import class_means, precision, relevance
 from derm_hash.model import MODEL_FILE, DermHash, encode, load_model, save_model

@@ -20,17 +20,14 @@ from derm_hash.data import (
     LesionDataset,
     atlas_table,
     class_order,
-    from_input,
     read_manifest,
-    read_mask,
     split_by_image,
     split_by_lesion,
-    square,
     thread_map,
-    to_input,
     write_manifest,
 )
 from derm_hash.errors import InputError
+from derm_hash.images import to_input
 from derm_hash.synthetic import Atlas
 
 SHARED = Path(
@@ -167,61 +164,6 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
         data.write_atomically(path, write)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
-
-
-# --- geometry and scaling ---------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", [48, 72, 150, 300])
-def test_square_resizes_the_short_side_and_cuts_out_the_centre(size):
-    # At these sizes the cut falls between pixels, so that resizing everything first and
-    # cutting then is the same.
-    long, cut = size * 4 // 3, size // 6
-    for image, shape, box in (
-        (noise(0, 200, 150), (long, size), (cut, 0, cut + size, size)),
-        (noise(1, 150, 200), (size, long), (0, cut, size, cut + size)),
-    ):
-        expected = image.resize(shape, Image.Resampling.BICUBIC).crop(box)
-        difference = np.asarray(square(image, size)).astype(int) - np.asarray(expected)
-        assert np.abs(difference).max() <= 1
-
-
-def test_a_mask_is_cut_as_its_image_and_stays_binary():
-    mask = np.zeros((150, 200), np.uint8)
-    mask[50:100, 61:120] = 255
-    small = np.asarray(square(Image.fromarray(mask), 75, nearest=True))
-    assert np.array_equal(small, mask[1::2, 26:175:2])
-    image = np.asarray(square(Image.fromarray(mask), 75)) > 127
-    assert (image != (small > 0)).mean() < 0.02
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([[0, 1], [1, 0]], [[0, 255], [255, 0]]),
-        ([[0, 127], [128, 255]], [[0, 0], [255, 255]]),
-        ([[0, 0], [0, 0]], [[0, 0], [0, 0]]),
-    ],
-)
-def test_masks_of_any_scale_become_binary(tmp_path, values, expected):
-    Image.fromarray(np.array(values, np.uint8)).save(tmp_path / "mask.png")
-    assert np.asarray(read_mask(tmp_path / "mask.png")).tolist() == expected
-
-
-def test_size_zero_is_refused(folder):
-    with pytest.raises(InputError, match="0 pixels"):
-        square(noise(0), 0)
-    with pytest.raises(InputError, match="0 pixels"):
-        LesionDataset.from_folder(folder, size=0, progress=False)
-
-
-def test_scaling_goes_to_plus_minus_one_and_back_exactly():
-    levels = torch.arange(256, dtype=torch.uint8).expand(2, 3, 16, 256)
-    x = to_input(levels)
-    assert x.dtype == torch.float32
-    assert (x.min(), x.max()) == (-1, 1)
-    assert torch.equal(from_input(x), levels)
-    assert from_input(torch.tensor([-3.0, 3.0])).tolist() == [0, 255]
 
 
 # --- splits -----------------------------------------------------------------------
@@ -503,6 +445,11 @@ def test_classes_can_be_given_in_another_order(folder):
 def test_class_order():
     assert class_order(["BKL", "NV", "MEL", "NV"]) == ("MEL", "NV", "BKL")
     assert class_order(["NV", "AKIEC", "MEL"]) == ("AKIEC", "MEL", "NV")
+
+
+def test_size_zero_is_refused(folder):
+    with pytest.raises(InputError, match="0 pixels"):
+        LesionDataset.from_folder(folder, size=0, progress=False)
 
 
 def test_bad_splits_are_named(folder):

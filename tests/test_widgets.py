@@ -16,9 +16,10 @@ import torch
 from PIL import Image
 
 from derm_hash import explorer_parts, explorer_states, widgets
-from derm_hash.data import LesionDataset, square, to_input
+from derm_hash.data import LesionDataset
 from derm_hash.errors import InputError
 from derm_hash.heatmaps import BitTarget, MatchTarget, gate_maps, grad_cam
+from derm_hash.images import square, to_input
 from derm_hash.model import DermHash
 from derm_hash.retrieval import RANKS, HashIndex, build_index
 from derm_hash.rotations import rotate

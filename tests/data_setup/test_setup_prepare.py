@@ -18,7 +18,7 @@ from publishers import Ham, blob, contents, encoded, noise
 from data_setup import prepare
 from data_setup.__main__ import main
 from data_setup.archives import Archive, Member
-from derm_hash import data
+from derm_hash import data, images
 from derm_hash.data import LesionDataset, read_manifest
 from derm_hash.errors import InputError
 
@@ -121,9 +121,9 @@ def test_exif_orientation_is_applied_once(tmp_path, orientation):
     buffer = io.BytesIO()
     gradient(60, 60).save(buffer, "JPEG", exif=exif, quality=95)
     (image,) = stored(tmp_path, buffer.getvalue(), 60, name="x.jpg")
-    upright = np.asarray(data.open_image(io.BytesIO(buffer.getvalue()))).astype(int)
+    upright = np.asarray(images.open_image(io.BytesIO(buffer.getvalue()))).astype(int)
     assert np.abs(image - upright).max() <= 4
-    again = np.asarray(data.open_image(tmp_path / "images" / "x.jpg")).astype(int)
+    again = np.asarray(images.open_image(tmp_path / "images" / "x.jpg")).astype(int)
     assert np.array_equal(again, image)
 
 
@@ -151,7 +151,7 @@ def test_odd_modes_are_stored_as_they_look(tmp_path, mode):
         image = image.convert(mode)
     content = encoded(image, "TIFF")
     (found,) = stored(tmp_path, content, 20)
-    expected = np.asarray(data.open_image(io.BytesIO(content))).astype(int)
+    expected = np.asarray(images.open_image(io.BytesIO(content))).astype(int)
     assert found.shape == (20, 20, 3)
     # JPEG keeps lightness better than colour, which the dithering of modes P and 1 strains.
     assert np.abs(found.mean(2) - expected.mean(2)).mean() < 8
@@ -379,7 +379,7 @@ def test_two_hundred_damaged_images_are_read_or_named(damaged, tmp_path, capsys,
     unreadable = []
     for path in sorted((damaged / "a").iterdir()):
         try:
-            data.open_image(path)
+            images.open_image(path)
         except InputError:
             unreadable.append(path)
     assert 80 < len(unreadable) < 160
@@ -477,5 +477,5 @@ def test_random_bytes_are_stored_or_refused_whole(tmp_path_factory, size, start,
         assert str(error).startswith("the file ")
         assert "\n" not in str(error)
     else:
-        assert all(data.open_image(root / name) for name in names)
+        assert all(images.open_image(root / name) for name in names)
     assert not list(root.rglob("*.part"))

@@ -1,4 +1,4 @@
-"""Images of every kind: read as they look, or refused in one sentence."""
+"""Images of every kind: read as they look, or refused in one sentence; cut, and scaled."""
 
 import io
 import struct
@@ -7,13 +7,14 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from derm_hash import data
-from derm_hash.data import open_image
+from derm_hash import images
 from derm_hash.errors import InputError
+from derm_hash.images import from_input, open_image, read_mask, square, to_input
 
 # Pillow warns of odd metadata in damaged files that it can read all the same.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::ResourceWarning")
@@ -262,7 +263,7 @@ def test_random_bytes_are_read_or_refused(start, rest):
 )
 def test_damaged_files_are_read_or_refused(monkeypatch, kind, damage, end):
     # Damaged headers claim any size; below the limit they would be decoded, slowly.
-    monkeypatch.setattr(data, "MAX_PIXELS", 10**6)
+    monkeypatch.setattr(images, "MAX_PIXELS", 10**6)
     content = bytearray(saved(picture(), kind))
     for place, value in damage:
         content[min(place % 400, len(content) - 1) if place % 2 else place % len(content)] = value
@@ -306,3 +307,61 @@ def test_two_hundred_damaged_files_of_every_kind(tmp_path):
             assert open_image(path).mode == "RGB"
         except InputError as error:
             assert str(path) in str(error)
+
+
+# --- geometry and scaling ---------------------------------------------------------
+
+
+def noise(seed, width=12, height=9):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize("size", [48, 72, 150, 300])
+def test_square_resizes_the_short_side_and_cuts_out_the_centre(size):
+    # At these sizes the cut falls between pixels, so that resizing everything first and
+    # cutting then is the same.
+    long, cut = size * 4 // 3, size // 6
+    for image, shape, box in (
+        (noise(0, 200, 150), (long, size), (cut, 0, cut + size, size)),
+        (noise(1, 150, 200), (size, long), (0, cut, size, cut + size)),
+    ):
+        expected = image.resize(shape, Image.Resampling.BICUBIC).crop(box)
+        difference = np.asarray(square(image, size)).astype(int) - np.asarray(expected)
+        assert np.abs(difference).max() <= 1
+
+
+def test_a_mask_is_cut_as_its_image_and_stays_binary():
+    mask = np.zeros((150, 200), np.uint8)
+    mask[50:100, 61:120] = 255
+    small = np.asarray(square(Image.fromarray(mask), 75, nearest=True))
+    assert np.array_equal(small, mask[1::2, 26:175:2])
+    image = np.asarray(square(Image.fromarray(mask), 75)) > 127
+    assert (image != (small > 0)).mean() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([[0, 1], [1, 0]], [[0, 255], [255, 0]]),
+        ([[0, 127], [128, 255]], [[0, 0], [255, 255]]),
+        ([[0, 0], [0, 0]], [[0, 0], [0, 0]]),
+    ],
+)
+def test_masks_of_any_scale_become_binary(tmp_path, values, expected):
+    Image.fromarray(np.array(values, np.uint8)).save(tmp_path / "mask.png")
+    assert np.asarray(read_mask(tmp_path / "mask.png")).tolist() == expected
+
+
+def test_size_zero_is_refused():
+    with pytest.raises(InputError, match="0 pixels"):
+        square(noise(0), 0)
+
+
+def test_scaling_goes_to_plus_minus_one_and_back_exactly():
+    levels = torch.arange(256, dtype=torch.uint8).expand(2, 3, 16, 256)
+    x = to_input(levels)
+    assert x.dtype == torch.float32
+    assert (x.min(), x.max()) == (-1, 1)
+    assert torch.equal(from_input(x), levels)
+    assert from_input(torch.tensor([-3.0, 3.0])).tolist() == [0, 255]
