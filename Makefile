@@ -40,7 +40,7 @@ grade: setup  ## grade the exercises, which runs their code: make grade SUBMISSI
 		"$(or $(SUBMISSIONS),$(error Name the folder: make grade SUBMISSIONS=folder))" $(ARGS)
 
 test: setup   ## run every test (some of them: make test ARGS="tests/test_losses.py -x")
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
 bench: setup  ## run the benchmarks
 	$(PY) -m benchmarks $(ARGS)
