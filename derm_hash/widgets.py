@@ -10,7 +10,9 @@ kernel. Running its cell again closes the one before.
 """
 
 import html
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, partial
 
 import ipywidgets as widgets
@@ -75,7 +77,8 @@ class Explorer(widgets.VBox):
     def __init__(self, state, controls: Sequence[widgets.Widget], body: Sequence[widgets.Widget]):
         self.state = state
         self._links: list[Callable[[], None]] = []
-        self._busy = False
+        # JupyterLab may handle messages from the page in several threads of the kernel.
+        self._turn, self._drawing = threading.Lock(), None
         self.message, self.links = widgets.HTML(), widgets.HTML()
         super().__init__([widgets.HTML(STYLE), *controls, self.message, self.links, *body])
         self.add_class("derm-hash-explorer")
@@ -101,26 +104,34 @@ class Explorer(widgets.VBox):
 
     def act(self, action: Callable, *values, draw: bool = True) -> None:
         """Do it and draw; if it cannot be done, say why in a sentence."""
-        if self._busy:  # a control that draw() has just set
+        if self._drawing == threading.get_ident():  # a control that draw() has just set
             return
-        self._busy, sentence = True, ""
-        try:
-            action(*values)
-            if draw:
-                self.links.value = ""  # they hold the view before
-                self.draw()
-        except (InputError, RuntimeError, MemoryError, OSError) as error:
-            sentence = html.escape(" ".join(str(error).split()) or type(error).__name__)
-            self.sync()
-        finally:
-            self._busy = False
-        self.message.value = sentence and f'<div role="alert"><b>⚠ {sentence}</b></div>'
+        with self._alone():
+            sentence = ""
+            try:
+                action(*values)
+                if draw:
+                    self.links.value = ""  # they hold the view before
+                    self.draw()
+            except (InputError, RuntimeError, MemoryError, OSError) as error:
+                sentence = html.escape(" ".join(str(error).split()) or type(error).__name__)
+                self.sync()
+            self.message.value = sentence and f'<div role="alert"><b>⚠ {sentence}</b></div>'
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other threads waiting, and this one from listening to what it sets itself."""
+        with self._turn:
+            self._drawing = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._drawing = None
 
     def show(self) -> None:
         """Draw without listening to the controls that are set thereby."""
-        self._busy = True
-        self.draw()
-        self._busy = False
+        with self._alone():
+            self.draw()
 
     def draw(self) -> None:
         """Show the state."""

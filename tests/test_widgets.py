@@ -4,6 +4,7 @@ hold, and what a page without a kernel gets."""
 import gc
 import io
 import re
+import threading
 from base64 import b64decode
 from collections import deque
 from datetime import UTC, datetime
@@ -714,6 +715,28 @@ def test_an_explorer_that_cannot_be_made_goes_quietly(model, index, dataset, rec
         RetrievalExplorer(model, index, dataset, dataset.split("query"))
     gc.collect()
     assert not [w for w in recwarn if "unraisable" in str(w.category).lower()]
+
+
+def test_what_comes_in_from_another_thread_is_not_lost(explorer):
+    """JupyterLab hands messages from the page to several threads of the kernel."""
+    begun, go_on, done = threading.Event(), threading.Event(), []
+
+    def slow():
+        begun.set()
+        assert go_on.wait(10)
+        done.append("slow")
+
+    first = threading.Thread(target=explorer.act, args=(slow,))
+    second = threading.Thread(target=explorer.act, args=(done.append, "quick"))
+    first.start()
+    assert begun.wait(10)
+    second.start()
+    second.join(0.2)
+    assert done == [] and second.is_alive()
+    go_on.set()
+    first.join(10)
+    second.join(10)
+    assert done == ["slow", "quick"]
 
 
 def test_a_failing_model_is_a_sentence(explorer, monkeypatch):

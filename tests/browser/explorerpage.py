@@ -85,6 +85,14 @@ class ExplorerPage:
     def button(self, name):
         return self.root.get_by_role("button", name=name, exact=True)
 
+    def press(self, name):
+        """Press the first such button that is there, if it can be pressed just now."""
+        self.root.evaluate(
+            """(explorer, name) => [...explorer.querySelectorAll('button')]
+                .find(b => b.textContent.trim() === name && b.checkVisibility())?.click()""",
+            name,
+        )
+
     def select(self, label, option):
         self.root.get_by_label(label, exact=True).select_option(label=option)
 
