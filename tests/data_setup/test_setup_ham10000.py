@@ -4,7 +4,6 @@ import collections
 import csv
 import json
 import shutil
-import time
 
 import numpy as np
 import pytest
@@ -212,19 +211,19 @@ def test_a_damaged_archive_is_named(ham, tmp_path, capsys):
 
 @pytest.fixture(scope="module")
 def all_of_it(tmp_path_factory):
-    """The folder of all images as the command makes it, and how long it took."""
+    """The folder of all images as the command makes it."""
     archives = SHARED / "ham10000"
     if not archives.is_dir():
         pytest.skip(f"HAM10000 is not in {archives}")
-    root, start = tmp_path_factory.mktemp("ham10000") / "data", time.monotonic()
+    root = tmp_path_factory.mktemp("ham10000") / "data"
     assert main(["ham10000", "--archives", str(archives), "--root", str(root), *ALL]) == 0
-    yield root, time.monotonic() - start
+    yield root
     shutil.rmtree(root)  # nearly a gigabyte, which pytest would keep
 
 
 @pytest.mark.slow
 def test_all_of_ham10000(all_of_it, shared_ham10000, capsys):
-    root, seconds = all_of_it
+    root = all_of_it
     with (shared_ham10000 / "HAM10000_metadata.csv").open(newline="") as file:
         records = {row["image_id"]: row for row in csv.DictReader(file)}
     expected = collections.Counter(ALL_NAMES[row["dx"]] for row in records.values())
@@ -243,7 +242,6 @@ def test_all_of_ham10000(all_of_it, shared_ham10000, capsys):
     for label, n in expected.items():
         queries = ((frame["split"] == "query") & (frame["label"] == label)).sum()
         assert abs(queries - n / 10) <= 3 + n / 100, label
-    assert seconds < 120
     assert main(["verify", str(root)]) == 0
     assert "as it was stored" in capsys.readouterr().out
 

@@ -3,7 +3,6 @@
 import io
 import json
 import struct
-import time
 import zlib
 from pathlib import Path
 
@@ -372,7 +371,7 @@ def damaged(tmp_path_factory):
 
 @pytest.mark.parametrize("size", ["32", "original"])
 def test_two_hundred_damaged_images_are_read_or_named(damaged, tmp_path, capsys, size):
-    root, start = tmp_path / "data", time.monotonic()
+    root = tmp_path / "data"
     command = ["folder", "--source", str(damaged), "--root", str(root), "--size", size]
     assert main(command) == 2
     error = capsys.readouterr().err
@@ -396,7 +395,6 @@ def test_two_hundred_damaged_images_are_read_or_named(damaged, tmp_path, capsys,
     assert f"Left out: {len(unreadable)} images" in capsys.readouterr().out
     assert main(["verify", str(root)]) == 0
     LesionDataset.from_folder(root, size=16, progress=False)
-    assert time.monotonic() - start < 60
 
 
 def test_stopping_for_bad_images_loses_nothing(damaged, tmp_path, monkeypatch):

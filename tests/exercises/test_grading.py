@@ -145,7 +145,7 @@ def test_a_class_from_the_release_to_the_table(tmp_path, hand_in):
     wrong = variant(path, "(pull - pull.mean(dim=0))", "(pull.mean(dim=0) - pull)")
     submissions = hand_in("cleo", wrong, name)
 
-    done = run("--course", course, "grade", submissions)
+    done = run("--course", course, "grade", "--timeout", "300", submissions)
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(course / "grades.csv", keep_default_na=False)
     assert table.values.tolist() == [
