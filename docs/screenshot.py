@@ -16,7 +16,7 @@ from tests.browser.labpage import CHROMIUM_FLAGS, jupyterlab, open_and_run, writ
 
 SETUP = """
 from derm_hash import RetrievalExplorer, build_index, course_data, course_run, encode
-from derm_hash.data import to_input
+from derm_hash.images import to_input
 
 dataset = course_data()
 database = dataset.split("database")
