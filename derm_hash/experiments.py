@@ -35,7 +35,7 @@ from derm_hash.course import course_data
 from derm_hash.data import SPLITS, LesionDataset, split_by_image, split_by_lesion, write_atomically
 from derm_hash.errors import InputError
 from derm_hash.images import to_input
-from derm_hash.metrics import evaluate_retrieval, query_scores
+from derm_hash.metrics import code_quality, mean_scores, query_scores
 from derm_hash.model import DermHash, OrbitMean, encode
 from derm_hash.retrieval import build_index
 from derm_hash.stability import rotation_scores
@@ -78,12 +78,13 @@ def score_model(
     queries = data.split("query")
     index = build_index(model, data.split("database"), progress=progress)
     codes, labels = encode(model, queries, progress=progress), queries.labels.numpy()
-    scores = evaluate_retrieval(index, codes, labels, class_names=data.classes)
+    found = query_scores(index, codes, labels)
+    scores = mean_scores(found, data.classes) | code_quality(index.codes)
     turned = rotation_scores(model, to_input(queries.images), index=index).groupby("image").mean()
     still = {"flipped_bits": turned["flipped_bits"], "overlap_at_10": turned["topk_overlap"]}
     who = queries.table[["image", "lesion_id", "label"]].reset_index(drop=True)
-    found = query_scores(index, codes, labels).drop(columns="label")
     scores |= {name: float(values.mean()) for name, values in still.items()}
+    found = found.drop(columns="label")
     return scores, pd.concat([who, found, pd.DataFrame(still).reset_index(drop=True)], axis=1)
 
 

@@ -48,6 +48,7 @@ __all__ = [
     "flipped_bits",
     "iou_at_mask_area",
     "mask_energy",
+    "mean_scores",
     "ndcg",
     "paired_test",
     "pointing_game",
@@ -204,10 +205,17 @@ def evaluate_retrieval(
     (with the number k in the place of the letter)
     """
     table = query_scores(index, codes, labels, k, radius, rank)
-    labels = table.pop("label").to_numpy()
+    return mean_scores(table, class_names) | code_quality(index.codes)
+
+
+def mean_scores(
+    table: pd.DataFrame, class_names: tuple[str, ...] | None = None
+) -> dict[str, float]:
+    """The means of :func:`query_scores`, under the names of :func:`evaluate_retrieval`."""
+    labels = table["label"].to_numpy()
     names = {int(c): class_names[int(c)] if class_names else str(int(c)) for c in np.unique(labels)}
     scores, by_class = {}, {}
-    for column, values in table.items():
+    for column, values in table.drop(columns="label").items():
         per_class = class_means(values.to_numpy(), labels)
         class_mean = float(np.mean(list(per_class.values())))
         if column.startswith("paper_"):
@@ -217,4 +225,4 @@ def evaluate_retrieval(
             scores |= {name: float(values.mean()), f"class_mean_{name}": class_mean}
         by_class |= {f"{column}_{names[label]}": value for label, value in per_class.items()}
     queries = {f"queries_{names[c]}": float((labels == c).sum()) for c in names}
-    return scores | code_quality(index.codes) | by_class | queries
+    return scores | by_class | queries
