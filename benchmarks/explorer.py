@@ -6,11 +6,8 @@ painted: an index of 10,000 images of 224 px, ResNet-18 with attention on the CP
 """
 
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -60,28 +57,6 @@ TURN = """([handle, watched]) => new Promise(done => {
 })"""
 
 
-@contextmanager
-def notebook() -> Iterator:
-    """A page of JupyterLab on which the explorers have been run."""
-    from playwright.sync_api import sync_playwright
-
-    from tests.browser.labpage import CHROMIUM_FLAGS, jupyterlab, open_and_run, write_notebook
-
-    with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
-        home = Path(name)
-        (home / "notebooks").mkdir()
-        with jupyterlab(home / "notebooks", home) as server:
-            browser = playwright.chromium.launch(
-                executable_path=find_browser(), args=list(CHROMIUM_FLAGS)
-            )
-            page = browser.new_page(viewport={"width": 1280, "height": 2400})
-            page.set_default_timeout(120_000)
-            cells = (SETUP, *CELLS.values())
-            open_and_run(page, server, write_notebook(server, "bench.ipynb", *cells))
-            yield page
-            browser.close()
-
-
 def measure(page, number: int, turns: int = TURNS) -> list[float]:
     """Seconds of each of ``turns`` presses of the arrow key, after three to warm up."""
     explorer = page.locator(".derm-hash-explorer").nth(number)
@@ -102,7 +77,9 @@ def explorers() -> Iterator[tuple[str, str, float, float]]:
     if find_browser() is None:
         tqdm.write("the explorers: not measured, since there is no Chromium or Chrome here")
         return
-    with notebook() as page:
+    from tests.browser.labpage import page_of  # needs playwright, which not everybody has
+
+    with page_of((SETUP, *CELLS.values()), 1280, 2400) as page:
         for number, (name, promised) in enumerate(PROMISED.items()):
             times = measure(page, number)
             slow = np.quantile(times, 0.95)

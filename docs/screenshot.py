@@ -4,15 +4,12 @@ python -m docs.screenshot
 """
 
 import io
-import tempfile
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
-from derm_hash.doctor import find_browser
 from derm_hash.plots import with_palette
-from tests.browser.labpage import CHROMIUM_FLAGS, jupyterlab, open_and_run, write_notebook
+from tests.browser.labpage import page_of
 
 SETUP = """
 from derm_hash import RetrievalExplorer, build_index, course_data, course_run, encode
@@ -39,18 +36,8 @@ explorer
 
 def main() -> None:
     """Two models on the query whose bits move most without the loss, turned by 90 degrees."""
-    with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
-        home = Path(name)
-        (home / "notebooks").mkdir()
-        with jupyterlab(home / "notebooks", home) as server:
-            browser = playwright.chromium.launch(
-                executable_path=find_browser(), args=list(CHROMIUM_FLAGS)
-            )
-            page = browser.new_page(viewport={"width": 1560, "height": 2000})
-            page.set_default_timeout(120_000)
-            open_and_run(page, server, write_notebook(server, "explorer.ipynb", SETUP, EXPLORER))
-            content = page.locator(".derm-hash-explorer").screenshot()
-            browser.close()
+    with page_of((SETUP, EXPLORER), 1560, 2000) as page:
+        content = page.locator(".derm-hash-explorer").screenshot()
     picture = with_palette(Image.open(io.BytesIO(content)).convert("RGB"))
     picture.save(Path(__file__).with_name("explorer.png"), optimize=True)
 

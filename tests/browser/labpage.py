@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -15,7 +16,9 @@ from pathlib import Path
 
 import nbformat
 from nbformat.v4 import new_code_cell, new_notebook
-from playwright.sync_api import TimeoutError
+from playwright.sync_api import TimeoutError, sync_playwright
+
+from derm_hash.doctor import find_browser
 
 ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = ROOT / "build" / "screenshots"
@@ -134,6 +137,23 @@ def write_notebook(server, name, *sources):
     cells = [new_code_cell(source.strip()) for source in sources]
     nbformat.write(new_notebook(cells=cells, metadata=KERNEL), server.folder / name)
     return name
+
+
+@contextmanager
+def page_of(cells, width, height):
+    """A browser page with a notebook of these cells, opened and run in a JupyterLab of its own."""
+    with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
+        home = Path(name)
+        (home / "notebooks").mkdir()
+        with jupyterlab(home / "notebooks", home) as server:
+            browser = playwright.chromium.launch(
+                executable_path=find_browser(), args=list(CHROMIUM_FLAGS)
+            )
+            page = browser.new_page(viewport={"width": width, "height": height})
+            page.set_default_timeout(120_000)
+            open_and_run(page, server, write_notebook(server, "page.ipynb", *cells))
+            yield page
+            browser.close()
 
 
 # In the page: the cells as the notebook's model holds them, and whether the run is over.
