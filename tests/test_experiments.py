@@ -199,6 +199,31 @@ def test_a_readout_asked_for_later_needs_no_training(data, tmp_path, monkeypatch
     assert again["run"].tolist() == table["run"].tolist()[:1]
 
 
+def test_settings_are_chosen_on_val_without_a_look_at_the_queries(data, tmp_path, monkeypatch):
+    looked_at = []
+    real = LesionDataset.split
+
+    def split(self, part):
+        looked_at.append(part)
+        return real(self, part)
+
+    monkeypatch.setattr(LesionDataset, "split", split)
+    table = run_grid({"scored_on": ["val"]}, data, tmp_path, progress=False, **TINY)
+    assert set(looked_at) == {"database", "val"}
+    assert list(table["scored_on"]) == ["val"]
+    model = Run.load(tmp_path / table["run"][0]).model
+    swapped = data.table.assign(split=data.table["split"].replace({"val": "query", "query": "val"}))
+    scores, _ = score_model(model, LesionDataset(data.images, swapped, data.classes))
+    for name, value in scores.items():
+        assert table[name][0] == pytest.approx(value, abs=1e-9), name
+    # The same run, judged by the queries in the end, is not trained again.
+    monkeypatch.setattr(experiments, "train", forbid_training)
+    both = run_grid({"scored_on": ["val", "query"]}, data, tmp_path, progress=False, **TINY)
+    assert both["run"].nunique() == 1 and list(both["scored_on"]) == ["val", "query"]
+    with pytest.raises(InputError, match="different queries"):
+        compare(both, ["scored_on"], "map", {"scored_on": "val"}, tmp_path)
+
+
 def test_a_lost_table_is_put_together_again(data, tmp_path, monkeypatch):
     before = run_grid({"seed": [0, 1]}, data, tmp_path, progress=False, **TINY)
     (tmp_path / "results.csv").unlink()
@@ -255,6 +280,7 @@ def test_several_grids_share_the_runs_they_have_in_common(data, tmp_path):
     [
         ({"split": ["half"]}, "split must be one of given, lesion, paper"),
         ({"readout": ["max"]}, "readout must be one of plain, orbit-mean"),
+        ({"scored_on": ["database"]}, "scored_on must be one of query, val"),
         ({"attention": [None, "magic"]}, "magic"),
         ({"objective": ["classification", "x"]}, "objective must be one of"),
         ({"colour": [1]}, "colour"),
@@ -294,7 +320,7 @@ def test_a_run_that_another_process_has_claimed_is_left_to_it(data, tmp_path, mo
         target=run_grid, args=(grid, data, tmp_path), kwargs=TINY | {"progress": False}
     )
     worker.start()
-    while not plans[1].result(tmp_path, "plain").exists():
+    while plans[1].missing(tmp_path):
         time.sleep(0.05)
     time.sleep(0.3)
     assert order == [1] and worker.is_alive()
@@ -369,7 +395,8 @@ def write_runs(out, scores, data="d"):
             queries |= {"label": ["NV", "NV", "NV", "NV", "NV", "NV", "MEL", "MEL"], "ap": values}
             pd.DataFrame(queries).to_csv(out / run / "queries-plain.csv", index=False)
             mean = pd.Series(values).groupby(queries["label"]).mean().mean()
-            facts = {"run": run, "readout": "plain", "data": data, "seed": seed, "kind": setting}
+            facts = {"run": run, "readout": "plain", "scored_on": "query", "data": data}
+            facts |= {"seed": seed, "kind": setting}
             rows.append(facts | {"class_mean_map": mean, "map": np.mean(values)})
     return pd.DataFrame(rows)
 
