@@ -15,6 +15,7 @@ from derm_hash.data import SPLITS, LesionDataset, write_atomically
 from derm_hash.errors import InputError
 from derm_hash.experiments import (
     SCORES,
+    differences,
     evaluate_run,
     read_experiment,
     run_grid,
@@ -251,9 +252,10 @@ def scores_in_words(scores: dict[str, float]) -> str:
 
 def reproduce_command(args) -> None:
     """derm-hash reproduce"""
-    data, grid, shared = read_experiment(args.file)
+    experiment = read_experiment(args.file)
     out = args.out or Path("runs") / args.file.stem
-    results = run_grid(grid, course_data(**data), out, **shared)
+    data = course_data(**experiment.data)
+    results = run_grid(experiment.grid, data, out, **experiment.train)
     if make_fabric().global_rank > 0:
         return
     by = varied(results) or ["preset"]
@@ -263,6 +265,11 @@ def reproduce_command(args) -> None:
     picture = out / "results.png"
     write_atomically(picture, lambda part: part.write_bytes(plots.figure_png(figure)))
     print(f"every run: {out / 'results.csv'}\npicture: {picture}")
+    if experiment.baseline:
+        table = differences(results, by, experiment.baseline, out)
+        path = out / "differences.csv"
+        write_atomically(path, lambda part: table.to_csv(part, index=False, float_format="%.6g"))
+        print(f"differences to the baseline, with intervals: {path}")
 
 
 def doctor_command(args) -> int:

@@ -33,7 +33,14 @@ from tqdm.auto import tqdm
 
 from derm_hash import __version__
 from derm_hash.course import course_data
-from derm_hash.data import SPLITS, LesionDataset, split_by_image, split_by_lesion, write_atomically
+from derm_hash.data import (
+    SPLITS,
+    LesionDataset,
+    remove_parts,
+    split_by_image,
+    split_by_lesion,
+    write_atomically,
+)
 from derm_hash.errors import InputError
 from derm_hash.images import to_input
 from derm_hash.metrics import code_quality, mean_scores, query_scores
@@ -143,6 +150,7 @@ def carry_out(planned: PlannedRun, out: Path, fabric: Fabric, progress: bool) ->
             write_json(trained, facts)
     if fabric.global_rank > 0:
         return
+    remove_parts(path)
     run = Run.load(path)
     model = run.model.to(fabric.device)
     config = {key: word(value) for key, value in dataclasses.asdict(run.config).items()}
@@ -363,6 +371,7 @@ def collect(out: Path) -> None:
     """Put ``results.csv`` together from the results of all runs."""
     out.mkdir(parents=True, exist_ok=True)
     with FileLock(out / ".lock"):  # or a process that read earlier might write later
+        remove_parts(out)
         rows = [json.loads(path.read_text()) for path in sorted(out.glob("*/result-*.json"))]
         table = pd.DataFrame(rows)
         write_atomically(out / "results.csv", lambda part: table.to_csv(part, index=False))
@@ -398,12 +407,16 @@ def summary(
     return results.groupby(list(by), sort=False)[list(scores)].agg(["mean", "std", "count"])
 
 
+def setting_names() -> list[str]:
+    """The names of what a grid may vary, the seed apart."""
+    fields = [field.name for field in dataclasses.fields(TrainConfig)]
+    names = ["preset", "split", "split_seed", *fields, *Reading._fields]
+    return [name for name in names if name not in ("name", "seed")]
+
+
 def varied(results: pd.DataFrame) -> list[str]:
     """The settings, the seed apart, in which the runs of a table differ."""
-    fields = [field.name for field in dataclasses.fields(TrainConfig)]
-    settings = ["preset", "split", "split_seed", *fields, *Reading._fields]
-    apart = {"name", "seed"}
-    return [s for s in settings if s not in apart and results[s].nunique(dropna=False) > 1]
+    return [name for name in setting_names() if results[name].nunique(dropna=False) > 1]
 
 
 def compare(
@@ -462,6 +475,18 @@ def compare(
         seeds = {"seeds": len(differences), "seed_std": differences.std()}
         rows.append(own | means | test._asdict() | seeds)
     return pd.DataFrame(rows)
+
+
+def differences(
+    results: pd.DataFrame,
+    by: Sequence[str],
+    baseline: Mapping,
+    out: str | Path,
+    scores: Sequence[str] = SCORES,
+) -> pd.DataFrame:
+    """:func:`compare` for several scores, one below the other; the first column is the score."""
+    tables = {score: compare(results, by, score, baseline, out) for score in scores}
+    return pd.concat(tables, names=["score", "row"]).reset_index("score").reset_index(drop=True)
 
 
 def settings_of(results: pd.DataFrame, by: Sequence[str]) -> dict[tuple, pd.DataFrame]:
@@ -575,19 +600,25 @@ def score_table(
 # --- experiments in files -----------------------------------------------------------------
 
 
-def read_experiment(path: str | Path) -> tuple[dict, dict | list[dict], dict]:
-    """Read an experiment's TOML file: its tables [data], [grid] and, optionally, [train].
+class Experiment(NamedTuple):
+    """What an experiment's file says.
 
-    [grid] holds lists of values for the settings of :func:`run_grid`, [train] what all runs
-    share, [data] the arguments of :func:`derm_hash.course.course_data`. Several tables [[grid]]
+    data: arguments of :func:`derm_hash.course.course_data`; grid: that of :func:`run_grid`;
+    train: what all runs share; baseline: that of :func:`compare`, or empty.
+    """
+
+    data: dict
+    grid: dict | list[dict]
+    train: dict
+    baseline: dict
+
+
+def read_experiment(path: str | Path) -> Experiment:
+    """Read an experiment's TOML file: tables [data], [grid] and, optionally, [train], [baseline].
+
+    [grid] holds lists of values for the settings of :func:`run_grid`. Several tables [[grid]]
     are several grids, one after the other. TOML has no None: the word "none" stands for it where
     a field may be None.
-
-    Returns
-    -------
-    data : dict
-    grid : dict, or list of dict if the file has [[grid]]
-    train : dict
     """
     path = Path(path)
     try:
@@ -596,22 +627,29 @@ def read_experiment(path: str | Path) -> tuple[dict, dict | list[dict], dict]:
         raise InputError(f"There is no experiment file {path}.") from error
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path} is not valid TOML: {error}.") from error
-    data, grid, shared = (experiment.get(name) for name in ("data", "grid", "train"))
-    shared = {} if shared is None else shared
+    data, grid = experiment.get("data"), experiment.get("grid")
+    shared, baseline = experiment.get("train", {}), experiment.get("baseline", {})
     grids = grid if isinstance(grid, list) else [grid]
-    for table, found in (("data", [data]), ("grid", grids or [None]), ("train", [shared])):
+    for table, found in (
+        ("data", [data]),
+        ("grid", grids or [None]),
+        ("train", [shared]),
+        ("baseline", [baseline]),
+    ):
         if not all(isinstance(each, dict) for each in found):
             raise InputError(f"{path} has no [{table}] table: see benchmarks/configs.")
     if wrong := set(data) - set(inspect.signature(course_data).parameters):
         raise InputError(
             f"{min(wrong)} in the [data] of {path} is none of source, size, images, seed."
         )
+    if wrong := set(baseline) - set(setting_names()):
+        raise InputError(f"{min(wrong)} in the [baseline] of {path} is no setting of a run.")
     for key, values in (item for each in grids for item in each.items()):
         if not isinstance(values, list) or not values:
             raise InputError(f"{key} in the [grid] of {path} must be a list of values.")
     grids = [{k: [_setting(k, v) for v in values] for k, values in g.items()} for g in grids]
     shared = {key: _setting(key, value) for key, value in shared.items()}
-    return data, grids if isinstance(grid, list) else grids[0], shared
+    return Experiment(data, grids if isinstance(grid, list) else grids[0], shared, baseline)
 
 
 def _setting(key: str, value):

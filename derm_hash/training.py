@@ -23,7 +23,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from derm_hash.data import LesionDataset, write_atomically
+from derm_hash.data import LesionDataset, remove_parts, write_atomically
 from derm_hash.errors import InputError
 from derm_hash.images import to_input
 from derm_hash.losses import CLASS_WEIGHTS, PENALTIES, OrbitPenalty, class_weights
@@ -276,6 +276,7 @@ def one_at_a_time(path: Path, fabric: Fabric) -> Iterator[None]:
         print(f"{path.name} is being trained by another process: waiting for it to end.")
         lock.acquire()
     try:
+        remove_parts(path)
         fabric.barrier()
         yield
     finally:

@@ -232,6 +232,15 @@ def test_a_lost_table_is_put_together_again(data, tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(before, after)
 
 
+def test_what_killed_processes_have_left_is_removed(data, tmp_path):
+    table = run_grid({"seed": [0]}, data, tmp_path, progress=False, **TINY)
+    for place in (tmp_path, tmp_path / table["run"][0]):
+        (place / ".results.csv.4242.part").write_text("half a ta")
+    later = {"seed": [0], "readout": ["orbit-mean"]}
+    run_grid(later, data, tmp_path, progress=False, **TINY)
+    assert not list(tmp_path.rglob("*.part"))
+
+
 def test_seconds_of_a_run_that_went_on_are_not_told(data, tmp_path, monkeypatch):
     real = experiments.train
 
@@ -488,7 +497,8 @@ def test_read_experiment_turns_none_into_none(tmp_path):
         '[data]\nsource = "atlas"\n[grid]\ninvariance = ["none", "cauchy"]\n'
         '[train]\nattention = "none"\nclass_weights = "none"\n'
     )
-    data, grid, shared = read_experiment(file)
+    data, grid, shared, baseline = read_experiment(file)
+    assert baseline == {}
     assert data == {"source": "atlas"} and grid == {"invariance": [None, "cauchy"]}
     assert shared == {"attention": None, "class_weights": "none"}
 
@@ -500,6 +510,7 @@ def test_read_experiment_turns_none_into_none(tmp_path):
         ("[data]\n", r"no \[grid\] table"),
         ("[data]\n[grid]\nseed = 1\n", "seed in the .* must be a list"),
         ("[data]\n[[grid]]\nseed = [0]\n[[grid]]\nseed = []\n", "seed in the .* must be a list"),
+        ("[data]\n[grid]\nseed = [0]\n[baseline]\nsed = 0\n", "sed in the .* is no setting"),
         ("[data]\nsorce = 1\n[grid]\nseed = [0]\n", "sorce in the .* is none of"),
     ],
 )
@@ -515,12 +526,12 @@ def test_a_missing_experiment_file_gets_one_sentence(tmp_path):
         read_experiment(tmp_path / "absent.toml")
 
 
-@pytest.mark.parametrize(("name", "runs"), [("smoke", 8), ("ham10000", 36)])
+@pytest.mark.parametrize(("name", "runs"), [("smoke", 8), ("ham10000", 36), ("tuning", 24)])
 def test_the_experiments_that_come_with_the_kit_are_valid(name, runs, request, data, tmp_path):
     file = request.config.rootpath / "benchmarks" / "configs" / f"{name}.toml"
-    where, grid, shared = read_experiment(file)
-    assert where["source"]
-    points, axes = experiments.points_of(grid, shared)
+    experiment = read_experiment(file)
+    assert experiment.data["source"]
+    points, axes = experiments.points_of(experiment.grid, experiment.train)
     plans, wanted = experiments.plan(points, axes, data, tmp_path, "recommended")
     assert len(plans) == runs and len(set(wanted)) >= runs
     assert len({plan.config.seed for plan in plans}) >= 2

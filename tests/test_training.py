@@ -533,6 +533,13 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(finished, data, 
     assert_same_run(quiet(tiny(), data, tmp_path), finished)
 
 
+def test_what_a_killed_process_has_left_is_removed(data, tmp_path):
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / ".metrics.csv.4242.part").write_text("half a ta")
+    quiet(tiny(epochs=1), data, tmp_path)
+    assert not list(tmp_path.rglob("*.part"))
+
+
 def test_a_finished_run_is_not_trained_again(finished, data, monkeypatch):
     monkeypatch.setattr(training, "step_losses", None)
     before = (finished.path / "last.ckpt").read_bytes()
