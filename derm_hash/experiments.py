@@ -415,8 +415,17 @@ def setting_names() -> list[str]:
 
 
 def varied(results: pd.DataFrame) -> list[str]:
-    """The settings, the seed apart, in which the runs of a table differ."""
-    return [name for name in setting_names() if results[name].nunique(dropna=False) > 1]
+    """The settings, the seed apart, in which the runs of a table differ.
+
+    Where they differ in their preset, that stands for all that it decides: only what varies
+    among runs of one preset is named beside it.
+    """
+    counts = results.groupby("preset")[setting_names()].nunique(dropna=False)
+    return [
+        name
+        for name in setting_names()
+        if counts[name].max() > 1 or (name == "preset" and len(counts) > 1)
+    ]
 
 
 def compare(

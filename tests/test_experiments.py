@@ -284,6 +284,15 @@ def test_several_grids_share_the_runs_they_have_in_common(data, tmp_path):
     assert varied(table) == ["invariance", "random_turns"]
 
 
+def test_a_preset_stands_for_all_that_it_decides():
+    fields = {name: ["same"] * 3 for name in experiments.setting_names()}
+    presets = {"preset": ["released", "recommended", "recommended"]}
+    table = pd.DataFrame(fields | presets | {"optimizer": ["sgd", "adamw", "adamw"]})
+    assert varied(table) == ["preset"]
+    table["gamma"] = [0.5, 0.5, 0.1]
+    assert varied(table) == ["preset", "gamma"]
+
+
 @pytest.mark.parametrize(
     ("grid", "sentence"),
     [
@@ -526,7 +535,10 @@ def test_a_missing_experiment_file_gets_one_sentence(tmp_path):
         read_experiment(tmp_path / "absent.toml")
 
 
-@pytest.mark.parametrize(("name", "runs"), [("smoke", 8), ("ham10000", 36), ("tuning", 24)])
+@pytest.mark.parametrize(
+    ("name", "runs"),
+    [("smoke", 8), ("ham10000", 36), ("tuning", 24), ("ham10000-cpu", 21), ("presets", 6)],
+)
 def test_the_experiments_that_come_with_the_kit_are_valid(name, runs, request, data, tmp_path):
     file = request.config.rootpath / "benchmarks" / "configs" / f"{name}.toml"
     experiment = read_experiment(file)
