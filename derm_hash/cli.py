@@ -206,7 +206,7 @@ def draw_hits(args, table: pd.DataFrame, code: np.ndarray, index: HashIndex) -> 
         code,
         index.codes[table["id"]],
     )
-    write_atomically(args.out, lambda part: part.write_bytes(plots.figure_png(figure)))
+    save_figure(figure, args.out)
     print(f"picture: {args.out}")
 
 
@@ -261,15 +261,19 @@ def reproduce_command(args) -> None:
     by = varied(results) or ["preset"]
     print(score_table(results, by, out).to_string())
     print("mean ± deviation over seeds; * best, and not by chance (paired tests, p < 0.05)")
-    figure = plots.plot_scores(results, by, SCORES)
-    picture = out / "results.png"
-    write_atomically(picture, lambda part: part.write_bytes(plots.figure_png(figure)))
-    print(f"every run: {out / 'results.csv'}\npicture: {picture}")
+    save_figure(plots.plot_scores(results, by, SCORES), out / "results.png")
+    print(f"every run: {out / 'results.csv'}\npicture: {out / 'results.png'}")
     if experiment.baseline:
         table = differences(results, by, experiment.baseline, out)
         path = out / "differences.csv"
         write_atomically(path, lambda part: table.to_csv(part, index=False, float_format="%.6g"))
-        print(f"differences to the baseline, with intervals: {path}")
+        save_figure(plots.plot_differences(table, by), path.with_suffix(".png"))
+        print(f"differences to the baseline, with intervals: {path}, and a picture beside it")
+
+
+def save_figure(figure, path: Path) -> None:
+    """A figure as PNG, all or nothing."""
+    write_atomically(path, lambda part: part.write_bytes(plots.figure_png(figure)))
 
 
 def doctor_command(args) -> int:

@@ -50,7 +50,7 @@ from derm_hash.stability import rotation_scores
 from derm_hash.training import Run, TrainConfig, fingerprint, make_fabric, train
 from derm_hash.uncertainty import PairedTest, paired_test
 
-SCORES = ("class_mean_precision_at_10", "class_mean_map", "paper_precision", "flipped_bits")
+SCORES = ("class_mean_map", "class_mean_precision_at_10", "flipped_bits", "overlap_at_10")
 SPLITTERS = {"given": None, "lesion": split_by_lesion, "paper": split_by_image}
 READOUTS = {"plain": lambda model: model, "orbit-mean": OrbitMean}
 SCORED_ON = ("query", "val")

@@ -781,3 +781,40 @@ def plot_scores(
     for ax in axes[len(scores) :]:
         ax.set_axis_off()
     return figure
+
+
+def plot_differences(table: pd.DataFrame, by: str | Sequence[str]) -> Figure:
+    """Differences to a baseline: how large, and how sure.
+
+    A thick bar is the 95 % interval over other queries, filled at its end where it leaves out
+    zero; a thin one is a standard deviation of the difference over seeds, to either side.
+
+    Parameters
+    ----------
+    table : DataFrame of ``experiments.differences``
+    by : column, or columns, that tell the settings apart
+    """
+    by = [by] if isinstance(by, str) else list(by)
+    scores = list(table["score"].unique())
+    settings = table[by].astype(str).agg(", ".join, axis=1)
+    names = list(dict.fromkeys(settings))
+    columns = min(len(scores), 2)
+    rows = -(-len(scores) // columns)
+    title = "difference to the baseline, 95 % interval (thick), deviation over seeds (thin)"
+    figure = new_figure(WIDTH, rows * (0.9 + 0.3 * len(names)) + 0.3, title)
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for ax, score in zip(axes, scores, strict=False):
+        part = table[table["score"] == score]
+        y = [names.index(name) for name in settings[part.index]]
+        sure = (part["low"] > 0) | (part["high"] < 0)
+        ax.axvline(0, color=INK, linewidth=0.8)
+        ax.errorbar(part["difference"], y, xerr=part["seed_std"], fmt="none", color=INK, capsize=2)
+        ax.hlines(y, part["low"], part["high"], color="#56b4e9", linewidth=5, zorder=2)
+        fill = ["#0072b2" if each else "white" for each in sure]
+        ax.scatter(part["difference"], y, c=fill, edgecolors=INK, s=32, zorder=3)
+        ax.set(xlabel=f"{score.replace('_', ' ')} (share)", yticks=range(len(names)))
+        ax.grid(True, axis="x")
+    axes[0].set(yticklabels=names, ylim=(len(names) - 0.5, -0.5))
+    for ax in axes[len(scores) :]:
+        ax.set_axis_off()
+    return figure

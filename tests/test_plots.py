@@ -312,6 +312,23 @@ def test_scores_show_every_run_and_the_mean():
     )
 
 
+def test_differences_show_intervals_and_fill_what_leaves_out_zero():
+    rows = [("a", "map", 0.1, 0.05, 0.15, 0.02), ("b", "map", -0.01, -0.06, 0.04, np.nan)]
+    columns = ["loss", "score", "difference", "low", "high", "seed_std"]
+    table = pd.DataFrame(rows, columns=columns)
+    (ax,) = plots.plot_differences(table, "loss").axes
+    deviations, bars, points = ax.collections
+    (low, high), _ = (path.vertices[:, 0] for path in deviations.get_paths())
+    assert (low, high) == pytest.approx((0.08, 0.12))
+    drawn = [path.vertices[:, 0] for path in bars.get_paths()]
+    np.testing.assert_allclose(drawn, [[0.05, 0.15], [-0.06, 0.04]])
+    np.testing.assert_allclose(points.get_offsets(), [[0.1, 0], [-0.01, 1]])
+    assert [tuple(c[:3]) for c in points.get_facecolor()] == [to_rgb("#0072b2"), to_rgb("white")]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"]
+    both = pd.concat([table, table.assign(score="flipped_bits")], ignore_index=True)
+    assert len(plots.plot_differences(both, ["loss"]).axes) == 2
+
+
 def test_png_is_small_and_keeps_flat_colours():
     plots.use_style()
     figure = plots.image_grid(PICTURES[:3], colors=[plots.class_color("MEL")] * 3)
