@@ -94,6 +94,19 @@ def test_montage_has_a_row_for_every_class(dataset):
             np.testing.assert_array_equal(a.images[0].get_array(), b.images[0].get_array())
 
 
+def test_the_query_says_who_it_is(dataset):
+    (ax,) = plots.plot_query(dataset, 3, CODES[0]).axes
+    assert ax.get_title() == "query 3: BCC\n3"
+    np.testing.assert_array_equal(ax.images[0].get_array(), PICTURES[3])
+    assert len(ax.collections) == 1 and len(plots.plot_query(dataset, 3).axes[0].collections) == 0
+
+
+@pytest.mark.parametrize("color", plots.CLASS_COLORS.values())
+def test_text_on_a_class_colour_can_be_read(color):
+    shades = {"text": lab(plots.text_color(color), np.eye(3)), "sheet": lab(color, np.eye(3))}
+    assert abs(shades["text"][0] - shades["sheet"][0]) > 35  # lightness, of 100
+
+
 def test_a_code_shows_bits_and_marks_what_differs():
     code, reference = np.array([0.1, 0.9, 0.6, 0.4]), np.array([0.2, 0.8, 0.4, 0.45])
     ax = plots.plot_code(code, reference).axes[0]
