@@ -105,7 +105,6 @@ class HashIndex:
         self.codes, self.labels, self.items = codes, labels, items
         packed = pack_bits(codes)
         self._binary = faiss.IndexBinaryFlat(packed.shape[1] * 8)
-        self._binary.use_heap = False  # counting keeps the database's order where distances tie
         self._binary.add(packed)
 
     @classmethod
@@ -168,7 +167,7 @@ class HashIndex:
         """
         codes = self._checked(codes, k, radius, rank)
         radius = self._reach(radius)
-        if rank == "hamming" and k * (self.bits + 1) <= PAIRS_AT_ONCE:
+        if rank == "hamming":
             return self._scan(codes, k, radius)
         hits = no_hits(len(codes), k)
         left = np.arange(len(codes))
@@ -180,9 +179,9 @@ class HashIndex:
         return hits
 
     def _scan(self, codes, k, radius):
-        """Search by Hamming distance alone."""
+        """Search by Hamming distance alone; of equal ones faiss, too, keeps the first."""
         hits = no_hits(len(codes), k)
-        step = PAIRS_AT_ONCE // (k * (self.bits + 1))  # faiss keeps k places for each distance
+        step = max(1, PAIRS_AT_ONCE // k)
         for first in range(0, len(codes), step):
             part = slice(first, first + step)
             hamming, ids = self._binary.search(pack_bits(codes[part]), k)
