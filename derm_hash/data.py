@@ -226,7 +226,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write(part)
         part.replace(path)
     except OSError as error:
-        if error.filename is None:  # a full disk does not say which file it was
+        if error.errno and not error.filename:  # a full disk does not say which file it was
             error.filename = str(path)
         raise
     finally:

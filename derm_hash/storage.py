@@ -5,7 +5,10 @@ offset with the file's size before anything is allocated. What is in it is check
 those who ask for it.
 """
 
+import errno
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,8 +38,10 @@ def save_tensors(
     def write(part: Path) -> None:
         try:
             save_file(tensors, part, {name: about})
-        except SafetensorError as error:  # of a full disk, say
-            raise OSError(f"{path} cannot be written: {error}") from error
+        except SafetensorError as error:  # its text ends in "(os error 28)" on a full disk
+            number = re.search(r"os error (\d+)", str(error))
+            number = int(number[1]) if number else errno.EIO
+            raise OSError(number, os.strerror(number), str(path)) from error
 
     write_atomically(path, write)
     return path
