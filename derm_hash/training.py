@@ -474,7 +474,7 @@ class TrainingState:
         """Put what a checkpoint holds in place; an error of Python or torch if it does not fit."""
         position, history = saved["position"], saved["history"]
         epoch, step, totals = position["epoch"], position["step"], position["totals"]
-        if not (0 <= epoch <= self.config.epochs and 0 <= step < max(2, self.steps)):
+        if not (0 <= epoch <= self.config.epochs and 0 <= step <= self.steps):
             raise ValueError(f"a position at step {step} of epoch {epoch}")
         if len(history) != epoch or not all(isinstance(row, dict) for row in history):
             raise ValueError("a history of other epochs")

@@ -513,6 +513,21 @@ def test_stopped_before_writing_and_resumed_is_as_never_stopped(
     assert_same_run(quiet(tiny(), data, tmp_path), finished)
 
 
+def test_stopped_after_the_last_step_of_an_epoch_and_resumed_is_as_never_stopped(
+    finished, data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", -1)
+
+    def stop(*args):
+        raise Stop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "val_score", stop)
+        with pytest.raises(Stop):
+            quiet(tiny(), data, tmp_path)
+    assert_same_run(quiet(tiny(), data, tmp_path), finished)
+
+
 def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(finished, data, tmp_path):
     calls, save = [], torch.save
 
