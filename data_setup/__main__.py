@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from data_setup import audit, dermamnist, folder, ham10000, info, isic2019, ph2, synthetic, verify
-from derm_hash.errors import InputError
+from derm_hash.errors import exit_code
 
 COMMANDS = {
     "list": info,
@@ -24,17 +24,8 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Run one command; exit code 0 or its own, 2 for bad input, 130 after Ctrl-C."""
     args = parser().parse_args(argv)
-    try:
-        return COMMANDS[args.command].run(args) or 0
-    except InputError as error:
-        print(f"data_setup: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"data_setup: the system refuses: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ndata_setup: stopped: run the same command again to go on.", file=sys.stderr)
-        return 130
+    again = "stopped: run the same command again to go on."
+    return exit_code("data_setup", lambda: COMMANDS[args.command].run(args), again)
 
 
 def parser() -> argparse.ArgumentParser:

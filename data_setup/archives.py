@@ -18,6 +18,17 @@ MAX_RATIO = 200
 MAX_MEMBER = 512 * 1024**2
 """Bytes of one unpacked file; the largest dermoscopic photographs take some 20 MB."""
 
+UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
+"""What reading a damaged zip file runs into."""
+
 
 class Archive:
     """A zip file opened for reading, by several threads if need be.
@@ -41,7 +52,7 @@ class Archive:
             self._zip = zipfile.ZipFile(path)
         except FileNotFoundError:
             raise InputError(f"the archive {path} does not exist: check the path") from None
-        except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
+        except UNREADABLE as error:
             raise InputError(
                 f"the archive {path} is damaged or no zip file ({error}): download it again"
             ) from error
@@ -79,15 +90,7 @@ class Archive:
             # ZipFile counts its open members without a lock of its own.
             with self._lock:
                 return self._zip.read(self.members[name])
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            EOFError,
-            OSError,
-            NotImplementedError,
-            RuntimeError,
-            ValueError,
-        ) as error:
+        except UNREADABLE as error:
             raise InputError(
                 f"{name} in the archive {self.path} is damaged ({error}): download it again"
             ) from error

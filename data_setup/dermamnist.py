@@ -12,13 +12,13 @@ from __future__ import annotations
 import argparse
 import hashlib
 import zipfile
-import zlib
 from pathlib import Path
 from tokenize import TokenError
 
 import numpy as np
 import pandas as pd
 
+from data_setup.archives import UNREADABLE
 from data_setup.common import add_common_arguments, add_publisher_arguments, build
 from data_setup.download import publisher_files
 from data_setup.info import INFO, print_terms
@@ -113,7 +113,9 @@ def load(path: Path, size: int) -> tuple[dict[str, np.ndarray], dict[str, np.nda
                     raise _wrong(path, f"has not as many labels as images in its part {part}")
                 if labels[part].max(initial=0) >= len(LABELS):
                     raise _wrong(path, f"has labels above {len(LABELS) - 1} in its part {part}")
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except InputError:
+        raise
+    except UNREADABLE as error:
         raise _wrong(path, f"is damaged or no npz file ({error})") from error
     return images, labels
 

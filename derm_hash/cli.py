@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,8 @@ import torch
 
 from derm_hash import doctor, plots
 from derm_hash.course import course_data
-from derm_hash.data import SPLITS, LesionDataset, write_atomically
-from derm_hash.errors import InputError
+from derm_hash.data import SPLITS, LesionDataset, leaves_folder, write_atomically
+from derm_hash.errors import InputError, exit_code
 from derm_hash.experiments import (
     SCORES,
     differences,
@@ -34,14 +33,8 @@ PICTURE = 160  # side of the pictures of hits, in pixels
 def main(argv: list[str] | None = None) -> int:
     """Run a command; 0 when it worked, 2 with one sentence for bad input, 130 when stopped."""
     args = parser().parse_args(argv)
-    try:
-        return args.run_command(args) or 0
-    except InputError as error:
-        print(f"derm-hash: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("derm-hash: stopped; the same command goes on from here.", file=sys.stderr)
-        return 130
+    goes_on = "stopped; the same command goes on from here."
+    return exit_code("derm-hash", lambda: args.run_command(args), goes_on)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -138,7 +131,7 @@ def train_command(args) -> None:
     config = TrainConfig.preset(args.preset, **settings_given(args))
     data = course_data(args.data, args.size)
     run = train(config, data, args.runs)
-    plots.plot_history(run.history).savefig(run.path / "history.png")
+    save_picture(plots.plot_history(run.history), run.path / "history.png")
     write_index(run, data.split("database"), args.data)
     best = run.history.loc[run.history["val_precision_at_10"].idxmax()]
     print(
@@ -147,6 +140,11 @@ def train_command(args) -> None:
         f"model, index, metrics.csv and curves: {run.path}\n"
         f"next: derm-hash evaluate --run {run.path} --data {args.data}"
     )
+
+
+def save_picture(figure, path: Path) -> None:
+    """Write a figure as PNG, all or nothing."""
+    write_atomically(path, lambda part: part.write_bytes(plots.figure_png(figure)))
 
 
 def encode_command(args) -> None:
@@ -170,6 +168,7 @@ def search_command(args) -> None:
     run = Run.load(args.run)
     query = square(open_image(args.image), run.model.image_size)
     index = HashIndex.load(run.path / INDEX_FILE)
+    check_items(index, run.path / INDEX_FILE)
     code = encode(run.model, torch.from_numpy(np.array(query)).permute(2, 0, 1)[None])
     hits = index.search(code, args.k, args.radius, args.rank)
     table = hit_table(index, hits)
@@ -181,6 +180,16 @@ def search_command(args) -> None:
         print("No picture is drawn, since the built-in atlas has no image files.")
         return
     draw_hits(args, table, code[0], index)
+
+
+def check_items(index: HashIndex, path: Path) -> None:
+    """InputError unless the index says where the images are, and they lie in their folder."""
+    wanted = ["image", "label", "lesion_id", "folder"]
+    if not set(wanted) <= set(index.items) or not index.items.columns.is_unique:
+        raise InputError(f"{path} does not say where its images are: run `derm-hash encode` again.")
+    texts = index.items[wanted].map(lambda value: isinstance(value, str)).all(axis=None)
+    if not texts or index.items["image"].map(leaves_folder).any():
+        raise InputError(f"{path} names images outside its folder: run `derm-hash encode` again.")
 
 
 def hit_table(index: HashIndex, hits) -> pd.DataFrame:
@@ -206,7 +215,7 @@ def draw_hits(args, table: pd.DataFrame, code: np.ndarray, index: HashIndex) -> 
         code,
         index.codes[table["id"]],
     )
-    save_figure(figure, args.out)
+    save_picture(figure, args.out)
     print(f"picture: {args.out}")
 
 
@@ -261,19 +270,14 @@ def reproduce_command(args) -> None:
     by = varied(results) or ["preset"]
     print(score_table(results, by, out).to_string())
     print("mean ± deviation over seeds; * best, and not by chance (paired tests, p < 0.05)")
-    save_figure(plots.plot_scores(results, by, SCORES), out / "results.png")
+    save_picture(plots.plot_scores(results, by, SCORES), out / "results.png")
     print(f"every run: {out / 'results.csv'}\npicture: {out / 'results.png'}")
     if experiment.baseline:
         table = differences(results, by, experiment.baseline, out)
         path = out / "differences.csv"
         write_atomically(path, lambda part: table.to_csv(part, index=False, float_format="%.6g"))
-        save_figure(plots.plot_differences(table, by), path.with_suffix(".png"))
+        save_picture(plots.plot_differences(table, by), path.with_suffix(".png"))
         print(f"differences to the baseline, with intervals: {path}, and a picture beside it")
-
-
-def save_figure(figure, path: Path) -> None:
-    """A figure as PNG, all or nothing."""
-    write_atomically(path, lambda part: part.write_bytes(plots.figure_png(figure)))
 
 
 def doctor_command(args) -> int:

@@ -215,17 +215,29 @@ def manifest_bytes(frame: pd.DataFrame) -> bytes:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, then put it in place in one step."""
+    """Let `write` fill a file beside `path`, then put it in place in one step.
+
+    Raises:
+        OSError: the disk is full or refuses for another reason; it names the file, and what
+            was there is left as it was.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write(part)
         part.replace(path)
+    except OSError as error:
+        if error.errno and not error.filename:  # a full disk does not say which file it was
+            error.filename = str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what writers that were killed have left; only for who holds the folder's lock."""
+    """Remove what `write_atomically` left in a folder when its process was killed.
+
+    Only for the one who holds the folder's lock: nobody else may be writing there.
+    """
     for part in folder.glob(".*.part"):
         part.unlink(missing_ok=True)
 
@@ -291,6 +303,7 @@ def store_pixels(root: Path, names: Sequence[str], workers: int | None = None) -
 
     def write(part: Path) -> None:
         array = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
+        reserve(part)
 
         def decode(i: int) -> None:
             array[i] = np.asarray(open_image(root / names[i]))
@@ -301,6 +314,20 @@ def store_pixels(root: Path, names: Sequence[str], workers: int | None = None) -
 
     write_atomically(path, write)
     return path
+
+
+def reserve(path: Path) -> None:
+    """Give a file all the disk space that its size needs.
+
+    A memory-mapped file takes its space when it is written to, and a disk that is full by then
+    ends the process without a word.
+
+    Raises:
+        OSError: the disk has less.
+    """
+    if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 # --- splits -----------------------------------------------------------------------

@@ -8,20 +8,20 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torchvision
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 from tqdm.auto import tqdm
 
 from derm_hash.attention import add_attention
-from derm_hash.data import LesionDataset, write_atomically
+from derm_hash.data import LesionDataset
 from derm_hash.errors import InputError
 from derm_hash.images import to_input
 from derm_hash.rotations import inside_disc, rotation_orbit
+from derm_hash.storage import load_tensors, misfit, one_line, save_tensors
 
 BACKBONES = ("resnet10", "resnet18", "resnet34", "resnet50")
 MODEL_FILE = "model.safetensors"
+MAX_SIDE = 8192  # pixels: more than any network here is trained on
 
 
 class HashOutput(NamedTuple):
@@ -230,14 +230,10 @@ def encode(
 
 def save_model(model: DermHash, path: str | Path) -> Path:
     """Write a model's weights and settings to a safetensors file, all or nothing."""
-    path = Path(path)
     if not isinstance(model.settings["attention"], str | None):
         raise InputError("A model with a gate of your own cannot be saved: add it to GATES first.")
     about = model.settings | {"class_names": model.class_names, "image_size": model.image_size}
-    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
-    metadata = {"derm_hash": json.dumps(about)}
-    write_atomically(path, lambda partial: save_file(tensors, partial, metadata=metadata))
-    return path
+    return save_tensors(path, model.state_dict(), "derm_hash", json.dumps(about))
 
 
 def load_model(path: str | Path, bits: int | None = None) -> DermHash:
@@ -259,24 +255,44 @@ def load_model(path: str | Path, bits: int | None = None) -> DermHash:
     path = path / MODEL_FILE if path.is_dir() else path
     if not path.is_file():
         raise InputError(f"There is no model at {path}: train one with `derm-hash train`.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = dict(json.loads((file.metadata() or {})["derm_hash"]))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        class_names, image_size = about.pop("class_names"), about.pop("image_size")
-        model = DermHash(**about)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is not a model saved by derm-hash: {error}.") from error
+    tensors, about = load_tensors(path, "derm_hash", "a model saved by derm-hash")
+    model = described_model(path, about, tensors)
     if bits is not None and bits != model.bits:
         raise InputError(
             f"{path} makes codes of {model.bits} bits, not {bits}: "
             f"ask for {model.bits} bits or train another model."
         )
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+def described_model(path: Path, about: object, tensors: dict[str, Tensor]) -> DermHash:
+    """A new model as a file describes it, into which the file's tensors fit.
+
+    The network is laid out without memory first: what a description claims costs nothing before
+    the tensors bear it out.
+    """
     try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
+        about = dict(about)
+        names, size = tuple(about.pop("class_names")), about.pop("image_size")
+        about = {"backbone": "resnet18", "attention": "hdcsa"} | about
+        if not all(isinstance(name, str) for name in (*names, about["backbone"])):
+            raise ValueError("a name is not a text")
+        if not (size is None or (type(size) is int and 1 <= size <= MAX_SIDE)):
+            raise ValueError(f"an image size of {size!r}")
+        numbers = {name: about[name] for name in ("bits", "classes")}
+        if any(type(number) is not int for number in numbers.values()):
+            raise ValueError(f"{numbers}")
+        if about.get("weights") is not None:
+            raise ValueError("weights come with the file")
+        with torch.device("meta"):
+            plan = DermHash(**about)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path} is not a model saved by derm-hash: {one_line(error)}.") from error
+    if misfit(tensors, plan.state_dict()) or len(names) != numbers["classes"]:
         raise InputError(
             f"{path} does not fit the model that it describes: save or train it again."
-        ) from error
-    model.class_names, model.image_size = tuple(class_names), image_size
-    return model.eval()
+        )
+    model = DermHash(**about)
+    model.class_names, model.image_size = names, size
+    return model

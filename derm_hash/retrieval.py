@@ -10,7 +10,6 @@ radius anyway; where they do not, the two steps are taken after all. A ranking b
 Hamming distance leaves both steps to faiss.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,13 +18,12 @@ import faiss
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from torch import nn
 
-from derm_hash.data import LesionDataset, write_atomically
+from derm_hash.data import LesionDataset
 from derm_hash.errors import InputError
 from derm_hash.model import encode
+from derm_hash.storage import load_tensors, one_line, save_tensors
 
 RANKS = ("cosine", "euclidean", "manhattan", "hamming")
 PAIRS_AT_ONCE = 2_000_000  # candidate pairs ranked in one go: bounds the memory
@@ -268,11 +266,9 @@ class HashIndex:
 
     def save(self, path: str | Path) -> Path:
         """Write the index to one safetensors file, all or nothing."""
-        path = Path(path)
         tensors = {"codes": self.codes, "labels": self.labels}
-        items = {"items": self.items.to_json(orient="split", index=False, double_precision=15)}
-        write_atomically(path, lambda partial: save_file(tensors, partial, items))
-        return path
+        items = self.items.to_json(orient="split", index=False, double_precision=15)
+        return save_tensors(path, tensors, "items", items)
 
     @classmethod
     def load(cls, path: str | Path) -> "HashIndex":
@@ -280,16 +276,19 @@ class HashIndex:
         path = Path(path)
         if not path.is_file():
             raise InputError(f"There is no index at {path}: make one with `derm-hash encode`.")
+        tensors, table = load_tensors(path, "items", "an index that derm-hash has saved")
         try:
-            with safe_open(path, framework="numpy") as file:
-                table = json.loads((file.metadata() or {})["items"])
-                items = pd.DataFrame(table["data"], columns=table["columns"])
-                codes, labels = file.get_tensor("codes"), file.get_tensor("labels")
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            items = pd.DataFrame(table["data"], columns=table["columns"])
+            codes, labels = tensors["codes"], tensors["labels"]
+            if (codes.dtype, labels.dtype, labels.ndim) != (torch.float32, torch.int64, 1):
+                raise ValueError(f"codes of {codes.dtype}, labels of {labels.dtype}")
+            if len(labels) and labels.min() < 0:
+                raise ValueError("a label below 0")
+            return cls.build(codes.numpy(), labels.numpy(), items)
+        except (KeyError, TypeError, ValueError, AssertionError) as error:
             raise InputError(
-                f"{path} is not an index that derm-hash has saved: {error}."
+                f"{path} is not an index that derm-hash has saved: {one_line(error)}."
             ) from error
-        return cls.build(codes, labels, items)
 
 
 class Nearest:

@@ -5,7 +5,9 @@ else is written out below, from the loss of a step to the checkpoint.
 """
 
 import dataclasses
+import io
 import json
+import math
 import os
 import time
 import zlib
@@ -13,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import ClassVar
 
 import pandas as pd
@@ -23,7 +24,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from derm_hash.data import LesionDataset, remove_parts, write_atomically
+from derm_hash.checkpoints import read_checkpoint
+from derm_hash.data import LesionDataset, leaves_folder, read_table, remove_parts, write_atomically
 from derm_hash.errors import InputError
 from derm_hash.images import to_input
 from derm_hash.losses import CLASS_WEIGHTS, PENALTIES, OrbitPenalty, class_weights
@@ -32,6 +34,7 @@ from derm_hash.model import MODEL_FILE, DermHash, encode, load_model, save_model
 from derm_hash.objectives import OBJECTIVES, hash_centres
 from derm_hash.retrieval import build_index
 from derm_hash.rotations import quarter_turns, rotation_orbit
+from derm_hash.storage import misfit, not_finite, one_line, parse_json
 
 SECONDS_BETWEEN_CHECKPOINTS = 300
 
@@ -106,18 +109,22 @@ class TrainConfig:
 
     def __post_init__(self):
         object.__setattr__(self, "milestones", tuple(self.milestones))  # as config.json gives them
-        if Path(self.name).name != self.name:
+        if not is_folder_name(self.name):
             raise InputError(f"The name of a run is a folder's name, not {self.name!r}.")
         for field, choices in self.CHOICES.items():
             if getattr(self, field) not in choices:
                 names = ", ".join(map(str, choices))
                 raise InputError(f"{field} must be one of {names}, not {getattr(self, field)!r}.")
         for field in ("bits", "orbit", "epochs", "batch_size", "learning_rate", "gamma"):
-            if not getattr(self, field) > 0:
+            if not 0 < getattr(self, field) < math.inf:
                 raise InputError(f"{field} must be greater than 0, not {getattr(self, field)}.")
         for field in ("invariance_weight", "invariance_rise", "momentum", "weight_decay"):
-            if not getattr(self, field) >= 0:
+            if not 0 <= getattr(self, field) < math.inf:
                 raise InputError(f"{field} must be 0 or more, not {getattr(self, field)}.")
+
+        for field in ("bits", "orbit", "epochs", "batch_size", "seed"):
+            if not isinstance(getattr(self, field), int):
+                raise InputError(f"{field} must be a whole number, not {getattr(self, field)}.")
 
     @classmethod
     def preset(cls, preset: str, **changes) -> "TrainConfig":
@@ -138,6 +145,16 @@ class TrainConfig:
     def sees_disc(self) -> bool:
         """Whether the network looks at the inscribed disc alone."""
         return self.disc or self.copies not in (1, 2, 4)
+
+
+def is_folder_name(name: object) -> bool:
+    """Whether something is the name of a folder inside another, on any system."""
+    return (
+        isinstance(name, str)
+        and name not in ("", ".", "..")
+        and not leaves_folder(name)
+        and not set(name) & set("/\\")
+    )
 
 
 PRESETS: dict[str, dict] = {
@@ -178,17 +195,32 @@ class Run:
         if not (path / "metrics.csv").is_file():
             raise InputError(f"{path} holds no finished epoch of a run: train it first.")
         config, _ = read_config(path)
-        return cls(path, config, load_model(path), pd.read_csv(path / "metrics.csv"))
+        return cls(path, config, load_model(path), read_history(path / "metrics.csv"))
 
 
 def read_config(path: Path) -> tuple[TrainConfig, dict]:
     """The config of a run folder, and what it says of its data."""
     try:
-        about = json.loads((path / "config.json").read_text())
-        settings = about["config"] | {"milestones": tuple(about["config"]["milestones"])}
-        return TrainConfig(**settings), about["data"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"{path / 'config.json'} is not the config of a run: {error}.") from error
+        about = parse_json((path / "config.json").read_bytes())
+        settings, data = about["config"], dict(about["data"])
+        settings = settings | {"milestones": tuple(settings["milestones"])}
+        return TrainConfig(**settings), data
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        reason = one_line(error).rstrip(".")
+        raise InputError(f"{path / 'config.json'} is not the config of a run: {reason}.") from error
+
+
+def read_history(path: Path) -> pd.DataFrame:
+    """The table of a run's epochs; InputError if it is none."""
+    try:
+        table = read_table(path).apply(pd.to_numeric)
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"{path} is not the table of a run: delete the folder and train again."
+        ) from error
+    if table.empty or not {"epoch", "loss", "val_precision_at_10"} <= set(table):
+        raise InputError(f"{path} is not the table of a run: delete the folder and train again.")
+    return table
 
 
 def train(
@@ -229,7 +261,9 @@ def train(
     """
     fabric = fabric or make_fabric(config.precision)
     database, val = data.split("database"), data.split("val")
-    check_shares(min(config.batch_size, len(database)), fabric.world_size)
+    images = min(config.batch_size, len(database))
+    check_shares(images, fabric.world_size)
+    check_batch_norm(images // fabric.world_size * config.copies, data.size)
     state = TrainingState.start(config, data, fabric, steps=batches_in(database, config))
     path = Path(root) / config.name
     with one_at_a_time(path, fabric):  # once all the rest is valid
@@ -254,6 +288,7 @@ def train_epochs(state, database, val, path, progress, on_epoch) -> None:
     with bar:
         while state.epoch < config.epochs:
             train_epoch(state, database, path, bar)
+            state.check_weights()
             state.history.append(state.epoch_row(val_score(state.model, database, val)))
             save_epoch(state, path)
             bar.set_postfix(val=f"{state.history[-1]['val_precision_at_10']:.3f}")
@@ -308,6 +343,15 @@ def check_shares(images: int, processes: int) -> None:
         raise InputError(
             f"{processes} processes cannot share a batch of {images} images equally: choose a "
             f"batch_size that is a multiple of {processes}, and not more than there are images."
+        )
+
+
+def check_batch_norm(images: int, size: int) -> None:
+    """InputError if batch norm would see one number of each kind, which has no spread."""
+    if images * math.ceil(size / 32) ** 2 < 2:
+        raise InputError(
+            f"A step sees a single image of {size} px, which batch norm cannot train on: choose a "
+            "larger batch_size, larger images, or an orbit that is looked at."
         )
 
 
@@ -389,37 +433,64 @@ class TrainingState:
         return (self.epoch + self.step / self.steps) / self.config.epochs
 
     def save(self, path: Path) -> None:
-        state = {
-            "model": self.model,
-            "optimizer": self.optimizer,
-            "scheduler": self.scheduler.state_dict(),
-            "position": {"epoch": self.epoch, "step": self.step, "totals": self.totals},
-            "history": self.history,
-        }
-        partial = path.with_suffix(".partial")
-        try:
-            self.fabric.save(partial, state)  # every process takes part; the first one writes
-            self.fabric.barrier()
-            if self.fabric.global_rank == 0:
-                partial.replace(path)
-        finally:
-            if self.fabric.global_rank == 0:
-                partial.unlink(missing_ok=True)
+        """Write a checkpoint, all or nothing; all processes call it, and the first one writes.
+
+        InputError if the weights are not finite any more: the last good checkpoint stays.
+        """
+        self.check_weights()
+        if self.fabric.global_rank == 0:
+            state = {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scheduler": self.scheduler.state_dict(),
+                "position": {"epoch": self.epoch, "step": self.step, "totals": self.totals},
+                "history": self.history,
+            }
+            content = io.BytesIO()  # torch's own writer does not say that a disk is full
+            torch.save(state, content)
+            write_atomically(path, lambda part: part.write_bytes(content.getbuffer()))
+        self.fabric.barrier()
+
+    def check_weights(self) -> None:
+        """InputError if the weights, which a step may have spoiled, are not finite numbers."""
+        if not_finite(self.model.state_dict()):
+            raise InputError(
+                f"The weights are not finite after step {self.step} of epoch {self.epoch + 1}: "
+                "train with a smaller learning rate or in 32-true precision; the last checkpoint "
+                "is the last good one."
+            )
 
     def resume(self, path: Path) -> None:
+        """Go on from a checkpoint, if there is one; InputError if it does not fit this run."""
         if not path.exists():
             return
-        state = {"model": self.model, "optimizer": self.optimizer}
+        saved = read_checkpoint(path)
         try:
-            rest = self.fabric.load(path, state, weights_only=True)
-        except (RuntimeError, EOFError, OSError, KeyError, UnpicklingError) as error:
+            self.take(saved)
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{path} cannot be read: delete the run's folder and start again."
             ) from error
-        self.scheduler.load_state_dict(rest["scheduler"])
-        self.history = rest["history"]
-        for name, value in rest["position"].items():
-            setattr(self, name, value)
+
+    def take(self, saved: dict) -> None:
+        """Put what a checkpoint holds in place; an error of Python or torch if it does not fit."""
+        position, history = saved["position"], saved["history"]
+        epoch, step, totals = position["epoch"], position["step"], position["totals"]
+        if not (0 <= epoch <= self.config.epochs and 0 <= step <= self.steps):
+            raise ValueError(f"a position at step {step} of epoch {epoch}")
+        if len(history) != epoch or not all(isinstance(row, dict) for row in history):
+            raise ValueError("a history of other epochs")
+        if name := misfit(saved["model"], self.model.state_dict()):
+            raise ValueError(f"another network: {name}")
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        check_optimizer(self.optimizer)
+        if saved["scheduler"].keys() != self.scheduler.state_dict().keys():
+            raise ValueError("another schedule")
+        if saved["scheduler"]["last_epoch"] != epoch * self.steps + step:
+            raise ValueError("a schedule at another step")
+        self.scheduler.load_state_dict(saved["scheduler"])
+        self.epoch, self.step, self.totals, self.history = epoch, step, dict(totals), history
 
     def epoch_row(self, score: float) -> dict[str, float]:
         """Close an epoch: its row of the history; the counters are set to the next one."""
@@ -427,6 +498,17 @@ class TrainingState:
         row = {"epoch": self.epoch + 1, **means, "val_precision_at_10": score}
         self.epoch, self.step, self.totals = self.epoch + 1, 0, {}
         return row
+
+
+def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """ValueError if a loaded state has not the shapes of the parameters, or strange settings."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+                raise ValueError(f"{name} has another shape than its parameter")
+    for group in optimizer.param_groups:
+        if not isinstance(group["lr"], float) or not isinstance(group["weight_decay"], float):
+            raise ValueError("no learning rate")
 
 
 def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
@@ -482,7 +564,10 @@ def train_epoch(state: TrainingState, database: LesionDataset, path: Path, bar: 
         state.optimizer.zero_grad()
         state.scheduler.step()
         for name, value in losses.items():
-            state.totals[name] = state.totals.get(name, 0.0) + float(value.detach())
+            number = float(value.detach())
+            if not math.isfinite(number):
+                raise InputError(not_finite_loss(name, number, state, database))
+            state.totals[name] = state.totals.get(name, 0.0) + number
         state.totals["lr"] = state.totals.get("lr", 0.0) + rate
         state.step += 1
         bar.update()
@@ -490,6 +575,18 @@ def train_epoch(state: TrainingState, database: LesionDataset, path: Path, bar: 
         if fabric.broadcast(time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS):
             state.save(path / "last.ckpt")
             saved = time.monotonic()
+
+
+def not_finite_loss(name: str, number: float, state: TrainingState, database: LesionDataset) -> str:
+    """What to say of a loss that is infinite or not a number: which images led to it."""
+    order = torch.randperm(len(database), generator=generator(state.config.seed, state.epoch))
+    batch = state.config.batch_size
+    chosen = order[state.step * batch : (state.step + 1) * batch].numpy()
+    return (
+        f"The {name} is {number} in step {state.step + 1} of epoch {state.epoch + 1}: check its "
+        f"images ({', '.join(database.table['image'].iloc[chosen])}), or train with a smaller "
+        "learning rate or in 32-true precision; the last checkpoint is the last good one."
+    )
 
 
 def varied(state: TrainingState, x: Tensor) -> Tensor:

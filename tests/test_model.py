@@ -15,7 +15,7 @@ import torch.nn.functional as F
 import torchvision
 from safetensors.torch import load_file, save_file
 
-from derm_hash import model as model_module
+from derm_hash import storage
 from derm_hash.attention import GATES
 from derm_hash.data import LesionDataset
 from derm_hash.errors import InputError
@@ -349,7 +349,7 @@ def test_a_failing_save_leaves_the_old_file_alone(tmp_path, monkeypatch):
         partial.write_bytes(b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(model_module, "save_file", half)
+    monkeypatch.setattr(storage, "save_file", half)
     with pytest.raises(OSError, match="No space"):
         save_model(small(), path)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from scipy.spatial import distance as scipy_distance
 
-from derm_hash import retrieval
+from derm_hash import retrieval, storage
 from derm_hash.data import LesionDataset
 from derm_hash.errors import InputError
 from derm_hash.model import DermHash, encode
@@ -362,7 +362,7 @@ def test_a_failing_save_leaves_the_old_file_alone(tmp_path, monkeypatch):
         partial.write_bytes(b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(retrieval, "save_file", half)
+    monkeypatch.setattr(storage, "save_file", half)
     with pytest.raises(OSError, match="No space"):
         index.save(path)
     with pytest.raises(OSError, match="No space"):

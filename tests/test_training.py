@@ -13,7 +13,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from filelock import FileLock
-from lightning_fabric import Fabric
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
@@ -514,18 +513,32 @@ def test_stopped_before_writing_and_resumed_is_as_never_stopped(
     assert_same_run(quiet(tiny(), data, tmp_path), finished)
 
 
-def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(finished, data, tmp_path):
-    calls, save = [], Fabric.save
+def test_stopped_after_the_last_step_of_an_epoch_and_resumed_is_as_never_stopped(
+    finished, data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", -1)
 
-    def fill_the_disk(self, path, state):
-        calls.append(1)
-        if len(calls) == 2:
-            path.write_bytes(b"half")
-            raise OSError("No space left on device")
-        save(self, path, state)
+    def stop(*args):
+        raise Stop
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Fabric, "save", fill_the_disk)
+        patch.setattr(training, "val_score", stop)
+        with pytest.raises(Stop):
+            quiet(tiny(), data, tmp_path)
+    assert_same_run(quiet(tiny(), data, tmp_path), finished)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(finished, data, tmp_path):
+    calls, save = [], torch.save
+
+    def fill_the_disk(state, file):
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        save(state, file)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "save", fill_the_disk)
         with pytest.raises(OSError, match="No space"):
             quiet(tiny(), data, tmp_path)
     names = {".lock", "config.json", "metrics.csv", "model.safetensors", "last.ckpt"}

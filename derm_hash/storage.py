@@ -1,0 +1,104 @@
+"""Tensors on disk: safetensors files that say in JSON what they hold, read with distrust.
+
+A safetensors file cannot run code and cannot claim more than it holds: its reader compares every
+offset with the file's size before anything is allocated. What is in it is checked here and by
+those who ask for it.
+"""
+
+import errno
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from derm_hash.data import write_atomically
+from derm_hash.errors import InputError
+
+
+def save_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor | np.ndarray], name: str, about: str
+) -> Path:
+    """Write tensors and a JSON text about them, all or nothing.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or refuses for another reason; what was there is left as it was.
+    """
+    path = Path(path)
+    tensors = {key: torch.as_tensor(value).contiguous() for key, value in tensors.items()}
+
+    def write(part: Path) -> None:
+        try:
+            save_file(tensors, part, {name: about})
+        except SafetensorError as error:  # its text ends in "(os error 28)" on a full disk
+            number = re.search(r"os error (\d+)", str(error))
+            number = int(number[1]) if number else errno.EIO
+            raise OSError(number, os.strerror(number), str(path)) from error
+
+    write_atomically(path, write)
+    return path
+
+
+def load_tensors(path: Path, name: str, what: str) -> tuple[dict[str, Tensor], object]:
+    """What :func:`save_tensors` wrote under this name: the tensors, and the JSON value.
+
+    Parameters
+    ----------
+    path : Path of a file that exists
+    name : str
+    what : str
+        What the file should be, for the message.
+
+    Raises
+    ------
+    InputError
+        If it is no such file, is damaged, or a number in it is infinite or not a number.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = parse_json((file.metadata() or {})[name])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+        raise InputError(f"{path} is not {what}: {one_line(error)}.") from error
+    if name := not_finite(tensors):
+        raise InputError(f"{path} has numbers in {name} that are not finite: make it anew.")
+    return tensors, about
+
+
+def parse_json(text: str | bytes) -> object:
+    """A JSON text from outside; ValueError if it is none, however deep it is nested."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of a tensor with a number that is infinite or NaN, if there is one."""
+    for name, value in tensors.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            return name
+    return None
+
+
+def misfit(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
+    """Of tensors that should have the names, shapes and types of others: one that does not."""
+    for name in sorted(found.keys() ^ expected.keys()):
+        return name
+    for name, value in found.items():
+        if (value.shape, value.dtype) != (expected[name].shape, expected[name].dtype):
+            return name
+    return None
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, short and in one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,65 @@
+"""A short training run in a process of its own that somebody may kill: test_faults_kill.py does.
+
+The network is a real one, so that a checkpoint has tens of megabytes and takes its time to write.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from derm_hash import training
+from derm_hash.data import LesionDataset
+from derm_hash.training import TrainConfig, train
+
+CONFIG = TrainConfig(
+    name="victim",
+    backbone="resnet10",
+    bits=8,
+    epochs=2,
+    batch_size=4,
+    precision="32-true",
+)
+CLASSES = ("BCC", "MEL", "NV")
+
+
+def make_data() -> LesionDataset:
+    """12 images of 32 px to train on, in three steps an epoch, and 3 to choose by."""
+    labels = torch.arange(15) % 3
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 160, (15, 3, 32, 32), generator=generator)
+    images[torch.arange(15), labels] += 90
+    split = ["database"] * 12 + ["val"] * 3
+    table = {"image": [f"{i}.png" for i in range(15)], "label": [CLASSES[i] for i in labels]}
+    return LesionDataset(images.to(torch.uint8), pd.DataFrame(table | {"split": split}), CLASSES)
+
+
+def train_once(root: str, die_at: int | None = None) -> None:
+    """Train, or go on, with a checkpoint after every step.
+
+    With ``die_at`` the process kills itself just before its so-many-th operation on the files
+    below ``root``: before it opens, renames or removes one.
+    """
+    torch.set_num_threads(1)
+    training.SECONDS_BETWEEN_CHECKPOINTS = -1
+    if die_at is not None:
+        die_before_operation(root, die_at)
+    train(CONFIG, make_data(), root, progress=False)
+
+
+def die_before_operation(root: str, number: int) -> None:
+    """Count what happens to files below a folder, and kill this process in the midst of it."""
+    left = [number]
+
+    def watch(event: str, arguments: tuple) -> None:
+        if event in ("open", "os.rename", "os.remove", "os.mkdir"):
+            path = arguments[0]
+            if isinstance(path, str | Path) and str(path).startswith(root):
+                left[0] -= 1
+                if left[0] == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
