@@ -309,7 +309,6 @@ def described(path, **changes):
         {"backbone": ["resnet18"]},
         {"attention": ["se"]},
         {"attention": 3},
-        {"attention": "se"},
         {"disc": "yes"},
     ],
     ids=str,
