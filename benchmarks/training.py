@@ -108,7 +108,7 @@ def step_time_gpu() -> Row:
 
 def step_memory() -> Row:
     """Peak memory that a training step adds, on the CPU."""
-    added = {name: float(child("benchmarks.training", name)) for name in STEPS}
+    added = {name: float(child("benchmarks.training", name).split()[-1]) for name in STEPS}
     return Row(
         f"memory of that step, {WHAT}, CPU",
         RELEASED,

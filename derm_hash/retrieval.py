@@ -31,6 +31,7 @@ RANKS = ("cosine", "euclidean", "manhattan", "hamming")
 PAIRS_AT_ONCE = 2_000_000  # candidate pairs ranked in one go: bounds the memory
 NOTHING = np.uint64(2**64 - 1)  # sorts behind every hit
 BLOCK = 64  # neighbours in the database of which only the nearest is looked at first
+SPARE_BLOCKS = 4  # looked at beyond the one a hit that must suffice without a radius
 MANY_QUERIES = 32  # from so many in one go on, a matrix product pays
 ROWS_AT_ONCE = 65_536  # codes packed in one go: bounds the memory
 
@@ -172,7 +173,7 @@ class HashIndex:
         hits = no_hits(len(codes), k)
         left = np.arange(len(codes))
         at_once = min(len(codes), PAIRS_AT_ONCE // len(self))
-        if rank == "cosine" and at_once >= MANY_QUERIES and 2 * k * BLOCK <= len(self):
+        if rank == "cosine" and at_once >= MANY_QUERIES and (k + SPARE_BLOCKS) * BLOCK <= len(self):
             self._fill(hits, left, codes, Nearest(self, k, radius), rank)
             left = np.flatnonzero(hits.ids[:, -1] < 0)  # fewer than k so near, or k at all
         self._fill(hits, left, codes, lambda part: self._candidates(part, radius), rank)
@@ -299,13 +300,14 @@ class Nearest:
     their ids: either the k best within the radius are among them, or there are none.
 
     One matrix product in 64 bits gives the similarities of all pairs. The best of a query lie
-    in the blocks of the database whose own best are the best: the 2k-th best block draws the
-    line, and what lies beyond it is not looked at. A query with fewer than k within the radius
-    on this side of the line has no candidates.
+    in the blocks of the database whose own best are the best: the last of a few more than k
+    blocks draws the line, and what lies beyond it is not looked at. A query with fewer than k
+    within the radius on this side of the line has no candidates.
     """
 
     def __init__(self, index: HashIndex, k: int, radius: int):
         self.index, self.k, self.radius = index, k, radius
+        self.blocks = k + SPARE_BLOCKS
         blocks = -(-len(index) // BLOCK)
         self.units = torch.zeros(blocks * BLOCK, index.bits, dtype=torch.float64)
         self.units[: len(index)] = _units(index.codes)
@@ -316,7 +318,7 @@ class Nearest:
         pairs = torch.mm(_units(codes), self.units.T, out=self.room.resize_(0))
         pairs = pairs.unflatten(1, (-1, BLOCK))
         best = pairs.amax(dim=-1).numpy()
-        line = np.partition(best, -2 * self.k, axis=1)[:, -2 * self.k]
+        line = np.partition(best, -self.blocks, axis=1)[:, -self.blocks]
         # Ranks are decided by distances of 32 bits: what may round to the line's is a candidate.
         wide = 1 - (1 - line) * (1 + 1e-6) - 1e-12
         query, block = np.nonzero(best >= wide[:, None])
