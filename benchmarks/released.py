@@ -2,7 +2,7 @@
 
 It is what the released code does, not how it is written: five forward passes a training step,
 Python loops over the hash table for every query, and the full-size image files opened every
-time. What keeps that code from running at all (README, "What differs from the released code")
+time. What keeps that code from running at all (README, "The paper, and what is different here")
 is put right.
 """
 
