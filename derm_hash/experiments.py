@@ -383,7 +383,8 @@ def read_results(out: str | Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"There is no {path}: run the experiment first.")
     # A checksum of digits alone is no number.
-    return read_csv(path, dtype=dict.fromkeys(("run", "data", "torch", "python"), str))
+    words = dict.fromkeys(("run", "data", "torch", "python"), str)
+    return read_csv(path, dtype=words).copy()  # in one piece: pandas warns of a column added else
 
 
 def read_csv(path: Path, **options) -> pd.DataFrame:

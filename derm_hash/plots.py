@@ -827,6 +827,7 @@ def plot_differences(table: pd.DataFrame, by: str | Sequence[str]) -> Figure:
     scores = list(table["score"].unique())
     settings = table[by].astype(str).agg(", ".join, axis=1)
     names = list(dict.fromkeys(settings))
+    thin = {"fmt": "none", "color": INK, "capsize": 2, "zorder": 2.5}
     columns = min(len(scores), 2)
     rows = -(-len(scores) // columns)
     title = "difference to the baseline, 95 % interval (thick), deviation over seeds (thin)"
@@ -837,11 +838,12 @@ def plot_differences(table: pd.DataFrame, by: str | Sequence[str]) -> Figure:
         y = [names.index(name) for name in settings[part.index]]
         sure = (part["low"] > 0) | (part["high"] < 0)
         ax.axvline(0, color=INK, linewidth=0.8)
-        ax.errorbar(part["difference"], y, xerr=part["seed_std"], fmt="none", color=INK, capsize=2)
+        ax.errorbar(part["difference"], y, xerr=part["seed_std"], **thin)
         ax.hlines(y, part["low"], part["high"], color="#56b4e9", linewidth=5, zorder=2)
         fill = ["#0072b2" if each else "white" for each in sure]
         ax.scatter(part["difference"], y, c=fill, edgecolors=INK, s=32, zorder=3)
         ax.set(xlabel=f"{score.replace('_', ' ')} (share)", yticks=range(len(names)))
+        ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.grid(True, axis="x")
     axes[0].set(yticklabels=names, ylim=(len(names) - 0.5, -0.5))
     for ax in axes[len(scores) :]:
