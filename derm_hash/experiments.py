@@ -372,7 +372,9 @@ def collect(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with FileLock(out / ".lock"):  # or a process that read earlier might write later
         remove_parts(out)
-        rows = [json.loads(path.read_text()) for path in sorted(out.glob("*/result-*.json"))]
+        found = (json.loads(path.read_text()) for path in sorted(out.glob("*/result-*.json")))
+        # Runs from before there was a choice were scored on the queries.
+        rows = [{"scored_on": "query"} | row for row in found]
         table = pd.DataFrame(rows)
         write_atomically(out / "results.csv", lambda part: table.to_csv(part, index=False))
 

@@ -232,6 +232,16 @@ def test_a_lost_table_is_put_together_again(data, tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(before, after)
 
 
+def test_results_from_before_there_was_a_choice_are_those_of_the_queries(data, tmp_path):
+    table = run_grid({"seed": [0]}, data, tmp_path, progress=False, **TINY)
+    path = tmp_path / table["run"][0] / "result-plain.json"
+    row = json.loads(path.read_text())
+    row.pop("scored_on")
+    path.write_text(json.dumps(row))
+    again = run_grid({"seed": [0]}, data, tmp_path, progress=False, **TINY)
+    assert list(again["scored_on"]) == ["query"]
+
+
 def test_what_killed_processes_have_left_is_removed(data, tmp_path):
     table = run_grid({"seed": [0]}, data, tmp_path, progress=False, **TINY)
     for place in (tmp_path, tmp_path / table["run"][0]):
