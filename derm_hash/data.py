@@ -267,7 +267,7 @@ def stored_pixels(root: Path, names: Sequence[str]) -> np.ndarray | None:
     if not path.is_file():
         return None
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.lib.format.open_memmap(path, "r")  # np.load would take an archive, too
     except (OSError, EOFError, ValueError, SyntaxError, TokenError) as error:
         raise InputError(
             f"{path} is damaged: delete it, and the image files are read instead"

@@ -265,21 +265,24 @@ def described_model(path: Path, about: object, tensors: dict[str, Tensor]) -> De
     try:
         about = dict(about)
         names, size = tuple(about.pop("class_names")), about.pop("image_size")
-        about = {"backbone": "resnet18", "attention": "hdcsa"} | about
+        about = {"disc": False} | about
         if not all(isinstance(name, str) for name in (*names, about["backbone"])):
             raise ValueError("a name is not a text")
+        if not isinstance(about["attention"], str | None) or type(about["disc"]) is not bool:
+            raise ValueError(f"attention {about['attention']!r} and disc {about['disc']!r}")
         if not (size is None or (type(size) is int and 1 <= size <= MAX_SIDE)):
             raise ValueError(f"an image size of {size!r}")
-        numbers = {name: about[name] for name in ("bits", "classes")}
-        if any(type(number) is not int for number in numbers.values()):
-            raise ValueError(f"{numbers}")
+        if any(type(about[name]) is not int for name in ("bits", "classes")):
+            raise ValueError(f"{about['bits']!r} bits and {about['classes']!r} classes")
+        if len(names) != about["classes"]:
+            raise ValueError(f"{len(names)} names for {about['classes']} classes")
         if about.get("weights") is not None:
             raise ValueError("weights come with the file")
         with torch.device("meta"):
             plan = DermHash(**about)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(f"{path} is not a model saved by derm-hash: {one_line(error)}.") from error
-    if misfit(tensors, plan.state_dict()) or len(names) != numbers["classes"]:
+    if misfit(tensors, plan.state_dict()):
         raise InputError(
             f"{path} does not fit the model that it describes: save or train it again."
         )
