@@ -10,10 +10,10 @@ export DERM_HASH_HOME ?= $(CURDIR)/build/cache
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab app walkthrough notebooks release grade test bench clean
+.PHONY: help setup lab app walkthrough notebooks release grade test test-full bench clean
 
 help:         ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup:        ## create or refresh .venv (another Python: make setup PYTHON=python3.12)
 	@$(PYTHON) .ci/venv.py $(if $(filter file,$(origin PYTHON)),,--this-python)
@@ -42,7 +42,10 @@ grade: setup  ## grade the exercises, which runs their code: make grade SUBMISSI
 test: setup   ## run every test (some of them: make test ARGS="tests/test_losses.py -x")
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
-bench: setup  ## run the benchmarks
+test-full: setup  ## every test, and the injected faults at full length (takes long)
+	$(MAKE) test ARGS="--full --cov $(ARGS)"
+
+bench: setup  ## measure what is promised (ARGS="--only step"; ARGS=scaling: how cost grows)
 	$(PY) -m benchmarks $(ARGS)
 
 clean:        ## remove what the commands wrote in build/, and caches; .venv, data/ and runs/ stay

@@ -1,16 +1,118 @@
-"""Benchmarks: ratios against a named alternative, both timed in the same run."""
+"""Benchmarks: what the kit does beside a named alternative, both timed in the same run."""
 
+import datetime
+import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import faiss
+import numpy as np
+import psutil
+import torch
+
+from derm_hash import __version__
+
+RESULTS = Path(__file__).parent / "results"
 
 
-def seconds(function: Callable[[], object], repeats: int = 5) -> float:
-    """Median time of a call, after one to warm up."""
-    function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+@dataclass
+class Row:
+    """A row of the table: a promise, and what was measured.
+
+    what: the work, with its size; against: the alternative, or "" for a promise in seconds or
+    MB; target: the number that was promised, at least or (``at_most``) at most, in ``unit``;
+    measured: the number found, None where it could not be measured; note: why not, or how;
+    details: everything else worth keeping, for the JSON file.
+    """
+
+    what: str
+    against: str
+    target: float
+    measured: float | None
+    unit: str = "x"
+    at_most: bool = False
+    note: str = ""
+    details: dict = field(default_factory=dict)
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the promise is kept; None where nothing was measured."""
+        if self.measured is None:
+            return None
+        kept = self.measured <= self.target if self.at_most else self.measured >= self.target
+        return bool(kept)
+
+
+def side_by_side(
+    functions: dict[str, Callable[[], object]],
+    repeats: int = 5,
+    summary: Callable[[list[float]], float] = statistics.median,
+) -> dict[str, float]:
+    """Median seconds of each function; they take turns, after one round to warm up.
+
+    Whatever else the machine does then disturbs all of them alike. Where one number stands
+    beside a limit of the machine, take the fastest instead (``summary=min``).
+    """
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for turn in range(1 + repeats):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if turn:
+                times[name].append(time.perf_counter() - start)
+    return {name: summary(taken) for name, taken in times.items()}
+
+
+def has_bf16() -> bool:
+    """Whether the CPU multiplies in bfloat16 (AMX or AVX-512 BF16; known on Linux alone)."""
+    return bool({"amx_bf16", "avx512_bf16"} & set(_cpuinfo("flags").split()))
+
+
+def machine() -> dict:
+    """Where, when and with what a number was measured."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "cpu": _cpuinfo("model name") or platform.processor() or "unknown",
+        "cores": psutil.cpu_count(),
+        "bf16": has_bf16(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "gpu": gpu,
+        "threads": {"torch": torch.get_num_threads(), "faiss": faiss.omp_get_max_threads()},
+        "load": round(psutil.getloadavg()[0], 1),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "derm_hash": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "faiss": faiss.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def _cpuinfo(key: str) -> str:
+    file = Path("/proc/cpuinfo")
+    for line in file.read_text().splitlines() if file.exists() else ():
+        name, _, value = line.partition(":")
+        if name.strip() == key:
+            return value.strip()
+    return ""
+
+
+def _commit() -> str:
+    call = ["git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def child(*arguments: str) -> str:
+    """What ``python -m benchmarks.MODULE ...`` prints, in a process of its own."""
+    call = [sys.executable, "-m", *arguments]
+    root = RESULTS.parent.parent
+    return subprocess.run(call, capture_output=True, text=True, check=True, cwd=root).stdout

@@ -6,14 +6,13 @@ painted: an index of 10,000 images of 224 px, ResNet-18 with attention on the CP
 """
 
 import statistics
-import time
-from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from benchmarks import Row, machine
 from derm_hash.doctor import find_browser
-from derm_hash.experiments import conditions
 
 TURNS = 40
 PROMISED = {"retrieval": 0.150, "heatmap": 0.500}  # seconds, median
@@ -72,33 +71,40 @@ def measure(page, number: int, turns: int = TURNS) -> list[float]:
     return times[3:]
 
 
-def explorers() -> Iterator[tuple[str, str, float, float]]:
-    """Rows of `benchmarks.__main__`; none where there is no browser."""
+def explorers() -> list[Row]:
+    """From a slider's release to a repainted page: one row an explorer."""
+    rows = [
+        Row(
+            f"{name} explorer, 10,000 images: slider to repainted page, median",
+            "",
+            promised,
+            None,
+            "s",
+            at_most=True,
+            note="no Chromium or Chrome here",
+        )
+        for name, promised in PROMISED.items()
+    ]
     if find_browser() is None:
-        tqdm.write("the explorers: not measured, since there is no Chromium or Chrome here")
-        return
-    from tests.browser.labpage import page_of  # needs playwright, which not everybody has
+        return rows
+    try:
+        from tests.browser.labpage import page_of  # needs playwright, which not everybody has
+    except ImportError:
+        return [replace(row, note="Playwright is not installed") for row in rows]
 
     with page_of((SETUP, *CELLS.values()), 1280, 2400) as page:
-        for number, (name, promised) in enumerate(PROMISED.items()):
+        for number, row in enumerate(rows):
             times = measure(page, number)
-            slow = np.quantile(times, 0.95)
-            yield (
-                f"{name} explorer, 10,000 images of 224 px: slider to repainted page in a browser, "
-                f"median {statistics.median(times):.3f} s, 95 % within {slow:.3f} s",
-                f"the promised median of {promised:.3f} s",
-                statistics.median(times),
-                promised,
-            )
+            row.measured, row.note = statistics.median(times), ""
+            row.details = {"95 % within": float(np.quantile(times, 0.95))}
+    return rows
 
 
 def main() -> None:
     """Print the rows."""
-    began = time.perf_counter()
-    for what, *_ in explorers():
-        print(what)
-    print(", ".join(f"{key}: {value}" for key, value in conditions().items()))
-    print(f"measured in {time.perf_counter() - began:.0f} s")
+    for row in explorers():
+        print(row)
+    print(machine())
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.loading [--archive ZIP]`` compares them with what the released code does,
 decoding and resizing JPEGs of 1024 px each time. The images are drawn, or those of the zip file,
-enlarged to 1024 px in both cases. Everything in the table loads in one process and one thread, the
-formats take turns, and the fastest round of each counts: other work on the machine only adds time.
+enlarged to 1024 px in both cases. Everything in the table loads in one process and one thread, and
+the formats take turns.
 """
 
 import argparse
@@ -12,7 +12,6 @@ import io
 import shutil
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,11 +19,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from benchmarks import Row, machine, released, side_by_side
 from data_setup.__main__ import main as prepare
 from data_setup.archives import Archive
 from data_setup.prepare import QUALITY
 from derm_hash.data import LesionDataset
-from derm_hash.experiments import conditions
 from derm_hash.images import open_image, square
 from derm_hash.synthetic import CLASSES, draw_lesion
 
@@ -89,48 +88,33 @@ def array_loader(folder: Path, count: int) -> Callable[[], None]:
 
 
 def released_loader(folder: Path, count: int) -> Callable[[], None]:
-    """Opens, converts and resizes 1024-px JPEGs with Pillow."""
-
-    def load():
-        for i in range(count):
-            with Image.open(folder / f"{i}.1024.jpg") as image:
-                np.asarray(square(image.convert("RGB"), SIZE)).transpose(2, 0, 1)
-
-    return load
+    """Loads the 1024-px originals one by one, as released."""
+    return lambda: [released.load(folder / f"{i}.1024.jpg", SIZE) for i in range(count)]
 
 
-def fastest(loaders: dict[str, Callable[[], None]]) -> dict[str, float]:
-    """Seconds of the fastest of `ROUNDS` calls of each loader, after one to warm up."""
-    times: dict[str, list[float]] = {name: [] for name in loaders}
-    for _ in range(1 + ROUNDS):
-        for name, load in loaders.items():
-            start = time.perf_counter()
-            load()
-            times[name].append(time.perf_counter() - start)
-    return {name: min(taken[1:]) for name, taken in times.items()}
-
-
-def loading() -> tuple[str, str, float, float]:
-    """A folder that data_setup prepared against its originals: a row of `benchmarks.__main__`."""
+def loading() -> Row:
+    """A folder that data_setup prepared, beside its originals."""
     with tempfile.TemporaryDirectory() as name:
         folder, root = Path(name) / "originals", Path(name) / "prepared"
         (folder / "class").mkdir(parents=True)
         count = len(write(folder, None))
         for i in range(count):
             shutil.copy(folder / f"{i}.1024.jpg", folder / "class" / f"{i}.jpg")
-        with contextlib.redirect_stdout(None):
+        with contextlib.redirect_stdout(None), contextlib.redirect_stderr(io.StringIO()):
             prepare(["folder", "--source", str(folder), "--root", str(root), "--size", str(SIZE)])
-        best = fastest(
+        times = side_by_side(
             {
-                "ours": lambda: LesionDataset.from_folder(root, SIZE, progress=False),
-                "theirs": released_loader(folder, count),
-            }
+                "kit": lambda: LesionDataset.from_folder(root, SIZE, progress=False),
+                "released": released_loader(folder, count),
+            },
+            ROUNDS,
         )
-    return (
-        f"load {count} prepared images of {SIZE} px: LesionDataset.from_folder",
+    return Row(
+        f"loading {count} prepared images of {SIZE} px",
         "decoding and resizing 1024-px JPEGs, one by one",
-        best["ours"],
-        best["theirs"],
+        target=10,
+        measured=times["released"] / times["kit"],
+        details={"ms_per_image": {name: 1e3 * taken / count for name, taken in times.items()}},
     )
 
 
@@ -153,7 +137,7 @@ def measure(archive: Path | None) -> pd.DataFrame:
         loaders = {RELEASED: released_loader(folder, count)}
         loaders |= {kind: loader(folder, suffix, count) for kind, (suffix, _) in FORMATS.items()}
         loaders[ARRAY] = array_loader(folder, count)
-        table = pd.DataFrame({"images/s": count / pd.Series(fastest(loaders))})
+        table = pd.DataFrame({"images/s": count / pd.Series(side_by_side(loaders, ROUNDS))})
         for kind, (suffix, _) in FORMATS.items():
             sizes = [(folder / f"{i}{suffix}").stat().st_size for i in range(count)]
             table.loc[kind, "kB"] = statistics.mean(sizes) / 1e3
@@ -168,7 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--archive", type=Path, metavar="ZIP", help="take the images of a zip file")
     print(measure(parser.parse_args().archive).to_string(float_format="%.1f"))
-    print(", ".join(f"{key}: {value}" for key, value in conditions().items()))
+    print(", ".join(f"{key}: {value}" for key, value in machine().items()))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from derm_hash.data import SPLITS, LesionDataset, leaves_folder, write_atomicall
 from derm_hash.errors import InputError, exit_code
 from derm_hash.experiments import (
     SCORES,
+    differences,
     evaluate_run,
     read_experiment,
     run_grid,
@@ -260,18 +261,23 @@ def scores_in_words(scores: dict[str, float]) -> str:
 
 def reproduce_command(args) -> None:
     """derm-hash reproduce"""
-    data, grid, shared = read_experiment(args.file)
+    experiment = read_experiment(args.file)
     out = args.out or Path("runs") / args.file.stem
-    results = run_grid(grid, course_data(**data), out, **shared)
+    data = course_data(**experiment.data)
+    results = run_grid(experiment.grid, data, out, **experiment.train)
     if make_fabric().global_rank > 0:
         return
     by = varied(results) or ["preset"]
     print(score_table(results, by, out).to_string())
     print("mean ± deviation over seeds; * best, and not by chance (paired tests, p < 0.05)")
-    figure = plots.plot_scores(results, by, SCORES)
-    picture = out / "results.png"
-    save_picture(figure, picture)
-    print(f"every run: {out / 'results.csv'}\npicture: {picture}")
+    save_picture(plots.plot_scores(results, by, SCORES), out / "results.png")
+    print(f"every run: {out / 'results.csv'}\npicture: {out / 'results.png'}")
+    if experiment.baseline:
+        table = differences(results, by, experiment.baseline, out)
+        path = out / "differences.csv"
+        write_atomically(path, lambda part: table.to_csv(part, index=False, float_format="%.6g"))
+        save_picture(plots.plot_differences(table, by), path.with_suffix(".png"))
+        print(f"differences to the baseline, with intervals: {path}, and a picture beside it")
 
 
 def doctor_command(args) -> int:

@@ -4,8 +4,8 @@ A folder of experiments holds a folder for each run, and a table ``results.csv``
 folder is complete at any moment::
 
     RUN/trained.json          how long training took, and where; once it is there, training is over
-    RUN/queries-READOUT.csv   every score of every query
-    RUN/result-READOUT.json   the row of the table; once it is there, the run is scored
+    RUN/queries-READING.csv   every score of every query
+    RUN/result-READING.json   the row of the table; once it is there, the run is scored
 
 So a run is never done again, one that was stopped goes on from its last checkpoint, and
 several processes, on machines that share the disk, may work in one folder: each claims a run
@@ -23,6 +23,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -32,7 +33,14 @@ from tqdm.auto import tqdm
 
 from derm_hash import __version__
 from derm_hash.course import course_data
-from derm_hash.data import SPLITS, LesionDataset, split_by_image, split_by_lesion, write_atomically
+from derm_hash.data import (
+    SPLITS,
+    LesionDataset,
+    remove_parts,
+    split_by_image,
+    split_by_lesion,
+    write_atomically,
+)
 from derm_hash.errors import InputError
 from derm_hash.images import to_input
 from derm_hash.metrics import code_quality, mean_scores, query_scores
@@ -42,9 +50,10 @@ from derm_hash.stability import rotation_scores
 from derm_hash.training import Run, TrainConfig, fingerprint, make_fabric, train
 from derm_hash.uncertainty import PairedTest, paired_test
 
-SCORES = ("class_mean_precision_at_10", "class_mean_map", "paper_precision", "flipped_bits")
+SCORES = ("class_mean_map", "class_mean_precision_at_10", "flipped_bits", "overlap_at_10")
 SPLITTERS = {"given": None, "lesion": split_by_lesion, "paper": split_by_image}
 READOUTS = {"plain": lambda model: model, "orbit-mean": OrbitMean}
+SCORED_ON = ("query", "val")
 SECONDS_BETWEEN_LOOKS = 1.0  # at the runs that other processes do
 
 
@@ -65,9 +74,14 @@ def evaluate_run(run: Run, data: LesionDataset, progress: bool = False) -> dict[
 
 
 def score_model(
-    model: torch.nn.Module, data: LesionDataset, progress: bool = False
+    model: torch.nn.Module, data: LesionDataset, progress: bool = False, scored_on: str = "query"
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """The scores of :func:`evaluate_run`, and what they are means of.
+
+    Parameters
+    ----------
+    scored_on : str
+        The part of the data that stands for the queries.
 
     Returns
     -------
@@ -75,7 +89,7 @@ def score_model(
     table : DataFrame with a row for each query: image, lesion_id, label (the class's name),
         every other column of :func:`derm_hash.metrics.query_scores`, flipped_bits, overlap_at_10.
     """
-    queries = data.split("query")
+    queries = data.split(scored_on)
     index = build_index(model, data.split("database"), progress=progress)
     codes, labels = encode(model, queries, progress=progress), queries.labels.numpy()
     found = query_scores(index, codes, labels)
@@ -88,23 +102,35 @@ def score_model(
     return scores, pd.concat([who, found, pd.DataFrame(still).reset_index(drop=True)], axis=1)
 
 
+class Reading(NamedTuple):
+    """How a trained run is scored: how its codes are read out, for the images of what part."""
+
+    readout: str
+    scored_on: str
+
+    @property
+    def name(self) -> str:
+        """For the names of files."""
+        return self.readout if self.scored_on == "query" else f"{self.readout}-{self.scored_on}"
+
+
 @dataclass
 class PlannedRun:
-    """A point of a grid: what to train on what, and how to read its codes out."""
+    """A point of a grid: what to train on what, and how to score it."""
 
     config: TrainConfig
     data: LesionDataset
     facts: dict
     """Columns of the table that are not in the config: preset, split, split_seed, data."""
-    readouts: list[str] = field(default_factory=list)
+    readings: list[Reading] = field(default_factory=list)
 
-    def missing(self, out: Path) -> list[str]:
-        """The readouts that are still to be scored."""
-        return [name for name in self.readouts if not self.result(out, name).exists()]
+    def missing(self, out: Path) -> list[Reading]:
+        """The readings that are still to be scored."""
+        return [reading for reading in self.readings if not self.result(out, reading).exists()]
 
-    def result(self, out: Path, readout: str) -> Path:
+    def result(self, out: Path, reading: Reading) -> Path:
         """The file with the row of the table."""
-        return out / self.config.name / f"result-{readout}.json"
+        return out / self.config.name / f"result-{reading.name}.json"
 
 
 def carry_out(planned: PlannedRun, out: Path, fabric: Fabric, progress: bool) -> None:
@@ -124,17 +150,19 @@ def carry_out(planned: PlannedRun, out: Path, fabric: Fabric, progress: bool) ->
             write_json(trained, facts)
     if fabric.global_rank > 0:
         return
+    remove_parts(path)
     run = Run.load(path)
     model = run.model.to(fabric.device)
     config = {key: word(value) for key, value in dataclasses.asdict(run.config).items()}
     config.pop("name")
-    for readout in planned.missing(out):
-        scores, table = score_model(READOUTS[readout](model), planned.data)
-        queries = path / f"queries-{readout}.csv"
+    for reading in planned.missing(out):
+        read = READOUTS[reading.readout](model)
+        scores, table = score_model(read, planned.data, scored_on=reading.scored_on)
+        queries = path / f"queries-{reading.name}.csv"
         write_atomically(queries, lambda p, t=table: t.to_csv(p, index=False, float_format="%.8g"))
-        row = {"run": path.name, "readout": readout, **planned.facts, **config}
+        row = {"run": path.name, **reading._asdict(), **planned.facts, **config}
         row |= json.loads(trained.read_text()) | scores
-        write_json(planned.result(out, readout), row)
+        write_json(planned.result(out, reading), row)
 
 
 def conditions() -> dict[str, str]:
@@ -192,6 +220,9 @@ def run_grid(
         readout
             "plain" (default) or "orbit-mean", which scores the trained model as an
             :class:`derm_hash.model.OrbitMean`. It needs no training of its own.
+        scored_on
+            "query" (default), or "val" to choose settings by: once settings have been chosen by
+            the queries, their scores are too good to be true.
     data : LesionDataset with splits
     out : folder for ``results.csv`` and the runs
     preset, **settings
@@ -199,7 +230,7 @@ def run_grid(
 
     Returns
     -------
-    DataFrame, one row for each run and readout of the grid: its settings, every score, seconds of
+    DataFrame, one row for each run and way to score it: its settings, every score, seconds of
     training (empty where it was stopped and went on), device, versions. The file ``results.csv``
     keeps the runs of earlier grids as well.
 
@@ -216,7 +247,7 @@ def run_grid(
     if fabric.global_rank == 0:
         collect(out)
     fabric.barrier()
-    table = read_results(out).set_index(["run", "readout"], drop=False)
+    table = read_results(out).set_index(["run", *Reading._fields], drop=False)
     return table.loc[wanted].reset_index(drop=True)
 
 
@@ -235,16 +266,17 @@ def points_of(
 
 def plan(
     points: Sequence[Mapping], axes: set[str], data: LesionDataset, out: Path, preset: str
-) -> tuple[list[PlannedRun], list[tuple[str, str]]]:
-    """The runs that score all points of a grid, and each point's (run, readout)."""
+) -> tuple[list[PlannedRun], list[tuple[str, str, str]]]:
+    """The runs that score all points of a grid, and each point's (run, readout, scored_on)."""
     variants, plans, wanted = {}, {}, []
     for point in points:
-        changes = {"preset": preset, "split": "given", "split_seed": 0, "readout": "plain"} | point
+        changes = {"preset": preset, "split": "given", "split_seed": 0} | point
         facts = {key: changes.pop(key) for key in ("preset", "split", "split_seed")}
-        readout = changes.pop("readout")
+        reading = Reading(changes.pop("readout", "plain"), changes.pop("scored_on", "query"))
         for key, value, choices in (
             ("split", facts["split"], SPLITTERS),
-            ("readout", readout, READOUTS),
+            ("readout", reading.readout, READOUTS),
+            ("scored_on", reading.scored_on, SCORED_ON),
         ):
             if value not in choices:
                 raise InputError(f"{key} must be one of {', '.join(choices)}, not {value!r}.")
@@ -258,13 +290,14 @@ def plan(
         key = f"{zlib.crc32(repr((config, sorted(facts.items()))).encode()):08x}"
         if key not in plans:
             check_model(config, len(data.classes))
-            special = {axis: point[axis] for axis in axes if axis in point and axis != "readout"}
+            of_run = axes - set(Reading._fields)
+            special = {axis: point[axis] for axis in of_run if axis in point}
             there = sorted(path.name for path in out.glob(f"*{key}") if path.is_dir())
             name = there[0] if there else f"{run_name(special)},{key}".lstrip(",")
             plans[key] = PlannedRun(dataclasses.replace(config, name=name), part, facts)
-        if readout not in plans[key].readouts:
-            plans[key].readouts.append(readout)
-            wanted.append((plans[key].config.name, readout))
+        if reading not in plans[key].readings:
+            plans[key].readings.append(reading)
+            wanted.append((plans[key].config.name, *reading))
     return list(plans.values()), wanted
 
 
@@ -338,6 +371,7 @@ def collect(out: Path) -> None:
     """Put ``results.csv`` together from the results of all runs."""
     out.mkdir(parents=True, exist_ok=True)
     with FileLock(out / ".lock"):  # or a process that read earlier might write later
+        remove_parts(out)
         rows = [json.loads(path.read_text()) for path in sorted(out.glob("*/result-*.json"))]
         table = pd.DataFrame(rows)
         write_atomically(out / "results.csv", lambda part: table.to_csv(part, index=False))
@@ -349,7 +383,8 @@ def read_results(out: str | Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"There is no {path}: run the experiment first.")
     # A checksum of digits alone is no number.
-    return read_csv(path, dtype=dict.fromkeys(("run", "data", "torch", "python"), str))
+    words = dict.fromkeys(("run", "data", "torch", "python"), str)
+    return read_csv(path, dtype=words).copy()  # in one piece: pandas warns of a column added else
 
 
 def read_csv(path: Path, **options) -> pd.DataFrame:
@@ -373,12 +408,25 @@ def summary(
     return results.groupby(list(by), sort=False)[list(scores)].agg(["mean", "std", "count"])
 
 
-def varied(results: pd.DataFrame) -> list[str]:
-    """The settings, the seed apart, in which the runs of a table differ."""
+def setting_names() -> list[str]:
+    """The names of what a grid may vary, the seed apart."""
     fields = [field.name for field in dataclasses.fields(TrainConfig)]
-    settings = ["preset", "split", "split_seed", *fields, "readout"]
-    apart = {"name", "seed"}
-    return [s for s in settings if s not in apart and results[s].nunique(dropna=False) > 1]
+    names = ["preset", "split", "split_seed", *fields, *Reading._fields]
+    return [name for name in names if name not in ("name", "seed")]
+
+
+def varied(results: pd.DataFrame) -> list[str]:
+    """The settings, the seed apart, in which the runs of a table differ.
+
+    Where they differ in their preset, that stands for all that it decides: only what varies
+    among runs of one preset is named beside it.
+    """
+    counts = results.groupby("preset")[setting_names()].nunique(dropna=False)
+    return [
+        name
+        for name in setting_names()
+        if counts[name].max() > 1 or (name == "preset" and len(counts) > 1)
+    ]
 
 
 def compare(
@@ -439,6 +487,18 @@ def compare(
     return pd.DataFrame(rows)
 
 
+def differences(
+    results: pd.DataFrame,
+    by: Sequence[str],
+    baseline: Mapping,
+    out: str | Path,
+    scores: Sequence[str] = SCORES,
+) -> pd.DataFrame:
+    """:func:`compare` for several scores, one below the other; the first column is the score."""
+    tables = {score: compare(results, by, score, baseline, out) for score in scores}
+    return pd.concat(tables, names=["score", "row"]).reset_index("score").reset_index(drop=True)
+
+
 def settings_of(results: pd.DataFrame, by: Sequence[str]) -> dict[tuple, pd.DataFrame]:
     """The runs of each setting, by seed; InputError if a seed occurs twice."""
     settings = {}
@@ -457,10 +517,10 @@ def paired_runs(
     seeds = [seed for seed in a.index if seed in b.index]
     if not seeds:
         raise InputError("Two settings without a common seed cannot be paired: run more seeds.")
-    if set(a["data"]) | set(b["data"]) != {a["data"].iloc[0]}:
+    if len(pd.concat([a, b])[["data", "scored_on"]].drop_duplicates()) > 1:
         raise InputError(
-            "Runs on different data or splits have different queries, which cannot be paired: "
-            "compare the settings of each split with a baseline of that split."
+            "Runs on different data, splits or parts have different queries, which cannot be "
+            "paired: compare the settings of each split and part with a baseline of the same."
         )
     column, balanced = query_column(score)
     tables = [
@@ -484,7 +544,7 @@ def query_column(score: str) -> tuple[str, bool]:
 
 def read_queries(out: Path, run: pd.Series, column: str) -> pd.DataFrame:
     """A score of every query of a run: image, lesion_id, label and the column."""
-    path = out / run["run"] / f"queries-{run['readout']}.csv"
+    path = out / run["run"] / f"queries-{Reading(run['readout'], run['scored_on']).name}.csv"
     if not path.is_file():
         raise InputError(f"There is no {path}: give the folder that the results come from.")
     who = dict.fromkeys(("image", "lesion_id", "label"), str)
@@ -501,11 +561,11 @@ def best_settings(results: pd.DataFrame, by: Sequence[str], score: str, out: str
 
     Returns
     -------
-    set of the settings' values, one for each data set (and split) with a clear winner.
+    set of the settings' values, one for each data set (split, and part) with a clear winner.
     """
     sign = -1 if lower_is_better(score) else 1
     winners = set()
-    for _, part in results.groupby("data", sort=False):
+    for _, part in results.groupby(["data", "scored_on"], sort=False):
         settings = settings_of(part, by)
         best = max(settings, key=lambda values: sign * settings[values][score].mean())
         rivals = [runs for values, runs in settings.items() if values != best]
@@ -550,19 +610,25 @@ def score_table(
 # --- experiments in files -----------------------------------------------------------------
 
 
-def read_experiment(path: str | Path) -> tuple[dict, dict | list[dict], dict]:
-    """Read an experiment's TOML file: its tables [data], [grid] and, optionally, [train].
+class Experiment(NamedTuple):
+    """What an experiment's file says.
 
-    [grid] holds lists of values for the settings of :func:`run_grid`, [train] what all runs
-    share, [data] the arguments of :func:`derm_hash.course.course_data`. Several tables [[grid]]
+    data: arguments of :func:`derm_hash.course.course_data`; grid: that of :func:`run_grid`;
+    train: what all runs share; baseline: that of :func:`compare`, or empty.
+    """
+
+    data: dict
+    grid: dict | list[dict]
+    train: dict
+    baseline: dict
+
+
+def read_experiment(path: str | Path) -> Experiment:
+    """Read an experiment's TOML file: tables [data], [grid] and, optionally, [train], [baseline].
+
+    [grid] holds lists of values for the settings of :func:`run_grid`. Several tables [[grid]]
     are several grids, one after the other. TOML has no None: the word "none" stands for it where
     a field may be None.
-
-    Returns
-    -------
-    data : dict
-    grid : dict, or list of dict if the file has [[grid]]
-    train : dict
     """
     path = Path(path)
     try:
@@ -571,22 +637,29 @@ def read_experiment(path: str | Path) -> tuple[dict, dict | list[dict], dict]:
         raise InputError(f"There is no experiment file {path}.") from error
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path} is not valid TOML: {error}.") from error
-    data, grid, shared = (experiment.get(name) for name in ("data", "grid", "train"))
-    shared = {} if shared is None else shared
+    data, grid = experiment.get("data"), experiment.get("grid")
+    shared, baseline = experiment.get("train", {}), experiment.get("baseline", {})
     grids = grid if isinstance(grid, list) else [grid]
-    for table, found in (("data", [data]), ("grid", grids or [None]), ("train", [shared])):
+    for table, found in (
+        ("data", [data]),
+        ("grid", grids or [None]),
+        ("train", [shared]),
+        ("baseline", [baseline]),
+    ):
         if not all(isinstance(each, dict) for each in found):
             raise InputError(f"{path} has no [{table}] table: see benchmarks/configs.")
     if wrong := set(data) - set(inspect.signature(course_data).parameters):
         raise InputError(
             f"{min(wrong)} in the [data] of {path} is none of source, size, images, seed."
         )
+    if wrong := set(baseline) - set(setting_names()):
+        raise InputError(f"{min(wrong)} in the [baseline] of {path} is no setting of a run.")
     for key, values in (item for each in grids for item in each.items()):
         if not isinstance(values, list) or not values:
             raise InputError(f"{key} in the [grid] of {path} must be a list of values.")
     grids = [{k: [_setting(k, v) for v in values] for k, values in g.items()} for g in grids]
     shared = {key: _setting(key, value) for key, value in shared.items()}
-    return data, grids if isinstance(grid, list) else grids[0], shared
+    return Experiment(data, grids if isinstance(grid, list) else grids[0], shared, baseline)
 
 
 def _setting(key: str, value):

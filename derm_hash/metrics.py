@@ -51,6 +51,7 @@ __all__ = [
     "mean_scores",
     "ndcg",
     "paired_test",
+    "paper_scores",
     "pointing_game",
     "precision",
     "precision_at_recall",
@@ -70,6 +71,15 @@ LOOKUP_RADIUS = 2  # bits: what a hash table reaches by probing; usual in papers
 def class_means(values: np.ndarray, labels: np.ndarray) -> dict[int, float]:
     """Mean of a value of each query (Q,) within each class that has queries."""
     return {int(c): float(values[labels == c].mean()) for c in np.unique(labels)}
+
+
+def paper_scores(
+    index, codes: np.ndarray, labels: np.ndarray, k: int = 10, radius: int = 4, rank: str = "cosine"
+) -> dict[str, np.ndarray]:
+    """The paper protocol's two scores of every query, the part of :func:`query_scores` that needs
+    no ranking of the whole database; arguments and names are the same."""
+    near = relevance(index.search(codes, k, radius, rank).ids, index.labels, labels)
+    return {"paper_precision": precision(near), "paper_reciprocal_rank": reciprocal_rank(near)}
 
 
 def query_scores(
@@ -125,12 +135,7 @@ def query_scores(
             f"Retrieval is scored on one label a query, not {len(labels)} labels "
             f"for {len(codes)} queries."
         )
-    near = relevance(index.search(codes, k, radius, rank).ids, index.labels, labels)
-    scores = {
-        "label": labels,
-        "paper_precision": precision(near),
-        "paper_reciprocal_rank": reciprocal_rank(near),
-    }
+    scores = {"label": labels} | paper_scores(index, codes, labels, k, radius, rank)
     parts = []
     for part in np.array_split(np.arange(len(codes)), len(codes) // QUERIES_AT_ONCE + 1):
         ranked = relevance(index.order(codes[part], rank), index.labels, labels[part])

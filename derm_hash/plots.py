@@ -14,6 +14,7 @@ import sys
 import zlib
 from collections.abc import Mapping, Sequence
 from itertools import cycle
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -22,7 +23,7 @@ import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
-from matplotlib.colors import ListedColormap, to_rgba
+from matplotlib.colors import ListedColormap, to_rgb, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.projections.polar import PolarAxes
@@ -147,6 +148,15 @@ def class_color(name: str) -> str:
     return CLASS_COLORS.get(name, OTHER_COLORS[zlib.crc32(name.encode()) % len(OTHER_COLORS)])
 
 
+def text_color(background: str) -> str:
+    """Ink or white, whichever is easier to read on a colour: contrast as WCAG 2 defines it."""
+    linear = [
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(background)
+    ]
+    luminance = np.dot([0.2126, 0.7152, 0.0722], linear)
+    return INK if (luminance + 0.05) / 0.07 > 1.05 / (luminance + 0.05) else "white"
+
+
 def class_marker(name: str) -> str:
     """The marker of a class in line and scatter plots; goes with :func:`class_color`."""
     return CLASS_MARKERS.get(name, "pdh<>"[zlib.crc32(name.encode()) % 5])
@@ -254,6 +264,25 @@ def _label_row(ax: Axes, text: str, color: str) -> None:
     ax.add_patch(bar)
 
 
+def plot_query(queries: LesionDataset, query: int, code=None) -> Figure:
+    """One image by itself, with its diagnosis, the name of its file, and its code if given.
+
+    Parameters
+    ----------
+    queries : LesionDataset
+    query : its place among them
+    code : (bits,) soft code, optional
+    """
+    row = queries.table.iloc[query]
+    figure = new_figure(2.4, 2.9 + 0.25 * (code is not None))
+    (ax,) = picture_axes(figure, 1, 1)
+    text = f"query {query}: {row['label']}\n{Path(row['image']).stem}"
+    show_picture(ax, queries.picture(query), text, class_color(row["label"]))
+    if code is not None:
+        strip_below(ax, code)
+    return figure
+
+
 # --- codes ------------------------------------------------------------------------------
 
 
@@ -326,7 +355,7 @@ def plot_orbit(pictures: Sequence, codes=None, angles: Sequence[float] | None = 
     n = len(pictures)
     angles = [360 * k / n for k in range(n)] if angles is None else angles
     side = min(WIDTH / n, 2.3)
-    figure = new_figure(side * n, side + 0.3 + 0.5 * (codes is not None))
+    figure = new_figure(side * n, side + 0.3 + 0.62 * (codes is not None))
     axes = picture_axes(figure, 1, n)
     for k, ax in enumerate(axes):
         show_picture(ax, pictures[k], f"{angles[k]:g}°")
@@ -543,7 +572,7 @@ def _heat_bar(figure: Figure, axes: list[Axes], label: str, ends: list[str]) -> 
     heat = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 1), colors)
     bar = figure.colorbar(heat, ax=axes, fraction=0.02, pad=0.01, aspect=30)
     bar.set_ticks([0, 1], labels=ends)
-    bar.set_label(label, labelpad=2)
+    bar.set_label(label, labelpad=2, fontsize=9)
     bar.outline.set_color(GREY)
 
 
@@ -778,6 +807,45 @@ def plot_scores(
         sns.stripplot(**place, color="#56b4e9", edgecolor=INK, linewidth=0.6, size=6, zorder=3)
         ax.set(xlabel=f"{score.replace('_', ' ')} (share)", ylabel="")
         ax.grid(True, axis="x")
+    for ax in axes[len(scores) :]:
+        ax.set_axis_off()
+    return figure
+
+
+def plot_differences(table: pd.DataFrame, by: str | Sequence[str]) -> Figure:
+    """Differences to a baseline: how large, and how sure.
+
+    A thick bar is the 95 % interval over other queries, filled at its end where it leaves out
+    zero; a thin one is a standard deviation of the difference over seeds, to either side.
+
+    Parameters
+    ----------
+    table : DataFrame of ``experiments.differences``
+    by : column, or columns, that tell the settings apart
+    """
+    by = [by] if isinstance(by, str) else list(by)
+    scores = list(table["score"].unique())
+    settings = table[by].astype(str).agg(", ".join, axis=1)
+    names = list(dict.fromkeys(settings))
+    thin = {"fmt": "none", "color": INK, "capsize": 2, "zorder": 2.5}
+    columns = min(len(scores), 2)
+    rows = -(-len(scores) // columns)
+    title = "difference to the baseline, 95 % interval (thick), deviation over seeds (thin)"
+    figure = new_figure(WIDTH, rows * (0.9 + 0.3 * len(names)) + 0.3, title)
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for ax, score in zip(axes, scores, strict=False):
+        part = table[table["score"] == score]
+        y = [names.index(name) for name in settings[part.index]]
+        sure = (part["low"] > 0) | (part["high"] < 0)
+        ax.axvline(0, color=INK, linewidth=0.8)
+        ax.errorbar(part["difference"], y, xerr=part["seed_std"], **thin)
+        ax.hlines(y, part["low"], part["high"], color="#56b4e9", linewidth=5, zorder=2)
+        fill = ["#0072b2" if each else "white" for each in sure]
+        ax.scatter(part["difference"], y, c=fill, edgecolors=INK, s=32, zorder=3)
+        ax.set(xlabel=f"{score.replace('_', ' ')} (share)", yticks=range(len(names)))
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+        ax.grid(True, axis="x")
+    axes[0].set(yticklabels=names, ylim=(len(names) - 0.5, -0.5))
     for ax in axes[len(scores) :]:
         ax.set_axis_off()
     return figure

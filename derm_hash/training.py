@@ -59,7 +59,9 @@ class TrainConfig:
     "classification" the classifier reads the codes and does not shape them."""
     invariance: str | None = "cauchy"
     """Penalty on the orbit of soft codes (a name in ``losses.PENALTIES``), or None."""
-    invariance_weight: float = 0.5
+    invariance_weight: float = 2.0
+    """Four times that of the paper's code: hits change less when the image is turned, for a little
+    less precision (benchmarks/configs/tuning.toml)."""
     invariance_rise: float = 0.5
     """Share of the run in which that weight rises from 0: codes that are pulled together before
     they tell anything apart can stay stuck at one value."""
@@ -158,6 +160,7 @@ def is_folder_name(name: object) -> bool:
 PRESETS: dict[str, dict] = {
     "recommended": {},
     "released": {
+        "invariance_weight": 0.5,
         "invariance_rise": 0.0,
         "classify": "upright",
         "class_weights": "released",
@@ -265,8 +268,6 @@ def train(
     path = Path(root) / config.name
     with one_at_a_time(path, fabric):  # once all the rest is valid
         claim_folder(path, config, data, write=fabric.global_rank == 0)
-        if fabric.global_rank == 0:
-            remove_parts(path)
         state.resume(path / "last.ckpt")
         train_epochs(state, database, val, path, progress, on_epoch)
         fabric.barrier()
@@ -313,6 +314,7 @@ def one_at_a_time(path: Path, fabric: Fabric) -> Iterator[None]:
         print(f"{path.name} is being trained by another process: waiting for it to end.")
         lock.acquire()
     try:
+        remove_parts(path)
         fabric.barrier()
         yield
     finally:

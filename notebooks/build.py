@@ -11,7 +11,9 @@ after it. A notebook that fails does not stop the others, but the exit status is
 
 import argparse
 import ast
+import base64
 import html
+import io
 import os
 import re
 import sys
@@ -26,6 +28,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbconvert import HTMLExporter
 from nbconvert.filters import strip_ansi
+from PIL import Image
 from tqdm.auto import tqdm
 
 HERE = Path(__file__).resolve().parent
@@ -33,6 +36,8 @@ OUT = HERE.parent / "build" / "walkthrough"
 # nbconvert closes <details> at once and shows the answer; words in its place come through.
 ANSWER = re.compile(r"<details>\s*<summary>(.*?)</summary>(.*?)</details>", re.DOTALL)
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+LARGE = 30_000  # bytes of a picture that may be smaller as a photograph
+QUALITY = 78  # of a JPEG: text can still be read with ease
 
 
 @dataclass
@@ -210,8 +215,25 @@ def freeze_widgets(notebook):
                 cell.outputs.remove(output)
 
 
+def shrink_pictures(notebook):
+    """Store large figures full of photographs as JPEG, where that takes far less."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {})
+            png = base64.b64decode(data.get("image/png", ""))
+            if len(png) < LARGE:
+                continue
+            jpeg = io.BytesIO()
+            picture = Image.open(io.BytesIO(png)).convert("RGB")
+            picture.save(jpeg, format="JPEG", quality=QUALITY, optimize=True)
+            if len(jpeg.getvalue()) < 0.6 * len(png):
+                del data["image/png"]
+                data["image/jpeg"] = base64.b64encode(jpeg.getvalue()).decode()
+
+
 def save(notebook, path):
-    """Write the executed notebook back, without what changes from one machine to the next."""
+    """Write the executed notebook back, small and without what differs between machines."""
+    shrink_pictures(notebook)
     notebook.metadata.language_info = {"name": "python"}
     notebook.metadata.kernelspec = {
         "display_name": "Python 3", "language": "python", "name": "python3",

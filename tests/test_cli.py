@@ -98,7 +98,7 @@ def test_reproduce_leaves_a_table_and_a_figure(folder, tmp_path, capsys):
         f'[data]\nsource = "{folder.as_posix()}"\nsize = 32\n'
         '[grid]\nseed = [0, 1]\nreadout = ["plain", "orbit-mean"]\n'
         '[train]\nbackbone = "resnet10"\nattention = "none"\nbits = 8\nepochs = 1\n'
-        "batch_size = 16\n"
+        'batch_size = 16\n[baseline]\nreadout = "plain"\n'
     )
     assert main(["reproduce", str(file), "--out", str(tmp_path / "out")]) == 0
     shown = capsys.readouterr()
@@ -108,6 +108,11 @@ def test_reproduce_leaves_a_table_and_a_figure(folder, tmp_path, capsys):
     assert f"{mean:.3f} ± " in row and "runs: 100%" in shown.err
     with Image.open(tmp_path / "out" / "results.png") as picture:
         assert len(np.unique(np.asarray(picture.convert("L")))) > 10
+    plain = table.loc[table["readout"] == "plain", "class_mean_map"].mean()
+    differences = pd.read_csv(tmp_path / "out" / "differences.csv").set_index("score")
+    row = differences.loc["class_mean_map"]
+    assert row["difference"] == pytest.approx(mean - plain, abs=1e-6)
+    assert row["low"] <= row["difference"] <= row["high"] and row["readout"] == "orbit-mean"
 
 
 @pytest.mark.parametrize(

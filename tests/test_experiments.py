@@ -199,12 +199,46 @@ def test_a_readout_asked_for_later_needs_no_training(data, tmp_path, monkeypatch
     assert again["run"].tolist() == table["run"].tolist()[:1]
 
 
+def test_settings_are_chosen_on_val_without_a_look_at_the_queries(data, tmp_path, monkeypatch):
+    looked_at = []
+    real = LesionDataset.split
+
+    def split(self, part):
+        looked_at.append(part)
+        return real(self, part)
+
+    monkeypatch.setattr(LesionDataset, "split", split)
+    table = run_grid({"scored_on": ["val"]}, data, tmp_path, progress=False, **TINY)
+    assert set(looked_at) == {"database", "val"}
+    assert list(table["scored_on"]) == ["val"]
+    model = Run.load(tmp_path / table["run"][0]).model
+    swapped = data.table.assign(split=data.table["split"].replace({"val": "query", "query": "val"}))
+    scores, _ = score_model(model, LesionDataset(data.images, swapped, data.classes))
+    for name, value in scores.items():
+        assert table[name][0] == pytest.approx(value, abs=1e-9), name
+    # The same run, judged by the queries in the end, is not trained again.
+    monkeypatch.setattr(experiments, "train", forbid_training)
+    both = run_grid({"scored_on": ["val", "query"]}, data, tmp_path, progress=False, **TINY)
+    assert both["run"].nunique() == 1 and list(both["scored_on"]) == ["val", "query"]
+    with pytest.raises(InputError, match="different queries"):
+        compare(both, ["scored_on"], "map", {"scored_on": "val"}, tmp_path)
+
+
 def test_a_lost_table_is_put_together_again(data, tmp_path, monkeypatch):
     before = run_grid({"seed": [0, 1]}, data, tmp_path, progress=False, **TINY)
     (tmp_path / "results.csv").unlink()
     monkeypatch.setattr(experiments, "train", forbid_training)
     after = run_grid({"seed": [0, 1]}, data, tmp_path, progress=False, **TINY)
     pd.testing.assert_frame_equal(before, after)
+
+
+def test_what_killed_processes_have_left_is_removed(data, tmp_path):
+    table = run_grid({"seed": [0]}, data, tmp_path, progress=False, **TINY)
+    for place in (tmp_path, tmp_path / table["run"][0]):
+        (place / ".results.csv.4242.part").write_text("half a ta")
+    later = {"seed": [0], "readout": ["orbit-mean"]}
+    run_grid(later, data, tmp_path, progress=False, **TINY)
+    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_seconds_of_a_run_that_went_on_are_not_told(data, tmp_path, monkeypatch):
@@ -250,11 +284,21 @@ def test_several_grids_share_the_runs_they_have_in_common(data, tmp_path):
     assert varied(table) == ["invariance", "random_turns"]
 
 
+def test_a_preset_stands_for_all_that_it_decides():
+    fields = {name: ["same"] * 3 for name in experiments.setting_names()}
+    presets = {"preset": ["released", "recommended", "recommended"]}
+    table = pd.DataFrame(fields | presets | {"optimizer": ["sgd", "adamw", "adamw"]})
+    assert varied(table) == ["preset"]
+    table["gamma"] = [0.5, 0.5, 0.1]
+    assert varied(table) == ["preset", "gamma"]
+
+
 @pytest.mark.parametrize(
     ("grid", "sentence"),
     [
         ({"split": ["half"]}, "split must be one of given, lesion, paper"),
         ({"readout": ["max"]}, "readout must be one of plain, orbit-mean"),
+        ({"scored_on": ["database"]}, "scored_on must be one of query, val"),
         ({"attention": [None, "magic"]}, "magic"),
         ({"objective": ["classification", "x"]}, "objective must be one of"),
         ({"colour": [1]}, "colour"),
@@ -294,7 +338,7 @@ def test_a_run_that_another_process_has_claimed_is_left_to_it(data, tmp_path, mo
         target=run_grid, args=(grid, data, tmp_path), kwargs=TINY | {"progress": False}
     )
     worker.start()
-    while not plans[1].result(tmp_path, "plain").exists():
+    while plans[1].missing(tmp_path):
         time.sleep(0.05)
     time.sleep(0.3)
     assert order == [1] and worker.is_alive()
@@ -369,7 +413,8 @@ def write_runs(out, scores, data="d"):
             queries |= {"label": ["NV", "NV", "NV", "NV", "NV", "NV", "MEL", "MEL"], "ap": values}
             pd.DataFrame(queries).to_csv(out / run / "queries-plain.csv", index=False)
             mean = pd.Series(values).groupby(queries["label"]).mean().mean()
-            facts = {"run": run, "readout": "plain", "data": data, "seed": seed, "kind": setting}
+            facts = {"run": run, "readout": "plain", "scored_on": "query", "data": data}
+            facts |= {"seed": seed, "kind": setting}
             rows.append(facts | {"class_mean_map": mean, "map": np.mean(values)})
     return pd.DataFrame(rows)
 
@@ -461,7 +506,8 @@ def test_read_experiment_turns_none_into_none(tmp_path):
         '[data]\nsource = "atlas"\n[grid]\ninvariance = ["none", "cauchy"]\n'
         '[train]\nattention = "none"\nclass_weights = "none"\n'
     )
-    data, grid, shared = read_experiment(file)
+    data, grid, shared, baseline = read_experiment(file)
+    assert baseline == {}
     assert data == {"source": "atlas"} and grid == {"invariance": [None, "cauchy"]}
     assert shared == {"attention": None, "class_weights": "none"}
 
@@ -473,6 +519,7 @@ def test_read_experiment_turns_none_into_none(tmp_path):
         ("[data]\n", r"no \[grid\] table"),
         ("[data]\n[grid]\nseed = 1\n", "seed in the .* must be a list"),
         ("[data]\n[[grid]]\nseed = [0]\n[[grid]]\nseed = []\n", "seed in the .* must be a list"),
+        ("[data]\n[grid]\nseed = [0]\n[baseline]\nsed = 0\n", "sed in the .* is no setting"),
         ("[data]\nsorce = 1\n[grid]\nseed = [0]\n", "sorce in the .* is none of"),
     ],
 )
@@ -488,12 +535,15 @@ def test_a_missing_experiment_file_gets_one_sentence(tmp_path):
         read_experiment(tmp_path / "absent.toml")
 
 
-@pytest.mark.parametrize(("name", "runs"), [("smoke", 8), ("ham10000", 36)])
+@pytest.mark.parametrize(
+    ("name", "runs"),
+    [("smoke", 8), ("ham10000", 36), ("tuning", 6), ("ham10000-cpu", 18), ("presets", 6)],
+)
 def test_the_experiments_that_come_with_the_kit_are_valid(name, runs, request, data, tmp_path):
     file = request.config.rootpath / "benchmarks" / "configs" / f"{name}.toml"
-    where, grid, shared = read_experiment(file)
-    assert where["source"]
-    points, axes = experiments.points_of(grid, shared)
+    experiment = read_experiment(file)
+    assert experiment.data["source"]
+    points, axes = experiments.points_of(experiment.grid, experiment.train)
     plans, wanted = experiments.plan(points, axes, data, tmp_path, "recommended")
     assert len(plans) == runs and len(set(wanted)) >= runs
-    assert len({plan.config.seed for plan in plans}) >= 2
+    assert name == "tuning" or len({plan.config.seed for plan in plans}) >= 2

@@ -16,7 +16,7 @@ from torchmetrics.retrieval import (
 
 from derm_hash.codes import code_quality
 from derm_hash.errors import InputError
-from derm_hash.metrics import evaluate_retrieval, query_scores
+from derm_hash.metrics import evaluate_retrieval, paper_scores, query_scores
 from derm_hash.retrieval import HashIndex
 
 CLASSES = ("MEL", "NV", "BCC")
@@ -239,6 +239,15 @@ def test_one_class_and_a_perfect_index():
     others = scores.keys() - recalls.keys() - nothing - quality
     assert {name for name in others if scores[name] != pytest.approx(1)} == set()
     assert {scores[name] for name in nothing} == {0}
+
+
+def test_the_paper_scores_alone_are_those_among_all_scores():
+    index, codes, labels = random_case(4)
+    alone, table = paper_scores(index, codes, labels), query_scores(index, codes, labels)
+    assert list(alone) == ["paper_precision", "paper_reciprocal_rank"]
+    for name, values in alone.items():
+        np.testing.assert_array_equal(values, table[name])
+        assert values.any()
 
 
 def test_a_hit_beyond_the_radius_does_not_count_for_the_paper_protocol():

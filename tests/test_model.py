@@ -217,6 +217,21 @@ def test_encode_is_the_evaluated_model_and_leaves_the_mode(training):
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
+def test_encode_in_bfloat16_agrees_within_a_hundredth():
+    torch.manual_seed(0)
+    model = DermHash("resnet10").eval()
+    with torch.no_grad():
+        model.hash_layer.weight.mul_(16)  # codes that differ
+    x = torch.rand(12, 3, 48, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    exact, fast = encode(model, x), encode(model, x, bf16=True)
+    assert fast.dtype == np.float32 and np.ptp(exact) > 0.4
+    np.testing.assert_allclose(fast, exact, atol=0.01)
+    assert not np.array_equal(fast, exact)
+    # What is near 1 is not rounded to bfloat16's few numbers there.
+    as_bfloat16 = torch.from_numpy(fast).bfloat16().float().numpy()
+    assert (fast != as_bfloat16).mean() > 0.9
+
+
 def test_encode_takes_bytes_and_data_sets():
     model = shaken(small())
     pixels = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)

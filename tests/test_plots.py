@@ -94,6 +94,19 @@ def test_montage_has_a_row_for_every_class(dataset):
             np.testing.assert_array_equal(a.images[0].get_array(), b.images[0].get_array())
 
 
+def test_the_query_says_who_it_is(dataset):
+    (ax,) = plots.plot_query(dataset, 3, CODES[0]).axes
+    assert ax.get_title() == "query 3: BCC\n3"
+    np.testing.assert_array_equal(ax.images[0].get_array(), PICTURES[3])
+    assert len(ax.collections) == 1 and len(plots.plot_query(dataset, 3).axes[0].collections) == 0
+
+
+@pytest.mark.parametrize("color", plots.CLASS_COLORS.values())
+def test_text_on_a_class_colour_can_be_read(color):
+    shades = {"text": lab(plots.text_color(color), np.eye(3)), "sheet": lab(color, np.eye(3))}
+    assert abs(shades["text"][0] - shades["sheet"][0]) > 35  # lightness, of 100
+
+
 def test_a_code_shows_bits_and_marks_what_differs():
     code, reference = np.array([0.1, 0.9, 0.6, 0.4]), np.array([0.2, 0.8, 0.4, 0.45])
     ax = plots.plot_code(code, reference).axes[0]
@@ -310,6 +323,23 @@ def test_scores_show_every_run_and_the_mean():
     assert (
         len(plots.plot_scores(results.assign(f=0.1), ["attention", "seed"], ["map", "f"]).axes) == 2
     )
+
+
+def test_differences_show_intervals_and_fill_what_leaves_out_zero():
+    rows = [("a", "map", 0.1, 0.05, 0.15, 0.02), ("b", "map", -0.01, -0.06, 0.04, np.nan)]
+    columns = ["loss", "score", "difference", "low", "high", "seed_std"]
+    table = pd.DataFrame(rows, columns=columns)
+    (ax,) = plots.plot_differences(table, "loss").axes
+    deviations, bars, points = ax.collections
+    (low, high), _ = (path.vertices[:, 0] for path in deviations.get_paths())
+    assert (low, high) == pytest.approx((0.08, 0.12))
+    drawn = [path.vertices[:, 0] for path in bars.get_paths()]
+    np.testing.assert_allclose(drawn, [[0.05, 0.15], [-0.06, 0.04]])
+    np.testing.assert_allclose(points.get_offsets(), [[0.1, 0], [-0.01, 1]])
+    assert [tuple(c[:3]) for c in points.get_facecolor()] == [to_rgb("#0072b2"), to_rgb("white")]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"]
+    both = pd.concat([table, table.assign(score="flipped_bits")], ignore_index=True)
+    assert len(plots.plot_differences(both, ["loss"]).axes) == 2
 
 
 def test_png_is_small_and_keeps_flat_colours():

@@ -147,7 +147,8 @@ def test_a_query_finds_the_same_alone_in_company_and_in_portions(rank, monkeypat
     )
     for field, expected in zip(index.search(queries, 7, 9, rank), together, strict=True):
         np.testing.assert_array_equal(field, expected)
-    assert pairs == [150, 150, 150, 100]  # memory stays bounded
+    # Memory stays bounded; a ranking by Hamming distance has no candidates.
+    assert pairs == ([] if rank == "hamming" else [150, 150, 150, 100])
 
 
 @pytest.mark.parametrize("spread", [1e-3, 1e-2])
@@ -235,6 +236,87 @@ def test_numbers_and_codes_may_come_from_numpy_torch_or_lists():
     for same in (torch.from_numpy(codes), codes.tolist(), codes.astype(np.float64)):
         hits = index.search(same, k=np.int64(3), radius=np.int64(6))
         np.testing.assert_array_equal(hits.ids, expected)
+
+
+# --- shortcuts against the plain way ---------------------------------------------------
+
+
+def clustered_codes(count, bits, seed, noise):
+    """Soft codes as training leaves them: around few centres, most of them nearly saturated."""
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(0).choice([-6.0, 6.0], (4, bits))
+    logits = centres[rng.integers(0, 4, count)] + rng.normal(0, noise, (count, bits))
+    return (1 / (1 + np.exp(-logits))).astype(np.float32)
+
+
+def cases():
+    yield "spread out: fewer than k within the radius", random_codes(3000, 16, seed=0)
+    yield "nearly saturated", clustered_codes(3000, 16, seed=1, noise=1.0)
+    yield "saturated: distances below 1e-9", clustered_codes(3000, 16, seed=1, noise=0.01)
+    yield "clusters that touch", clustered_codes(3000, 64, seed=1, noise=6.0)
+    yield "many ties", np.round(clustered_codes(3000, 16, seed=1, noise=6.0), 1)
+    yield "one code for all", np.tile(random_codes(1, 16, seed=0), (3000, 1))
+    yield "codes of zeros, too", random_codes(3000, 3, seed=2) * (np.arange(3000) % 9 > 0)[:, None]
+
+
+@pytest.mark.parametrize("codes", [pytest.param(codes, id=name) for name, codes in cases()])
+@pytest.mark.parametrize("radius", [None, 0, 4])
+@pytest.mark.parametrize("k", [1, 10])
+def test_many_queries_find_to_the_last_bit_what_the_two_steps_find(codes, radius, k, monkeypatch):
+    used = []
+    rank = HashIndex._rank
+    monkeypatch.setattr(HashIndex, "_rank", lambda *args: used.append(len(args[3])) or rank(*args))
+    index, queries = make_index(codes[40:2981].copy()), codes[:40]
+    fast = index.search(queries, k, radius)
+    pairs = used.copy()
+    monkeypatch.setattr(retrieval, "MANY_QUERIES", 41)
+    plain = index.search(queries, k, radius)
+    for field, expected in zip(fast, plain, strict=True):
+        np.testing.assert_array_equal(field, expected)
+    if radius is None:  # nobody has to fall back, and few pairs are looked at
+        assert len(pairs) == 1
+        assert pairs[0] < used[-1] or len(np.unique(codes, axis=0)) == 1
+
+
+def test_what_rounds_to_the_same_distance_is_not_lost():
+    # In 64 bits the second half is nearer, in the 32 bits that decide it is not.
+    codes = np.full((2000, 2), [0.25, 1.0], dtype=np.float32)
+    codes[1000:, 0] += np.float32(2**-25)
+    query = np.tile(np.float32([1, 0]), (40, 1))
+    assert codes[1000, 0] > codes[0, 0]
+    hits = make_index(codes).search(query, k=5, radius=None)
+    assert len(np.unique(hits.distance)) == 1
+    assert (hits.ids == np.arange(5)).all()
+
+
+@pytest.mark.parametrize("bits", [5, 16, 64])
+@pytest.mark.parametrize("radius", [None, 0, 3])
+def test_ranking_by_hamming_distance_keeps_the_order_of_ties(bits, radius):
+    codes = clustered_codes(1000, bits, seed=bits, noise=4.0)
+    index, queries = make_index(codes[50:]), codes[:50]
+    apart = ((queries[:, None] > 0.5) != (index.codes > 0.5)).sum(axis=2)
+    order = np.argsort(apart, axis=1, kind="stable")
+    hamming = np.take_along_axis(apart, order, axis=1)
+    order[hamming > (bits if radius is None else radius)] = -1
+    for k in (1, 10, 950):
+        hits = index.search(queries, k, radius, "hamming")
+        np.testing.assert_array_equal(hits.ids, order[:, :k])
+        np.testing.assert_array_equal(hits.hamming, np.where(order < 0, -1, hamming)[:, :k])
+        np.testing.assert_array_equal(hits.distance, np.where(order < 0, np.nan, hamming)[:, :k])
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1.1, np.nan, np.inf])
+def test_one_value_out_of_range_is_found(bad):
+    codes = random_codes(20, 16, seed=0)
+    codes[7, 3] = bad
+    with pytest.raises(InputError, match=r"lies in \[0, 1\]"):
+        make_index(codes)
+
+
+def test_packing_in_portions_is_packing_at_once(monkeypatch):
+    codes = random_codes(30, 13, seed=0)
+    monkeypatch.setattr(retrieval, "ROWS_AT_ONCE", 7)
+    np.testing.assert_array_equal(pack_bits(codes), np.packbits(codes > 0.5, axis=1))
 
 
 # --- what an index holds ------------------------------------------------------------

@@ -84,7 +84,8 @@ def data():
 def tiny(**changes):
     """Three steps an epoch."""
     small = {"name": "tiny", "backbone": "resnet10", "bits": 8, "epochs": 2, "batch_size": 8}
-    return TrainConfig(**small | {"precision": "32-true"} | changes)
+    fixed = {"precision": "32-true", "invariance_weight": 0.5}
+    return TrainConfig(**small | fixed | changes)
 
 
 def quiet(config, data, root, **changes):
@@ -544,6 +545,13 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(finished, data, 
     names = {".lock", "config.json", "metrics.csv", "model.safetensors", "last.ckpt"}
     assert {p.name for p in (tmp_path / "tiny").iterdir()} == names
     assert_same_run(quiet(tiny(), data, tmp_path), finished)
+
+
+def test_what_a_killed_process_has_left_is_removed(data, tmp_path):
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / ".metrics.csv.4242.part").write_text("half a ta")
+    quiet(tiny(epochs=1), data, tmp_path)
+    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_a_finished_run_is_not_trained_again(finished, data, monkeypatch):

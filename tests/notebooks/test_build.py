@@ -1,14 +1,18 @@
 """The headless runner, on notebooks made for the purpose."""
 
+import base64
 import importlib.util
+import io
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 SCRIPT = Path(__file__).resolve().parents[2] / "notebooks" / "build.py"
 
@@ -172,6 +176,29 @@ def test_in_place_and_parameters_exclude_each_other(build, capsys):
 def test_values_are_python_literals_or_text(build):
     values = [build.assignment(text) for text in ("a=3", "b=0.5", "c=None", "d=x/y", "e=[1, 2]")]
     assert dict(values) == {"a": 3, "b": 0.5, "c": None, "d": "x/y", "e": [1, 2]}
+
+
+def test_large_photographs_are_saved_as_jpeg_and_drawings_are_not(build):
+    noise = np.random.default_rng(0).integers(256, size=(30, 40, 3), dtype=np.uint8)
+    photograph = Image.fromarray(noise).resize((400, 300))  # smooth, of many colours
+    drawing = Image.new("RGB", (2000, 1000), "white")
+    drawing.paste("#0072b2", (300, 300, 600, 600))
+    outputs = [
+        new_output("display_data", {"image/png": as_png(picture), "text/plain": "<Figure>"})
+        for picture in (photograph, photograph.resize((40, 30)), drawing)
+    ]
+    build.shrink_pictures(new_notebook(cells=[new_code_cell(outputs=outputs)]))
+    kinds = ["image/jpeg", "image/png", "image/png"]  # a small photograph is small enough
+    assert [{*output.data} - {"text/plain"} for output in outputs] == [{kind} for kind in kinds]
+    jpeg = Image.open(io.BytesIO(base64.b64decode(outputs[0].data["image/jpeg"])))
+    difference = np.asarray(jpeg, float) - np.asarray(photograph, float)
+    assert jpeg.size == photograph.size and np.abs(difference).mean() < 8
+
+
+def as_png(picture):
+    file = io.BytesIO()
+    picture.save(file, format="PNG")
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def test_a_hidden_answer_stays_hidden_in_the_page(build, tmp_path):

@@ -1,4 +1,7 @@
-"""What every notebook of the course has in common, read from the files without running them."""
+"""What every notebook of the course has in common, read from the files without running them.
+
+The course is committed with its outputs, so that it can be read where it cannot be run.
+"""
 
 import re
 import subprocess
@@ -11,8 +14,16 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 COURSE = sorted(FOLDER.glob("[0-9]*.ipynb"))
+OTHERS = [
+    *sorted((FOLDER / "exercises").glob("*.ipynb")),
+    *sorted((FOLDER / "app").glob("*.ipynb")),
+]
 ABSOLUTE = re.compile(r"(?<![\w.:/])/(home|root|work|tmp|usr|opt|mnt|Users|content)/|\b[A-Z]:\\\w")
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+PICTURES = {"image/png", "image/jpeg"}
+LARGEST = 1_000_000  # bytes of a notebook with its outputs
+REFRESH = "run `make notebooks`, which saves the outputs of a clean run, and commit what it writes"
 
 each = pytest.mark.parametrize("path", COURSE, ids=lambda path: path.stem)
 
@@ -73,12 +84,38 @@ def test_its_links_to_files_lead_somewhere(path):
 
 
 @each
+def test_it_asks_for_a_prediction_and_hides_the_answer(path):
+    assert re.search(r"\bpredict\b", prose(path), re.IGNORECASE)
+    assert prose(path).count("<details>") == prose(path).count("</details>") > 0
+
+
+@each
+def test_it_ends_with_two_or_three_questions(path):
+    _, _, questions = prose(path).partition("**To think about**")
+    assert len(re.findall(r"^\d\. .+\?", questions, re.MULTILINE)) in (2, 3)
+
+
+@each
+def test_it_links_to_a_source_paper(path):
+    assert re.search(r"\]\(https://(doi\.org|arxiv\.org|openaccess\.thecvf\.com)/", prose(path))
+
+
+@pytest.mark.parametrize("path", COURSE[:8], ids=lambda path: path.stem)
+def test_it_follows_the_query_lesion(path):
+    code = [cell.source for cell in cells(path, "code")]
+    (parameters,) = (source for source in code if re.search(r"^data = ", source, re.MULTILINE))
+    assert "query = 0  # the query lesion that the course follows" in parameters
+    assert any(re.search(r"\bquery\b", source) for source in code if source != parameters)
+    assert re.search(r"\bour query\b|\b[Qq]uery lesion\b", prose(path))
+
+
+@each
 def test_one_cell_sets_the_parameters(path):
     tags = [cell.metadata.get("tags", []) for cell in cells(path, "code")]
     assert sum("parameters" in tag for tag in tags) == 1
 
 
-@each
+@pytest.mark.parametrize("path", [*COURSE, *OTHERS], ids=lambda path: path.stem)
 def test_code_cells_are_short(path):
     lengths = [len(cell.source.splitlines()) for cell in cells(path, "code")]
     assert median(lengths) <= 8
@@ -97,12 +134,53 @@ def test_ruff_has_nothing_to_say(path, command):
 def test_no_path_of_somebodys_machine(path):
     shown = [str(output) for output in outputs(path)]
     text = "\n".join([prose(path), *(cell.source for cell in cells(path, "code")), *shown])
-    text = re.sub(r"'image/png': '[^']*'|base64,[A-Za-z0-9+/=]*", "", text)
+    text = re.sub(r"'image/(png|jpeg)': '[^']*'|base64,[A-Za-z0-9+/=]*", "", text)
     found = ABSOLUTE.search(text)
     assert found is None, text[max(found.start() - 80, 0) : found.end() + 80]
 
 
+# --- the saved outputs -------------------------------------------------------------------
+
+
 @each
-def test_saved_outputs_hold_neither_errors_nor_dead_widgets(path):
-    assert [output for output in outputs(path) if output.output_type == "error"] == []
-    assert [output for output in outputs(path) if WIDGET_VIEW in output.get("data", {})] == []
+def test_it_was_run_once_from_top_to_bottom(path):
+    counts = [cell.execution_count for cell in cells(path, "code") if cell.source.strip()]
+    assert counts == list(range(1, len(counts) + 1)), f"{path.name}: {REFRESH}"
+
+
+@each
+def test_its_outputs_are_saved_without_errors(path):
+    kinds = [output.output_type for output in outputs(path)]
+    assert "error" not in kinds, f"{path.name} ended with an error: put it right and {REFRESH}"
+    shown = [output for output in outputs(path) if PICTURES & set(output.get("data", {}))]
+    assert shown, f"{path.name} has no figure in its outputs: {REFRESH}"
+
+
+@each
+def test_its_outputs_hold_no_progress_bars_and_no_warnings(path):
+    streams = [output for output in outputs(path) if output.output_type == "stream"]
+    texts = [output.text for output in streams]
+    texts += ["".join(output.get("data", {}).get("text/plain", "")) for output in outputs(path)]
+    litter = [text for text in texts if re.search(r"\d%\||it/s\]|\r", text)]
+    assert litter == [], f"{path.name}: {REFRESH}"
+    warnings = [output.text for output in streams if output.name == "stderr"]
+    assert warnings == [], f"{path.name}: let it print no warnings, then {REFRESH}"
+
+
+@each
+def test_its_widgets_have_pictures_in_their_place(path):
+    """A widget is dead without its kernel; a picture is not."""
+    data = [output.get("data", {}) for output in outputs(path)]
+    assert not any(WIDGET_VIEW in each for each in data), f"{path.name}: {REFRESH}"
+    assert "widgets" not in nbformat.read(path, as_version=4).metadata, f"{path.name}: {REFRESH}"
+    explorers = sum(re.search(r"^\w+Explorer\(", c.source, re.M) is not None
+                    for c in cells(path, "code"))  # fmt: skip
+    stills = [each for each in data if "Explorer" in each.get("text/plain", "")]
+    assert len(stills) == explorers, f"{path.name}: {REFRESH}"
+    assert all(PICTURES & set(each) for each in stills), f"{path.name}: {REFRESH}"
+
+
+@each
+def test_it_is_small_enough_to_be_read_on_a_code_host(path):
+    size = path.stat().st_size
+    assert size <= LARGEST, f"{path.name} has {size:,} bytes: show less, or smaller; then {REFRESH}"

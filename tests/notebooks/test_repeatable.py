@@ -1,0 +1,62 @@
+"""Who runs a notebook again gets the same numbers."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+NUMBER = re.compile(r"(?<![\w.#])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
+# Ids that pandas draws at random, and the styles that hang on them.
+RANDOM = re.compile(r"<style.*?</style>|\b(?:id|class)=\"[^\"]*\"", re.DOTALL)
+
+
+def run(name, folder, home):
+    """Execute a copy of a notebook, alone, in a fresh kernel; its numbers, cell by cell."""
+    folder.mkdir()
+    (path,) = FOLDER.glob(f"{name}_*.ipynb")
+    shutil.copy(path, folder)
+    build = [sys.executable, FOLDER / "build.py", "--notebooks", folder, "--out", folder / "pages"]
+    env = os.environ | {"DERM_HASH_HOME": str(home), "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [str(part) for part in [*build, "--inplace"]]
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    notebook = nbformat.read(folder / path.name, as_version=4)
+    return [numbers(cell) for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def numbers(cell):
+    """All numbers in the texts and tables that a cell has left."""
+    texts = [output.get("text", "") for output in cell.outputs]
+    texts += [
+        RANDOM.sub("", output.data.get("text/html", output.data.get("text/plain", "")))
+        for output in cell.outputs
+        if "data" in output and not {"image/png", "image/jpeg"} & set(output.data)
+    ]
+    return [number for text in texts for number in NUMBER.findall(text)]
+
+
+def test_numbers_are_found_in_texts_and_tables():
+    table = '<style>#T_1 {color: #123}</style><td id="T_1f" class="col2" >0.25</td><td>1,024</td>'
+    cell = nbformat.v4.new_code_cell(
+        outputs=[
+            nbformat.v4.new_output("stream", text="rank 3: -1.5e-07, layer1.0"),
+            nbformat.v4.new_output("display_data", {"text/html": table, "text/plain": "<at 7>"}),
+            nbformat.v4.new_output("display_data", {"image/png": "00", "text/plain": "9"}),
+        ]
+    )
+    assert numbers(cell) == ["3", "-1.5e-07", "0.25", "1,024"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["01", "02"])
+def test_a_notebook_gives_the_same_numbers_twice(name, tmp_path):
+    """It runs first, with an empty cache, and then with what it has left there."""
+    first, second = (run(name, tmp_path / turn, tmp_path / "home") for turn in ("once", "twice"))
+    assert sum(map(len, first)) > 20
+    assert first == second

@@ -1,0 +1,171 @@
+"""What the benchmarks measure against must be right, or their ratios say nothing."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import benchmarks
+from benchmarks import Row, released, scaling, side_by_side
+from benchmarks import __main__ as bench
+from benchmarks.searching import trained_codes
+from derm_hash.data import LesionDataset
+from derm_hash.metrics import paper_scores
+from derm_hash.model import DermHash
+from derm_hash.retrieval import HashIndex
+from derm_hash.rotations import rotation_orbit
+from derm_hash.training import TrainConfig, step_losses
+
+
+def test_the_released_turns_are_the_orbit():
+    x = torch.rand(2, 3, 5, 5)
+    turned = [x]
+    for _ in range(3):
+        turned.append(released.quarter_turn(turned[-1]))
+    assert torch.equal(torch.stack(turned), rotation_orbit(x))
+
+
+def test_the_released_step_has_the_loss_and_the_gradients_of_ours():
+    torch.manual_seed(0)
+    # With fixed statistics: in training, five passes and one differ in batch norm alone.
+    model = DermHash("resnet10").eval()
+    x, y = torch.randn(3, 3, 48, 48), torch.tensor([0, 2, 2])
+    theirs = released.step_loss(model, x, y)
+    theirs.backward()
+    gradients = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    ours = step_losses(model, x, y, TrainConfig.preset("released"))["loss"]
+    ours.backward()
+    torch.testing.assert_close(ours, theirs)
+    for p, expected in zip(model.parameters(), gradients, strict=True):
+        torch.testing.assert_close(p.grad, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_a_step_in_bfloat16_agrees_within_a_fiftieth():
+    torch.manual_seed(0)
+    model = DermHash("resnet10")
+    x, y = torch.randn(8, 3, 48, 48), torch.arange(8) % 4
+    config = TrainConfig.preset("released")
+    plain = step_losses(model, x, y, config)
+    with torch.autocast("cpu", torch.bfloat16):
+        fast = step_losses(model.to(memory_format=torch.channels_last), x, y, config)
+    for name, value in plain.items():
+        torch.testing.assert_close(fast[name], value, rtol=0.02, atol=0.005)
+
+
+def test_a_released_step_changes_the_weights():
+    model = DermHash("resnet10")
+    before = model.hash_layer.weight.clone()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    released.step(model, optimizer, torch.randn(4, 3, 32, 32), torch.arange(4))
+    assert not torch.equal(before, model.hash_layer.weight)
+
+
+@pytest.mark.parametrize("codes", ["spread out", "trained"])
+def test_the_released_loops_find_what_the_index_finds(codes):
+    if codes == "trained":  # in 64 bits, so that few distances tie for the loops
+        (database, labels), (queries, asked) = (
+            trained_codes((60, 90, 50), 0),
+            trained_codes((10, 20, 10), 1),
+        )
+    else:
+        rng = np.random.default_rng(0)
+        database, queries = rng.random((200, 16), np.float32), rng.random((40, 16), np.float32)
+        labels, asked = np.arange(200) % 3, np.arange(40) % 3
+    table = released.hash_table(database)
+    assert sorted(i for images in table.values() for i in images) == list(range(200))
+    index = HashIndex.build(database, labels, range(200))
+    hits, scores = index.search(queries), paper_scores(index, queries, asked)
+    for q, query in enumerate(queries):
+        found = released.search(table, database.astype(float), query.astype(float))
+        expected = hits.ids[q][hits.ids[q] >= 0]
+        distance = [released.cosine_distance(query.astype(float), database[i]) for i in found]
+        np.testing.assert_allclose(distance, hits.distance[q][: len(found)], atol=1e-6)
+        if len(set(np.round(distance, 7))) == len(found):  # no ties: the same order, too
+            assert found == expected.tolist()
+        precision, rank = released.paper_scores(
+            table, database.astype(float), labels, query.astype(float), asked[q]
+        )
+        assert precision == pytest.approx(scores["paper_precision"][q])
+        assert rank == pytest.approx(scores["paper_reciprocal_rank"][q])
+
+
+def test_synthetic_codes_have_the_buckets_of_trained_ones():
+    codes, labels = trained_codes((174, 497, 128, 101), 0)
+    hard = codes > 0.5
+    near = (hard[:, None] != hard).sum(axis=2) <= 4
+    assert 50 <= len(np.unique(hard, axis=0)) <= 110
+    assert 0.25 <= near.mean() <= 0.4
+    assert 0.02 <= np.abs(codes - hard).mean() <= 0.08
+    assert np.bincount(labels).tolist() == [174, 497, 128, 101]
+
+
+def test_released_loading_gives_the_pixels_of_the_data_set(tmp_path):
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (90, 120, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "manifest.csv").write_text("image,label\na.png,NV\n")
+    expected = LesionDataset.from_folder(tmp_path, 32, progress=False).images[0].numpy()
+    np.testing.assert_array_equal(released.load(tmp_path / "a.png", 32), expected)
+
+
+# --- the table -----------------------------------------------------------------------------
+
+
+def rows():
+    return [
+        Row("a step", "five passes", 3, 3.5),
+        Row("memory", "five passes", 0.8, 0.9, at_most=True),
+        Row("a step, GPU", "five passes", 6, None, note="no GPU here"),
+    ]
+
+
+def test_the_table_says_what_was_missed_and_what_was_not_measured():
+    lines = bench.table(rows()).splitlines()
+    assert [cell.strip() for cell in lines[0].split("|")] == ["what", "target", "measured", "met?"]
+    assert [line.split("|")[-1].strip() for line in lines[2:5]] == [
+        "yes",
+        "MISSED",
+        "not measured (no GPU here)",
+    ]
+    assert "at least 3 x" in lines[2] and "3.5 x" in lines[2] and "five passes" in lines[2]
+    assert "at most 0.8 x" in lines[3]
+    assert lines[-1] == "missed: memory"
+    assert bench.table(rows()[:1]).endswith("no target was missed")
+
+
+def test_rows_are_written_with_the_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(bench, "ROWS", {"one": lambda: rows()[0], "two": lambda: rows()[1:]})
+    assert bench.measure(["one", "two"]) == rows()
+    written = json.loads((tmp_path / "results" / "two.json").read_text())
+    assert [row["met"] for row in written["rows"]] == [False, None]
+    assert {"cpu", "cores", "memory_gb", "torch", "faiss", "numpy", "date", "commit"} <= set(
+        written
+    )
+    assert written["threads"]["torch"] == torch.get_num_threads()
+
+
+def test_functions_are_timed_in_turns():
+    calls = []
+    times = side_by_side({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
+    assert calls == ["a", "b"] * 3
+    assert set(times) == {"a", "b"} and all(taken >= 0 for taken in times.values())
+
+
+def test_the_figure_shows_every_series_and_its_limit():
+    search = {"by Hamming distance": 1e-3, "other": 2e-3}
+    network = {w: {"seconds": 1.0, "operations": 1e9} for w in ("training step", "encoding")}
+    found = {
+        "machine": benchmarks.machine(),
+        "limits": {"bytes_per_s": 1e10, "operations_per_s": 1e12},
+        "database size": {"1000": search, "10000000": None},
+        "bits": {"16": search, "32": search},
+        "image size": {"64": network},
+        "batch": {"1": network, "4": network},
+    }
+    axes = scaling.draw(found).axes
+    assert [len(axis.lines) for axis in axes] == [3, 3, 4, 4]
+    assert all(axis.get_xlabel() and "ms" in axis.get_ylabel() for axis in axes)
+    assert axes[0].lines[2].get_ydata().tolist() == pytest.approx([1e3 * 8000 / 1e10])
