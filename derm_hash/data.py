@@ -239,7 +239,7 @@ def remove_parts(folder: Path) -> None:
     Only for the one who holds the folder's lock: nobody else may be writing there.
     """
     for part in folder.glob(".*.part"):
-        part.unlink()
+        part.unlink(missing_ok=True)
 
 
 # --- decoded images -------------------------------------------------------------------
@@ -267,7 +267,7 @@ def stored_pixels(root: Path, names: Sequence[str]) -> np.ndarray | None:
     if not path.is_file():
         return None
     try:
-        array = np.lib.format.open_memmap(path, "r")  # np.load would take an archive, too
+        array = np.lib.format.open_memmap(path, mode="r")  # no pickle, no archive
     except (OSError, EOFError, ValueError, SyntaxError, TokenError) as error:
         raise InputError(
             f"{path} is damaged: delete it, and the image files are read instead"
