@@ -1,6 +1,7 @@
 """One JupyterLab and one Chromium for all browser tests; a fresh page and kernel for each."""
 
 import os
+import shutil
 
 import pytest
 from labpage import CHROMIUM_FLAGS, ROOT, copy_course, jupyterlab
@@ -26,6 +27,8 @@ def server(browser, tmp_path_factory):
     """A JupyterLab on a copy of the course. It wants a browser first: without one, none starts."""
     home = tmp_path_factory.mktemp("jupyter")
     copy_course(ROOT / "notebooks", home / "notebooks")
+    # What a notebook shows of experiments that take hours lies beside the notebooks.
+    shutil.copytree(ROOT / "benchmarks", home / "benchmarks")
     with jupyterlab(home / "notebooks", home) as server:
         yield server
 
