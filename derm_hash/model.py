@@ -290,7 +290,7 @@ def described_model(path: Path, about: object, tensors: dict[str, Tensor]) -> De
             raise ValueError("weights come with the file")
         with torch.device("meta"):
             plan = DermHash(**about)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(f"{path} is not a model saved by derm-hash: {one_line(error)}.") from error
     if misfit(tensors, plan.state_dict()):
         raise InputError(

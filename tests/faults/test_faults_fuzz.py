@@ -22,7 +22,7 @@ WORDS = [
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch):
+def small(monkeypatch, little_memory):
     loaders.use_pocket(monkeypatch)
 
 

@@ -25,7 +25,7 @@ from derm_hash.training import TrainConfig
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch):
+def small(monkeypatch, little_memory):
     loaders.use_pocket(monkeypatch)
 
 
@@ -110,12 +110,8 @@ def test_the_payload_works(tmp_path):
 def test_no_reader_runs_a_pickle(name, form, tmp_path):
     path, load = loaders.prepared(tmp_path / "folder", name)
     path.write_bytes(PAYLOADS[form](Payload(tmp_path / "ran")))
-    if (name == "archive" and form == "as_torch_saves") or form == "as_arrays":
-        # A sound zip file; what is in it stays bytes.
-        try:
-            load(path)
-        except InputError as error:
-            assert "\n" not in str(error)
+    if name == "archive" and form in ("as_torch_saves", "as_arrays"):
+        load(path)  # a sound zip file; what is in it stays bytes
     else:
         assert_refused(load, path)
     assert not (tmp_path / "ran").exists()
@@ -373,7 +369,7 @@ def test_a_description_that_is_nested_too_deep_is_refused(tmp_path, name):
         {"labels": torch.zeros(5, 1, dtype=torch.int64)},
         {"labels": torch.zeros(6, dtype=torch.int64)},
     ],
-    ids=lambda changes: " ".join(f"{name} {tuple(x.shape)}" for name, x in changes.items()),
+    ids=lambda changes: " ".join(f"{name} {list(value.shape)}" for name, value in changes.items()),
 )
 def test_an_index_with_strange_numbers_is_refused(tmp_path, changes):
     path, load = loaders.prepared(tmp_path / "folder", "index")
@@ -385,11 +381,7 @@ def test_an_index_with_strange_numbers_is_refused(tmp_path, changes):
 @pytest.mark.parametrize(
     "items",
     [
-        "null",
-        "3",
-        "[]",
-        '{"columns": ["a"], "data": [[1]]}',
-        '{"columns": 3, "data": [[1]]}',
+        *("null", "3", "[]", '{"columns": ["a"], "data": [[1]]}', '{"columns": 3, "data": [[1]]}'),
         '{"columns": ["a", "b"], "data": [[1], [2], [3], [4], [5]]}',
     ],
 )
@@ -489,6 +481,7 @@ def header(shape, kind="|u1"):
     return content.getvalue()
 
 
+@pytest.mark.filterwarnings("ignore:overflow")
 @pytest.mark.parametrize(
     "content",
     [
