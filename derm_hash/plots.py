@@ -795,28 +795,39 @@ def plot_scores(
     """
     by = [by] if isinstance(by, str) else list(by)
     setting = results[by].astype(str).agg(", ".join, axis=1)
-    columns = min(len(scores), 2)
-    rows, count = -(-len(scores) // columns), setting.nunique()
     title = f"by {', '.join(by)}: runs (points), mean and standard deviation (bars)"
-    figure = new_figure(WIDTH, rows * (0.9 + 0.34 * count) + 0.3, title)
-    axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
-    for ax, score in zip(axes, scores, strict=False):
+    figure, axes = _score_panels(scores, setting.nunique(), title)
+    for ax, score in zip(axes, scores, strict=True):
         place = {"x": results[score], "y": setting, "ax": ax}
         mean = {"linestyle": "none", "marker": "|", "markersize": 14, "capsize": 0.2}
         sns.pointplot(**place, **mean, color=INK, errorbar="sd", err_kws={"linewidth": 1.2})
         sns.stripplot(**place, color="#56b4e9", edgecolor=INK, linewidth=0.6, size=6, zorder=3)
-        ax.set(xlabel=f"{score.replace('_', ' ')} (share)", ylabel="")
-        ax.grid(True, axis="x")
+        ax.set(xlabel=_score_label(score), ylabel="")
+    return figure
+
+
+def _score_panels(scores: Sequence[str], settings: int, title: str) -> tuple[Figure, list[Axes]]:
+    """A panel for each score, with a line for each setting."""
+    columns = min(len(scores), 2)
+    rows = -(-len(scores) // columns)
+    figure = new_figure(WIDTH, rows * (0.9 + 0.34 * settings) + 0.3, title)
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     for ax in axes[len(scores) :]:
         ax.set_axis_off()
-    return figure
+    for ax in axes:
+        ax.grid(True, axis="x")
+    return figure, list(axes[: len(scores)])
+
+
+def _score_label(score: str) -> str:
+    return f"{score.replace('_', ' ')} (share)"
 
 
 def plot_differences(table: pd.DataFrame, by: str | Sequence[str]) -> Figure:
     """Differences to a baseline: how large, and how sure.
 
-    A thick bar is the 95 % interval over other queries, filled at its end where it leaves out
-    zero; a thin one is a standard deviation of the difference over seeds, to either side.
+    A thick bar is the 95 % interval over other queries, and the point is filled where it leaves
+    out zero; a thin one is a standard deviation of the difference over seeds, to either side.
 
     Parameters
     ----------
@@ -828,12 +839,9 @@ def plot_differences(table: pd.DataFrame, by: str | Sequence[str]) -> Figure:
     settings = table[by].astype(str).agg(", ".join, axis=1)
     names = list(dict.fromkeys(settings))
     thin = {"fmt": "none", "color": INK, "capsize": 2, "zorder": 2.5}
-    columns = min(len(scores), 2)
-    rows = -(-len(scores) // columns)
     title = "difference to the baseline, 95 % interval (thick), deviation over seeds (thin)"
-    figure = new_figure(WIDTH, rows * (0.9 + 0.3 * len(names)) + 0.3, title)
-    axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
-    for ax, score in zip(axes, scores, strict=False):
+    figure, axes = _score_panels(scores, len(names), title)
+    for ax, score in zip(axes, scores, strict=True):
         part = table[table["score"] == score]
         y = [names.index(name) for name in settings[part.index]]
         sure = (part["low"] > 0) | (part["high"] < 0)
@@ -842,10 +850,7 @@ def plot_differences(table: pd.DataFrame, by: str | Sequence[str]) -> Figure:
         ax.hlines(y, part["low"], part["high"], color="#56b4e9", linewidth=5, zorder=2)
         fill = ["#0072b2" if each else "white" for each in sure]
         ax.scatter(part["difference"], y, c=fill, edgecolors=INK, s=32, zorder=3)
-        ax.set(xlabel=f"{score.replace('_', ' ')} (share)", yticks=range(len(names)))
+        ax.set(xlabel=_score_label(score), yticks=range(len(names)))
         ax.xaxis.set_major_locator(MaxNLocator(5))
-        ax.grid(True, axis="x")
     axes[0].set(yticklabels=names, ylim=(len(names) - 0.5, -0.5))
-    for ax in axes[len(scores) :]:
-        ax.set_axis_off()
     return figure

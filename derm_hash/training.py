@@ -121,7 +121,6 @@ class TrainConfig:
         for field in ("invariance_weight", "invariance_rise", "momentum", "weight_decay"):
             if not 0 <= getattr(self, field) < math.inf:
                 raise InputError(f"{field} must be 0 or more, not {getattr(self, field)}.")
-
         for field in ("bits", "orbit", "epochs", "batch_size", "seed"):
             if not isinstance(getattr(self, field), int):
                 raise InputError(f"{field} must be a whole number, not {getattr(self, field)}.")
@@ -539,10 +538,16 @@ def epoch_batches(state: TrainingState, size: int) -> Iterator[Tensor]:
 
     The order follows from seed and epoch alone, so a resumed epoch goes on with it.
     """
-    order = torch.randperm(size, generator=generator(state.config.seed, state.epoch))
-    batch, fabric = state.config.batch_size, state.fabric
     for step in range(state.step, state.steps):
-        yield order[step * batch : (step + 1) * batch][fabric.global_rank :: fabric.world_size]
+        chosen = batch_of(state, step, size)
+        yield chosen[state.fabric.global_rank :: state.fabric.world_size]
+
+
+def batch_of(state: TrainingState, step: int, size: int) -> Tensor:
+    """The whole batch of a step of the epoch: positions in a database of that size."""
+    order = torch.randperm(size, generator=generator(state.config.seed, state.epoch))
+    batch = state.config.batch_size
+    return order[step * batch : (step + 1) * batch]
 
 
 def generator(*key: int) -> torch.Generator:
@@ -579,9 +584,7 @@ def train_epoch(state: TrainingState, database: LesionDataset, path: Path, bar: 
 
 def not_finite_loss(name: str, number: float, state: TrainingState, database: LesionDataset) -> str:
     """What to say of a loss that is infinite or not a number: which images led to it."""
-    order = torch.randperm(len(database), generator=generator(state.config.seed, state.epoch))
-    batch = state.config.batch_size
-    chosen = order[state.step * batch : (state.step + 1) * batch].numpy()
+    chosen = batch_of(state, state.step, len(database)).numpy()
     return (
         f"The {name} is {number} in step {state.step + 1} of epoch {state.epoch + 1}: check its "
         f"images ({', '.join(database.table['image'].iloc[chosen])}), or train with a smaller "

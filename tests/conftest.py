@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -13,6 +14,15 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("DERM_HASH_HOME", str(ROOT / "build" / "cache"))
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Small networks are faster on one thread, and two threads may round in another order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def pytest_addoption(parser):

@@ -51,13 +51,10 @@ def data():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_networks():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def small_networks(one_thread):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model_module, "make_backbone", lambda name, weights: NETWORKS[name]())
         yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

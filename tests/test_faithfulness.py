@@ -11,6 +11,8 @@ from derm_hash.faithfulness import road_curve
 from derm_hash.heatmaps import BitTarget, ClassTarget, MatchTarget, OneTensor, grad_cam
 from derm_hash.model import DermHash, HashOutput
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIZE = 16
 LESION = np.zeros((SIZE, SIZE), np.float32)
 LESION[5:11, 5:11] = 1  # 36 of 256 pixels, 14 %
@@ -28,15 +30,6 @@ class Brightness(nn.Module):
     def forward(self, x):
         mean = x[:, :, 5:11, 5:11].mean(dim=(1, 2, 3))[:, None]
         return HashOutput(mean, torch.sigmoid(3 * torch.cat([mean, -mean], dim=1)))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small networks are faster on one thread, above all on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -33,14 +33,7 @@ from derm_hash.retrieval import build_index
 from derm_hash.rotations import inside_disc, rotate, rotation_orbit
 from derm_hash.training import Run, TrainConfig
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small networks are faster on one thread, above all on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def small(**changes):

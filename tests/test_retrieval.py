@@ -17,6 +17,8 @@ from derm_hash.errors import InputError
 from derm_hash.model import DermHash, encode
 from derm_hash.retrieval import RANKS, HashIndex, build_index, pack_bits
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 METRIC = {
     "cosine": scipy_distance.cosine,
     "euclidean": scipy_distance.euclidean,
@@ -27,15 +29,6 @@ METRIC = {
 
 def random_codes(count, bits, seed):
     return np.random.default_rng(seed).random((count, bits), dtype=np.float32)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small networks are faster on one thread, above all on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make_index(codes):

@@ -25,18 +25,11 @@ from derm_hash.objectives import OBJECTIVES
 from derm_hash.rotations import inside_disc
 from derm_hash.training import Run, TrainConfig, augment, step_losses, train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CLASSES = ("MEL", "NV", "BCC")
 SPLITS = ["database"] * 28 + ["val"] * 8 + ["query"] * 4
 COLOURS = torch.tensor([[60, 40, 30], [200, 150, 120], [120, 60, 200]])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Small networks are faster on one thread, and two threads may round in another order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Pocket(nn.Module):

@@ -23,6 +23,8 @@ from derm_hash.data import store_pixels, write_manifest
 from derm_hash.retrieval import HashIndex
 from derm_hash.training import train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 DISK = 160_000_000
 
 
@@ -89,14 +91,6 @@ def either_disk(request, tmp_path):
         yield disk
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     """A data folder of 24 images of 32 px."""
@@ -111,13 +105,10 @@ def pictures(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def finished(pictures, tmp_path_factory):
+def finished(pictures, tmp_path_factory, one_thread):
     """A run that the command line has trained."""
     runs = tmp_path_factory.mktemp("runs")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     assert cli.main(command(pictures, runs)) == 0
-    torch.set_num_threads(threads)
     return runs / "small"
 
 

@@ -20,16 +20,14 @@ from derm_hash.retrieval import HashIndex, build_index
 from derm_hash.storage import not_finite
 from derm_hash.training import TrainConfig, generator, step_losses, train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CLASSES = ("MEL", "NV", "BCC")
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     loaders.use_pocket(monkeypatch)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make_data(database="MNBMNBMNB", val="MNB", size=32):
