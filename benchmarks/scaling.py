@@ -145,7 +145,8 @@ def draw_network(axis, found: dict, peak: float, images: Callable[[int], int]) -
         axis.plot(list(points), taken, "o-", color=colour, label=work)
         axis.plot(list(points), least, "--", color=colour, label=f"{work}: limit")
     axis.set(xscale="log", yscale="log", ylabel="ms for an image")
-    axis.legend(fontsize=8)
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.17)}
+    axis.legend(fontsize=8, ncols=2, **below)  # every place inside has a curve on some machine
 
 
 def scaling() -> Path:
