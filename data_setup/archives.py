@@ -125,6 +125,8 @@ class Member:
 def _danger(info: zipfile.ZipInfo) -> str:
     """Why an entry must not be unpacked; "" if it may."""
     mode = info.external_attr >> 16
+    if not info.filename:
+        return "has no name"
     if leaves_folder(info.filename):
         return "points outside the folder"
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):

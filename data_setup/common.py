@@ -30,6 +30,7 @@ from derm_hash.data import (
     write_manifest,
 )
 from derm_hash.errors import InputError
+from derm_hash.storage import parse_json
 
 RECORD = "dataset.json"
 SUMS = "SHA256SUMS"
@@ -325,7 +326,7 @@ def read_record(root: Path) -> dict:
     """
     path = root / RECORD
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError:

@@ -29,6 +29,7 @@ from data_setup.common import LOCK, check_space, tool_version
 from data_setup.info import INFO, File, files_of
 from derm_hash.data import write_atomically
 from derm_hash.errors import InputError
+from derm_hash.storage import parse_json
 
 LEDGER = "downloads.json"
 TIMEOUT = (20, 60)
@@ -174,7 +175,7 @@ class _Ledger:
     def __init__(self, folder: Path) -> None:
         self.path = folder / LEDGER
         try:
-            self.entries = json.loads(self.path.read_text(encoding="utf-8"))
+            self.entries = parse_json(self.path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             self.entries = {}
         except ValueError:

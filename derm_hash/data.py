@@ -162,7 +162,8 @@ def _check_paths(frame: pd.DataFrame, root: Path) -> None:
                     f"the {column} path {name!r} in {root / MANIFEST} leaves the folder: "
                     "use paths relative to the folder, without '..'"
                 )
-        missing = [name for name in names if not (root / name).is_file()]
+        # Path.is_file raises an error where a name is too long.
+        missing = [name for name in names if not os.path.isfile(root / name)]  # noqa: PTH113
         if missing:
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
             raise InputError(
@@ -268,7 +269,7 @@ def stored_pixels(root: Path, names: Sequence[str]) -> np.ndarray | None:
         return None
     try:
         array = np.lib.format.open_memmap(path, mode="r")  # no pickle, no archive
-    except (OSError, EOFError, ValueError, SyntaxError, TokenError) as error:
+    except (OSError, EOFError, ValueError, OverflowError, SyntaxError, TokenError) as error:
         raise InputError(
             f"{path} is damaged: delete it, and the image files are read instead"
         ) from error

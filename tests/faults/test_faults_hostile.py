@@ -503,3 +503,31 @@ def test_decoded_pixels_that_promise_too_much_are_refused(tmp_path, content):
     with pytest.raises(InputError, match="delete it") as error:
         stored_pixels(path.parent, names)
     assert "\n" not in str(error.value)
+
+
+# --- found by damaging thousands of files: test_faults_fuzz.py at full length ---------------------
+
+
+def test_a_manifest_with_an_endless_name_is_refused(tmp_path):
+    path, load = loaders.prepared(tmp_path / "folder", "manifest")
+    path.write_text(path.read_text().replace("images/0.png", f"images/{'[' * 5000}.png"))
+    assert_refused(load, path, str(path.parent))
+
+
+def test_pixels_of_fewer_than_no_images_are_refused(tmp_path):
+    path, load = loaders.prepared(tmp_path / "folder", "pixels")
+    path.write_bytes(path.read_bytes().replace(b"(3, 16,", b"(-3,16,"))
+    assert_refused(load, path, str(path))
+
+
+def test_an_archive_with_a_nameless_member_is_refused(tmp_path):
+    path, load = loaders.prepared(tmp_path / "folder", "archive")
+    path.write_bytes(path.read_bytes().replace(b"metadata.csv", b"\0etadata.csv"))
+    assert_refused(load, path, str(path))
+
+
+@pytest.mark.parametrize("name", ["record", "ledger"])
+def test_json_that_is_nested_too_deep_is_refused(tmp_path, name):
+    path, load = loaders.prepared(tmp_path / "folder", name)
+    path.write_text("[" * 100_000)
+    assert_refused(load, path, str(path))
