@@ -33,7 +33,8 @@ def test_one_copy_that_disagrees():
     }
     for kind, expected in by_hand.items():
         assert OrbitPenalty(kind, 0.5)(codes).item() == pytest.approx(expected, rel=1e-6)
-    assert CauchyRotationLoss()(codes).item() == pytest.approx(by_hand["cauchy"], rel=1e-6)
+    for default in (OrbitPenalty(), CauchyRotationLoss()):
+        assert default(codes).item() == pytest.approx(by_hand["cauchy"], rel=1e-6)
 
 
 def test_the_mean_is_over_batch_and_bits_and_the_sum_over_copies():

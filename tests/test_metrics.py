@@ -256,6 +256,9 @@ def test_a_hit_beyond_the_radius_does_not_count_for_the_paper_protocol():
     assert scores["paper_precision"] == scores["paper_reciprocal_rank"] == 0
     assert scores["map"] == scores["precision_at_10"] == 1
     assert evaluate_retrieval(index, [corner("0000011111")], [0], radius=5)["paper_precision"] == 1
+    # A radius of 4 is what is taken when nobody says another.
+    for query, counts in (("0000111111", 1), ("0000011111", 0)):
+        assert evaluate_retrieval(index, [corner(query)], [0])["paper_precision"] == counts
 
 
 @pytest.mark.parametrize(("codes", "labels"), [(np.zeros((0, 4)), []), (np.zeros((2, 4)), [0])])
@@ -267,10 +270,11 @@ def test_queries_need_labels(codes, labels):
 
 def test_where_nothing_lies_within_two_bits_the_precision_is_zero():
     index = HashIndex.build([corner("11110000"), corner("11111000")], [0, 1], "ab")
-    queries = [corner("11111111"), corner("11111100")]  # 4 and 3 bits away, 2 and 1 bits away
-    scores = query_scores(index, queries, [0, 0])
-    assert scores["nothing_within_2_bits"].tolist() == [1, 0]
-    assert scores["precision_within_2_bits"].tolist() == [0, 1 / 2]
+    # 4 and 3 bits away, 2 and 1 bits away, 3 and 2 bits away.
+    queries = [corner("11111111"), corner("11111100"), corner("11111011")]
+    scores = query_scores(index, queries, [0, 0, 1])
+    assert scores["nothing_within_2_bits"].tolist() == [1, 0, 0]
+    assert scores["precision_within_2_bits"].tolist() == [0, 1 / 2, 1]
 
 
 def test_means_are_those_of_the_scores_of_single_queries():

@@ -161,6 +161,16 @@ def test_turn_is_exact_for_quarter_turns(degrees, k):
     assert np.array_equal(turn(x, degrees).numpy(), np.rot90(x.numpy(), k, axes=(-2, -1)))
 
 
+def test_turned_images_stay_where_they_are_and_nobody_is_warned(recwarn):
+    """No tensor is made on another device than the images': "meta" stands for any that is not
+    the default one."""
+    x = torch.zeros(2, 3, 8, 8, device="meta")
+    assert disc_mask(8, "meta").device == x.device
+    assert {inside_disc(x).device, rotate(x, 30).device, turn(x, 90).device} == {x.device}
+    assert inside_disc(torch.ones(1, 1, 8, 8, dtype=torch.uint8)).dtype == torch.uint8
+    assert not recwarn.list
+
+
 def test_turn_by_another_angle_stays_in_the_disc():
     x = torch.rand(1, 3, 9, 9, generator=torch.Generator().manual_seed(0))
     assert torch.equal(turn(x, 45), rotate(x, 45))

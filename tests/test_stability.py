@@ -19,6 +19,7 @@ def test_flipped_bits_by_hand():
     codes = [[[0.9, 0.1]], [[0.6, 0.51]], [[0.5, 1.0]]]
     assert flipped_bits(codes) == 3 / 4
     assert flipped_bits(torch.tensor(codes)) == 3 / 4
+    assert flipped_bits(codes[:2]) == 1 / 2
     assert flipped_bits(np.full((4, 3, 16), 0.7)) == 0
 
 
@@ -137,6 +138,12 @@ def test_the_report_is_the_mean_of_the_scores_of_single_images():
     angles = (90, 30, 0)
     scores = rotation_scores(HandMade(quadrants), images, angles)
     assert scores["image"].tolist() == [*range(5)] * 3
+    assert scores.index.tolist() == [*range(15)]
+    upright, turned = quadrants(images), quadrants(torch.rot90(images, dims=(2, 3)))
+    moved, flips = (turned - upright).abs(), (turned > 0.5) != (upright > 0.5)
+    assert scores["code_distance"][:5].to_numpy() == pytest.approx(moved.mean(dim=1).numpy())
+    assert scores["flipped_bits"][:5].tolist() == flips.double().mean(dim=1).tolist()
+    assert scores["flipped_bits"][:5].nunique() > 1
     report = rotation_report(HandMade(quadrants), images, angles)
     assert report["angle"].tolist() == [90, 30, 0]
     for angle, row in report.set_index("angle").iterrows():
@@ -154,8 +161,27 @@ def test_an_unturned_image_has_all_hits_in_common():
     report = rotation_report(HandMade(quadrants), images, (0,), index, k=3)
     assert report["topk_overlap"].item() == 1
     # Of ten hits that are wanted from three images, seven are missing, and never in common.
-    report = rotation_report(HandMade(quadrants), images, (0,), index, k=10)
-    assert report["topk_overlap"].item() == pytest.approx(0.3)
+    # Ten are wanted when nobody says another number.
+    for table in (rotation_report, rotation_scores):
+        overlap = table(HandMade(quadrants), images, (0,), index)["topk_overlap"]
+        assert overlap.to_numpy() == pytest.approx(0.3)
+
+
+def test_a_bit_on_the_threshold_is_no_flip():
+    # A flat image: the halves are equally bright, and the code is sigmoid(0) = 1/2 at any turn.
+    scores = rotation_scores(HandMade(upper_half), torch.zeros(1, 1, 8, 8), (0, 180))
+    assert scores["flipped_bits"].tolist() == [0, 0]
+
+
+def test_the_model_sees_no_more_images_at_once_than_it_may():
+    seen = []
+
+    def counting(x):
+        seen.append(len(x))
+        return mean_colour(x)
+
+    rotation_report(HandMade(counting), torch.zeros(5, 3, 8, 8), (90,), batch_size=2)
+    assert seen == [2, 2, 1] * 2
 
 
 def test_a_model_that_fails_keeps_its_mode():
