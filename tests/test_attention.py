@@ -6,7 +6,15 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models import resnet18, resnet50
 
-from derm_hash.attention import CBAM, GATES, HDCSA, SE, SpatialGate, add_attention
+from derm_hash.attention import (
+    CBAM,
+    GATES,
+    HDCSA,
+    SE,
+    SpatialGate,
+    add_attention,
+    channel_mean_max,
+)
 from derm_hash.errors import InputError
 
 
@@ -64,6 +72,37 @@ def test_hdcsa_has_the_parameters_of_its_definition(channels, count):
     dilated = 3 * (9 * c * c + c + 2 * c)
     assert squeeze + dilated + (c + 1) + 3 * 49 == count
     assert parameters(HDCSA(channels)) == count
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 2**-8)],
+)
+def test_pooling_over_channels_is_the_plain_mean_and_maximum(dtype, tolerance):
+    x = features(64).to(dtype).requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    expected = torch.stack([exact.mean(dim=1), exact.amax(dim=1)], dim=1)
+    pooled = channel_mean_max(x)
+    torch.testing.assert_close(pooled.double(), expected, rtol=0, atol=tolerance)
+    pull = torch.randint(-3, 4, expected.shape, generator=torch.Generator().manual_seed(1))
+    pooled.backward(pull.to(dtype))
+    # The gradient of the mean goes to all channels, that of the maximum to one that has it.
+    largest = (exact == exact.amax(dim=1, keepdim=True)).sum(dim=1)
+    alone = (largest == 1)[:, None].expand_as(x)
+    expected.backward(pull.double())
+    torch.testing.assert_close(
+        x.grad[alone].double(),
+        exact.grad[alone],
+        rtol=2**-7 if dtype == torch.bfloat16 else 0,
+        atol=tolerance,
+    )
+    assert alone.double().mean() > 0.9
+
+
+def test_one_of_equal_maxima_takes_the_gradient():
+    x = torch.tensor([1.0, 3.0, 3.0]).view(1, 3, 1, 1).requires_grad_()
+    channel_mean_max(x)[:, 1].sum().backward()
+    assert sorted(x.grad.flatten().tolist()) == [0, 0, 1]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
