@@ -1,6 +1,7 @@
 """The files that set the project up agree with one another and with what is installed."""
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -71,6 +72,50 @@ def test_conda_installs_python_and_leaves_the_rest_to_pip():
     assert pip == {"pip": ["-c constraints.txt", "-e .[lab,test]"]}
     version = conda[0].partition("=")[2]
     assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(version)
+
+
+# --- weaknesses that are known of the pinned versions ---
+
+AUDIT = ["pip_audit", "-r", "constraints.txt", "--no-deps", "--disable-pip", "--timeout", "5"]
+AUDIT += ["--format", "json", "--progress-spinner", "off"]
+
+
+def known_weaknesses(report):
+    """What pip-audit's report (its JSON) says: a line each; None where it could ask nobody."""
+    answered = [each for each in report["dependencies"] if "skip_reason" not in each]
+    if not answered:
+        return None
+    return [
+        f"{each['name']} {each['version']}: {weakness['id']}, mended in {weakness['fix_versions']}"
+        for each in answered
+        for weakness in each["vulns"]
+    ]
+
+
+def test_a_weakness_is_found_in_a_report():
+    good = {"name": "torch", "version": "2.14.1", "vulns": []}
+    weak = {"id": "CVE-2024-1", "fix_versions": ["3.1.6"]}
+    bad = {"name": "jinja2", "version": "3.1.0", "vulns": [weak]}
+    unknown = {"name": "numpy", "skip_reason": "Dependency not found on PyPI"}
+    assert known_weaknesses({"dependencies": [good, unknown]}) == []
+    assert known_weaknesses({"dependencies": [good, bad]}) == [
+        "jinja2 3.1.0: CVE-2024-1, mended in ['3.1.6']"
+    ]
+    assert known_weaknesses({"dependencies": [unknown]}) is None
+
+
+def test_the_pinned_versions_have_no_known_weakness():
+    """Asks the index of Python packages about each of them, where it can be reached."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", *AUDIT], cwd=ROOT, capture_output=True, text=True, timeout=120
+        )
+        found = known_weaknesses(json.loads(done.stdout))
+    except (subprocess.TimeoutExpired, json.JSONDecodeError):
+        found = None
+    if found is None:
+        pytest.skip("no reports of known weaknesses can be had here: run pip-audit elsewhere")
+    assert found == [], "take a mended version in constraints.txt"
 
 
 # --- make and CI ---
