@@ -5,7 +5,9 @@ The course is committed with its outputs, so that it can be read where it cannot
 
 import re
 import subprocess
+import symtable
 import sys
+from collections import Counter
 from pathlib import Path
 from statistics import median
 
@@ -120,6 +122,31 @@ def test_code_cells_are_short(path):
     lengths = [len(cell.source.splitlines()) for cell in cells(path, "code")]
     assert median(lengths) <= 8
     assert max(lengths) <= 25
+
+
+def names(source):
+    """The names that a cell sets at its top level, and those that it takes from other cells."""
+    top = symtable.symtable(re.sub(r"^[%!].*", "", source, flags=re.MULTILINE), "cell", "exec")
+    tables, taken = [top], set()
+    for table in tables:  # grows while it is walked: functions in functions
+        tables += table.get_children()
+        taken |= {s.get_name() for s in table.get_symbols() if s.is_global() and s.is_referenced()}
+    made = {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported()}
+    return made, taken - made
+
+
+def test_names_that_a_cell_sets_and_takes():
+    source = "%matplotlib inline\nfor i in rows:\n    x = f(i)\ndef g(a):\n    return a + b + x"
+    assert names(source) == ({"i", "x", "g"}, {"rows", "f", "b"})
+
+
+@each
+def test_a_cell_can_be_run_again_at_any_time(path):
+    """No cell takes a name from others that two of them set: it would get the last one's."""
+    everything = [names(cell.source) for cell in cells(path, "code")]
+    often = Counter(name for made, _ in everything for name in made)
+    taken = set().union(*(taken for _, taken in everything))
+    assert {name for name in taken if often[name] > 1} == set()
 
 
 @each

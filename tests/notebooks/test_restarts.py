@@ -1,0 +1,86 @@
+"""A notebook bears what its readers do: stop a cell, run one again, restart the kernel midway."""
+
+import importlib.util
+import random
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+NAMES = sorted(path.name[:2] for path in FOLDER.glob("[0-9]*.ipynb"))
+SHORT = ["01"]  # those that run once in `make test`
+TIMES = 10  # that each runs in `make test-full`
+
+
+def build():
+    """The script that runs the course, as a module."""
+    spec = importlib.util.spec_from_file_location("build", FOLDER / "build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def client_of(path):
+    """A client with a notebook of its own; nothing is written to the file."""
+    return NotebookClient(
+        nbformat.read(path, as_version=4),
+        kernel_name="python3",
+        kernel_manager_class=build().OwnKernel,
+        resources={"metadata": {"path": str(path.parent)}},
+        timeout=600,
+    )
+
+
+# The alarm stands for the interrupt of a reader, which is lost where it comes between two cells.
+STOPPED = """
+import signal as _signal
+_signal.signal(_signal.SIGALRM, _signal.default_int_handler)
+_signal.setitimer(_signal.ITIMER_REAL, {seconds})
+{source}
+_signal.setitimer(_signal.ITIMER_REAL, 0)
+"""
+
+
+def stop_midway(client, index, seconds):
+    """Run a cell and interrupt it after so many seconds, if it still runs then."""
+    source = STOPPED.format(seconds=seconds, source=client.nb.cells[index].source)
+    try:
+        client.execute_cell(nbformat.v4.new_code_cell(source), index)
+    except CellExecutionError as error:
+        if error.ename != "KeyboardInterrupt":
+            raise
+
+
+def run_restlessly(path, rng):
+    """Run up to a random cell, then from the top in a new kernel to the end.
+
+    On the way every tenth cell is stopped and run again, and after every tenth one that was
+    already run is run once more. Cells that import are not stopped: Python itself cannot go
+    on with modules that are loaded by half.
+    """
+    for last in (rng.random(), 1):
+        client = client_of(path)
+        code = [i for i, cell in enumerate(client.nb.cells) if cell.cell_type == "code"]
+        with client.setup_kernel():
+            for place, index in enumerate(code[: max(1, round(last * len(code)))]):
+                cell = client.nb.cells[index]
+                if rng.random() < 0.1 and "import " not in cell.source:
+                    stop_midway(client, index, rng.expovariate(2))
+                client.execute_cell(cell, index)
+                if rng.random() < 0.1:
+                    again = rng.choice(code[: place + 1])
+                    client.execute_cell(client.nb.cells[again], again)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_bears_restless_readers(name, full, monkeypatch):
+    if not full and name not in SHORT:
+        pytest.skip("runs with --full (make test-full)")
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+    (path,) = FOLDER.glob(f"{name}_*.ipynb")
+    for turn in range(TIMES if full else 1):
+        run_restlessly(path, random.Random(f"{name}, {turn}"))
