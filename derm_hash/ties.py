@@ -124,7 +124,7 @@ def expected_average_precision_at(total: np.ndarray, relevant: np.ndarray, k: in
     before = np.where(np.arange(total.shape[1]) < group, summands, 0).sum(axis=1, keepdims=True)
     n, m, t, r = (np.take_along_axis(x, group, axis=1) for x in (start, hits, total, relevant))
     s = k[:, None] - n
-    x = np.arange(np.minimum(s, r).max(initial=0) + 1)[None]
+    x = np.arange(np.minimum(s, r).max() + 1)[None]
     possible = x <= np.minimum(s, r)
     chance = np.where(possible, hypergeom.pmf(np.where(possible, x, 0), t, r, s), 0)
     value = (before + _precisions(harmonic, n, m, s, x)) / np.maximum(m + x, 1)

@@ -245,6 +245,10 @@ def test_the_paper_scores_alone_are_those_among_all_scores():
     index, codes, labels = random_case(4)
     alone, table = paper_scores(index, codes, labels), query_scores(index, codes, labels)
     assert list(alone) == ["paper_precision", "paper_reciprocal_rank"]
+    # In plain loops, with the ten hits and the radius of 4 that nobody has to ask for.
+    loops = paper_protocol(index, codes, labels, 10, 4)
+    for values, expected in zip(alone.values(), loops, strict=True):
+        np.testing.assert_allclose(values, expected)
     for name, values in alone.items():
         np.testing.assert_array_equal(values, table[name])
         assert values.any()
@@ -259,6 +263,19 @@ def test_a_hit_beyond_the_radius_does_not_count_for_the_paper_protocol():
     # A radius of 4 is what is taken when nobody says another.
     for query, counts in (("0000111111", 1), ("0000011111", 0)):
         assert evaluate_retrieval(index, [corner(query)], [0])["paper_precision"] == counts
+
+
+def test_the_paper_scores_take_their_own_ranking_and_radius():
+    # The first has the query's direction, the second lies nearer; the third has another bit.
+    index = HashIndex.build([[0.9, 0.9], [0.6, 0.55], [0.51, 0.49]], [0, 1, 0], "abc")
+    query = [[0.52, 0.52]]
+    for rank, right in (("cosine", 1), ("euclidean", 0)):
+        for scores in (paper_scores, query_scores):
+            found = scores(index, query, np.array([0]), k=1, radius=0, rank=rank)["paper_precision"]
+            assert found.tolist() == [right]
+    # With the third in reach it is the nearest.
+    beyond = paper_scores(index, query, np.array([0]), k=1, radius=1, rank="euclidean")
+    assert beyond["paper_precision"].tolist() == [1]
 
 
 @pytest.mark.parametrize(("codes", "labels"), [(np.zeros((0, 4)), []), (np.zeros((2, 4)), [0])])

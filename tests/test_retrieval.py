@@ -1,5 +1,6 @@
 """Coarse-to-fine search against a double loop over queries and database."""
 
+import json
 import math
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.numpy import save_file
 from scipy.spatial import distance as scipy_distance
 
@@ -119,6 +121,8 @@ def test_the_order_of_everything_is_a_search_for_everything(rank, monkeypatch):
     monkeypatch.setattr(retrieval, "PAIRS_AT_ONCE", 200)
     np.testing.assert_array_equal(index.order(queries, rank), expected)
     assert index.order(queries[:0], rank).shape == (0, 90)
+    if rank == "cosine":
+        np.testing.assert_array_equal(index.order(queries), expected)
     with pytest.raises(InputError, match="12 bits"):
         index.order(random_codes(2, 16, seed=0), rank)
 
@@ -142,6 +146,32 @@ def test_a_query_finds_the_same_alone_in_company_and_in_portions(rank, monkeypat
         np.testing.assert_array_equal(field, expected)
     # Memory stays bounded; a ranking by Hamming distance has no candidates.
     assert pairs == ([] if rank == "hamming" else [150, 150, 150, 100])
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_a_portion_is_no_larger_than_asked_for(at_once, monkeypatch):
+    """Three queries in one go, and one at a time where not even one has room."""
+    index, queries = make_index(random_codes(50, 16, seed=0)), random_codes(7, 16, seed=1)
+    expected = index.search(queries, 10, None, "hamming"), index.order(queries, "manhattan")
+    pairs, packed = [], []
+    distance, pack = retrieval.soft_distance, retrieval.pack_bits
+    monkeypatch.setattr(
+        retrieval, "soft_distance", lambda *args: pairs.append(len(args[0])) or distance(*args)
+    )
+    monkeypatch.setattr(
+        retrieval, "pack_bits", lambda codes: packed.append(len(codes)) or pack(codes)
+    )
+    portions = [3, 3, 1] if at_once == 3 else [1] * 7
+    monkeypatch.setattr(retrieval, "PAIRS_AT_ONCE", 10 * at_once if at_once > 1 else 9)
+    for field, whole in zip(index.search(queries, 10, None, "hamming"), expected[0], strict=True):
+        np.testing.assert_array_equal(field, whole)
+    assert packed == portions
+    monkeypatch.setattr(retrieval, "PAIRS_AT_ONCE", 50 * at_once if at_once > 1 else 49)
+    np.testing.assert_array_equal(index.order(queries, "manhattan"), expected[1])
+    assert pairs == portions
+    packed.clear()
+    index.search(queries, 10, 4)
+    assert packed == portions
 
 
 @pytest.mark.parametrize("spread", [1e-3, 1e-2])
@@ -192,6 +222,7 @@ def test_fewer_hits_than_wanted_are_padded():
     assert (hits.ids[:, 3:] == -1).all()
     assert (hits.hamming[:, 3:] == -1).all()
     assert np.isnan(hits.distance[:, 3:]).all()
+    assert [field.dtype for field in hits] == [np.int64, np.int64, np.float32]
     assert sorted(hits.ids[0, :3].tolist()) == [0, 1, 2]
     assert np.isfinite(hits.distance[:, :3]).all()
 
@@ -220,6 +251,8 @@ def test_within_counts_the_coarse_candidates(radius):
     apart = ((queries[:, None] > 0.5) != (database > 0.5)).sum(axis=2)
     expected = (apart <= (20 if radius is None else radius)).sum(axis=1)
     assert make_index(database).within(queries, radius).tolist() == expected.tolist()
+    if radius == 4:
+        assert make_index(database).within(queries).tolist() == expected.tolist()
 
 
 def test_numbers_and_codes_may_come_from_numpy_torch_or_lists():
@@ -269,6 +302,21 @@ def test_many_queries_find_to_the_last_bit_what_the_two_steps_find(codes, radius
     if radius is None:  # nobody has to fall back, and few pairs are looked at
         assert len(pairs) == 1
         assert pairs[0] < used[-1] or len(np.unique(codes, axis=0)) == 1
+
+
+def test_many_queries_find_the_last_image_of_the_database():
+    index = make_index(random_codes(1000, 16, seed=0))  # its last block is not full
+    hits = index.search(np.tile(index.codes[-1], (40, 1)), k=1)
+    assert hits.ids.tolist() == [[999]] * 40
+
+
+def test_what_fills_up_the_last_block_is_no_hit():
+    # Every image is equally far from a query of zeros, and so are the zeros that fill the last
+    # block up; four images lie within the radius, where five are wanted.
+    codes = np.ones((20 * retrieval.BLOCK + 10, 8), np.float32)
+    codes[-4:] = 0
+    hits = make_index(codes).search(np.zeros((40, 8), np.float32), k=5, radius=0)
+    assert hits.ids.tolist() == [[1286, 1287, 1288, 1289, -1]] * 40
 
 
 def test_what_rounds_to_the_same_distance_is_not_lost():
@@ -337,6 +385,8 @@ def test_an_index_survives_saving_and_loading(tmp_path):
     index = HashIndex.build(random_codes(6, 20, seed=0)[::2], np.arange(6)[::2], items)
     path = index.save(tmp_path / "index.safetensors")
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    with safe_open(path, "np") as file:
+        assert json.loads(file.metadata()["items"]).keys() == {"columns", "data"}
     again = HashIndex.load(path)
     np.testing.assert_array_equal(again.codes, index.codes)
     np.testing.assert_array_equal(again.labels, [0, 2, 4])
@@ -466,3 +516,20 @@ def test_build_index_encodes_a_data_set():
     np.testing.assert_array_equal(index.codes, encode(model, data))
     assert index.labels.tolist() == data.labels.tolist() == [1, 0, 1, 2, 1]
     assert index.items["image"].tolist() == list("abcde")
+
+
+def test_building_an_index_shows_a_bar_only_when_it_is_asked_to(monkeypatch):
+    data = LesionDataset(
+        torch.zeros(1, 3, 8, 8, dtype=torch.uint8),
+        pd.DataFrame({"image": ["a"], "label": ["NV"]}),
+    )
+    asked = []
+
+    def encode(model, data, progress):
+        asked.append(progress)
+        return np.zeros((1, 4))
+
+    monkeypatch.setattr(retrieval, "encode", encode)
+    build_index(None, data)
+    build_index(None, data, progress=True)
+    assert asked == [False, True]
