@@ -3,7 +3,9 @@ hold, and what a page without a kernel gets."""
 
 import gc
 import io
+import os
 import re
+import sys
 import threading
 from base64 import b64decode
 from collections import deque
@@ -658,6 +660,22 @@ def test_uploading_a_picture_and_what_is_none(explorer):
     upload(explorer, png(), "<i>good</i>.png")
     assert explorer.message.value == "" and explorer.state.query.origin == "upload"
     assert "class not known" in explorer.caption.value and "<i>" not in explorer.caption.value
+
+
+def test_an_uploaded_picture_is_never_written(explorer, tmp_path):
+    watching, written = [True], []
+
+    def watch(event, arguments):  # a hook stays for good, so it is told when to look
+        if watching and event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR):
+            written.append(arguments[0])
+
+    sys.addaudithook(watch)
+    (tmp_path / "seen").write_text("by the hook")
+    upload(explorer, png(), "good.png")
+    explorer.angle.value = 30
+    watching.clear()
+    assert explorer.state.query.origin == "upload"
+    assert written == [str(tmp_path / "seen")]
 
 
 def test_thumbnails_and_id(explorer):
