@@ -10,7 +10,7 @@ export DERM_HASH_HOME ?= $(CURDIR)/build/cache
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab app walkthrough notebooks release grade test test-full bench clean
+.PHONY: help setup lab app walkthrough notebooks release grade test test-full mutants bench clean
 
 help:         ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -45,9 +45,14 @@ test: setup   ## run every test (some of them: make test ARGS="tests/test_losses
 test-full: setup  ## every test, and the injected faults at full length (takes long)
 	$(MAKE) test ARGS="--full --cov $(ARGS)"
 
+mutants: setup  ## change the mathematics in small ways: does a test notice? (an hour; docs/mutants.md)
+	$(PY) -m pip install --quiet --constraint constraints.txt -e ".[mutants]"
+	OMP_NUM_THREADS=1 $(PY) -m mutmut run --max-children 2 $(ARGS)
+	$(PY) -m mutmut results
+
 bench: setup  ## measure what is promised (ARGS="--only step"; ARGS=scaling: how cost grows)
 	$(PY) -m benchmarks $(ARGS)
 
 clean:        ## remove what the commands wrote in build/, and caches; .venv, data/ and runs/ stay
-	rm -rf build .pytest_cache .ruff_cache
+	rm -rf build mutants .pytest_cache .ruff_cache
 	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +

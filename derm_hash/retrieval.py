@@ -211,7 +211,7 @@ class HashIndex:
         query = np.repeat(np.arange(len(codes)), counts)
         place = np.arange(len(ids)) - np.repeat(np.cumsum(counts) - counts, counts)
         distance = soft_distance(codes[query], self.codes[ids], rank)
-        table = np.full((len(codes), counts.max(initial=0)), NOTHING)
+        table = np.full((len(codes), counts.max()), NOTHING)
         table[query, place] = _sort_keys(distance, ids)
         k = min(hits.ids.shape[1], table.shape[1])
         if k < table.shape[1]:

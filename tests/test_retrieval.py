@@ -132,6 +132,10 @@ def test_a_query_finds_the_same_alone_in_company_and_in_portions(rank, monkeypat
     coarse = HashIndex._candidates
     database, queries = random_codes(50, 16, seed=0), random_codes(11, 16, seed=1)
     index = make_index(database)
+    for field, expected in zip(
+        index.search(queries), index.search(queries, 10, 4, "cosine"), strict=True
+    ):
+        np.testing.assert_array_equal(field, expected)
     together = index.search(queries, 7, 9, rank)
     for q in range(len(queries)):
         alone = index.search(queries[q : q + 1], 7, 9, rank)
@@ -355,9 +359,14 @@ def test_one_value_out_of_range_is_found(bad):
 
 
 def test_packing_in_portions_is_packing_at_once(monkeypatch):
-    codes = random_codes(30, 13, seed=0)
+    codes, portions, pack = random_codes(30, 13, seed=0), [], np.packbits
+    expected = pack(codes > 0.5, axis=1)
     monkeypatch.setattr(retrieval, "ROWS_AT_ONCE", 7)
-    np.testing.assert_array_equal(pack_bits(codes), np.packbits(codes > 0.5, axis=1))
+    monkeypatch.setattr(
+        np, "packbits", lambda part, axis: portions.append(len(part)) or pack(part, axis=axis)
+    )
+    np.testing.assert_array_equal(pack_bits(codes), expected)
+    assert portions == [7, 7, 7, 7, 2]
 
 
 # --- what an index holds ------------------------------------------------------------
@@ -365,7 +374,9 @@ def test_packing_in_portions_is_packing_at_once(monkeypatch):
 
 def test_an_index_knows_its_items():
     index = HashIndex.build(
-        random_codes(2, 5, seed=0), torch.tensor([1, 0]), pd.DataFrame({"image": "ab"}, [7, 9])
+        random_codes(2, 5, seed=0),
+        torch.tensor([1, 0], dtype=torch.int32),
+        pd.DataFrame({"image": "ab"}, [7, 9]),
     )
     assert (len(index), index.bits) == (2, 5)
     assert index.labels.dtype == np.int64

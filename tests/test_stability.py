@@ -133,6 +133,15 @@ def test_overlap_of_the_hits_is_that_of_two_searches(angle):
     assert list(report) == ["angle", "flipped_bits", "code_distance", "topk_overlap"]
 
 
+def test_hits_of_a_turned_image_come_from_the_whole_database():
+    images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(5)) * 2 - 1
+    codes = torch.rand(40, 8, generator=torch.Generator().manual_seed(6))
+    index = HashIndex.build(codes, np.zeros(40), range(40))
+    model = HandMade(lambda x: quadrants(x).repeat(1, 2))
+    assert index.within(model(images).code).max() < 40  # few lie within the usual radius
+    assert rotation_report(model, images, (90,), index, k=40)["topk_overlap"].item() == 1
+
+
 def test_the_report_is_the_mean_of_the_scores_of_single_images():
     images = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(3)) * 2 - 1
     angles = (90, 30, 0)

@@ -107,7 +107,8 @@ def test_expected_ndcg_is_the_tie_aware_one_of_scikit_learn():
 
 def test_histograms_count_in_plain_loops():
     rng = np.random.default_rng(3)
-    database, codes = rng.random((40, 10)), rng.random((6, 10))
+    # Rounded, so that some lie on the threshold.
+    database, codes = rng.random((40, 10)).round(1), rng.random((6, 10)).round(1)
     classes, labels = rng.integers(0, 3, 40), rng.integers(0, 3, 6)
     total, relevant = hamming_histograms(database, classes, codes, labels)
     assert total.shape == relevant.shape == (6, 11)
