@@ -1,7 +1,6 @@
 """The headless runner, on notebooks made for the purpose."""
 
 import base64
-import importlib.util
 import io
 import re
 import subprocess
@@ -29,16 +28,6 @@ for _ in tqdm(range(3), "a bar"):
 display(Chart())
 widgets.IntSlider(3, description="bits")
 """.strip()
-
-
-@pytest.fixture(scope="module")
-def build():
-    spec = importlib.util.spec_from_file_location("build", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["build"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["build"]
 
 
 @pytest.fixture

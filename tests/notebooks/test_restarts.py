@@ -1,6 +1,5 @@
 """A notebook bears what its readers do: stop a cell, run one again, restart the kernel midway."""
 
-import importlib.util
 import random
 from pathlib import Path
 
@@ -15,20 +14,13 @@ SHORT = ["01"]  # those that run once in `make test`
 TIMES = 10  # that each runs in `make test-full`
 
 
-def build():
-    """The script that runs the course, as a module."""
-    spec = importlib.util.spec_from_file_location("build", FOLDER / "build.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def client_of(path):
+def client_of(path, manager):
     """A client with a notebook of its own; nothing is written to the file."""
     return NotebookClient(
         nbformat.read(path, as_version=4),
         kernel_name="python3",
-        kernel_manager_class=build().OwnKernel,
+        kernel_manager_class=manager,
+        extra_arguments=["--log-level=ERROR"],
         resources={"metadata": {"path": str(path.parent)}},
         timeout=600,
     )
@@ -54,7 +46,7 @@ def stop_midway(client, index, seconds):
             raise
 
 
-def run_restlessly(path, rng):
+def run_restlessly(path, rng, manager):
     """Run up to a random cell, then from the top in a new kernel to the end.
 
     On the way every tenth cell is stopped and run again, and after every tenth one that was
@@ -62,7 +54,7 @@ def run_restlessly(path, rng):
     on with modules that are loaded by half.
     """
     for last in (rng.random(), 1):
-        client = client_of(path)
+        client = client_of(path, manager)
         code = [i for i, cell in enumerate(client.nb.cells) if cell.cell_type == "code"]
         with client.setup_kernel():
             for place, index in enumerate(code[: max(1, round(last * len(code)))]):
@@ -77,10 +69,10 @@ def run_restlessly(path, rng):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_a_notebook_bears_restless_readers(name, full, monkeypatch):
+def test_a_notebook_bears_restless_readers(name, build, full, monkeypatch):
     if not full and name not in SHORT:
         pytest.skip("runs with --full (make test-full)")
     monkeypatch.delenv("MPLBACKEND", raising=False)
     (path,) = FOLDER.glob(f"{name}_*.ipynb")
     for turn in range(TIMES if full else 1):
-        run_restlessly(path, random.Random(f"{name}, {turn}"))
+        run_restlessly(path, random.Random(f"{name}, {turn}"), build.OwnKernel)
