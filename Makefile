@@ -45,7 +45,7 @@ test: setup   ## run every test (some of them: make test ARGS="tests/test_losses
 test-full: setup  ## every test, and the injected faults at full length (takes long)
 	$(MAKE) test ARGS="--full --cov $(ARGS)"
 
-mutants: setup  ## change the mathematics in small ways: does a test notice? (an hour; docs/mutants.md)
+mutants: setup  ## change the mathematics in small ways: does a test notice? (long; docs/mutants.md)
 	$(PY) -m pip install --quiet --constraint constraints.txt -e ".[mutants]"
 	OMP_NUM_THREADS=1 $(PY) -m mutmut run --max-children 2 $(ARGS)
 	$(PY) -m mutmut results | grep -v "not checked" || true

@@ -410,6 +410,18 @@ def summary(
     return results.groupby(list(by), sort=False)[list(scores)].agg(["mean", "std", "count"])
 
 
+def mean_and_spread(
+    results: pd.DataFrame, by: Sequence[str], scores: Sequence[str] = SCORES
+) -> pd.DataFrame:
+    """The :func:`summary` to read: "mean ± standard deviation", and the mean alone of one run."""
+    numbers = summary(results, by, scores)
+
+    def cell(row):
+        return f"{row['mean']:.3f}" + (f" ± {row['std']:.3f}" if row["count"] > 1 else "")
+
+    return pd.DataFrame({score: numbers[score].apply(cell, axis=1) for score in scores})
+
+
 def setting_names() -> list[str]:
     """The names of what a grid may vary, the seed apart."""
     fields = [field.name for field in dataclasses.fields(TrainConfig)]
@@ -596,17 +608,12 @@ def score_table(
 
     Parameters are those of :func:`compare`; the mark is that of :func:`best_settings`.
     """
-    numbers = summary(results, by, scores)
-    columns = {}
+    table = mean_and_spread(results, by, scores)
     for score in scores:
         winners = best_settings(results, by, score, out)
-        cells = []
-        for values, row in numbers[score].iterrows():
-            setting = values if isinstance(values, tuple) else (values,)
-            spread = f" ± {row['std']:.3f}" if row["count"] > 1 else ""
-            cells.append(f"{row['mean']:.3f}{spread}" + (" *" if setting in winners else "  "))
-        columns[score] = cells
-    return pd.DataFrame(columns, index=numbers.index)
+        settings = [values if isinstance(values, tuple) else (values,) for values in table.index]
+        table[score] += [" *" if setting in winners else "  " for setting in settings]
+    return table
 
 
 # --- experiments in files -----------------------------------------------------------------

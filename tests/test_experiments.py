@@ -26,6 +26,7 @@ from derm_hash.experiments import (
     best_settings,
     compare,
     evaluate_run,
+    mean_and_spread,
     query_column,
     read_experiment,
     read_results,
@@ -469,6 +470,13 @@ def test_the_best_is_marked_only_when_it_is_no_chance(tmp_path):
     three = {"low": {0: low}, "high": {0: low + 0.3}, "same": {0: low + 0.31 - mixed + low}}
     both = write_runs(tmp_path / "three", three)
     assert best_settings(both, ["kind"], "map", tmp_path / "three") == set()
+
+
+def test_mean_and_spread_by_hand():
+    # 0.1 and 0.3: mean 0.2, deviation sqrt(2 * 0.1**2 / 1) = 0.141; one run has no spread.
+    runs = pd.DataFrame({"kind": ["b", "b", "a"], "map": [0.1, 0.3, 0.25]})
+    table = mean_and_spread(runs, ["kind"], ["map"])["map"]
+    assert table.to_dict() == {"b": "0.200 ± 0.141", "a": "0.250"}
 
 
 def test_fewer_flipped_bits_are_better():
