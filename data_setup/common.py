@@ -252,19 +252,27 @@ def one_writer(root: Path) -> Iterator[None]:
             raise InputError(
                 f"{root} holds other files (such as {min(others)}): choose an empty --root"
             )
-    root.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(root / LOCK)
+    busy = f"another data_setup is writing {root}: wait for it or choose another --root"
+    with locked(root, busy):
+        try:
+            yield
+        finally:
+            if all(path.is_dir() or is_scaffold(path) for path in root.rglob("*")):
+                shutil.rmtree(root)
+
+
+@contextmanager
+def locked(folder: Path, busy: str) -> Iterator[None]:
+    """Hold the lock of a folder, made if need be; InputError: another process has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise InputError(
-            f"another data_setup is writing {root}: wait for it or choose another --root"
-        ) from None
+        raise InputError(busy) from None
     try:
         yield
     finally:
-        if all(path.is_dir() or is_scaffold(path) for path in root.rglob("*")):
-            shutil.rmtree(root)
         lock.release()
 
 

@@ -14,18 +14,16 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pooch
 import requests
 import urllib3
-from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from data_setup.common import LOCK, check_space, tool_version
+from data_setup.common import check_space, locked, tool_version
 from data_setup.info import INFO, File, files_of
 from derm_hash.data import write_atomically
 from derm_hash.errors import InputError
@@ -141,29 +139,14 @@ def fetch(files: Sequence[File], folder: Path, progress: bool = True) -> list[Pa
             transfer keeps breaking off, or size or checksum of a file are wrong: then it
             is removed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with _one_downloader(folder):
+    busy = f"another data_setup is downloading into {folder}: wait until it has ended"
+    with locked(folder, busy):
         ledger = _Ledger(folder)
         missing = [file for file in files if not _is_here(file, folder, ledger)]
         check_space(folder, sum((f.size or 0) - _length(_part(folder, f)) for f in missing))
         for file in missing:
             _download(file, folder, ledger, progress)
     return [folder / file.name for file in files]
-
-
-@contextmanager
-def _one_downloader(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(
-            f"another data_setup is downloading into {folder}: wait until it has ended"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 # --- what is known of the files -----------------------------------------------------------
