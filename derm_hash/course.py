@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from derm_hash import synthetic
 from derm_hash.data import LesionDataset, write_atomically
 from derm_hash.synthetic import Atlas, make_atlas
 from derm_hash.training import Run, TrainConfig, fingerprint, train
@@ -20,6 +19,9 @@ IMAGES = 900
 # So short a training has no time for a loss that pulls hard.
 LESSON = {"backbone": "resnet10", "epochs": 5, "batch_size": 24, "learning_rate": 2e-3}
 LESSON |= {"invariance_weight": 0.5}
+# The modules that a trained network follows from, besides its settings and its data.
+LEARNT_BY = ["attention", "data", "images", "losses"]
+LEARNT_BY += ["model", "objectives", "rotations", "training"]
 
 
 def home() -> Path:
@@ -48,8 +50,7 @@ def course_data(
 
 def cached_atlas(images: int, size: int, seed: int) -> Atlas:
     """The built-in atlas, drawn once for each set of arguments and version of its code."""
-    version = zlib.crc32(Path(synthetic.__file__).read_bytes())
-    path = home() / f"atlas-{images}-{size}px-seed{seed}-{version:08x}.npz"
+    path = home() / f"atlas-{images}-{size}px-seed{seed}-{checksum('synthetic'):08x}.npz"
     if not path.exists():
         atlas = make_atlas(images, size, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,6 +61,12 @@ def cached_atlas(images: int, size: int, seed: int) -> Atlas:
         return Atlas(**{name: file[name] for name in file.files}, seed=seed)
 
 
+def checksum(*modules: str) -> int:
+    """A number of 32 bits that changes with the source of modules of the package."""
+    here = Path(__file__)
+    return zlib.crc32(b"".join(here.with_name(f"{name}.py").read_bytes() for name in modules))
+
+
 def _savez(path: Path, fields: dict[str, np.ndarray]) -> None:
     with path.open("wb") as file:  # given a name, numpy would add .npz to it
         np.savez(file, **fields)
@@ -68,6 +75,8 @@ def _savez(path: Path, fields: dict[str, np.ndarray]) -> None:
 def course_run(data: LesionDataset, progress: bool = True, **changes) -> Run:
     """The lesson's model for this data: trained the first time, then read from the cache.
 
+    The next version of the package trains it again, lest notebooks show networks of two.
+
     Parameters
     ----------
     data : LesionDataset with splits
@@ -75,6 +84,6 @@ def course_run(data: LesionDataset, progress: bool = True, **changes) -> Run:
         Fields of TrainConfig that differ from the lesson's (``LESSON``).
     """
     config = TrainConfig.preset("recommended", **(LESSON | changes))
-    key = zlib.crc32(repr(config).encode() + fingerprint(data).encode())
+    key = zlib.crc32(repr(config).encode() + fingerprint(data).encode(), checksum(*LEARNT_BY))
     config = TrainConfig.preset("recommended", **(LESSON | changes | {"name": f"{key:08x}"}))
     return train(config, data, home() / "runs", progress=progress)

@@ -1,5 +1,8 @@
 """What notebooks share is made once and read afterwards."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -41,3 +44,14 @@ def test_other_settings_are_another_model():
     data = course_data(size=32, images=60)
     paths = {course_run(data, progress=False, epochs=1, bits=bits).path for bits in (8, 16)}
     assert len(paths) == 2
+
+
+def test_another_version_of_the_code_trains_another_model(tmp_path, monkeypatch):
+    data = course_data(size=32, images=60)
+    first = course_run(data, progress=False, epochs=1)
+    package = shutil.copytree(Path(course.__file__).parent, tmp_path / "derm_hash")
+    monkeypatch.setattr(course, "__file__", str(package / "course.py"))
+    assert course_run(data, progress=False, epochs=1).path == first.path
+    with (package / "training.py").open("a") as file:
+        file.write("# a change\n")
+    assert course_run(data, progress=False, epochs=1).path != first.path
