@@ -73,7 +73,7 @@ def road_curve(
     try:
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(seed)
-            targets = [_row_target(target, row, model) for row in network(x)]
+            targets = [_row_target(target, row, network) for row in network(x)]
             for share in tqdm(removed, "ROAD", leave=False, disable=not progress):
                 road = ROADMostRelevantFirst(100 * (1 - share))
                 most = road(x, heat, targets, network)
@@ -105,12 +105,9 @@ def _distinct(heatmaps: np.ndarray, seed: int) -> np.ndarray:
     return ranks.reshape(heatmaps.shape)
 
 
-def _row_target(target, row: Tensor, model: DermHash):
+def _row_target(target, row: Tensor, network: OneTensor):
     """The target as grad-cam wants it: of one row of the network's single output."""
-
-    def output(row: Tensor) -> HashOutput:
-        return HashOutput(row[: -model.bits], row[-model.bits :])
-
     if isinstance(target, BitTarget) and target.on is None:
-        target = BitTarget(target.index, on=bool(output(row).code[target.index] > 0.5))
-    return lambda row: target(output(row))
+        on = bool(network.output(row).code[target.index] > 0.5)
+        target = BitTarget(target.index, on)
+    return lambda row: target(network.output(row))

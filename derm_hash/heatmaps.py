@@ -43,7 +43,8 @@ class BitTarget:
 
     def __call__(self, output: HashOutput) -> Tensor:
         """Output for one image, logits (classes,) and code (bits,) -> scalar."""
-        value = torch.logit(output.code[self.index], eps=1e-6)
+        code = output.code[self.index]
+        value = torch.logit(code, eps=torch.finfo(code.dtype).eps)
         on = value > 0 if self.on is None else self.on
         return value if on else -value
 
@@ -61,15 +62,29 @@ class MatchTarget:
 
 
 class OneTensor(nn.Module):
-    """DermHash with its two outputs side by side in one tensor, as grad-cam wants them."""
+    """DermHash with its two outputs side by side in one tensor, as grad-cam wants them.
+
+    In 64 bits: in 32 the code of a bit that training has decided is 0 or 1, and no gradient
+    finds back from there to its logit.
+    """
 
     def __init__(self, model: DermHash):
         super().__init__()
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, classes + bits)."""
-        return torch.cat(self.model(x), dim=1)
+        """(B, 3, H, W) -> (B, classes + bits) float64."""
+        values = []
+        hook = self.model.hash_layer.register_forward_hook(lambda _, __, out: values.append(out))
+        try:
+            logits = self.model(x).logits
+        finally:
+            hook.remove()
+        return torch.cat([logits.double(), values[0].double().sigmoid()], dim=1)
+
+    def output(self, row: Tensor) -> HashOutput:
+        """The two outputs for one image again, from its row (classes + bits,)."""
+        return HashOutput(row[: -self.model.bits], row[-self.model.bits :])
 
 
 def cam_layer(model: DermHash, size: int) -> nn.Module:
@@ -103,14 +118,14 @@ def grad_cam(
     (B, H, W) float32 array in [0, 1], each map scaled to its own maximum; all zero where
     nothing in the image speaks for the target.
     """
-    classes, training = model.classifier.out_features, model.training
-    targets = [lambda row: target(HashOutput(row[:classes], row[classes:]))] * len(x)
+    training, network = model.training, OneTensor(model)
+    targets = [lambda row: target(network.output(row))] * len(x)
     layer = layer or cam_layer(model, x.shape[-1])
     # Gradients are wanted at the layer's output: there the graph begins, and nothing below is
     # differentiated, which is most of the work. (Hooks run in order: this one before grad-cam's.)
     begin = layer.register_forward_hook(lambda _, __, output: output.detach().requires_grad_())
     try:
-        with torch.enable_grad(), GradCAM(OneTensor(model), [layer]) as cam:
+        with torch.enable_grad(), GradCAM(network, [layer]) as cam:
             return cam(input_tensor=x, targets=targets).astype(np.float32)
     finally:
         begin.remove()

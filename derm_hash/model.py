@@ -25,7 +25,7 @@ MAX_SIDE = 8192  # pixels: more than any network here is trained on
 
 
 class HashOutput(NamedTuple):
-    """What the network says of a batch: logits (B, classes) and soft code (B, bits) in (0, 1)."""
+    """What the network says of a batch: logits (B, classes) and soft code (B, bits) in [0, 1]."""
 
     logits: Tensor
     code: Tensor
@@ -213,7 +213,7 @@ def encode(
 
     Returns
     -------
-    (N, bits) float32 array in (0, 1). The model's training mode is left as it was.
+    (N, bits) float32 array in [0, 1]. The model's training mode is left as it was.
     """
     pixels = images.images if isinstance(images, LesionDataset) else images
     device, training = next(model.parameters()).device, model.training

@@ -26,10 +26,11 @@ class Brightness(nn.Module):
     def __init__(self):
         super().__init__()
         self.nothing = nn.Parameter(torch.zeros(1))
+        self.hash_layer = nn.Identity()
 
     def forward(self, x):
         mean = x[:, :, 5:11, 5:11].mean(dim=(1, 2, 3))[:, None]
-        return HashOutput(mean, torch.sigmoid(3 * torch.cat([mean, -mean], dim=1)))
+        return HashOutput(mean, self.hash_layer(3 * torch.cat([mean, -mean], dim=1)).sigmoid())
 
 
 @pytest.fixture

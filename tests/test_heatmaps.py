@@ -66,6 +66,15 @@ def test_grad_cam_is_its_definition(model, x, target, score):
     assert cams.shape == (2, 64, 64) and cams.max() > 0.99
 
 
+@pytest.mark.parametrize("bias", [20, -30])
+def test_a_bit_that_is_decided_beyond_the_precision_of_its_code_is_explained_too(model, x, bias):
+    """What is added to a bit's value everywhere is nowhere in the image: the map stays."""
+    before = grad_cam(model, x, BitTarget(5, on=True))
+    with torch.no_grad():
+        model.hash_layer.bias[5] += bias
+    np.testing.assert_allclose(grad_cam(model, x, BitTarget(5, on=True)), before, atol=1e-4)
+
+
 def test_grad_cam_leaves_the_model_as_it_was(model, x):
     model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
