@@ -62,10 +62,15 @@ def quarter_turns(x: Tensor, turns: Tensor) -> Tensor:
     return turned
 
 
+def pixel_centres(size: int, device=None, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Where the centres of ``size`` pixels lie if the side of the image is [-1, 1]: (size,)."""
+    return (torch.arange(size, device=device, dtype=dtype) + 0.5) / size * 2 - 1
+
+
 def disc_mask(size: int, device: torch.device | str | None = None) -> Tensor:
     """The disc inscribed in a square image: (size, size) bool, True inside."""
-    centre = (torch.arange(size, device=device) + 0.5) / size * 2 - 1
-    return centre[:, None] ** 2 + centre[None, :] ** 2 <= 1
+    across = pixel_centres(size, device)
+    return across[:, None] ** 2 + across**2 <= 1
 
 
 def inside_disc(x: Tensor, fill: float = 0.0) -> Tensor:
@@ -96,10 +101,12 @@ def rotate(x: Tensor, degrees: float | Tensor, fill: float = 0.0) -> Tensor:
     if not x.is_floating_point():
         raise InputError(f"rotate resamples floating point images, not {x.dtype}: convert them.")
     angle = torch.deg2rad(torch.as_tensor(degrees, dtype=x.dtype, device=x.device)).expand(len(x))
-    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    # affine_grid maps output to input positions, with y pointing down.
-    matrix = torch.stack([cos, -sin, zero, sin, cos, zero], dim=1).view(-1, 2, 3)
-    grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
+    cos, sin = (part[:, None, None] for part in (angle.cos(), angle.sin()))
+    across = pixel_centres(x.shape[-1], x.device, x.dtype)
+    down = across[:, None]
+    # Where each output pixel comes from. A matrix product, as in affine_grid, is made in 16 bits
+    # under mixed precision, which misplaces pixels of large images by half a pixel.
+    grid = torch.stack([cos * across - sin * down, sin * across + cos * down], dim=-1)
     turned = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return inside_disc(turned, fill)
 

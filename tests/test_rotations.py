@@ -91,6 +91,13 @@ def test_an_orbit_has_a_member(n):
         rotation_orbit(torch.zeros(1, 1, 4, 4), n)
 
 
+def test_mixed_precision_does_not_move_what_is_turned():
+    x = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        turned = rotate(x, 45.0)
+    torch.testing.assert_close(turned, rotate(x, 45.0), rtol=0, atol=0)
+
+
 def test_rotate_refuses_what_is_not_square():
     with pytest.raises(InputError, match="square"):
         rotate(torch.zeros(1, 1, 4, 6), 30)
