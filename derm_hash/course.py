@@ -26,7 +26,7 @@ LEARNT_BY += ["model", "objectives", "rotations", "training"]
 
 def home() -> Path:
     """Folder of the cache: ``DERM_HASH_HOME``, or ``~/.cache/derm-hash``."""
-    return Path(os.environ.get("DERM_HASH_HOME", Path.home() / ".cache" / "derm-hash"))
+    return Path(os.environ.get("DERM_HASH_HOME") or "~/.cache/derm-hash").expanduser()
 
 
 def course_data(

@@ -21,6 +21,13 @@ def test_home_is_where_the_user_wants_it(tmp_path):
     assert home() == tmp_path
 
 
+def test_home_may_begin_with_the_users_own_and_is_not_here_if_it_is_empty(monkeypatch):
+    monkeypatch.setenv("DERM_HASH_HOME", "~/derm")
+    assert home() == Path.home() / "derm"
+    monkeypatch.setenv("DERM_HASH_HOME", "")
+    assert home() == Path.home() / ".cache" / "derm-hash"
+
+
 def test_the_atlas_is_drawn_once(monkeypatch):
     first = course_data(size=32, images=40)
     monkeypatch.setattr(course, "make_atlas", None)
