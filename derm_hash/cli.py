@@ -24,7 +24,7 @@ from derm_hash.experiments import (
 from derm_hash.images import open_image, square
 from derm_hash.model import encode
 from derm_hash.retrieval import RANKS, HashIndex, build_index
-from derm_hash.training import PRESETS, Run, TrainConfig, make_fabric, train
+from derm_hash.training import PRESETS, Run, TrainConfig, best_epoch, make_fabric, train
 
 INDEX_FILE = "index.safetensors"
 PICTURE = 160  # side of the pictures of hits, in pixels
@@ -133,7 +133,7 @@ def train_command(args) -> None:
     run = train(config, data, args.runs)
     save_picture(plots.plot_history(run.history), run.path / "history.png")
     write_index(run, data.split("database"), args.data)
-    best = run.history.loc[run.history["val_precision_at_10"].idxmax()]
+    best = best_epoch(run.history)
     print(
         f"best on val: class-mean precision@10 {best['val_precision_at_10']:.3f} "
         f"after epoch {best['epoch']:.0f} of {config.epochs}\n"

@@ -36,6 +36,7 @@ from derm_hash.experiments import SCORES
 from derm_hash.heatmaps import overlay
 from derm_hash.images import from_input
 from derm_hash.losses import PENALTIES
+from derm_hash.training import best_epoch
 
 # Okabe and Ito's palette, with two dark tones more: tells classes apart for colour-blind
 # readers too ("Color Universal Design", 2008).
@@ -464,9 +465,9 @@ def plot_history(history: pd.DataFrame, title: str | None = None) -> Figure:
     left.legend()
     scores = history["val_precision_at_10"]
     right.plot(history["epoch"], scores, marker="o", markersize=4, color="#009e73")
-    best = scores.to_numpy().argmax()
-    right.plot(history["epoch"].iloc[best], scores.iloc[best], "*", color=INK, markersize=13)
-    text = f"Class-mean precision@10 on val (★ best: {scores.iloc[best]:.3f})"
+    best = best_epoch(history)
+    right.plot(best["epoch"], best["val_precision_at_10"], "*", color=INK, markersize=13)
+    text = f"Class-mean precision@10 on val (★ best: {best['val_precision_at_10']:.3f})"
     right.set(title=text, xlabel="epoch", ylabel="precision@10 (share of hits)", ylim=(0, 1.04))
     for ax in (left, right):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

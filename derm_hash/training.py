@@ -37,6 +37,15 @@ from derm_hash.rotations import quarter_turns, rotation_orbit
 from derm_hash.storage import misfit, not_finite, one_line, parse_json
 
 SECONDS_BETWEEN_CHECKPOINTS = 300
+# How a message calls what a field of TrainConfig may hold.
+KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a name",
+    str | None: "a name or none",
+    tuple[int, ...]: "whole numbers",
+}
 
 
 @dataclass(frozen=True)
@@ -94,8 +103,8 @@ class TrainConfig:
     batch_size: int = 64
     """Images a step, over all devices and before the orbit is made."""
     precision: str = "auto"
-    """"auto" (bfloat16 on a GPU that has it, else 32 bits) or a name that Fabric knows, such
-    as "bf16-mixed", which pays on CPUs with AVX-512 or AMX and is very slow on others."""
+    """"auto" (bfloat16 on a GPU that has it, else 32 bits), or Fabric's "32-true", "16-mixed" (on a
+    GPU) or "bf16-mixed", which pays on CPUs with AVX-512 or AMX and is very slow on others."""
     seed: int = 0
 
     CHOICES: ClassVar[dict[str, tuple]] = {
@@ -105,9 +114,14 @@ class TrainConfig:
         "class_weights": CLASS_WEIGHTS,
         "optimizer": ("adamw", "sgd"),
         "schedule": ("onecycle", "steps"),
+        "precision": ("auto", "32-true", "bf16-mixed", "16-mixed"),
     }
+    MOST: ClassVar[dict[str, int]] = {"bits": 2**16, "seed": 2**63 - 1}
 
     def __post_init__(self):
+        for field in dataclasses.fields(self):
+            if not is_of_kind(value := getattr(self, field.name), field.type):
+                raise InputError(f"{field.name} must be {KINDS[field.type]}, not {value!r}.")
         object.__setattr__(self, "milestones", tuple(self.milestones))  # as config.json gives them
         if not is_folder_name(self.name):
             raise InputError(f"The name of a run is a folder's name, not {self.name!r}.")
@@ -118,12 +132,12 @@ class TrainConfig:
         for field in ("bits", "orbit", "epochs", "batch_size", "learning_rate", "gamma"):
             if not 0 < getattr(self, field) < math.inf:
                 raise InputError(f"{field} must be greater than 0, not {getattr(self, field)}.")
-        for field in ("invariance_weight", "invariance_rise", "momentum", "weight_decay"):
+        for field in ("invariance_weight", "invariance_rise", "momentum", "weight_decay", "seed"):
             if not 0 <= getattr(self, field) < math.inf:
                 raise InputError(f"{field} must be 0 or more, not {getattr(self, field)}.")
-        for field in ("bits", "orbit", "epochs", "batch_size", "seed"):
-            if not isinstance(getattr(self, field), int):
-                raise InputError(f"{field} must be a whole number, not {getattr(self, field)}.")
+        for field, most in self.MOST.items():
+            if getattr(self, field) > most:
+                raise InputError(f"{field} must be at most {most}, not {getattr(self, field)}.")
 
     @classmethod
     def preset(cls, preset: str, **changes) -> "TrainConfig":
@@ -144,6 +158,15 @@ class TrainConfig:
     def sees_disc(self) -> bool:
         """Whether the network looks at the inscribed disc alone."""
         return self.disc or self.copies not in (1, 2, 4)
+
+
+def is_of_kind(value: object, kind) -> bool:
+    """Whether a value is of the kind that a field is declared to hold (and 1 is a number too)."""
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    if kind == tuple[int, ...]:
+        return isinstance(value, list | tuple) and all(is_of_kind(part, int) for part in value)
+    return isinstance(value, int | float if kind is float else kind)
 
 
 def is_folder_name(name: object) -> bool:
@@ -322,9 +345,7 @@ def one_at_a_time(path: Path, fabric: Fabric) -> Iterator[None]:
 
 def make_fabric(precision: str = "auto") -> Fabric:
     """Fabric on one device, or on those of the launcher (torchrun, fabric run)."""
-    if precision == "auto":
-        bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        precision = "bf16-mixed" if bf16 else "32-true"
+    precision = best_precision() if precision == "auto" else precision
     if "LT_CLI_USED" in os.environ:  # fabric run has chosen the devices, and launches itself
         return Fabric(precision=precision)
     devices, nodes = 1, 1
@@ -334,6 +355,13 @@ def make_fabric(precision: str = "auto") -> Fabric:
     fabric = Fabric(devices=devices, num_nodes=nodes, precision=precision)
     fabric.launch()
     return fabric
+
+
+def best_precision() -> str:
+    """What "auto" stands for here. A GPU without bfloat16 only emulates it, slowly."""
+    has_gpu = torch.cuda.is_available()
+    bf16 = has_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16-mixed" if bf16 else "32-true"
 
 
 def check_shares(images: int, processes: int) -> None:
@@ -524,7 +552,10 @@ def make_scheduler(config: TrainConfig, optimizer, steps: int):
         milestones = [epoch * steps for epoch in config.milestones]
         return torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones)
     return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, total_steps=config.epochs * steps + 1
+        optimizer,
+        config.learning_rate,
+        total_steps=config.epochs * steps + 1,
+        cycle_momentum=config.optimizer == "adamw",  # that of SGD is a setting
     )
 
 
@@ -686,6 +717,11 @@ def val_score(model: nn.Module, database: LesionDataset, val: LesionDataset) -> 
     labels = val.labels.numpy()
     at_10 = class_means(precision(relevance(hits.ids, index.labels, labels)), labels)
     return sum(at_10.values()) / len(at_10)
+
+
+def best_epoch(history: pd.DataFrame) -> pd.Series:
+    """The row of a history whose model is kept: the best on ``val``, of equals the last."""
+    return history.loc[history["val_precision_at_10"].iloc[::-1].idxmax()]
 
 
 def save_epoch(state: TrainingState, path: Path) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import shutil
 import threading
 import time
@@ -592,7 +593,7 @@ def test_training_does_look_at_the_database_and_val(finished, tmp_path):
 
 
 def test_the_epoch_that_was_best_on_val_is_kept(data, tmp_path, monkeypatch):
-    scores, states = iter([0.2, 0.9, 0.5]), []
+    scores, states = iter([0.9, 0.9, 0.5]), []
 
     def scripted(model, database, val):
         assert set(database.table["split"]) == {"database"}
@@ -602,7 +603,7 @@ def test_the_epoch_that_was_best_on_val_is_kept(data, tmp_path, monkeypatch):
 
     monkeypatch.setattr(training, "val_score", scripted)
     run = quiet(tiny(epochs=3), data, tmp_path)
-    assert run.history["val_precision_at_10"].tolist() == [0.2, 0.9, 0.5]
+    assert run.history["val_precision_at_10"].tolist() == [0.9, 0.9, 0.5]
     kept = run.model.state_dict()
     assert all(torch.equal(value, states[1][name]) for name, value in kept.items())
     assert not torch.equal(kept["hash_layer.weight"], states[2]["hash_layer.weight"])
@@ -910,6 +911,21 @@ def test_the_released_preset_is_the_recipe_of_the_released_code():
     assert {name: getattr(config, name) for name in expected} == expected
 
 
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_a_card_that_only_emulates_bfloat16_trains_in_32_bits(native, precision, monkeypatch):
+    def supported(including_emulation=True):
+        return including_emulation or native
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert training.best_precision() == precision
+
+
+def test_of_equal_epochs_the_last_is_the_best_as_it_is_the_one_that_is_kept():
+    history = pd.DataFrame({"epoch": [1, 2, 3, 4], "val_precision_at_10": [0.5, 0.75, 0.75, 0.6]})
+    assert training.best_epoch(history)["epoch"] == 3
+
+
 @pytest.mark.parametrize("schedule", ["steps", "onecycle"])
 def test_the_released_optimizer_and_schedules_are_torchs(schedule):
     config = TrainConfig.preset("released", schedule=schedule, epochs=100)
@@ -917,8 +933,8 @@ def test_the_released_optimizer_and_schedules_are_torchs(schedule):
     optimizer = training.make_optimizer(config, model)
     group = optimizer.param_groups[0]
     assert isinstance(optimizer, torch.optim.SGD)
-    assert (group["momentum"], group["weight_decay"], group["nesterov"]) == (0.9, 5e-4, False)
     scheduler = training.make_scheduler(config, optimizer, steps=3)
+    assert (group["momentum"], group["weight_decay"], group["nesterov"]) == (0.9, 5e-4, False)
     rates = []
     for _ in range(100):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -933,6 +949,7 @@ def test_the_released_optimizer_and_schedules_are_torchs(schedule):
         assert rates[0] < 0.001
         assert rates[-1] < 1e-5
         assert rates.index(max(rates)) in range(28, 33)  # it rises for three tenths
+    assert group["momentum"] == 0.9  # the schedule moves the learning rate alone
 
 
 @pytest.mark.parametrize(
@@ -950,10 +967,23 @@ def test_the_released_optimizer_and_schedules_are_torchs(schedule):
         ("recommended", {"gamma": math.nan}, "gamma must be greater than 0"),
         ("recommended", {"invariance_rise": -0.5}, "invariance_rise must be 0 or more, not -0.5"),
         ("recommended", {"weight_decay": -1}, "weight_decay must be 0 or more"),
+        ("recommended", {"bits": 10**15}, "bits must be at most 65536, not 1000000000000000"),
+        ("recommended", {"seed": -1}, "seed must be 0 or more, not -1"),
+        ("recommended", {"seed": 2**63}, "seed must be at most 9223372036854775807"),
+        ("recommended", {"precision": "fp16"}, "precision must be one of auto, 32-true, bf16-mix"),
+        ("recommended", {"epochs": "1"}, "epochs must be a whole number, not '1'"),
+        ("recommended", {"epochs": 1.5}, "epochs must be a whole number, not 1.5"),
+        ("recommended", {"bits": True}, "bits must be a whole number, not True"),
+        ("recommended", {"gamma": "wide"}, "gamma must be a number, not 'wide'"),
+        ("recommended", {"disc": "yes"}, "disc must be true or false, not 'yes'"),
+        ("recommended", {"attention": 5}, "attention must be a name or none, not 5"),
+        ("recommended", {"schedule": ["steps"]}, "schedule must be a name, not ['steps']"),
+        ("recommended", {"milestones": 3}, "milestones must be whole numbers, not 3"),
+        ("recommended", {"milestones": "abc"}, "milestones must be whole numbers, not 'abc'"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(preset, changes, said):
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=re.escape(said)):
         TrainConfig.preset(preset, **changes)
 
 
