@@ -407,7 +407,7 @@ def plot_hits(
     grid = figure.add_gridspec(rows, columns + 1, width_ratios=[1.35] + [1] * columns)
     bare = {"xticks": [], "yticks": [], "frame_on": False}
     ax = figure.add_subplot(grid[:, 0], **bare)
-    show_picture(ax, query_picture, f"query: {query_label}" if query_label else "query")
+    show_picture(ax, query_picture, f"query: {query_label or 'class not known'}")
     if coded:
         strip_below(ax, query_code)
     if not found:
@@ -416,7 +416,7 @@ def plot_hits(
     for i in range(found):
         ax = figure.add_subplot(grid[i // columns, 1 + i % columns], **bare)
         mark, frame = _verdict(hit_labels[i], query_label)
-        text = f"{i + 1}. {hit_labels[i]} {mark}" + _distances(hamming, distance, i)
+        text = f"{i + 1}. {hit_labels[i]} {mark}".rstrip() + _distances(hamming, distance, i)
         show_picture(ax, hit_pictures[i], text, *frame)
         if coded:
             strip_below(ax, hit_codes[i], query_code)

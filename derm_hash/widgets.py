@@ -434,7 +434,7 @@ class RetrievalExplorer(QueryExplorer):
             view.picture,
             [database.picture(hit.position) for hit in view.hits],
             [hit.label for hit in view.hits],
-            view.query.label or "class not known",
+            view.query.label,
             [hit.hamming for hit in view.hits],
             [hit.distance for hit in view.hits],
             view.code,

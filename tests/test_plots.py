@@ -146,6 +146,12 @@ def test_hits_are_told_right_from_wrong_without_colour():
     assert [frame.get_linestyle() for frame in frames] == ["-", plots.DASHED, "-"]
 
 
+def test_hits_of_a_query_without_a_class_are_neither_right_nor_wrong():
+    figure = plots.plot_hits(PICTURES[0], PICTURES[1:3], ["MEL", "NV"], None)
+    assert titles(figure) == ["query: class not known", "1. MEL", "2. NV"]
+    assert not any(ax.patches for ax in figure.axes)
+
+
 def test_no_hits_are_said():
     figure = plots.plot_hits(PICTURES[0], [], [], "MEL")
     assert figure.axes[1].texts[0].get_text() == "nothing within the radius"

@@ -728,6 +728,14 @@ def test_export_of_one_and_of_two_models(explorer, model, index, dataset):
     both.close()
 
 
+def test_the_picture_of_an_upload_calls_no_hit_right_or_wrong(explorer):
+    explorer.radius.label = "no limit"
+    upload(explorer, png(), "good.png")
+    query, *hits = explorer.figure().axes
+    assert query.get_title() == "query: class not known" and len(hits) == 10
+    assert not any(mark in ax.get_title() for ax in hits for mark in "✓✗")
+
+
 def test_an_explorer_that_cannot_be_made_goes_quietly(model, index, dataset, recwarn):
     with pytest.raises(InputError):
         RetrievalExplorer(model, index, dataset, dataset.split("query"))
