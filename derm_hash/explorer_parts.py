@@ -245,8 +245,10 @@ def in_words(view: RetrievalView, state: RetrievalState) -> str:
     if state.is_turned:
         parts.append(f"<b>{view.flipped} of {len(view.code)} bits flipped</b> by turning")
         parts.append(f"{view.kept} of the unturned query's {view.before} hits still here")
-    if not n:
-        parts.append("nothing to show: choose a larger radius")
+    if not n and state.radius is None:
+        parts.append("no hits: the query is the only image that is searched")
+    elif not n:
+        parts.append("no hits: choose a larger radius")
     return lines(" · ".join(parts))
 
 

@@ -443,19 +443,20 @@ class HeatView:
     """What the heatmap explorer shows of the query and of its hit.
 
     hits: the ten nearest images of the whole database, for the query as it is turned;
-    hit: the chosen one. picture, hit_picture: uint8 (S, S, 3); heat, hit_heat: (S, S) in
-    [0, 1]; mask, hit_mask: (S, S) bool or None. low, high: what 0 and 1 stand for, where
-    the map is a gate. energy: share of the heat on the lesion, beside area, which a flat map
-    would get; points: whether the hottest point is on the lesion; all None without a mask.
-    follows: correlation of the map with the unturned image's map, turned; None where the
-    query is not turned, or a map is flat. followed: the same for every angle that has been
-    looked at since query, map and hit are these.
+    hit: the chosen one, at ``place`` among them, or the last where they are fewer. picture,
+    hit_picture: uint8 (S, S, 3); heat, hit_heat: (S, S) in [0, 1]; mask, hit_mask: (S, S) bool
+    or None. low, high: what 0 and 1 stand for, where the map is a gate. energy: share of the
+    heat on the lesion, beside area, which a flat map would get; points: whether the hottest
+    point is on the lesion; all None without a mask. follows: correlation of the map with the
+    unturned image's map, turned; None where the query is not turned, or a map is flat.
+    followed: the same for every angle that has been looked at since query, map and hit are these.
     """
 
     picture: np.ndarray
     heat: np.ndarray
     mask: np.ndarray | None
     hits: list[Hit]
+    place: int
     hit: Hit
     hit_picture: np.ndarray
     hit_heat: np.ndarray
@@ -500,9 +501,17 @@ class HeatmapState(QueryState):
             raise InputError(f"There is no heatmap {subject!r}: choose one that is listed.")
         self.subject = subject
 
+    def ask_database(self, position: int) -> None:
+        """Make image ``position`` of the database the query, if that leaves it any hits."""
+        if position == 0 and len(self.database) == 1:
+            raise InputError(
+                "There are no hits for the only image of the database: ask about a query image."
+            )
+        super().ask_database(position)
+
     def set_place(self, place: int) -> None:
         """Look at the hit at this place, from 0."""
-        if not 0 <= place < min(10, len(self.index)):
+        if not 0 <= place < min(10, len(self.index) - (self.query.origin == "database")):
             raise InputError(f"There is no hit number {place + 1}: choose one that is listed.")
         self.place = int(place)
 
@@ -517,7 +526,9 @@ class HeatmapState(QueryState):
         x = self.pair()[1:]
         _, code = self.codes()
         hits = self.hits_of(code, 10, None, "cosine")
-        hit = hits[min(self.place, len(hits) - 1)]
+        # A query that is in the database has one hit less than the others.
+        place = min(self.place, len(hits) - 1)
+        hit = hits[place]
         found, hit_heat = self._map_of_query(hit), self._map_of_hit(hit, code)
         disc = self._disc()
         heat, low, high = np.where(disc, found, 0), None, None
@@ -531,6 +542,7 @@ class HeatmapState(QueryState):
             heat=heat,
             mask=mask,
             hits=hits,
+            place=place,
             hit=hit,
             hit_picture=self.database.picture(hit.position),
             hit_heat=hit_heat,

@@ -412,7 +412,7 @@ def plot_hits(
         strip_below(ax, query_code)
     if not found:
         ax = figure.add_subplot(grid[0, 1:], **bare)
-        ax.text(0.5, 0.5, "nothing within the radius", ha="center", va="center")
+        ax.text(0.5, 0.5, "no hits", ha="center", va="center")
     for i in range(found):
         ax = figure.add_subplot(grid[i // columns, 1 + i % columns], **bare)
         mark, frame = _verdict(hit_labels[i], query_label)

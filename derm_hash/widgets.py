@@ -536,7 +536,7 @@ class HeatmapExplorer(QueryExplorer):
         state = self.state
         self.view = view = state.view()
         self.sync()
-        self._list_hits(view.hits)
+        self._list_hits(view.hits, view.place)
         outlined = partial(with_heat, opacity=state.opacity)
         shown = [
             enlarged(view.picture),
@@ -544,7 +544,7 @@ class HeatmapExplorer(QueryExplorer):
             enlarged(view.hit_picture),
             outlined(view.hit_picture, view.hit_heat, view.hit_mask),
         ]
-        hit = f"hit {state.place + 1}: {view.hit.label} {view.hit.mark}"
+        hit = f"hit {view.place + 1}: {view.hit.label} {view.hit.mark}"
         texts = [
             about(state.query),
             lines("query", html.escape(state.subject)),
@@ -557,19 +557,19 @@ class HeatmapExplorer(QueryExplorer):
         self.summary.value = heat_in_words(view)
         self._draw_chart(view.followed)
 
-    def _list_hits(self, hits: list[Hit]) -> None:
+    def _list_hits(self, hits: list[Hit], place: int) -> None:
         options = [
             (f"{i + 1}. {hit.label} {hit.mark} ({plots.bits(hit.hamming)})", i)
             for i, hit in enumerate(hits)
         ]
         if list(self.hit.options) != options:
             self.hit.options = options
-        self.hit.value = self.state.place
+        self.hit.value = place
 
     def figure(self) -> Figure:
         """The present view as a figure."""
         view, state = self.view, self.state
-        query, hit = f"query: {state.query.label}", f"hit {state.place + 1}: {view.hit.label}"
+        query, hit = f"query: {state.query.label}", f"hit {view.place + 1}: {view.hit.label}"
         pictures = [
             view.picture,
             with_heat(view.picture, view.heat, view.mask, state.opacity),

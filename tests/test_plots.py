@@ -154,7 +154,7 @@ def test_hits_of_a_query_without_a_class_are_neither_right_nor_wrong():
 
 def test_no_hits_are_said():
     figure = plots.plot_hits(PICTURES[0], [], [], "MEL")
-    assert figure.axes[1].texts[0].get_text() == "nothing within the radius"
+    assert figure.axes[1].texts[0].get_text() == "no hits"
 
 
 def history(epochs):

@@ -512,6 +512,33 @@ def test_random_actions_on_heatmaps(heat):
         assert 0 <= view.energy <= 1 and len(view.hits) == 10
 
 
+def few(dataset, model, n):
+    """Queries, and a database of n images with its index: what an explorer is made of."""
+    database = dataset.split("database").select(range(n))
+    return model, build_index(model, database), dataset.split("query"), database
+
+
+def test_a_query_of_the_database_has_one_hit_less(dataset, model):
+    heat = HeatmapState(*few(dataset, model, 5))
+    heat.set_place(4)
+    assert heat.view().place == 4
+    heat.ask_database(0)
+    view = heat.view()
+    assert view.place == 3 and view.hit is view.hits[3]
+    with pytest.raises(InputError, match="no hit number 5"):
+        heat.set_place(4)
+    heat.back()
+    assert heat.view().place == 4
+
+
+def test_the_only_image_of_a_database_has_no_hits(dataset, model):
+    heat = HeatmapState(*few(dataset, model, 1))
+    before = heat.query
+    with pytest.raises(InputError, match="There are no hits"):
+        heat.choose_id(heat.database.table["image"][0])
+    assert heat.query is before and len(heat.view().hits) == 1
+
+
 def test_a_model_without_gates_has_grad_cam_still(dataset):
     torch.manual_seed(0)
     model = DermHash("resnet10", bits=8, attention=None)
@@ -791,6 +818,33 @@ def test_heatmap_controls_change_what_is_shown(model, index, dataset):
     assert "of the heat is on the lesion" in explorer.summary.value
     assert explorer.message.value == ""
     explorer.close()
+
+
+def test_the_chosen_hit_stays_on_a_short_list(dataset, model):
+    explorer = HeatmapExplorer(*few(dataset, model, 5))
+    explorer.hit.value = 4
+    explorer.name.value = explorer_states.short(explorer.state.database.table["image"][0])
+    assert explorer.message.value == "" and explorer.state.query.origin == "database"
+    assert len(explorer.hit.options) == 4 and explorer.hit.value == 3
+    assert "hit 4: " in explorer.pictures[2].value
+    assert explorer.figure().axes[2].get_title().startswith("hit 4: ")
+    explorer.close()
+
+
+def test_a_database_of_the_query_alone_is_said_to_have_no_hits(dataset, model):
+    alone = few(dataset, model, 1)
+    retrieval, heat = RetrievalExplorer(*alone), HeatmapExplorer(*alone)
+    retrieval.radius.label = "no limit"
+    before = [picture.value for picture in heat.pictures]
+    for explorer in (retrieval, heat):
+        explorer.name.value = explorer_states.short(explorer.state.database.table["image"][0])
+    assert "no hits: the query is the only image" in retrieval.panels[0].summary.value
+    assert retrieval.figure().axes[1].texts[0].get_text() == "no hits"
+    assert "There are no hits" in heat.message.value
+    assert [picture.value for picture in heat.pictures] == before
+    assert heat.name.value == short_of(heat)
+    retrieval.close()
+    heat.close()
 
 
 def test_loss_controls_change_what_is_shown():
