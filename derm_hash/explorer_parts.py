@@ -16,7 +16,6 @@ from derm_hash.explorer_states import (
     Query,
     RetrievalState,
     RetrievalView,
-    short,
 )
 from derm_hash.heatmaps import overlay
 from derm_hash.plots import bits
@@ -226,12 +225,11 @@ def lines(*texts: str) -> str:
     return f'<div style="line-height:1.35">{"<br>".join(texts)}</div>'
 
 
-def about(query: Query) -> str:
-    """A query in words, as HTML."""
+def about(query: Query, name: str) -> str:
+    """A query in words, as HTML; name: its id."""
     label = query.label or "class not known"
     origin = {"query": "", "database": " (from the database)", "upload": " (uploaded)"}
-    name = html.escape(short(query.name)) + origin[query.origin]
-    return lines(f"<b>query: {html.escape(label)}</b>", name)
+    return lines(f"<b>query: {html.escape(label)}</b>", html.escape(name) + origin[query.origin])
 
 
 def in_words(view: RetrievalView, state: RetrievalState) -> str:

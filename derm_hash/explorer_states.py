@@ -8,7 +8,7 @@ import io
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
@@ -121,7 +121,6 @@ class QueryState:
             )
         self.classes = self.queries.classes
         self._parts: dict[str | None, tuple[HashIndex, np.ndarray]] = {}
-        self._positions: dict[str, tuple[str, int]] = {}
         self._upright: tuple[tuple, np.ndarray] | None = None
         self._rng = np.random.default_rng(seed)
         self._past: deque[Query] = deque(maxlen=UNDO)
@@ -157,17 +156,42 @@ class QueryState:
 
     def choose_id(self, name: str) -> None:
         """Ask about the image with this id (or path), of the queries or of the database."""
-        if not self._positions:
-            for origin, part in (("database", self.database), ("query", self.queries)):
-                for position, path in enumerate(part.table["image"]):
-                    self._positions[short(path)] = self._positions[path] = (origin, position)
-        if name.strip() not in self._positions:
+        name = name.strip()
+        paths = [name] if name in self._positions else self._paths.get(name, [])
+        if not paths:
             raise InputError(
-                f"There is no image {name.strip()!r} among the {len(self.queries)} queries and "
+                f"There is no image {name!r} among the {len(self.queries)} queries and "
                 f"{len(self.database)} database images: write an id as it stands with a picture."
             )
-        origin, position = self._positions[name.strip()]
+        if len(paths) > 1:
+            raise InputError(
+                f"{len(paths)} images have the id {name!r}: write the path of one, such as "
+                f"{paths[0]} or {paths[1]}."
+            )
+        origin, position = self._positions[paths[0]]
         (self.choose if origin == "query" else self.ask_database)(position)
+
+    def id_of(self, path: str) -> str:
+        """The id that `choose_id` knows an image by: the path where others have the short one."""
+        return path if len(self._paths.get(short(path), [])) > 1 else short(path)
+
+    @cached_property
+    def _positions(self) -> dict[str, tuple[str, int]]:
+        """Path -> origin and position; an image that is in both parts is a query."""
+        parts = (("database", self.database), ("query", self.queries))
+        return {
+            path: (origin, position)
+            for origin, part in parts
+            for position, path in enumerate(part.table["image"])
+        }
+
+    @cached_property
+    def _paths(self) -> dict[str, list[str]]:
+        """Short id -> the paths of all images that have it, such as MEL/001 and NV/001."""
+        result: dict[str, list[str]] = {}
+        for path in self._positions:
+            result.setdefault(short(path), []).append(path)
+        return result
 
     def ask_database(self, position: int) -> None:
         """Make image ``position`` of the database the query."""

@@ -59,6 +59,14 @@ def dataset():
 
 
 @pytest.fixture(scope="module")
+def foldered(dataset):
+    """The images in class folders that all count from 000; but the last one's id is its alone."""
+    names = [f"images/{label}/{i // 4:03}.png" for i, label in enumerate(dataset.table["label"])]
+    table = dataset.table.assign(image=[*names[:-1], "images/BKL/alone.png"])
+    return LesionDataset(dataset.images, table)
+
+
+@pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
     model = DermHash("resnet10", bits=12).eval()
@@ -246,6 +254,20 @@ def test_an_image_is_found_by_its_id(state):
     with pytest.raises(InputError, match=r"no image 'blob99' among the 10 queries and 30 data"):
         state.choose_id("blob99")
     assert state.query.position == 5
+
+
+def test_an_id_that_several_images_have_asks_about_none_of_them(model, index, foldered):
+    state = RetrievalState(model, index, foldered)
+    before = state.query
+    with pytest.raises(InputError, match=r"4 images have the id '002'.*path.*images/NV/002\.png"):
+        state.choose_id("002")
+    assert state.query is before
+    for part in (state.queries, state.database):
+        for path in part.table["image"]:
+            state.choose_id(state.id_of(path))
+            assert state.query.name == path
+    assert state.id_of("images/MEL/002.png") == "images/MEL/002.png"
+    assert state.id_of("images/BKL/alone.png") == "alone"
 
 
 def test_the_pages_of_pictures_hold_every_query_of_the_class_once(state, monkeypatch):
@@ -719,6 +741,23 @@ def test_thumbnails_and_id(explorer):
     explorer.classes.value = "NV"
     shown_cells = [c for c in explorer.thumbnails.cells if c.layout.display != "none"]
     assert len(shown_cells) == (explorer.state.queries.table["label"] == "NV").sum()
+
+
+@pytest.mark.parametrize("kind", [RetrievalExplorer, HeatmapExplorer])
+def test_where_an_id_is_not_enough_the_path_is_offered(kind, model, index, foldered):
+    explorer = kind(model, index, foldered)
+    assert {"images/MEL/002.png", "alone"} <= set(explorer.name.options)
+    assert "002" not in explorer.name.options
+    for name in ("images/MEL/002.png", "alone", "images/NV/002.png"):
+        explorer.name.value = name
+        assert explorer.name.value == name == explorer.state.id_of(explorer.state.query.name)
+        assert any(name in text for text in shown(explorer)) and explorer.message.value == ""
+    hit = explorer.view.hits[0]
+    assert any(explorer.state.id_of(hit.name) in text for text in shown(explorer))
+    explorer.name.value = "002"
+    assert "4 images have the id" in explorer.message.value
+    assert explorer.name.value == "images/NV/002.png"
+    explorer.close()
 
 
 def short_of(explorer):
