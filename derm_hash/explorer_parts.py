@@ -162,7 +162,7 @@ def _legend(kinds) -> list[str]:
     return [*parts, f'<text x="60" y="335">{marks}</text>']
 
 
-def svg_follows(followed: dict[float, float], angle: float) -> str:
+def svg_follows(followed: dict[float, float], angle: float, mirrored: bool) -> str:
     """How well a heatmap follows its image, over the angles that were looked at, as SVG."""
     left, right, top, bottom = 44, 338, 26, 130
 
@@ -186,7 +186,9 @@ def svg_follows(followed: dict[float, float], angle: float) -> str:
         parts.append(f'<text x="{x}" y="{bottom + 16}" text-anchor="middle">{tick}°</text>')
     x = at(angle, 0).partition(",")[0]
     parts.append(f'<path d="M{x} {top}V{bottom}" stroke="{plots.GREY}" stroke-dasharray="3 3"/>')
-    points = sorted({0: 1.0, **followed, 360: 1.0}.items())  # unturned, it is itself
+    # Neither turned nor mirrored, it is itself; mirrored, that has to be looked at too.
+    known = followed if mirrored else {**followed, 0: 1.0}
+    points = sorted((known | {360: known[0]} if 0 in known else known).items())
     for before, after in pairwise(points):
         if after[0] - before[0] <= 30:
             parts.append(f'<path d="M{at(*before)}L{at(*after)}" stroke="{BLUE}"/>')

@@ -528,7 +528,7 @@ class HeatmapExplorer(QueryExplorer):
         self._draw_chart(self.state.view().followed)
 
     def _draw_chart(self, followed: dict[float, float]) -> None:
-        self.chart.value = svg_follows(followed, self.state.angle)
+        self.chart.value = svg_follows(followed, self.state.angle, self.state.mirrored)
 
     def draw(self) -> None:
         """Show the query, its hit, and their maps."""

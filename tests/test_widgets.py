@@ -918,6 +918,37 @@ def test_svg_is_well_formed_and_has_its_points_on_the_curves():
         assert y == pytest.approx(np.interp(x, points[:, 0], points[:, 1]), abs=0.2)
 
 
+def points_of(chart):
+    """Angle -> correlation, of the points of a chart."""
+    found = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', chart)
+    return {
+        round((float(x) - 44) / 294 * 360): pytest.approx((130 - float(y)) / 52 - 1, abs=0.01)
+        for x, y in found
+    }
+
+
+def test_a_chart_of_turns_ends_as_it_begins():
+    chart = explorer_parts.svg_follows({90: 0.5}, 90, mirrored=False)
+    assert points_of(chart) == {0: 1, 90: 0.5, 360: 1}  # unturned, it is itself
+    chart = explorer_parts.svg_follows({0: 0.194, 90: 0.5}, 90, mirrored=True)
+    assert points_of(chart) == {0: 0.194, 90: 0.5, 360: 0.194}
+
+
+def test_a_chart_of_a_mirrored_query_has_no_point_that_was_not_looked_at():
+    assert points_of(explorer_parts.svg_follows({90: 0.5}, 90, mirrored=True)) == {90: 0.5}
+    assert points_of(explorer_parts.svg_follows({}, 0, mirrored=True)) == {}
+
+
+def test_the_chart_of_turns_knows_that_the_query_is_mirrored(model, index, dataset):
+    explorer = HeatmapExplorer(model, index, dataset)
+    explorer.mirrored.value = True
+    followed = explorer.view.followed[0]
+    assert points_of(explorer.chart.value) == {0: followed, 360: followed} and followed < 0.9
+    explorer.mirrored.value = False
+    assert points_of(explorer.chart.value) == {0: 1, 360: 1}
+    explorer.close()
+
+
 def test_fallback_for_a_page_without_a_kernel(explorer, model, index, dataset):
     heat, loss = HeatmapExplorer(model, index, dataset), LossExplorer()
     explorer.k.value = 2
