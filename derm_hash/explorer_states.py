@@ -382,13 +382,6 @@ class RetrievalState(QueryState):
             raise InputError(f"Unknown ranking {rank!r}: choose one of {', '.join(RANKS)}.")
         self.rank = rank
 
-    def use_hit(self, place: int) -> None:
-        """Make the hit at ``place`` (from 0) of the present view the query."""
-        hits = self.view().hits
-        if not 0 <= place < len(hits):
-            raise InputError(f"There are {len(hits)} hits: no number {place + 1}.")
-        self.ask_database(hits[place].position)
-
     def upload(self, content: bytes, name: str = "the file") -> None:
         """Make an image file the query: any format that ``images.open_image`` reads.
 

@@ -51,7 +51,6 @@ CLASS_COLORS = {
     "SCC": "#111111",
 }
 OTHER_COLORS = ("#332288", "#117733", "#aa4499", "#999933", "#882255", "#44aa99", "#661100")
-CLASS_MARKERS = dict(zip(CLASS_COLORS, "osD^^vXP*", strict=True))
 
 INK = "#262626"  # text and lines
 GREY = "#767676"  # what is beside the point; still readable on white
@@ -155,11 +154,6 @@ def text_color(background: str) -> str:
     ]
     luminance = np.dot([0.2126, 0.7152, 0.0722], linear)
     return INK if (luminance + 0.05) / 0.07 > 1.05 / (luminance + 0.05) else "white"
-
-
-def class_marker(name: str) -> str:
-    """The marker of a class in line and scatter plots; goes with :func:`class_color`."""
-    return CLASS_MARKERS.get(name, "pdh<>"[zlib.crc32(name.encode()) % 5])
 
 
 def new_figure(width: float, height: float, title: str | None = None) -> Figure:
