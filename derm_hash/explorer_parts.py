@@ -16,7 +16,6 @@ from derm_hash.explorer_states import (
     Query,
     RetrievalState,
     RetrievalView,
-    short,
 )
 from derm_hash.heatmaps import overlay
 from derm_hash.plots import bits
@@ -163,7 +162,7 @@ def _legend(kinds) -> list[str]:
     return [*parts, f'<text x="60" y="335">{marks}</text>']
 
 
-def svg_follows(followed: dict[float, float], angle: float) -> str:
+def svg_follows(followed: dict[float, float], angle: float, mirrored: bool) -> str:
     """How well a heatmap follows its image, over the angles that were looked at, as SVG."""
     left, right, top, bottom = 44, 338, 26, 130
 
@@ -187,7 +186,9 @@ def svg_follows(followed: dict[float, float], angle: float) -> str:
         parts.append(f'<text x="{x}" y="{bottom + 16}" text-anchor="middle">{tick}°</text>')
     x = at(angle, 0).partition(",")[0]
     parts.append(f'<path d="M{x} {top}V{bottom}" stroke="{plots.GREY}" stroke-dasharray="3 3"/>')
-    points = sorted({0: 1.0, **followed, 360: 1.0}.items())  # unturned, it is itself
+    # Neither turned nor mirrored, it is itself; mirrored, that has to be looked at too.
+    known = followed if mirrored else {**followed, 0: 1.0}
+    points = sorted((known | {360: known[0]} if 0 in known else known).items())
     for before, after in pairwise(points):
         if after[0] - before[0] <= 30:
             parts.append(f'<path d="M{at(*before)}L{at(*after)}" stroke="{BLUE}"/>')
@@ -226,12 +227,11 @@ def lines(*texts: str) -> str:
     return f'<div style="line-height:1.35">{"<br>".join(texts)}</div>'
 
 
-def about(query: Query) -> str:
-    """A query in words, as HTML."""
+def about(query: Query, name: str) -> str:
+    """A query in words, as HTML; name: its id."""
     label = query.label or "class not known"
     origin = {"query": "", "database": " (from the database)", "upload": " (uploaded)"}
-    name = html.escape(short(query.name)) + origin[query.origin]
-    return lines(f"<b>query: {html.escape(label)}</b>", name)
+    return lines(f"<b>query: {html.escape(label)}</b>", html.escape(name) + origin[query.origin])
 
 
 def in_words(view: RetrievalView, state: RetrievalState) -> str:
@@ -245,8 +245,10 @@ def in_words(view: RetrievalView, state: RetrievalState) -> str:
     if state.is_turned:
         parts.append(f"<b>{view.flipped} of {len(view.code)} bits flipped</b> by turning")
         parts.append(f"{view.kept} of the unturned query's {view.before} hits still here")
-    if not n:
-        parts.append("nothing to show: choose a larger radius")
+    if not n and state.radius is None:
+        parts.append("no hits: the query is the only image that is searched")
+    elif not n:
+        parts.append("no hits: choose a larger radius")
     return lines(" · ".join(parts))
 
 

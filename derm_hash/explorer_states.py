@@ -8,7 +8,7 @@ import io
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
@@ -121,7 +121,6 @@ class QueryState:
             )
         self.classes = self.queries.classes
         self._parts: dict[str | None, tuple[HashIndex, np.ndarray]] = {}
-        self._positions: dict[str, tuple[str, int]] = {}
         self._upright: tuple[tuple, np.ndarray] | None = None
         self._rng = np.random.default_rng(seed)
         self._past: deque[Query] = deque(maxlen=UNDO)
@@ -157,17 +156,42 @@ class QueryState:
 
     def choose_id(self, name: str) -> None:
         """Ask about the image with this id (or path), of the queries or of the database."""
-        if not self._positions:
-            for origin, part in (("database", self.database), ("query", self.queries)):
-                for position, path in enumerate(part.table["image"]):
-                    self._positions[short(path)] = self._positions[path] = (origin, position)
-        if name.strip() not in self._positions:
+        name = name.strip()
+        paths = [name] if name in self._positions else self._paths.get(name, [])
+        if not paths:
             raise InputError(
-                f"There is no image {name.strip()!r} among the {len(self.queries)} queries and "
+                f"There is no image {name!r} among the {len(self.queries)} queries and "
                 f"{len(self.database)} database images: write an id as it stands with a picture."
             )
-        origin, position = self._positions[name.strip()]
+        if len(paths) > 1:
+            raise InputError(
+                f"{len(paths)} images have the id {name!r}: write the path of one, such as "
+                f"{paths[0]} or {paths[1]}."
+            )
+        origin, position = self._positions[paths[0]]
         (self.choose if origin == "query" else self.ask_database)(position)
+
+    def id_of(self, path: str) -> str:
+        """The id that `choose_id` knows an image by: the path where others have the short one."""
+        return path if len(self._paths.get(short(path), [])) > 1 else short(path)
+
+    @cached_property
+    def _positions(self) -> dict[str, tuple[str, int]]:
+        """Path -> origin and position; an image that is in both parts is a query."""
+        parts = (("database", self.database), ("query", self.queries))
+        return {
+            path: (origin, position)
+            for origin, part in parts
+            for position, path in enumerate(part.table["image"])
+        }
+
+    @cached_property
+    def _paths(self) -> dict[str, list[str]]:
+        """Short id -> the paths of all images that have it, such as MEL/001 and NV/001."""
+        result: dict[str, list[str]] = {}
+        for path in self._positions:
+            result.setdefault(short(path), []).append(path)
+        return result
 
     def ask_database(self, position: int) -> None:
         """Make image ``position`` of the database the query."""
@@ -358,13 +382,6 @@ class RetrievalState(QueryState):
             raise InputError(f"Unknown ranking {rank!r}: choose one of {', '.join(RANKS)}.")
         self.rank = rank
 
-    def use_hit(self, place: int) -> None:
-        """Make the hit at ``place`` (from 0) of the present view the query."""
-        hits = self.view().hits
-        if not 0 <= place < len(hits):
-            raise InputError(f"There are {len(hits)} hits: no number {place + 1}.")
-        self.ask_database(hits[place].position)
-
     def upload(self, content: bytes, name: str = "the file") -> None:
         """Make an image file the query: any format that ``images.open_image`` reads.
 
@@ -443,19 +460,20 @@ class HeatView:
     """What the heatmap explorer shows of the query and of its hit.
 
     hits: the ten nearest images of the whole database, for the query as it is turned;
-    hit: the chosen one. picture, hit_picture: uint8 (S, S, 3); heat, hit_heat: (S, S) in
-    [0, 1]; mask, hit_mask: (S, S) bool or None. low, high: what 0 and 1 stand for, where
-    the map is a gate. energy: share of the heat on the lesion, beside area, which a flat map
-    would get; points: whether the hottest point is on the lesion; all None without a mask.
-    follows: correlation of the map with the unturned image's map, turned; None where the
-    query is not turned, or a map is flat. followed: the same for every angle that has been
-    looked at since query, map and hit are these.
+    hit: the chosen one, at ``place`` among them, or the last where they are fewer. picture,
+    hit_picture: uint8 (S, S, 3); heat, hit_heat: (S, S) in [0, 1]; mask, hit_mask: (S, S) bool
+    or None. low, high: what 0 and 1 stand for, where the map is a gate. energy: share of the
+    heat on the lesion, beside area, which a flat map would get; points: whether the hottest
+    point is on the lesion; all None without a mask. follows: correlation of the map with the
+    unturned image's map, turned; None where the query is not turned, or a map is flat.
+    followed: the same for every angle that has been looked at since query, map and hit are these.
     """
 
     picture: np.ndarray
     heat: np.ndarray
     mask: np.ndarray | None
     hits: list[Hit]
+    place: int
     hit: Hit
     hit_picture: np.ndarray
     hit_heat: np.ndarray
@@ -500,9 +518,17 @@ class HeatmapState(QueryState):
             raise InputError(f"There is no heatmap {subject!r}: choose one that is listed.")
         self.subject = subject
 
+    def ask_database(self, position: int) -> None:
+        """Make image ``position`` of the database the query, if that leaves it any hits."""
+        if position == 0 and len(self.database) == 1:
+            raise InputError(
+                "There are no hits for the only image of the database: ask about a query image."
+            )
+        super().ask_database(position)
+
     def set_place(self, place: int) -> None:
         """Look at the hit at this place, from 0."""
-        if not 0 <= place < min(10, len(self.index)):
+        if not 0 <= place < min(10, len(self.index) - (self.query.origin == "database")):
             raise InputError(f"There is no hit number {place + 1}: choose one that is listed.")
         self.place = int(place)
 
@@ -517,7 +543,9 @@ class HeatmapState(QueryState):
         x = self.pair()[1:]
         _, code = self.codes()
         hits = self.hits_of(code, 10, None, "cosine")
-        hit = hits[min(self.place, len(hits) - 1)]
+        # A query that is in the database has one hit less than the others.
+        place = min(self.place, len(hits) - 1)
+        hit = hits[place]
         found, hit_heat = self._map_of_query(hit), self._map_of_hit(hit, code)
         disc = self._disc()
         heat, low, high = np.where(disc, found, 0), None, None
@@ -531,6 +559,7 @@ class HeatmapState(QueryState):
             heat=heat,
             mask=mask,
             hits=hits,
+            place=place,
             hit=hit,
             hit_picture=self.database.picture(hit.position),
             hit_heat=hit_heat,

@@ -52,7 +52,6 @@ CLASS_COLORS = {
     "SCC": "#111111",
 }
 OTHER_COLORS = ("#332288", "#117733", "#aa4499", "#999933", "#882255", "#44aa99", "#661100")
-CLASS_MARKERS = dict(zip(CLASS_COLORS, "osD^^vXP*", strict=True))
 
 INK = "#262626"  # text and lines
 GREY = "#767676"  # what is beside the point; still readable on white
@@ -156,11 +155,6 @@ def text_color(background: str) -> str:
     ]
     luminance = np.dot([0.2126, 0.7152, 0.0722], linear)
     return INK if (luminance + 0.05) / 0.07 > 1.05 / (luminance + 0.05) else "white"
-
-
-def class_marker(name: str) -> str:
-    """The marker of a class in line and scatter plots; goes with :func:`class_color`."""
-    return CLASS_MARKERS.get(name, "pdh<>"[zlib.crc32(name.encode()) % 5])
 
 
 def new_figure(width: float, height: float, title: str | None = None) -> Figure:
@@ -408,16 +402,16 @@ def plot_hits(
     grid = figure.add_gridspec(rows, columns + 1, width_ratios=[1.35] + [1] * columns)
     bare = {"xticks": [], "yticks": [], "frame_on": False}
     ax = figure.add_subplot(grid[:, 0], **bare)
-    show_picture(ax, query_picture, f"query: {query_label}" if query_label else "query")
+    show_picture(ax, query_picture, f"query: {query_label or 'class not known'}")
     if coded:
         strip_below(ax, query_code)
     if not found:
         ax = figure.add_subplot(grid[0, 1:], **bare)
-        ax.text(0.5, 0.5, "nothing within the radius", ha="center", va="center")
+        ax.text(0.5, 0.5, "no hits", ha="center", va="center")
     for i in range(found):
         ax = figure.add_subplot(grid[i // columns, 1 + i % columns], **bare)
         mark, frame = _verdict(hit_labels[i], query_label)
-        text = f"{i + 1}. {hit_labels[i]} {mark}" + _distances(hamming, distance, i)
+        text = f"{i + 1}. {hit_labels[i]} {mark}".rstrip() + _distances(hamming, distance, i)
         show_picture(ax, hit_pictures[i], text, *frame)
         if coded:
             strip_below(ax, hit_codes[i], query_code)

@@ -240,7 +240,7 @@ class Thumbnails(widgets.HBox):
                 continue
             asked = state.query.origin == "query" and state.query.position == position
             words = f"query {position}: {table['label'].iat[position]}"
-            words += f", {short(table['image'].iat[position])}"
+            words += f", {state.id_of(table['image'].iat[position])}"
             frame = f"solid {ACCENT if asked else 'transparent'}"
             cell.face.value = picture_html(picture(position), words, 52, frame)
             cell.choose.description = f"▸{position}" if asked else str(position)
@@ -260,7 +260,7 @@ class QueryExplorer(Explorer):
         self.back = button("↩ back", "back to the query before")
         self.name = widgets.Combobox(
             placeholder="of a query or database image",
-            options=sorted({short(name) for name in state.queries.table["image"]}),
+            options=sorted({state.id_of(path) for path in state.queries.table["image"]}),
             continuous_update=False,
             description="image id",
             style=WIDE,
@@ -315,7 +315,7 @@ class QueryExplorer(Explorer):
         self.mirrored.value = self.state.mirrored
         self.back.disabled = not self.state.can_go_back
         query = self.state.query
-        self.name.value = "" if query.origin == "upload" else short(query.name)
+        self.name.value = "" if query.origin == "upload" else self.state.id_of(query.name)
         self.thumbnails.show(self.state, self.small)
 
 
@@ -401,14 +401,14 @@ class RetrievalExplorer(QueryExplorer):
         self.views = {name: state.view() for name, state in self.states.items()}
         self.view = view = next(iter(self.views.values()))
         self.sync()
-        self.caption.value = about(view.query)
+        self.caption.value = about(view.query, self.state.id_of(view.query.name))
         for panel, state, shown in zip(
             self.panels, self.states.values(), self.views.values(), strict=True
         ):
             panel.show(state, shown, self.thumbnail)
         # The last message: when the page has it, it has everything.
         turned = f"turned by {self.angle.value:g} degrees" + ", mirrored" * self.mirrored.value
-        words = f"query {short(view.query.name)}, {turned}"
+        words = f"query {self.state.id_of(view.query.name)}, {turned}"
         self.picture.value = picture_html(jpeg(view.picture), words)
 
     def offer(self) -> None:
@@ -434,7 +434,7 @@ class RetrievalExplorer(QueryExplorer):
             view.picture,
             [database.picture(hit.position) for hit in view.hits],
             [hit.label for hit in view.hits],
-            view.query.label or "class not known",
+            view.query.label,
             [hit.hamming for hit in view.hits],
             [hit.distance for hit in view.hits],
             view.code,
@@ -461,7 +461,9 @@ class HitPanel(widgets.VBox):
         self.summary.value = in_words(view, state)
         for place, cell in enumerate(self.cells):
             hit = view.hits[place] if place < len(view.hits) else None
-            cell.show(place, hit, hit and picture(hit.position))
+            cell.hide(hit is None)
+            if hit is not None:
+                cell.show(place, hit, state.id_of(hit.name), picture(hit.position))
 
 
 class HitCell(Pressable):
@@ -472,16 +474,13 @@ class HitCell(Pressable):
         self.choose.description = "use as query"
         self.layout.margin = "0 0 8px 0"
 
-    def show(self, place: int, hit: Hit | None, picture: bytes | None) -> None:
-        """Show a hit, or nothing."""
-        self.hide(hit is None)
-        if hit is None:
-            return
+    def show(self, place: int, hit: Hit, name: str, picture: bytes) -> None:
+        """Show a hit; place: from 0; name: its id."""
         frame = {True: f"solid {plots.RIGHT}", False: f"dashed {plots.WRONG}", None: "solid grey"}
-        words = f"hit {place + 1}: {hit.label}, {short(hit.name)}"
+        words = f"hit {place + 1}: {hit.label}, {name}"
         texts = [
             f"<b>{place + 1}. {html.escape(hit.label)} {hit.mark}</b>",
-            html.escape(short(hit.name)),
+            html.escape(name),
             f"{plots.bits(hit.hamming)}, {plots.fine(hit.distance)}",
         ]
         texts += ["<b>⚠ same lesion</b>"] * hit.same_lesion
@@ -529,14 +528,14 @@ class HeatmapExplorer(QueryExplorer):
         self._draw_chart(self.state.view().followed)
 
     def _draw_chart(self, followed: dict[float, float]) -> None:
-        self.chart.value = svg_follows(followed, self.state.angle)
+        self.chart.value = svg_follows(followed, self.state.angle, self.state.mirrored)
 
     def draw(self) -> None:
         """Show the query, its hit, and their maps."""
         state = self.state
         self.view = view = state.view()
         self.sync()
-        self._list_hits(view.hits)
+        self._list_hits(view.hits, view.place)
         outlined = partial(with_heat, opacity=state.opacity)
         shown = [
             enlarged(view.picture),
@@ -544,11 +543,11 @@ class HeatmapExplorer(QueryExplorer):
             enlarged(view.hit_picture),
             outlined(view.hit_picture, view.hit_heat, view.hit_mask),
         ]
-        hit = f"hit {state.place + 1}: {view.hit.label} {view.hit.mark}"
+        hit = f"hit {view.place + 1}: {view.hit.label} {view.hit.mark}"
         texts = [
-            about(state.query),
+            about(state.query, state.id_of(state.query.name)),
             lines("query", html.escape(state.subject)),
-            lines(f"<b>{html.escape(hit)}</b>", html.escape(short(view.hit.name))),
+            lines(f"<b>{html.escape(hit)}</b>", html.escape(state.id_of(view.hit.name))),
             lines("hit", html.escape(state.subject)),
         ]
         alts = ["query", f"query with {state.subject}", hit, f"{hit} with {state.subject}"]
@@ -557,19 +556,19 @@ class HeatmapExplorer(QueryExplorer):
         self.summary.value = heat_in_words(view)
         self._draw_chart(view.followed)
 
-    def _list_hits(self, hits: list[Hit]) -> None:
+    def _list_hits(self, hits: list[Hit], place: int) -> None:
         options = [
             (f"{i + 1}. {hit.label} {hit.mark} ({plots.bits(hit.hamming)})", i)
             for i, hit in enumerate(hits)
         ]
         if list(self.hit.options) != options:
             self.hit.options = options
-        self.hit.value = self.state.place
+        self.hit.value = place
 
     def figure(self) -> Figure:
         """The present view as a figure."""
         view, state = self.view, self.state
-        query, hit = f"query: {state.query.label}", f"hit {state.place + 1}: {view.hit.label}"
+        query, hit = f"query: {state.query.label}", f"hit {view.place + 1}: {view.hit.label}"
         pictures = [
             view.picture,
             with_heat(view.picture, view.heat, view.mask, state.opacity),

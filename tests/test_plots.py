@@ -59,11 +59,9 @@ def test_class_colours_differ_for_colour_blind_readers(seen_by):
         assert np.linalg.norm(colors[a] - colors[b]) > 10, (a, b)
 
 
-def test_a_class_keeps_its_colour_and_marker():
+def test_a_class_keeps_its_colour():
     assert plots.class_color("AKIEC") == plots.class_color("AK")
     assert plots.class_color("other") == plots.class_color("other")
-    markers = [plots.class_marker(name) for name in plots.CLASS_COLORS if name != "AKIEC"]
-    assert len(set(markers)) == len(markers)
 
 
 def test_image_grid_labels_every_picture():
@@ -146,9 +144,15 @@ def test_hits_are_told_right_from_wrong_without_colour():
     assert [frame.get_linestyle() for frame in frames] == ["-", plots.DASHED, "-"]
 
 
+def test_hits_of_a_query_without_a_class_are_neither_right_nor_wrong():
+    figure = plots.plot_hits(PICTURES[0], PICTURES[1:3], ["MEL", "NV"], None)
+    assert titles(figure) == ["query: class not known", "1. MEL", "2. NV"]
+    assert not any(ax.patches for ax in figure.axes)
+
+
 def test_no_hits_are_said():
     figure = plots.plot_hits(PICTURES[0], [], [], "MEL")
-    assert figure.axes[1].texts[0].get_text() == "nothing within the radius"
+    assert figure.axes[1].texts[0].get_text() == "no hits"
 
 
 def history(epochs):

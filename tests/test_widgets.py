@@ -59,6 +59,14 @@ def dataset():
 
 
 @pytest.fixture(scope="module")
+def foldered(dataset):
+    """The images in class folders that all count from 000; but the last one's id is its alone."""
+    names = [f"images/{label}/{i // 4:03}.png" for i, label in enumerate(dataset.table["label"])]
+    table = dataset.table.assign(image=[*names[:-1], "images/BKL/alone.png"])
+    return LesionDataset(dataset.images, table)
+
+
+@pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
     model = DermHash("resnet10", bits=12).eval()
@@ -140,6 +148,11 @@ def check(view, state, model, index):
         assert view.kept == len(view.hits) and view.flipped == 0
 
 
+def use_hit(state, place):
+    """Ask about the hit at a place of the view, as a press on its picture does."""
+    state.ask_database(state.view().hits[place].position)
+
+
 def actions(state, rng):
     """Everything that can be done, with random values."""
     return [
@@ -155,7 +168,7 @@ def actions(state, rng):
         lambda: state.search_in([None, *CLASSES][rng.integers(5)]),
         lambda: state.choose_id(str(rng.choice(state.database.table["image"]))),
         lambda: state.leaf(int(rng.choice([-1, 1]))),
-        lambda: state.use_hit(int(rng.integers(3))) if len(state.view().hits) > 2 else None,
+        lambda: use_hit(state, int(rng.integers(3))) if len(state.view().hits) > 2 else None,
         state.back,
         lambda: state.upload(png(color=int(rng.integers(256))), "grey.png"),
     ]
@@ -248,6 +261,20 @@ def test_an_image_is_found_by_its_id(state):
     assert state.query.position == 5
 
 
+def test_an_id_that_several_images_have_asks_about_none_of_them(model, index, foldered):
+    state = RetrievalState(model, index, foldered)
+    before = state.query
+    with pytest.raises(InputError, match=r"4 images have the id '002'.*path.*images/NV/002\.png"):
+        state.choose_id("002")
+    assert state.query is before
+    for part in (state.queries, state.database):
+        for path in part.table["image"]:
+            state.choose_id(state.id_of(path))
+            assert state.query.name == path
+    assert state.id_of("images/MEL/002.png") == "images/MEL/002.png"
+    assert state.id_of("images/BKL/alone.png") == "alone"
+
+
 def test_the_pages_of_pictures_hold_every_query_of_the_class_once(state, monkeypatch):
     monkeypatch.setattr(explorer_states, "PAGE", 3)
     seen = []
@@ -312,9 +339,9 @@ def test_clicking_through_hits_and_back(state):
     state.choose(3)
     state.turn(90)
     hits = state.view().hits
-    state.use_hit(1)
+    use_hit(state, 1)
     assert state.query.name == hits[1].name and state.angle == 0
-    state.use_hit(0)
+    use_hit(state, 0)
     state.back()
     assert state.query.name == hits[1].name
     state.back()
@@ -375,7 +402,6 @@ def test_a_bad_upload_leaves_the_query_as_it_was(state, content, sentence):
         lambda s: s.set_rank("nearest"),
         lambda s: s.choose(10),
         lambda s: s.ask_database(30),
-        lambda s: s.use_hit(20),
         lambda s: s.show_class("VASC"),
     ],
 )
@@ -510,6 +536,33 @@ def test_random_actions_on_heatmaps(heat):
         for values in (view.heat, view.hit_heat):
             assert values.shape == (SIZE, SIZE) and values.min() >= 0 and values.max() <= 1
         assert 0 <= view.energy <= 1 and len(view.hits) == 10
+
+
+def few(dataset, model, n):
+    """Queries, and a database of n images with its index: what an explorer is made of."""
+    database = dataset.split("database").select(range(n))
+    return model, build_index(model, database), dataset.split("query"), database
+
+
+def test_a_query_of_the_database_has_one_hit_less(dataset, model):
+    heat = HeatmapState(*few(dataset, model, 5))
+    heat.set_place(4)
+    assert heat.view().place == 4
+    heat.ask_database(0)
+    view = heat.view()
+    assert view.place == 3 and view.hit is view.hits[3]
+    with pytest.raises(InputError, match="no hit number 5"):
+        heat.set_place(4)
+    heat.back()
+    assert heat.view().place == 4
+
+
+def test_the_only_image_of_a_database_has_no_hits(dataset, model):
+    heat = HeatmapState(*few(dataset, model, 1))
+    before = heat.query
+    with pytest.raises(InputError, match="There are no hits"):
+        heat.choose_id(heat.database.table["image"][0])
+    assert heat.query is before and len(heat.view().hits) == 1
 
 
 def test_a_model_without_gates_has_grad_cam_still(dataset):
@@ -694,6 +747,23 @@ def test_thumbnails_and_id(explorer):
     assert len(shown_cells) == (explorer.state.queries.table["label"] == "NV").sum()
 
 
+@pytest.mark.parametrize("kind", [RetrievalExplorer, HeatmapExplorer])
+def test_where_an_id_is_not_enough_the_path_is_offered(kind, model, index, foldered):
+    explorer = kind(model, index, foldered)
+    assert {"images/MEL/002.png", "alone"} <= set(explorer.name.options)
+    assert "002" not in explorer.name.options
+    for name in ("images/MEL/002.png", "alone", "images/NV/002.png"):
+        explorer.name.value = name
+        assert explorer.name.value == name == explorer.state.id_of(explorer.state.query.name)
+        assert any(name in text for text in shown(explorer)) and explorer.message.value == ""
+    hit = explorer.view.hits[0]
+    assert any(explorer.state.id_of(hit.name) in text for text in shown(explorer))
+    explorer.name.value = "002"
+    assert "4 images have the id" in explorer.message.value
+    assert explorer.name.value == "images/NV/002.png"
+    explorer.close()
+
+
 def short_of(explorer):
     return explorer_states.short(explorer.state.query.name)
 
@@ -726,6 +796,14 @@ def test_export_of_one_and_of_two_models(explorer, model, index, dataset):
     both.panels[1].cells[0].choose.click()
     assert both.state.query.origin == "database"
     both.close()
+
+
+def test_the_picture_of_an_upload_calls_no_hit_right_or_wrong(explorer):
+    explorer.radius.label = "no limit"
+    upload(explorer, png(), "good.png")
+    query, *hits = explorer.figure().axes
+    assert query.get_title() == "query: class not known" and len(hits) == 10
+    assert not any(mark in ax.get_title() for ax in hits for mark in "✓✗")
 
 
 def test_an_explorer_that_cannot_be_made_goes_quietly(model, index, dataset, recwarn):
@@ -785,6 +863,33 @@ def test_heatmap_controls_change_what_is_shown(model, index, dataset):
     explorer.close()
 
 
+def test_the_chosen_hit_stays_on_a_short_list(dataset, model):
+    explorer = HeatmapExplorer(*few(dataset, model, 5))
+    explorer.hit.value = 4
+    explorer.name.value = explorer_states.short(explorer.state.database.table["image"][0])
+    assert explorer.message.value == "" and explorer.state.query.origin == "database"
+    assert len(explorer.hit.options) == 4 and explorer.hit.value == 3
+    assert "hit 4: " in explorer.pictures[2].value
+    assert explorer.figure().axes[2].get_title().startswith("hit 4: ")
+    explorer.close()
+
+
+def test_a_database_of_the_query_alone_is_said_to_have_no_hits(dataset, model):
+    alone = few(dataset, model, 1)
+    retrieval, heat = RetrievalExplorer(*alone), HeatmapExplorer(*alone)
+    retrieval.radius.label = "no limit"
+    before = [picture.value for picture in heat.pictures]
+    for explorer in (retrieval, heat):
+        explorer.name.value = explorer_states.short(explorer.state.database.table["image"][0])
+    assert "no hits: the query is the only image" in retrieval.panels[0].summary.value
+    assert retrieval.figure().axes[1].texts[0].get_text() == "no hits"
+    assert "There are no hits" in heat.message.value
+    assert [picture.value for picture in heat.pictures] == before
+    assert heat.name.value == short_of(heat)
+    retrieval.close()
+    heat.close()
+
+
 def test_loss_controls_change_what_is_shown():
     explorer = LossExplorer()
     for control, value in [
@@ -815,6 +920,37 @@ def test_svg_is_well_formed_and_has_its_points_on_the_curves():
         x, y = float(circle.get("cx")), float(circle.get("cy"))
         points = np.array([p.split(",") for p in line.get("points").split()], dtype=float)
         assert y == pytest.approx(np.interp(x, points[:, 0], points[:, 1]), abs=0.2)
+
+
+def points_of(chart):
+    """Angle -> correlation, of the points of a chart."""
+    found = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', chart)
+    return {
+        round((float(x) - 44) / 294 * 360): pytest.approx((130 - float(y)) / 52 - 1, abs=0.01)
+        for x, y in found
+    }
+
+
+def test_a_chart_of_turns_ends_as_it_begins():
+    chart = explorer_parts.svg_follows({90: 0.5}, 90, mirrored=False)
+    assert points_of(chart) == {0: 1, 90: 0.5, 360: 1}  # unturned, it is itself
+    chart = explorer_parts.svg_follows({0: 0.194, 90: 0.5}, 90, mirrored=True)
+    assert points_of(chart) == {0: 0.194, 90: 0.5, 360: 0.194}
+
+
+def test_a_chart_of_a_mirrored_query_has_no_point_that_was_not_looked_at():
+    assert points_of(explorer_parts.svg_follows({90: 0.5}, 90, mirrored=True)) == {90: 0.5}
+    assert points_of(explorer_parts.svg_follows({}, 0, mirrored=True)) == {}
+
+
+def test_the_chart_of_turns_knows_that_the_query_is_mirrored(model, index, dataset):
+    explorer = HeatmapExplorer(model, index, dataset)
+    explorer.mirrored.value = True
+    followed = explorer.view.followed[0]
+    assert points_of(explorer.chart.value) == {0: followed, 360: followed} and followed < 0.9
+    explorer.mirrored.value = False
+    assert points_of(explorer.chart.value) == {0: 1, 360: 1}
+    explorer.close()
 
 
 def test_fallback_for_a_page_without_a_kernel(explorer, model, index, dataset):
