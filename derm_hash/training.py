@@ -42,8 +42,8 @@ KINDS = {
     int: "a whole number",
     float: "a number",
     bool: "true or false",
-    str: "a name",
-    str | None: "a name or none",
+    str: "text",
+    str | None: "text or none",
     tuple[int, ...]: "whole numbers",
 }
 
