@@ -254,12 +254,14 @@ def one_writer(root: Path) -> Iterator[None]:
                 f"{root} holds other files (such as {min(others)}): choose an empty --root"
             )
     busy = f"another data_setup is writing {root}: wait for it or choose another --root"
-    with locked(root, busy):
+    folder = root.resolve()  # a link stays; what is made and removed is where it leads
+    with locked(folder, busy):
         try:
             yield
         finally:
-            if all(path.is_dir() or is_scaffold(path) for path in root.rglob("*")):
-                shutil.rmtree(root)
+            if all(path.is_dir() or is_scaffold(path) for path in folder.rglob("*")):
+                # A mount point cannot be removed, which must not hide why the command failed.
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import random
 import signal
 import subprocess
@@ -119,6 +120,41 @@ def test_force_makes_it_anew(ham, tmp_path):
     assert run(ham, root, "--classes", "4", "--force") == 0
     assert run(ham, tmp_path / "expected", "--classes", "4") == 0
     assert contents(root) == contents(tmp_path / "expected")
+
+
+def failing(root):
+    """A command that finds out too late that it cannot go on."""
+    return main(["synthetic", "--root", str(root), "--size", "2"])
+
+
+def test_a_link_to_a_folder_will_do_and_does_not_hide_an_error(ham, tmp_path, capsys):
+    link, folder = tmp_path / "link", tmp_path / "disk"
+    folder.mkdir()
+    link.symlink_to(folder, target_is_directory=True)
+    assert failing(tmp_path / "plain") == 2
+    reason = capsys.readouterr().err
+    for _ in range(2):  # the second time the link leads nowhere
+        assert failing(link) == 2
+        assert capsys.readouterr().err == reason
+        assert link.is_symlink() and not folder.exists()
+    assert run(ham, link) == 0
+    assert (folder / "manifest.csv").exists()
+
+
+def test_a_folder_that_cannot_be_removed_does_not_hide_an_error(tmp_path, monkeypatch, capsys):
+    assert failing(tmp_path / "plain") == 2
+    reason = capsys.readouterr().err
+    remove = os.rmdir
+
+    def rmdir(path, **options):
+        if str(path).endswith("mounted"):
+            raise OSError(16, "Device or resource busy", str(path))
+        remove(path, **options)
+
+    (tmp_path / "mounted").mkdir()
+    monkeypatch.setattr(os, "rmdir", rmdir)
+    assert failing(tmp_path / "mounted") == 2
+    assert capsys.readouterr().err == reason
 
 
 @pytest.mark.parametrize("force", [[], ["--force"]])
