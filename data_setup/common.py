@@ -36,6 +36,7 @@ RECORD = "dataset.json"
 SUMS = "SHA256SUMS"
 LOCK = ".lock"
 SPLITTERS = {"lesion": split_by_lesion, "paper": split_by_image}
+TOOL = "derm-hash"
 LISTED = 10
 
 
@@ -165,7 +166,7 @@ def build(
         if is_finished(root, request) and not args.force:
             print(f"{root} is complete already; --force makes it anew.")
         else:
-            record = {"tool": f"derm-hash {tool_version()}", **request, **(about or {})}
+            record = {"tool": f"{TOOL} {tool_version()}", **request, **(about or {})}
             clear_unless_same(root, request, args.force)
             write_record(root, record)
             frame, bad = fill(root, args, rows())
@@ -246,19 +247,21 @@ def one_writer(root: Path) -> Iterator[None]:
     """Hold the folder's lock; leave no folder behind if nothing was put into it."""
     if root.exists() and not root.is_dir():
         raise InputError(f"{root} is a file: choose another --root")
-    if root.is_dir() and any(root.iterdir()) and not (root / RECORD).exists():
+    if root.is_dir() and not is_own_record(root / RECORD):
         others = [path.name for path in root.iterdir() if not is_scaffold(path)]
         if others:
             raise InputError(
                 f"{root} holds other files (such as {min(others)}): choose an empty --root"
             )
     busy = f"another data_setup is writing {root}: wait for it or choose another --root"
-    with locked(root, busy):
+    folder = root.resolve()  # a link stays; what is made and removed is where it leads
+    with locked(folder, busy):
         try:
             yield
         finally:
-            if all(path.is_dir() or is_scaffold(path) for path in root.rglob("*")):
-                shutil.rmtree(root)
+            if all(path.is_dir() or is_scaffold(path) for path in folder.rglob("*")):
+                # A mount point cannot be removed, which must not hide why the command failed.
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -278,7 +281,23 @@ def locked(folder: Path, busy: str) -> Iterator[None]:
 
 def is_scaffold(path: Path) -> bool:
     """Whether a file is only there for the work on the folder: it holds nothing of the data."""
-    return path.name in (LOCK, RECORD) or (path.name.startswith(".") and path.suffix == ".part")
+    part = path.name.startswith(".") and path.suffix == ".part"
+    return path.name == LOCK or part or (path.name == RECORD and is_own_record(path))
+
+
+def is_own_record(path: Path) -> bool:
+    """Whether a file is a record that data_setup wrote.
+
+    Other tools write a ``dataset.json`` too, and what lies beside theirs is not ours to remove.
+    """
+    try:
+        record = read_record(path.parent)
+    except (OSError, InputError):
+        return False
+    tables = (record.get(key) or {} for key in ("options", "sources", "bad"))
+    return str(record.get("tool")).startswith(f"{TOOL} ") and all(
+        isinstance(table, dict) for table in tables
+    )
 
 
 def is_finished(root: Path, request: dict) -> bool:
@@ -313,10 +332,10 @@ def clear_unless_same(root: Path, request: dict, force: bool) -> None:
         )
     if finished or changes:
         # The manifest first: without it the folder is no data set. The record last:
-        # without it nobody would know that the images came from here; until then an
-        # empty one says that what is left is of no use.
+        # without it nobody would know that the images came from here; until then one
+        # that answers no request says that what is left is of no use.
         (root / MANIFEST).unlink(missing_ok=True)
-        write_record(root, {})
+        write_record(root, {"tool": f"{TOOL} {tool_version()}", "command": "clearing"})
         for path in (root / SUMS, *root.glob("pixels-*.npy")):
             path.unlink(missing_ok=True)
         for name in ("images", "masks"):
@@ -340,7 +359,9 @@ def read_record(root: Path) -> dict:
     except ValueError:
         record = None
     if not isinstance(record, dict):
-        raise InputError(f"{path} is damaged: delete the folder {root} and prepare it again")
+        raise InputError(
+            f"{path} is damaged or not from data_setup: prepare the data again in an empty folder"
+        )
     return record
 
 

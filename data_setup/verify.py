@@ -10,6 +10,7 @@ from data_setup.common import (
     RECORD,
     SUMS,
     counts,
+    is_own_record,
     is_scaffold,
     positive,
     read_record,
@@ -31,10 +32,10 @@ def run(args: argparse.Namespace) -> int:
     """Print how the folder was made and what is wrong with it; 0 if nothing is, 1 otherwise."""
     root = args.root.expanduser()
     record = read_record(root)
-    if not record:
+    if not is_own_record(root / RECORD):
         raise InputError(
-            f"{root} has no {RECORD}, so data_setup did not make it and cannot verify it: "
-            "check the path"
+            f"{root} has no {RECORD} of this tool, so data_setup did not make it and cannot "
+            "verify it: check the path"
         )
     print("\n".join(history(record)))
     problems = list(check(root, record, args.workers))

@@ -20,7 +20,7 @@ import platform
 import time
 import tomllib
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -54,6 +54,13 @@ SCORES = ("class_mean_map", "class_mean_precision_at_10", "flipped_bits", "overl
 SPLITTERS = {"given": None, "lesion": split_by_lesion, "paper": split_by_image}
 READOUTS = {"plain": lambda model: model, "orbit-mean": OrbitMean}
 SCORED_ON = ("query", "val")
+TYPES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    tuple: "a list of whole numbers",
+}
 SECONDS_BETWEEN_LOOKS = 1.0  # at the runs that other processes do
 
 
@@ -179,9 +186,9 @@ def write_json(path: Path, value: dict) -> None:
 
 
 def word(value):
-    """A setting as it stands in a table: None is "none", and (1, 2) is "1,2"."""
+    """A setting as it stands in a table: None and () are "none", and (1, 2) is "1,2"."""
     if isinstance(value, tuple | list):
-        return ",".join(map(str, value))
+        return ",".join(map(str, value)) or "none"
     return "none" if value is None else value
 
 
@@ -384,8 +391,9 @@ def read_results(out: str | Path) -> pd.DataFrame:
     path = Path(out) / "results.csv"
     if not path.is_file():
         raise InputError(f"There is no {path}: run the experiment first.")
-    # A checksum of digits alone is no number.
-    words = dict.fromkeys(("run", "data", "torch", "python"), str)
+    # A checksum of digits alone is no number, nor are the milestones "1" or the precision "32".
+    texts = [name for name, value in examples().items() if not isinstance(value, int | float)]
+    words = dict.fromkeys(("run", "data", "torch", "python", *texts), str)
     return read_csv(path, dtype=words).copy()  # in one piece: pandas warns of a column added else
 
 
@@ -424,9 +432,17 @@ def mean_and_spread(
 
 def setting_names() -> list[str]:
     """The names of what a grid may vary, the seed apart."""
-    fields = [field.name for field in dataclasses.fields(TrainConfig)]
-    names = ["preset", "split", "split_seed", *fields, *Reading._fields]
-    return [name for name in names if name not in ("name", "seed")]
+    return [name for name in examples() if name not in ("name", "seed")]
+
+
+def examples() -> dict[str, object]:
+    """A value of everything that a grid may set, of the type that it has; None is an optional text.
+
+    In the order in which the settings are told.
+    """
+    fields = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+    of_run = {"preset": "recommended", "split": "given", "split_seed": 0}
+    return of_run | fields | {"readout": "plain", "scored_on": "query"}
 
 
 def varied(results: pd.DataFrame) -> list[str]:
@@ -641,9 +657,11 @@ def read_experiment(path: str | Path) -> Experiment:
     """
     path = Path(path)
     try:
-        experiment = tomllib.loads(path.read_text())
+        experiment = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"There is no experiment file {path}.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not text in UTF-8: save it as such.") from error
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path} is not valid TOML: {error}.") from error
     data, grid = experiment.get("data"), experiment.get("grid")
@@ -657,7 +675,8 @@ def read_experiment(path: str | Path) -> Experiment:
     ):
         if not all(isinstance(each, dict) for each in found):
             raise InputError(f"{path} has no [{table}] table: see benchmarks/configs.")
-    if wrong := set(data) - set(inspect.signature(course_data).parameters):
+    arguments = inspect.signature(course_data).parameters
+    if wrong := set(data) - set(arguments):
         raise InputError(
             f"{min(wrong)} in the [data] of {path} is none of source, size, images, seed."
         )
@@ -666,9 +685,34 @@ def read_experiment(path: str | Path) -> Experiment:
     for key, values in (item for each in grids for item in each.items()):
         if not isinstance(values, list) or not values:
             raise InputError(f"{key} in the [grid] of {path} must be a list of values.")
+    values = [(key, value) for each in grids for key, of in each.items() for value in of]
+    for table, items, known in (
+        ("data", data.items(), {name: each.default for name, each in arguments.items()}),
+        ("grid", values, examples()),
+        ("train", shared.items(), examples()),
+        ("baseline", baseline.items(), examples()),
+    ):
+        _check_types(items, known, f"the [{table}] of {path}")
     grids = [{k: [_setting(k, v) for v in values] for k, values in g.items()} for g in grids]
     shared = {key: _setting(key, value) for key, value in shared.items()}
     return Experiment(data, grids if isinstance(grid, list) else grids[0], shared, baseline)
+
+
+def _check_types(items: Iterable[tuple[str, object]], known: Mapping, where: str) -> None:
+    """InputError if a value is not of the type of its example, or a name has none."""
+    for key, value in items:
+        if key not in known:
+            raise InputError(f"{key} in {where} is no setting of a run.")
+        kind = str if known[key] is None else type(known[key])
+        if not _has_type(value, kind):
+            raise InputError(f"{key} in {where} must be {TYPES[kind]}, not {value!r}.")
+
+
+def _has_type(value: object, kind: type) -> bool:
+    """Whether a value of a TOML file will do; true and false are no numbers."""
+    if kind is tuple:
+        return isinstance(value, list) and all(type(each) is int for each in value)
+    return type(value) in ((int, float) if kind is float else (kind,))
 
 
 def _setting(key: str, value):

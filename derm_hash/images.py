@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -64,6 +65,15 @@ def open_image(file: str | Path | BinaryIO, name: str | None = None) -> Image.Im
         InputError: the file is missing, is no image, is cut short or damaged, or
             has more than `MAX_PIXELS` pixels.
     """
+    return _opened(file, name, _to_rgb)
+
+
+def _opened(
+    file: str | Path | BinaryIO,
+    name: str | None,
+    convert: Callable[[Image.Image, str], Image.Image],
+) -> Image.Image:
+    """An image file, upright, as `convert` makes it of Pillow's image and the name; decodes it."""
     if name is None:
         name = (
             str(file) if isinstance(file, str | Path) else str(getattr(file, "name", "the image"))
@@ -75,7 +85,7 @@ def open_image(file: str | Path | BinaryIO, name: str | None = None) -> Image.Im
                     f"{name} has {image.width} x {image.height} pixels, more than the "
                     f"{MAX_PIXELS // 10**6} million that are read: make it smaller first"
                 )
-            return _to_rgb(ImageOps.exif_transpose(image), name)
+            return convert(ImageOps.exif_transpose(image), name)
     except InputError:
         raise
     except FileNotFoundError:
@@ -99,16 +109,34 @@ def open_image(file: str | Path | BinaryIO, name: str | None = None) -> Image.Im
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     """Any Pillow mode to RGB; decodes the image."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = Image.fromarray(_grey_8bit(np.asarray(image), image.mode, name))
+    if _is_deep(image):
+        image = Image.fromarray(_grey_8bit(_finite(image, name), image.mode))
+    return _laid_on("white", image)
+
+
+def _laid_on(colour: str, image: Image.Image) -> Image.Image:
+    """Any mode of 8 bits to RGB, transparent pixels laid on a colour."""
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", image.size, colour), image).convert("RGB")
     image.load()
     return image.convert("RGB")
 
 
-def _grey_8bit(values: np.ndarray, mode: str, name: str) -> np.ndarray:
+def _is_deep(image: Image.Image) -> bool:
+    """Whether the image is a grey one of more than 8 bits."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def _finite(image: Image.Image, name: str) -> np.ndarray:
+    """The values of a grey image (H, W), none of which is infinite or NaN."""
+    values = np.asarray(image)
+    if not np.isfinite(values).all():
+        raise InputError(f"{name} has pixels that are not finite numbers: replace it")
+    return values
+
+
+def _grey_8bit(values: np.ndarray, mode: str) -> np.ndarray:
     """Grey values of more than 8 bits (H, W) as uint8 (H, W).
 
     16-bit values use their full range, 0..65535. A float image in 0..1 uses that
@@ -116,8 +144,6 @@ def _grey_8bit(values: np.ndarray, mode: str, name: str) -> np.ndarray:
     nothing in the file says what it means.
     """
     values = values.astype(np.float64)
-    if not np.isfinite(values).all():
-        raise InputError(f"{name} has pixels that are not finite numbers: replace it")
     low, high = values.min(), values.max()
     if mode == "F" and low >= 0 and high <= 1:
         low, high = 0.0, 1.0
@@ -152,15 +178,34 @@ def square(image: Image.Image, size: int, nearest: bool = False) -> Image.Image:
 def read_mask(file: str | Path | BinaryIO, name: str | None = None) -> Image.Image:
     """Read a lesion mask as an image of mode L with the values 0 and 255.
 
-    Masks are stored as 0/255 or 0/1; ones that somebody resampled have values in
-    between, which count as lesion from 128 on.
+    Masks are stored as 0/1, 0/255 or, in files of more than 8 bits, 0 and any larger
+    number; ones that somebody resampled have values in between, which count as lesion
+    from the half on. The colours of a palette are classes, of which the first one is no
+    lesion, unless they are greys. Nor is a lesion where the mask is transparent.
 
     Raises:
         InputError: as `open_image`.
     """
-    values = np.asarray(open_image(file, name).convert("L"))
-    threshold = 127 if values.max() > 1 else 0
-    return Image.fromarray((values > threshold).astype(np.uint8) * 255)
+    return _opened(file, name, _to_mask)
+
+
+def _to_mask(image: Image.Image, name: str) -> Image.Image:
+    """Any Pillow mode to a mask; decodes the image."""
+    if _is_deep(image):
+        values = _finite(image, name)
+    else:
+        values = np.asarray(_laid_on("black", _classes_in_white(image)).convert("L"))
+    high = values.max()
+    # Not the half of any maximum: an empty mask that was a JPEG has some noise.
+    full = next((level for level in (1, 255) if high <= level), high)
+    return Image.fromarray((values >= full / 2).astype(np.uint8) * 255)
+
+
+def _classes_in_white(image: Image.Image) -> Image.Image:
+    """Make all colours of a palette but the first one white, unless the picture is grey."""
+    if image.mode in ("P", "PA") and np.ptp(np.asarray(image.convert("RGB")), axis=2).any():
+        image.putpalette(bytes(3) + b"\xff" * (3 * 255))
+    return image
 
 
 def to_input(images: torch.Tensor) -> torch.Tensor:

@@ -323,6 +323,20 @@ def test_a_bad_setting_is_found_before_anything_is_trained(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("baseline", [[1], []])
+def test_milestones_of_one_epoch_or_none_are_found_again_as_a_baseline(data, tmp_path, baseline):
+    grid = {"milestones": [baseline, [2]]}
+    table = run_grid(grid, data, tmp_path, progress=False, **TINY | {"schedule": "steps"})
+    found = compare(table, ["milestones"], "map", {"milestones": baseline}, tmp_path)
+    assert found["milestones"].tolist() == ["2"]
+
+
+def test_texts_that_look_like_numbers_stay_texts(tmp_path):
+    row = {"run": "0123", "precision": "32", "milestones": "1", "split_seed": 0, "gamma": 0.5}
+    pd.DataFrame([row]).to_csv(tmp_path / "results.csv", index=False)
+    assert read_results(tmp_path).to_dict("records") == [row]
+
+
 # --- several processes ----------------------------------------------------------------------
 
 
@@ -527,6 +541,9 @@ def test_read_experiment_turns_none_into_none(tmp_path):
     assert shared == {"attention": None, "class_weights": "none"}
 
 
+GRID = "[data]\n[grid]\nseed = [0]\n[train]\n"
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -536,12 +553,38 @@ def test_read_experiment_turns_none_into_none(tmp_path):
         ("[data]\n[[grid]]\nseed = [0]\n[[grid]]\nseed = []\n", "seed in the .* must be a list"),
         ("[data]\n[grid]\nseed = [0]\n[baseline]\nsed = 0\n", "sed in the .* is no setting"),
         ("[data]\nsorce = 1\n[grid]\nseed = [0]\n", "sorce in the .* is none of"),
+        (GRID + 'epochs = "1"\n', r"epochs in the \[train\] of .* a whole number, not '1'"),
+        (GRID + "epochs = true\n", r"epochs in the \[train\] of .* a whole number, not True"),
+        (GRID + "epochs = 2020-01-01\n", "epochs in the .* must be a whole number, not"),
+        (GRID + 'gamma = "1"\n', "gamma in the .* must be a number, not '1'"),
+        (GRID + 'augment = "false"\n', "augment in the .* must be true or false, not 'false'"),
+        (GRID + "backbone = 18\n", "backbone in the .* must be a text, not 18"),
+        (GRID + 'split = ["paper"]\n', r"split in the .* must be a text, not \['paper'\]"),
+        (GRID + "milestones = 1\n", "milestones in the .* must be a list of whole numbers, not 1"),
+        (GRID + 'milestones = ["1"]\n', "milestones in the .* must be a list of whole numbers"),
+        (GRID + "out = 1\n", r"out in the \[train\] of .* is no setting"),
+        ("[data]\n[grid]\nout = [1]\n", r"out in the \[grid\] of .* is no setting"),
+        ('[data]\n[grid]\nbits = [8, "16"]\n', r"bits in the \[grid\] of .* number, not '16'"),
+        ("[data]\n[grid]\nsplit_seed = [0.5]\n", "split_seed in the .* a whole number, not 0.5"),
+        (GRID + "[baseline]\nbits = '8'\n", r"bits in the \[baseline\] of .* number, not '8'"),
+        ('[data]\nsize = "32"\n[grid]\nseed = [0]\n', r"size in the \[data\] of .* not '32'"),
+        ("[data]\nsource = 1\n[grid]\nseed = [0]\n", "source in the .* must be a text, not 1"),
     ],
 )
 def test_a_bad_experiment_file_gets_one_sentence(tmp_path, text, sentence):
     file = tmp_path / "bad.toml"
     file.write_text(text)
     with pytest.raises(InputError, match=sentence):
+        read_experiment(file)
+
+
+def test_an_experiment_file_is_text_in_utf_8(tmp_path):
+    file = tmp_path / "grid.toml"
+    text = '# Häufigkeit\n[data]\nsource = "Bänder"\n[grid]\ngamma = [1, 0.5]\n'
+    file.write_bytes(text.encode("utf-8"))
+    assert read_experiment(file).data == {"source": "Bänder"}
+    file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match=r"grid\.toml is not text in UTF-8: save it as such"):
         read_experiment(file)
 
 

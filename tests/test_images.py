@@ -353,6 +353,102 @@ def test_masks_of_any_scale_become_binary(tmp_path, values, expected):
     assert np.asarray(read_mask(tmp_path / "mask.png")).tolist() == expected
 
 
+def mask_of(image, kind, **options):
+    mask = read_mask(io.BytesIO(saved(image, kind, **options)), "the mask")
+    assert mask.mode == "L"
+    return (np.asarray(mask).astype(int) / 255).tolist()
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "dtype"),
+    [
+        ([0, 1], "PNG", np.uint16),
+        ([0, 255], "PNG", np.uint16),
+        ([0, 4095], "PNG", np.uint16),
+        ([0, 65535], "PNG", np.uint16),
+        ([0, 1], "PPM", np.uint16),
+        ([0, 1], "TIFF", np.int32),
+        ([0, 255], "TIFF", np.int32),
+        ([0, 10**6], "TIFF", np.int32),
+        ([0, 1], "TIFF", np.float32),
+        ([0, 255], "TIFF", np.float32),
+        ([0, 65535], "TIFF", np.float32),
+    ],
+)
+def test_masks_of_many_bits_become_binary_whatever_stands_for_lesion(values, kind, dtype):
+    image = Image.fromarray(np.array([values], dtype))
+    assert mask_of(image, kind) == [[0, 1]]
+    assert mask_of(Image.fromarray(np.full((1, 2), values[1], dtype)), kind) == [[1, 1]]
+    assert mask_of(Image.fromarray(np.zeros((1, 2), dtype)), kind) == [[0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "expected"),
+    [
+        ([0, 3, 2], np.uint8, [0, 0, 0]),  # the noise of an empty mask that was a JPEG
+        ([0, 32767, 32768, 65535], np.uint16, [0, 0, 1, 1]),
+        ([0, 32767, 32768, 65535], np.int32, [0, 0, 1, 1]),
+        ([0, 0.49, 0.5, 1], np.float32, [0, 0, 1, 1]),
+        ([0, 127, 128, 255], np.float32, [0, 0, 1, 1]),
+    ],
+)
+def test_grey_borders_of_masks_are_cut_at_half_the_level(values, dtype, expected):
+    assert mask_of(Image.fromarray(np.array([values], dtype)), "TIFF") == [expected]
+
+
+def with_palette(indices, colours):
+    image = Image.fromarray(np.array([indices], np.uint8)).convert("P")
+    image.putdata(indices)
+    image.putpalette(bytes(np.array(colours, np.uint8)))
+    return image
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "GIF"])
+def test_colours_of_a_palette_are_classes_and_the_first_one_is_no_lesion(kind):
+    voc = [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
+    assert mask_of(with_palette([0, 1, 2], voc), kind) == [[0, 1, 1]]
+    assert mask_of(with_palette([0, 0, 0], voc), kind) == [[0, 0, 0]]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "GIF"])
+def test_greys_of_a_palette_are_levels_in_any_order(kind):
+    greys = [[255] * 3, [0] * 3, [100] * 3, [200] * 3]
+    assert mask_of(with_palette([0, 1, 2, 3], greys), kind) == [[1, 0, 0, 1]]
+
+
+def test_what_is_transparent_is_no_lesion():
+    pixels = np.array([[[255] * 4, [255, 255, 255, 0], [0, 0, 0, 255], [0] * 4]], np.uint8)
+    for channels in (pixels, pixels[..., 2:]):  # RGBA and LA
+        assert mask_of(Image.fromarray(channels), "PNG") == [[1, 0, 0, 0]]
+    soft = np.array([[[255, 0], [255, 127], [255, 128]]], np.uint8)
+    assert mask_of(Image.fromarray(soft), "PNG") == [[0, 0, 1]]
+    red = with_palette([0, 1, 2], [[0, 0, 0], [128, 0, 0], [0, 128, 0]])
+    assert mask_of(red, "PNG", transparency=0) == [[0, 1, 1]]
+    assert mask_of(red, "PNG", transparency=2) == [[0, 1, 0]]
+    grey = Image.fromarray(np.array([[0, 255, 7]], np.uint8))
+    assert mask_of(grey, "PNG", transparency=0) == [[0, 1, 0]]
+
+
+def test_masks_of_zeros_and_ones_may_have_an_alpha_channel():
+    pixels = np.array([[[1, 1, 1, 255], [0, 0, 0, 255]]], np.uint8)
+    assert mask_of(Image.fromarray(pixels), "PNG") == [[1, 0]]
+    assert mask_of(Image.fromarray(pixels[..., :3]), "PNG") == [[1, 0]]
+    assert mask_of(Image.fromarray(pixels[..., 0] > 0), "PNG") == [[1, 0]]
+
+
+def test_a_mask_that_was_a_jpeg_keeps_its_lesion():
+    lesion = np.zeros((32, 32), np.uint8)
+    lesion[8:24, 8:24] = 255
+    found = np.array(mask_of(Image.fromarray(lesion), "JPEG", quality=50))
+    assert np.array_equal(found, lesion / 255)
+
+
+def test_a_mask_with_pixels_that_are_no_numbers_is_refused():
+    values = np.array([[0, np.inf, 1]], np.float32)
+    with pytest.raises(InputError, match="the mask has pixels that are not finite"):
+        mask_of(Image.fromarray(values), "TIFF")
+
+
 def test_size_zero_is_refused():
     with pytest.raises(InputError, match="0 pixels"):
         square(noise(0), 0)

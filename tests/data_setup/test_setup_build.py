@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import random
 import signal
 import subprocess
@@ -121,6 +122,41 @@ def test_force_makes_it_anew(ham, tmp_path):
     assert contents(root) == contents(tmp_path / "expected")
 
 
+def failing(root):
+    """A command that finds out too late that it cannot go on."""
+    return main(["synthetic", "--root", str(root), "--size", "2"])
+
+
+def test_a_link_to_a_folder_will_do_and_does_not_hide_an_error(ham, tmp_path, capsys):
+    link, folder = tmp_path / "link", tmp_path / "disk"
+    folder.mkdir()
+    link.symlink_to(folder, target_is_directory=True)
+    assert failing(tmp_path / "plain") == 2
+    reason = capsys.readouterr().err
+    for _ in range(2):  # the second time the link leads nowhere
+        assert failing(link) == 2
+        assert capsys.readouterr().err == reason
+        assert link.is_symlink() and not folder.exists()
+    assert run(ham, link) == 0
+    assert (folder / "manifest.csv").exists()
+
+
+def test_a_folder_that_cannot_be_removed_does_not_hide_an_error(tmp_path, monkeypatch, capsys):
+    assert failing(tmp_path / "plain") == 2
+    reason = capsys.readouterr().err
+    remove = os.rmdir
+
+    def rmdir(path, **options):
+        if str(path).endswith("mounted"):
+            raise OSError(16, "Device or resource busy", str(path))
+        remove(path, **options)
+
+    (tmp_path / "mounted").mkdir()
+    monkeypatch.setattr(os, "rmdir", rmdir)
+    assert failing(tmp_path / "mounted") == 2
+    assert capsys.readouterr().err == reason
+
+
 @pytest.mark.parametrize("force", [[], ["--force"]])
 def test_other_peoples_files_are_never_touched(ham, tmp_path, capsys, force):
     (tmp_path / "data" / "images").mkdir(parents=True)
@@ -138,13 +174,60 @@ def test_an_empty_folder_will_do(ham, tmp_path):
     assert run(ham, tmp_path / "data") == 0
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1, 2]", '"text"'])
-def test_a_damaged_record_is_named(ham, tmp_path, capsys, content):
-    root = tmp_path / "data"
-    assert run(ham, root) == 0
-    (root / "dataset.json").write_text(content)
-    assert run(ham, root) == 2
-    assert "dataset.json is damaged" in capsys.readouterr().err
+NNUNET = '{"name": "mine", "labels": {"0": "skin", "1": "lesion"}, "numTraining": 1}'
+FOREIGN = [NNUNET, "", "{", "{}", "[1, 2]", '"text"', "[" * 10**5, "\0"]
+FOREIGN += ['{"tool": ["derm-hash 1"]}', '{"tool": "derm-hash 1", "options": [1]}']
+
+
+@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize("record", FOREIGN, ids=range(len(FOREIGN)))
+def test_a_record_of_another_tool_does_not_give_its_folder_away(tmp_path, capsys, record, finished):
+    root = tmp_path / "other"
+    for name in ("images/mine.jpg", "masks/mine.png", "SHA256SUMS", "pixels-mine.npy"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"mine")
+    (root / "dataset.json").write_text(record)
+    if finished:
+        (root / "manifest.csv").write_bytes(b"mine")
+    before = contents(root)
+    for force in ([], ["--force"]):
+        assert main(["synthetic", "--root", str(root), "--images", "8", *force]) == 2
+        assert "holds other files (such as " in capsys.readouterr().err
+        assert contents(root) == before
+
+
+@pytest.mark.parametrize("record", FOREIGN, ids=range(len(FOREIGN)))
+def test_a_record_of_another_tool_is_not_removed_when_a_command_fails(tmp_path, record):
+    root = tmp_path / "other"
+    root.mkdir()
+    (root / "dataset.json").write_text(record)
+    assert main(["synthetic", "--root", str(root), "--size", "2"]) == 2
+    assert contents(root) == {"dataset.json": record.encode()}
+
+
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_what_is_called_like_a_record_and_is_no_file_is_left_alone(tmp_path, capsys, kind):
+    root = tmp_path / "other"
+    root.mkdir()
+    if kind == "folder":
+        (root / "dataset.json").mkdir()
+    else:
+        (root / "dataset.json").symlink_to(tmp_path / "elsewhere.json")
+    assert main(["synthetic", "--root", str(root), "--size", "2"]) == 2
+    assert "holds other files (such as dataset.json)" in capsys.readouterr().err
+    assert [path.name for path in root.iterdir()] == ["dataset.json"]
+
+
+def test_a_folder_that_the_first_version_finished_is_still_a_data_set(tmp_path, capsys):
+    root = tmp_path / "atlas"
+    command = ["synthetic", "--root", str(root), "--images", "8", "--size", "32"]
+    assert main(command) == 0
+    record = json.loads((root / "dataset.json").read_text())
+    first = {key: record[key] for key in ("command", "options", "sources", "counts")}
+    (root / "dataset.json").write_text(json.dumps({"tool": "derm-hash (not installed)"} | first))
+    assert main(command) == 0
+    assert "complete already" in capsys.readouterr().out
+    assert main([*command, "--force"]) == 0
 
 
 def test_there_is_one_writer(ham, tmp_path, capsys):

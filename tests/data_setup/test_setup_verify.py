@@ -116,6 +116,12 @@ def test_what_is_no_data_folder_is_code_2(tmp_path, capsys, root):
     assert os.linesep not in capsys.readouterr().err.strip()
 
 
+def test_a_record_of_another_tool_is_named(root, capsys):
+    (root / "dataset.json").write_text('{"name": "mine", "labels": {"0": "skin"}}')
+    assert main(["verify", str(root)]) == 2
+    assert "data_setup did not make it" in capsys.readouterr().err
+
+
 def test_history_names_what_was_left_out():
     record = {"tool": "t", "command": "c", "bad": {"images/a.jpg": "it is damaged"}}
     assert "  without images/a.jpg: it is damaged" in list(verify.history(record))
