@@ -13,7 +13,6 @@ by a lock, which ends with the process, and the table is put together from all r
 """
 
 import dataclasses
-import inspect
 import itertools
 import json
 import platform
@@ -22,6 +21,7 @@ import tomllib
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,20 +47,22 @@ from derm_hash.metrics import code_quality, mean_scores, query_scores
 from derm_hash.model import DermHash, OrbitMean, encode
 from derm_hash.retrieval import build_index
 from derm_hash.stability import rotation_scores
-from derm_hash.training import Run, TrainConfig, fingerprint, make_fabric, train
+from derm_hash.storage import one_line
+from derm_hash.training import (
+    KINDS,
+    Run,
+    TrainConfig,
+    fingerprint,
+    is_of_kind,
+    make_fabric,
+    train,
+)
 from derm_hash.uncertainty import PairedTest, paired_test
 
 SCORES = ("class_mean_map", "class_mean_precision_at_10", "flipped_bits", "overlap_at_10")
 SPLITTERS = {"given": None, "lesion": split_by_lesion, "paper": split_by_image}
 READOUTS = {"plain": lambda model: model, "orbit-mean": OrbitMean}
 SCORED_ON = ("query", "val")
-TYPES = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "a text",
-    tuple: "a list of whole numbers",
-}
 SECONDS_BETWEEN_LOOKS = 1.0  # at the runs that other processes do
 
 
@@ -392,7 +394,7 @@ def read_results(out: str | Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"There is no {path}: run the experiment first.")
     # A checksum of digits alone is no number, nor are the milestones "1" or the precision "32".
-    texts = [name for name, value in examples().items() if not isinstance(value, int | float)]
+    texts = [name for name, kind in setting_kinds().items() if kind not in (bool, int, float)]
     words = dict.fromkeys(("run", "data", "torch", "python", *texts), str)
     return read_csv(path, dtype=words).copy()  # in one piece: pandas warns of a column added else
 
@@ -432,17 +434,14 @@ def mean_and_spread(
 
 def setting_names() -> list[str]:
     """The names of what a grid may vary, the seed apart."""
-    return [name for name in examples() if name not in ("name", "seed")]
+    return [name for name in setting_kinds() if name not in ("name", "seed")]
 
 
-def examples() -> dict[str, object]:
-    """A value of everything that a grid may set, of the type that it has; None is an optional text.
-
-    In the order in which the settings are told.
-    """
-    fields = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
-    of_run = {"preset": "recommended", "split": "given", "split_seed": 0}
-    return of_run | fields | {"readout": "plain", "scored_on": "query"}
+def setting_kinds() -> dict[str, object]:
+    """What kind of value each setting of a grid has, in the order in which they are told."""
+    fields = {field.name: field.type for field in dataclasses.fields(TrainConfig)}
+    of_run = {"preset": str, "split": str, "split_seed": int}
+    return of_run | fields | {"readout": str, "scored_on": str}
 
 
 def varied(results: pd.DataFrame) -> list[str]:
@@ -656,14 +655,7 @@ def read_experiment(path: str | Path) -> Experiment:
     a field may be None.
     """
     path = Path(path)
-    try:
-        experiment = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"There is no experiment file {path}.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not text in UTF-8: save it as such.") from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path} is not valid TOML: {error}.") from error
+    experiment = _read_toml(path)
     data, grid = experiment.get("data"), experiment.get("grid")
     shared, baseline = experiment.get("train", {}), experiment.get("baseline", {})
     grids = grid if isinstance(grid, list) else [grid]
@@ -675,7 +667,7 @@ def read_experiment(path: str | Path) -> Experiment:
     ):
         if not all(isinstance(each, dict) for each in found):
             raise InputError(f"{path} has no [{table}] table: see benchmarks/configs.")
-    arguments = inspect.signature(course_data).parameters
+    arguments = {name: each.annotation for name, each in signature(course_data).parameters.items()}
     if wrong := set(data) - set(arguments):
         raise InputError(
             f"{min(wrong)} in the [data] of {path} is none of source, size, images, seed."
@@ -686,33 +678,35 @@ def read_experiment(path: str | Path) -> Experiment:
         if not isinstance(values, list) or not values:
             raise InputError(f"{key} in the [grid] of {path} must be a list of values.")
     values = [(key, value) for each in grids for key, of in each.items() for value in of]
-    for table, items, known in (
-        ("data", data.items(), {name: each.default for name, each in arguments.items()}),
-        ("grid", values, examples()),
-        ("train", shared.items(), examples()),
-        ("baseline", baseline.items(), examples()),
-    ):
-        _check_types(items, known, f"the [{table}] of {path}")
+    kinds = setting_kinds()
+    _check_kinds(data.items(), arguments, f"the [data] of {path}")
+    _check_kinds(values, kinds, f"the [grid] of {path}")
+    _check_kinds(shared.items(), kinds, f"the [train] of {path}")
+    _check_kinds(baseline.items(), kinds, f"the [baseline] of {path}")
     grids = [{k: [_setting(k, v) for v in values] for k, values in g.items()} for g in grids]
     shared = {key: _setting(key, value) for key, value in shared.items()}
     return Experiment(data, grids if isinstance(grid, list) else grids[0], shared, baseline)
 
 
-def _check_types(items: Iterable[tuple[str, object]], known: Mapping, where: str) -> None:
-    """InputError if a value is not of the type of its example, or a name has none."""
+def _read_toml(path: Path) -> dict:
+    """The tables of a TOML file; InputError if it is none."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"There is no experiment file {path}.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not text in UTF-8: save it as such.") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"{path} is not valid TOML: {one_line(error)}.") from error
+
+
+def _check_kinds(items: Iterable[tuple[str, object]], kinds: Mapping, where: str) -> None:
+    """InputError if a value is not of the kind that its name has, or a name has none."""
     for key, value in items:
-        if key not in known:
+        if key not in kinds:
             raise InputError(f"{key} in {where} is no setting of a run.")
-        kind = str if known[key] is None else type(known[key])
-        if not _has_type(value, kind):
-            raise InputError(f"{key} in {where} must be {TYPES[kind]}, not {value!r}.")
-
-
-def _has_type(value: object, kind: type) -> bool:
-    """Whether a value of a TOML file will do; true and false are no numbers."""
-    if kind is tuple:
-        return isinstance(value, list) and all(type(each) is int for each in value)
-    return type(value) in ((int, float) if kind is float else (kind,))
+        if not is_of_kind(value, kinds[key]):
+            raise InputError(f"{key} in {where} must be {KINDS[kinds[key]]}, not {value!r}.")
 
 
 def _setting(key: str, value):

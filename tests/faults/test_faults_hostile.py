@@ -420,7 +420,7 @@ def test_the_pictures_of_a_search_lie_in_their_folder(changes):
     "name", ["", ".", "..", "../up", "a/b", "a\\b", "/etc", "C:", "a\0b", 5, None]
 )
 def test_a_run_cannot_leave_its_folder(name):
-    with pytest.raises(InputError, match="folder's name|name must be text"):
+    with pytest.raises(InputError, match=r"folder's name|name must be text"):
         TrainConfig(name=name)
 
 
