@@ -143,8 +143,7 @@ def _grey_8bit(values: np.ndarray, mode: str) -> np.ndarray:
     range, one in 0..255 is rounded; any other range is stretched to 0..255, since
     nothing in the file says what it means.
     """
-    values = values.astype(np.float64)
-    low, high = values.min(), values.max()
+    low, high = float(values.min()), float(values.max())
     if mode == "F" and low >= 0 and high <= 1:
         low, high = 0.0, 1.0
     elif mode == "F" and low >= 0 and high <= 255:
@@ -152,7 +151,11 @@ def _grey_8bit(values: np.ndarray, mode: str) -> np.ndarray:
     elif mode != "F" and low >= 0 and high <= 65535:
         low, high = 0.0, 65535.0
     scale = 255.0 / (high - low) if high > low else 0.0
-    return np.rint((values - low) * scale).astype(np.uint8)
+    grey = np.empty(values.shape, dtype=np.uint8)
+    for rows in range(0, len(values), 256):  # all at once take eight times that
+        part = slice(rows, rows + 256)
+        grey[part] = np.rint((values[part].astype(np.float64) - low) * scale)
+    return grey
 
 
 def square(image: Image.Image, size: int, nearest: bool = False) -> Image.Image:

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 import warnings
 import zlib
 
@@ -461,3 +462,15 @@ def test_scaling_goes_to_plus_minus_one_and_back_exactly():
     assert (x.min(), x.max()) == (-1, 1)
     assert torch.equal(from_input(x), levels)
     assert from_input(torch.tensor([-3.0, 3.0])).tolist() == [0, 255]
+
+
+def test_a_deep_image_is_read_in_strips_that_fit_each_other_and_the_memory(tmp_path):
+    values = np.arange(1000 * 2000, dtype=np.uint32).reshape(1000, 2000) % 65536
+    path = tmp_path / "deep.png"
+    Image.fromarray(values.astype(np.uint16)).save(path)
+    tracemalloc.start()
+    grey = np.asarray(open_image(path))[..., 0]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(grey, np.rint(values / 257))
+    assert peak < 8 * values.size  # as many bytes as the numbers in 64 bits alone would take
