@@ -430,6 +430,16 @@ def test_the_pictures_of_a_search_lie_in_their_folder(changes):
         cli.check_items(HashIndex.build([[0.5]], [0], ["a.png"]), Path("index"))
 
 
+@pytest.mark.parametrize("column", ["image", "label", "lesion_id", "folder"])
+@pytest.mark.parametrize("name", ["\ud800", "\x1b[31mred", "two\nlines", "x" * 1001], ids=range(4))
+def test_names_that_cannot_be_shown_are_refused(name, column):
+    items = pd.DataFrame({"image": ["a.png"], "label": "NV", "lesion_id": "", "folder": "/data"})
+    cli.check_items(HashIndex.build([[0.5]], [0], items.assign(label="ä" * 1000)), Path("index"))
+    odd = HashIndex.build([[0.5]], [0], items.assign(**{column: name}))
+    with pytest.raises(InputError, match="rename them in the data folder and run"):
+        cli.check_items(odd, Path("index"))
+
+
 # --- runs ---------------------------------------------------------------------------------------
 
 
