@@ -10,7 +10,7 @@ import pandas as pd
 
 from data_setup.common import add_common_arguments, build, fingerprint, summary
 from data_setup.prepare import SUFFIXES
-from derm_hash.data import leaves_folder, read_table
+from derm_hash.data import LONGEST_NAME, cannot_be_shown, leaves_folder, read_table, shown
 from derm_hash.errors import InputError
 
 HELP = "your own images: one folder per class, or a CSV file with image and label columns"
@@ -139,7 +139,8 @@ def is_image_name(path: Path) -> bool:
 
 def check_name(name: str) -> None:
     """Refuse a file name that cannot stand in a manifest; raises `InputError`."""
-    if leaves_folder(name) or not name.isprintable() or name != name.strip():
+    odd = cannot_be_shown(name) or not name.isprintable() or name != name.strip()
+    if odd or leaves_folder(name):
         raise InputError(f"the file name {name!r} cannot stand in a manifest: rename the file")
 
 
@@ -161,7 +162,7 @@ def labelled(source: Path, args: argparse.Namespace) -> pd.DataFrame:
     for name, column in wanted.items():
         if column not in table:
             raise InputError(
-                f"{csv} has no column {column!r} (its columns: {', '.join(table.columns)}): "
+                f"{csv} has no column {column!r} (its columns: {shown(', '.join(table.columns))}): "
                 f"name the right one with --{name}-column"
             )
     if table.empty:
@@ -175,6 +176,13 @@ def labelled(source: Path, args: argparse.Namespace) -> pd.DataFrame:
     )
     if (bad := found["label"] == "").any():
         raise InputError(f"{csv} gives {found.loc[bad, 'file'].iloc[0]} no label: fill it in")
+    for column in ("label", "lesion_id"):
+        if (bad := found[column].map(cannot_be_shown)).any():
+            raise InputError(
+                f"{csv} gives {found.loc[bad, 'file'].iloc[0]} the {column} "
+                f"'{shown(found.loc[bad, column].iloc[0])}' with a control character or more than "
+                f"{LONGEST_NAME} characters: rename it"
+            )
     if (bad := found["file"].duplicated()).any():
         name = found.loc[bad, "file"].iloc[0]
         labels = found.loc[found["file"] == name, "label"]

@@ -2,15 +2,25 @@
 
 import argparse
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 
 from derm_hash import doctor, plots
 from derm_hash.course import course_data
-from derm_hash.data import SPLITS, LesionDataset, leaves_folder, write_atomically
+from derm_hash.data import (
+    LONGEST_NAME,
+    SPLITS,
+    LesionDataset,
+    cannot_be_shown,
+    leaves_folder,
+    shown,
+    write_atomically,
+)
 from derm_hash.errors import InputError, exit_code
 from derm_hash.experiments import (
     SCORES,
@@ -165,21 +175,35 @@ def write_index(run: Run, part: LesionDataset, source: str) -> Path:
 
 def search_command(args) -> None:
     """derm-hash search"""
+    if args.label is not None and cannot_be_shown(args.label):
+        raise InputError(
+            f"The --label '{shown(args.label)}' has a control character or more than "
+            f"{LONGEST_NAME} characters: give the name of a class."
+        )
     run = Run.load(args.run)
-    query = square(open_image(args.image), run.model.image_size)
+    query = picture_of(args.image, run.model.image_size)
     index = HashIndex.load(run.path / INDEX_FILE)
     check_items(index, run.path / INDEX_FILE)
     code = encode(run.model, torch.from_numpy(np.array(query)).permute(2, 0, 1)[None])
-    hits = index.search(code, args.k, args.radius, args.rank)
+    hits = index.search(code, min(args.k, len(index)), args.radius, args.rank)
     table = hit_table(index, hits)
     if table.empty:
-        print(f"No image lies within {args.radius} bits of {args.image}: try a larger --radius.")
+        near = f"within {args.radius} bits of {shown(args.image)}"
+        print(f"No image lies {near}: try a larger --radius.")
         return
     print(table[["image", "label", "lesion_id", "hamming", "distance"]].to_string())
     if (table["folder"] == "").any():
         print("No picture is drawn, since the built-in atlas has no image files.")
         return
     draw_hits(args, table, code[0], index)
+
+
+def picture_of(path: Path, side: int) -> Image.Image:
+    """An image file, squared; InputError if it is none, such as a pipe, which may never end."""
+    # Path.exists raises an error where a name is too long.
+    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113
+        raise InputError(f"{shown(path)} is not a file: name an image file.")
+    return square(open_image(path), side)
 
 
 def check_items(index: HashIndex, path: Path) -> None:
@@ -190,6 +214,11 @@ def check_items(index: HashIndex, path: Path) -> None:
     texts = index.items[wanted].map(lambda value: isinstance(value, str)).all(axis=None)
     if not texts or index.items["image"].map(leaves_folder).any():
         raise InputError(f"{path} names images outside its folder: run `derm-hash encode` again.")
+    if index.items[wanted].map(cannot_be_shown).any(axis=None):
+        raise InputError(
+            f"{path} has names with control characters or of more than {LONGEST_NAME} characters: "
+            "rename them in the data folder and run `derm-hash encode` again."
+        )
 
 
 def hit_table(index: HashIndex, hits) -> pd.DataFrame:
@@ -204,9 +233,9 @@ def hit_table(index: HashIndex, hits) -> pd.DataFrame:
 def draw_hits(args, table: pd.DataFrame, code: np.ndarray, index: HashIndex) -> None:
     """The picture of a search: the query, its hits, and their codes."""
     paths = [Path(folder) / name for folder, name in table[["folder", "image"]].to_numpy()]
-    pictures = [np.asarray(square(open_image(path), PICTURE)) for path in paths]
+    pictures = [np.asarray(picture_of(path, PICTURE)) for path in paths]
     figure = plots.plot_hits(
-        np.asarray(square(open_image(args.image), PICTURE)),
+        np.asarray(picture_of(args.image, PICTURE)),
         pictures,
         table["label"].tolist(),
         args.label,
@@ -216,7 +245,7 @@ def draw_hits(args, table: pd.DataFrame, code: np.ndarray, index: HashIndex) -> 
         index.codes[table["id"]],
     )
     save_picture(figure, args.out)
-    print(f"picture: {args.out}")
+    print(f"picture: {shown(args.out)}")
 
 
 def evaluate_command(args) -> None:
@@ -224,8 +253,9 @@ def evaluate_command(args) -> None:
     run = Run.load(args.run)
     data = course_data(args.data, run.model.image_size)
     if data.classes != run.model.class_names:
+        trained = shown(", ".join(run.model.class_names))
         raise InputError(
-            f"{args.run} was trained on {', '.join(run.model.class_names)} and {args.data} has "
+            f"{args.run} was trained on {trained} and {args.data} has "
             f"{', '.join(data.classes)}: evaluate it on data with the same classes."
         )
     scores = evaluate_run(run, data, progress=True)

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -48,6 +49,10 @@ REQUIRED = ("image", "label")
 COLUMNS = (*REQUIRED, "lesion_id", "split", "mask", "source")
 SPLITS = ("database", "val", "query")
 ISIC_CLASSES = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")
+LONGEST_NAME = 1000  # characters of a class, an image or a lesion
+LONGEST_QUOTE = 300  # characters of a value in a message
+# Control characters, which a terminal obeys, ends of lines, and halves of characters.
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 # --- the manifest ---------------------------------------------------------------
 
@@ -66,8 +71,9 @@ def read_manifest(root: str | Path, classes: Sequence[str] | None = None) -> pd.
 
     Raises:
         InputError: there is no manifest, it cannot be read, lacks a required column,
-            has no rows, an empty or unknown label, an unknown split, the same image
-            twice, or a path that leaves the folder or names no file.
+            has no rows, an empty or unknown label, an unknown split, a name that cannot
+            be shown, the same image twice, or a path that leaves the folder or names no
+            file.
     """
     root = Path(root).expanduser()
     path = root / MANIFEST
@@ -79,13 +85,16 @@ def read_manifest(root: str | Path, classes: Sequence[str] | None = None) -> pd.
     frame = read_table(path)
     for column in REQUIRED:
         if column not in frame:
+            columns = shown(", ".join(frame.columns))
             raise InputError(
-                f"{path} has no column {column!r} (its columns: {', '.join(frame.columns)}): "
+                f"{path} has no column {column!r} (its columns: {columns}): "
                 f"name the columns {', '.join(REQUIRED)} in the first line, with commas between"
             )
     if frame.empty:
         raise InputError(f"{path} has no rows: add one line for each image, or prepare it again")
     frame = _with_all_columns(frame)
+    for column in ("image", "mask"):
+        frame[column] = frame[column].map(plain_path)
     _check_values(frame, path, classes)
     _check_paths(frame, root)
     return frame
@@ -95,13 +104,13 @@ def read_table(path: str | Path, separator: str = ",") -> pd.DataFrame:
     """Read a table with one header line; every value is a string without outer blanks.
 
     Raises:
-        InputError: the file is missing, is empty, is no UTF-8 text, or has rows of
-            different lengths.
+        InputError: the file is missing, is empty, is no UTF-8 text, has rows of different
+            lengths, or two columns of one name.
     """
+    options = {"sep": separator, "dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
     try:
-        frame = pd.read_csv(
-            path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        )
+        frame = pd.read_csv(path, **options)
+        header = pd.read_csv(path, **options, header=None, nrows=1).iloc[0].str.strip()
     except pd.errors.EmptyDataError:
         raise InputError(f"{path} is empty: replace it, or prepare the folder again") from None
     except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
@@ -113,8 +122,30 @@ def read_table(path: str | Path, separator: str = ",") -> pd.DataFrame:
         raise InputError(
             f"{path} has rows with more values than its first line names: save it as CSV again"
         )
-    frame.columns = [str(column).strip() for column in frame.columns]
+    # As the file has them: pandas renames columns that come again, before their blanks are gone.
+    names = pd.Index([name or f"Unnamed: {i}" for i, name in enumerate(header)])
+    if not names.is_unique:
+        again = shown(names[names.duplicated()][0])
+        raise InputError(f"{path} has two columns '{again}': rename or remove one of them")
+    frame.columns = names
     return frame.fillna("").apply(lambda column: column.str.strip())
+
+
+def shown(text: object) -> str:
+    """What a message says of a value from outside: short, in one line, in printable characters."""
+    text = str(text)
+    text = text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}..."
+    return UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def cannot_be_shown(name: str) -> bool:
+    """Whether a name is too long for tables and figures, or not of printable characters."""
+    return len(name) > LONGEST_NAME or UNPRINTABLE.search(name) is not None
+
+
+def plain_path(name: str) -> str:
+    """A relative path without detours: ``a//b.png`` and ``a/./b.png`` are ``a/b.png``."""
+    return PurePosixPath(name).as_posix() if name else ""
 
 
 def _with_all_columns(frame: pd.DataFrame) -> pd.DataFrame:
@@ -135,16 +166,23 @@ def _check_values(frame: pd.DataFrame, path: Path, classes: Sequence[str] | None
     for column in REQUIRED:
         if (bad := frame[column] == "").any():
             raise InputError(f"the {column} is empty {where(bad)}: fill it in or remove the row")
+    for column in ("image", "label", "lesion_id", "mask"):
+        if (bad := frame[column].map(cannot_be_shown)).any():
+            value = frame.loc[bad, column].iloc[0]
+            raise InputError(
+                f"the {column} '{shown(value)}' {where(bad)} has a control character or more than "
+                f"{LONGEST_NAME} characters: rename it"
+            )
     if (bad := ~frame["split"].isin(["", *SPLITS])).any():
         value = frame.loc[bad, "split"].iloc[0]
         raise InputError(
-            f"the split {value!r} {where(bad)} is unknown: use {', '.join(SPLITS)} "
+            f"the split '{shown(value)}' {where(bad)} is unknown: use {', '.join(SPLITS)} "
             "or leave it empty"
         )
     if classes is not None and (bad := ~frame["label"].isin(classes)).any():
         value = frame.loc[bad, "label"].iloc[0]
         raise InputError(
-            f"the label {value!r} {where(bad)} is none of the classes {', '.join(classes)}: "
+            f"the label {value!r} {where(bad)} is none of the classes {shown(', '.join(classes))}: "
             "correct it, remove the row, or add the class"
         )
     if (bad := frame["image"].duplicated()).any():
@@ -526,8 +564,8 @@ class LesionDataset(torch.utils.data.Dataset):
         unknown = set(self.table["label"]) - set(self.classes)
         if unknown:
             raise InputError(
-                f"the label {min(unknown)!r} is none of the classes {', '.join(self.classes)}: "
-                "remove its images or add the class"
+                f"the label '{shown(min(unknown))}' is none of the classes "
+                f"{shown(', '.join(self.classes))}: remove its images or add the class"
             )
         codes = [self.classes.index(label) for label in self.table["label"]]
         self.labels = torch.tensor(codes, dtype=torch.int64)

@@ -174,11 +174,16 @@ def as_picture(image) -> np.ndarray:
     return np.asarray(image)
 
 
-def show_picture(ax: Axes, image, title: str = "", frame: str | None = None, line="-") -> None:
-    """A picture (or a map (S, S), in grey) without axes, with a frame of a colour if wanted."""
+def show_picture(
+    ax: Axes, image, title: str = "", frame: str | None = None, line="-", formulas: bool = False
+) -> None:
+    """A picture (or a map (S, S), in grey) without axes, with a frame of a colour if wanted.
+
+    A title mostly has names from the data in it, whose dollar signs are no formulas.
+    """
     ax.imshow(as_picture(image), cmap="gray", interpolation="bilinear")
     ax.set_axis_off()
-    ax.set_title(title, fontsize=9, pad=4)
+    ax.set_title(title, fontsize=9, pad=4, parse_math=formulas)
     if frame:
         box = {"transform": ax.transAxes, "clip_on": False, "fill": False}
         ax.add_patch(Rectangle((0, 0), 1, 1, ec=frame, lw=3, ls=line, capstyle="butt", **box))
@@ -213,7 +218,8 @@ def image_grid(
     Parameters
     ----------
     pictures : sequence of pictures
-    titles : what stands above each; by default its number
+    titles : what stands above each; by default its number. What is between two dollar signs is
+        a formula, as in other titles of matplotlib.
     columns : int
     colors : colours of frames around them, such as ``class_color(label)``
     title : of the figure
@@ -227,7 +233,7 @@ def image_grid(
     axes = picture_axes(figure, rows, columns)
     colors = colors or [None] * len(pictures)
     for ax, picture, text, color in zip(axes, pictures, titles, colors, strict=False):
-        show_picture(ax, picture, str(text), color)
+        show_picture(ax, picture, str(text), color, formulas=True)
     for ax in axes[len(pictures) :]:
         ax.set_axis_off()
     return figure
@@ -254,7 +260,8 @@ def montage(dataset: LesionDataset, per_class: int = 8, seed: int = 0) -> Figure
 def _label_row(ax: Axes, text: str, color: str) -> None:
     """A name to the left of a row, with a bar in its colour."""
     place = {"xycoords": "axes fraction", "textcoords": "offset points", "annotation_clip": False}
-    ax.annotate(text, (0, 0.5), xytext=(-14, 0), ha="right", va="center", **place)
+    place |= {"ha": "right", "va": "center", "parse_math": False}
+    ax.annotate(text, (0, 0.5), xytext=(-14, 0), **place)
     bar = Rectangle((-0.11, 0), 0.06, 1, transform=ax.transAxes, color=color, clip_on=False)
     ax.add_patch(bar)
 
@@ -614,7 +621,8 @@ def plot_class_bars(
     counts = pd.Series(counts)
     target, result = _new_axes(ax, 6, 0.36 * len(counts) + 0.8)
     colors = [class_color(name) for name in counts.index]
-    bars = target.barh(counts.index.astype(str), counts, color=colors)
+    bars = target.barh(range(len(counts)), counts, color=colors)
+    target.set_yticks(range(len(counts)), counts.index.astype(str), parse_math=False)
     shares = [f"{n:,}  ({n / max(counts.sum(), 1):.0%})" for n in counts]
     target.bar_label(bars, shares, padding=4, fontsize=9)
     target.set(xlabel=xlabel, xlim=(0, counts.max() * 1.22))
@@ -646,7 +654,7 @@ def plot_audit(balance: pd.DataFrame, leakage: pd.DataFrame) -> Figure:
         counts = [f"{part} {n:,}" for n in balance.loc[classes, part]]
         left.bar_label(bars, counts, padding=3, fontsize=7.5)
     left.set(title="Classes in each part", xlabel="share of the part's images")
-    left.set_yticks(range(len(classes)), classes)
+    left.set_yticks(range(len(classes)), classes, parse_math=False)
 
     names = list(leakage.index)
     share = leakage["share"].fillna(0)
@@ -654,7 +662,7 @@ def plot_audit(balance: pd.DataFrame, leakage: pd.DataFrame) -> Figure:
     bars = right.barh(range(len(names)), share, 0.6, color=colors)
     right.bar_label(bars, [_leak(*row) for row in leakage.to_numpy()], padding=4, fontsize=9)
     right.set(title="Queries whose lesion is known already", xlabel="share of the queries")
-    right.set_yticks(range(len(names)), names)
+    right.set_yticks(range(len(names)), names, parse_math=False)
     for ax, most in (
         (left, balance.div(balance.loc["all"]).loc[classes].max(axis=None)),
         (right, 1),

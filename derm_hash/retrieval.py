@@ -32,6 +32,7 @@ BLOCK = 64  # neighbours in the database of which only the nearest is looked at 
 SPARE_BLOCKS = 4  # looked at beyond the one a hit that must suffice without a radius
 MANY_QUERIES = 32  # from so many in one go on, a matrix product pays
 ROWS_AT_ONCE = 65_536  # codes packed in one go: bounds the memory
+MOST_HITS = 1_000_000  # that may be asked for of a smaller index: the rest is padding
 
 
 class Hits(NamedTuple):
@@ -51,6 +52,12 @@ def no_hits(queries: int, k: int) -> Hits:
     """Hits of a search that has found nothing yet."""
     ids = np.full((queries, k), -1, dtype=np.int64)
     return Hits(ids, ids.copy(), np.full(ids.shape, np.nan, dtype=np.float32))
+
+
+def widened(hits: Hits, k: int) -> Hits:
+    """The hits with columns of nothing behind them, k in all."""
+    nothing = no_hits(len(hits.ids), k - hits.ids.shape[1])
+    return Hits(*(np.hstack(pair) for pair in zip(hits, nothing, strict=True)))
 
 
 def pack_bits(codes: np.ndarray) -> np.ndarray:
@@ -150,7 +157,8 @@ class HashIndex:
         ----------
         codes : (Q, bits) soft codes in [0, 1]
         k : int
-            Hits wanted for each query, at least 1; may exceed the size of the index.
+            Hits wanted for each query, at least 1; may exceed the size of the index, up to a
+            million.
         radius : int or None
             Hamming radius in bits; None searches the whole database.
         rank : str
@@ -165,7 +173,12 @@ class HashIndex:
             valid.
         """
         codes = self._checked(codes, k, radius, rank)
-        radius = self._reach(radius)
+        # No work for hits that cannot be: beyond the database there is padding alone.
+        hits = self._found(codes, min(k, len(self)), self._reach(radius), rank)
+        return hits if k <= len(self) else widened(hits, k)
+
+    def _found(self, codes, k, radius, rank):
+        """A search whose arguments are checked, and for no more hits than there are images."""
         if rank == "hamming":
             return self._scan(codes, k, radius)
         hits = no_hits(len(codes), k)
@@ -258,6 +271,11 @@ class HashIndex:
             )
         if k < 1:
             raise InputError(f"k is the number of hits wanted and must be 1 or more, not {k}.")
+        if k > max(len(self), MOST_HITS):
+            raise InputError(
+                f"The index holds {len(self)} images, so that {k} hits are too many to ask for: "
+                "choose a smaller k."
+            )
         if radius is not None and radius < 0:
             raise InputError(f"A Hamming radius is 0 or more, or None for no limit, not {radius}.")
         if rank not in RANKS:

@@ -18,8 +18,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from derm_hash.data import write_atomically
+from derm_hash.data import shown, write_atomically
 from derm_hash.errors import InputError
+
+KINDS = ("F32", "I64")
+"""What numbers the kit writes: weights and codes, counts and labels."""
 
 
 def save_tensors(
@@ -60,17 +63,27 @@ def load_tensors(path: Path, name: str, what: str) -> tuple[dict[str, Tensor], o
     Raises
     ------
     InputError
-        If it is no such file, is damaged, or a number in it is infinite or not a number.
+        If it is no such file, is damaged, or a number in it is infinite, not a number, or of a
+        kind that the kit does not write.
     """
     try:
         with safe_open(path, framework="pt") as file:
             about = parse_json((file.metadata() or {})[name])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            tensors = {key: read_tensor(file, key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
         raise InputError(f"{path} is not {what}: {one_line(error)}.") from error
     if name := not_finite(tensors):
-        raise InputError(f"{path} has numbers in {name} that are not finite: make it anew.")
+        raise InputError(f"{path} has numbers in {shown(name)} that are not finite: make it anew.")
     return tensors, about
+
+
+def read_tensor(file: safe_open, name: str) -> Tensor:
+    """A tensor of an open file; ValueError if its numbers are of a kind that is never written."""
+    # Before it is read: torch can hold kinds of numbers with which it can do next to nothing.
+    kind = file.get_slice(name).get_dtype()
+    if kind not in KINDS:
+        raise ValueError(f"{name} has numbers of the kind {kind}")
+    return file.get_tensor(name)
 
 
 def parse_json(text: str | bytes) -> object:
@@ -101,4 +114,4 @@ def misfit(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str |
 
 def one_line(error: Exception) -> str:
     """What an error says, short and in one line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return shown(" ".join(str(error).split()))[:200] or type(error).__name__

@@ -1,13 +1,18 @@
 """The command line, from a data folder to the picture of hits, and its sentences for bad input."""
 
+import os
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from derm_hash.cli import main, setting
 from derm_hash.data import LesionDataset, read_manifest, split_by_lesion, write_manifest
 from derm_hash.model import encode, load_model
+from derm_hash.retrieval import HashIndex
 from derm_hash.synthetic import make_atlas
 
 TINY = ["--backbone", "resnet10", "--bits", "8", "--epochs", "1", "--batch-size", "16"]
@@ -80,13 +85,48 @@ def test_search_takes_an_image_of_any_mode_and_shape(run, tmp_path, capsys):
     assert "hamming" in capsys.readouterr().out
 
 
+def test_search_may_ask_for_more_hits_than_there_are(run, folder, tmp_path, capsys):
+    images = (read_manifest(folder)["split"] == "database").sum()
+    options = ["--run", str(run), "--out", str(tmp_path / "h.png"), "--radius", "8"]
+    image = str(folder / "images/000.png")
+    assert main(["search", image, *options, "--k", str(10**10), "--label", r"$\frac{$"]) == 0
+    assert f"\n{images} " in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
+def test_search_does_not_wait_for_a_pipe(run, folder, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    assert main(["search", str(tmp_path / "pipe"), "--run", str(run)]) == 2
+    assert "pipe is not a file" in capsys.readouterr().err
+    shutil.copytree(run, tmp_path / "run")
+    index = HashIndex.load(run / "index.safetensors")
+    index.items = index.items.assign(folder=str(tmp_path), image="pipe")
+    index.save(tmp_path / "run" / "index.safetensors")
+    image = str(folder / "images/000.png")
+    options = ["--run", str(tmp_path / "run"), "--out", str(tmp_path / "h.png"), "--radius", "8"]
+    assert main(["search", image, *options]) == 2
+    assert "pipe is not a file" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_a_query_with_a_line_end_in_its_name_is_shown_all_the_same(run, tmp_path, capsys):
+    file = tmp_path / "odd\n.png"
+    Image.new("RGB", (32, 32)).save(file)
+    shutil.copytree(run, tmp_path / "run")
+    far = HashIndex.load(run / "index.safetensors")
+    code = encode(load_model(run), torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    HashIndex.build((code < 0.5).repeat(len(far), 0), far.labels, far.items).save(
+        tmp_path / "run" / "index.safetensors"
+    )
+    assert main(["search", str(file), "--run", str(tmp_path / "run"), "--radius", "0"]) == 0
+    assert "odd\\n.png: try a larger --radius" in capsys.readouterr().out
+
+
 def test_encode_writes_the_codes_of_the_split(run, folder, capsys):
     command = ["encode", "--run", str(run), "--data", str(folder), "--split", "query"]
     assert main(command) == 0
     queries = LesionDataset.from_folder(folder, 32, progress=False).split("query")
     assert f"{len(queries)} codes of 8 bits" in capsys.readouterr().out
-    from derm_hash.retrieval import HashIndex
-
     codes = HashIndex.load(run / "index.safetensors").codes
     np.testing.assert_allclose(codes, encode(load_model(run), queries), atol=1e-6)
     main(["encode", "--run", str(run), "--data", str(folder)])
@@ -121,6 +161,9 @@ def test_reproduce_leaves_a_table_and_a_figure(folder, tmp_path, capsys):
         (["search", "{tmp}/absent.png", "--run", "{run}"], "absent.png"),
         (["search", "{tmp}/text.png", "--run", "{run}"], "text.png"),
         (["search", "{image}", "--run", "{run}", "--k", "0"], "k is the number of hits"),
+        (["search", "{tmp}", "--run", "{run}"], "is not a file: name an image file"),
+        (["search", "{image}", "--run", "{run}", "--label", "\x1b[1m"], "--label '\\x1b[1m' has"),
+        (["search", "{image}", "--run", "{run}", "--label", "N" * 1001], "than 1000 characters"),
         (["search", "{image}", "--run", "{tmp}"], "train it first"),
         (["evaluate", "--run", "{run}", "--data", "{tmp}/nothing"], "nothing"),
         (["train", "--data", "{data}", "--orbit", "0"], "orbit must be greater than 0"),

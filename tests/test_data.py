@@ -117,6 +117,19 @@ def test_two_columns_from_a_spreadsheet_are_enough(folder):
         (lambda text: text.replace("masks/4.png", "masks/../../4.png"), "leaves the folder"),
         (lambda text: text.replace("images/3.png,BCC", "images/3.png,BCC,a,b,c,d,e,f"), "manifest"),
         (lambda text: text.replace("images/0.png,NV", "images/0.png,NV,,,,,,,"), "manifest"),
+        (lambda text: text.replace("source", "label ", 1), "two columns 'label'"),
+        (lambda text: text.replace("source", "label", 1), "two columns 'label'"),
+        (lambda text: text.replace("source", "image ", 1), "two columns 'image'"),
+        (lambda text: text.replace("mask,source", '"a\nb","a\nb "', 1), r"columns 'a\nb'"),
+        (lambda text: text.replace("image,", '"a\nb",', 1), r"(its columns: a\nb, label"),
+        (lambda text: text.replace("images/3.png", '"images/\n3.png"'), r"'images/\n3.png'"),
+        (lambda text: text.replace("images/3.png", "\x1b[31m3.png"), r"'\x1b[31m3.png' in line 5"),
+        (lambda text: text.replace("masks/4.png", '"masks/\n4.png"'), r"'masks/\n4.png'"),
+        (lambda text: text.replace(",BCC,", ',"B\nCC",'), r"the label 'B\nCC' in line 5"),
+        (lambda text: text.replace(",BCC,", f",{'B' * 1001},"), "more than 1000 characters"),
+        (lambda text: text.replace(",query", ",\x1b[31m"), r"the split '\x1b[31m' in line 4"),
+        (lambda text: text.replace("images/3.png", "images//1.png"), "1.png is listed again"),
+        (lambda text: text.replace("images/3.png", "./images/./1.png"), "1.png is listed again"),
     ],
 )
 def test_a_bad_manifest_is_refused_in_one_sentence(folder, change, named):
@@ -125,7 +138,24 @@ def test_a_bad_manifest_is_refused_in_one_sentence(folder, change, named):
         read_manifest(folder)
     assert named in str(error.value)
     assert "manifest.csv" in str(error.value)
-    assert "\n" not in str(error.value)
+    assert str(error.value).isprintable()
+
+
+def test_paths_are_read_without_detours(folder):
+    rewrite(folder, lambda text: text.replace("images/", "./images//").replace("masks/", "masks//"))
+    frame = read_manifest(folder)
+    assert frame["image"].tolist() == [f"images/{i}.png" for i in range(6)]
+    assert set(frame["mask"]) == {"", "masks/1.png", "masks/4.png"}
+
+
+def test_columns_without_a_name_are_no_obstacle(folder):
+    rewrite(folder, lambda text: text.replace("\n", ",,x\n").replace(",,x", ", ,", 1))
+    assert read_manifest(folder).columns.tolist() == [*COLUMNS, "Unnamed: 6", "Unnamed: 7"]
+
+
+def test_a_message_quotes_a_value_in_one_short_line():
+    assert data.shown("Nävus, \x1b[31m\u2028\ud800") == r"Nävus, \x1b[31m\u2028\ud800"
+    assert len(data.shown("x" * 10**6)) < 310
 
 
 def test_a_folder_without_manifest_says_how_to_make_one(tmp_path):

@@ -10,6 +10,7 @@ import torch
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from PIL import Image
 
 from derm_hash import plots
@@ -153,6 +154,32 @@ def test_hits_of_a_query_without_a_class_are_neither_right_nor_wrong():
 def test_no_hits_are_said():
     figure = plots.plot_hits(PICTURES[0], [], [], "MEL")
     assert figure.axes[1].texts[0].get_text() == "no hits"
+
+
+def test_dollar_signs_in_names_are_no_formulas(dataset):
+    name = r"$\frac{$"
+    table = dataset.table.assign(label=dataset.table["label"].replace("MEL", name))
+    named = LesionDataset(dataset.images, table)
+    balance, leakage = (frame.rename(index={"MEL": name}) for frame in audit_tables())
+    figures = [
+        plots.plot_hits(PICTURES[0], PICTURES[1:3], [name, "NV"], name),
+        plots.plot_query(named, 0),
+        plots.montage(named, per_class=1),
+        plots.plot_heatmaps(PICTURES[0], {name: np.zeros((4, 4))}),
+        plots.plot_class_bars({name: 3, "NV": 4}),
+        plots.plot_audit(balance, leakage),
+    ]
+    for figure in figures:
+        plots.figure_png(figure)
+        shown = [text.get_text() for text in figure.findobj(Text)]
+        assert any(name in text for text in shown)
+
+
+def test_titles_of_a_grid_may_have_formulas():
+    (title,) = plots.image_grid(PICTURES[:1], [r"$\alpha$"]).findobj(
+        lambda text: isinstance(text, Text) and text.get_text() == r"$\alpha$"
+    )
+    assert title.get_parse_math()
 
 
 def history(epochs):

@@ -232,6 +232,30 @@ def test_fewer_hits_than_wanted_are_padded():
 
 
 @pytest.mark.parametrize("rank", RANKS)
+def test_hits_beyond_the_database_cost_no_search(rank, monkeypatch):
+    asked, no_hits = [], retrieval.no_hits
+    monkeypatch.setattr(retrieval, "no_hits", lambda q, k: asked.append(k) or no_hits(q, k))
+    database, queries = random_codes(3, 16, seed=0), random_codes(2, 16, seed=1)
+    hits = make_index(database).search(queries, k=50, radius=9, rank=rank)
+    assert_hits(hits, double_loop(database, queries, 50, 9, rank))
+    assert max(asked[:-1], default=3) <= 3 and asked[-1] == 47
+    make_index(database).search(queries, k=3, rank=rank)
+    assert asked[-1] == 3
+
+
+def test_more_hits_than_a_million_are_refused_unless_there_are_as_many(monkeypatch):
+    index, query = make_index(random_codes(5, 16, seed=0)), random_codes(1, 16, seed=1)
+    with pytest.raises(InputError, match="holds 5 images, so that 10000000000 hits are too many"):
+        index.search(query, k=10**10)
+    monkeypatch.setattr(retrieval, "MOST_HITS", 4)
+    assert index.search(query, k=5, radius=None).ids.shape == (1, 5)
+    with pytest.raises(InputError, match="choose a smaller k"):
+        index.search(query, k=6)
+    monkeypatch.setattr(retrieval, "MOST_HITS", 6)
+    assert index.search(query, k=6).ids.shape == (1, 6)
+
+
+@pytest.mark.parametrize("rank", RANKS)
 def test_a_query_without_candidates_has_no_hits_beside_one_that_has(rank):
     database = np.zeros((4, 16), np.float32)
     database[2] = 0.1

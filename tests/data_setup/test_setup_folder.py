@@ -187,6 +187,12 @@ def test_a_changed_table_is_noticed(class_folders, tmp_path, capsys):
         (lambda t: t.replace("naevus/1.JPG", "../secret"), "cannot stand in a manifest"),
         (lambda t: t.replace("naevus/1.JPG", "/etc/passwd"), "cannot stand in a manifest"),
         (lambda t: t.replace("naevus/1.JPG", ""), "a line without an image"),
+        (lambda t: t.replace("lesion_id", "label ", 1), "two columns 'label'"),
+        (lambda t: t.replace("image,label", "label,label", 1), "two columns 'label'"),
+        (lambda t: t.replace("image", '"a\nb"', 1), r"(its columns: a\nb, label"),
+        (lambda t: t.replace("MEL", '"M\nEL"'), r"2.tif the label 'M\nEL' with a control"),
+        (lambda t: t.replace(",b", ",\x1b[31m"), r"the lesion_id '\x1b[31m' with a control"),
+        (lambda t: t.replace("naevus/1.JPG", "naevus//0.png"), "0.png twice, as NV and NV"),
     ],
 )
 def test_bad_tables_are_reported_never_guessed(class_folders, tmp_path, capsys, change, named):

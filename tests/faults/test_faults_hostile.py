@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from derm_hash import cli, model, training
@@ -352,6 +353,22 @@ def test_a_description_that_is_nested_too_deep_is_refused(tmp_path, name):
     assert_refused(load, path, str(path), "nested too deep")
 
 
+@pytest.mark.parametrize("name", ["model", "index"])
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.complex64, torch.float64, torch.bool])
+def test_numbers_of_a_kind_that_the_kit_does_not_write_are_refused(tmp_path, name, kind):
+    path, load = loaders.prepared(tmp_path / "folder", name)
+    with safe_open(path, "pt") as file:
+        about = file.metadata()
+    save_file(load_file(path) | {"more": torch.zeros(3).to(kind)}, path, about)
+    assert_refused(load, path, str(path), "more has numbers of the kind")
+
+
+def test_the_name_of_a_tensor_does_not_reach_the_terminal_raw(tmp_path):
+    path, load = loaders.prepared(tmp_path / "folder", "index")
+    save_file(load_file(path) | {"\x1b[31m": torch.tensor([torch.nan])}, path, {"items": "{}"})
+    assert_refused(load, path, "numbers in \\x1b[31m that are not finite")
+
+
 # --- indexes ------------------------------------------------------------------------------------
 
 
@@ -411,6 +428,16 @@ def test_the_pictures_of_a_search_lie_in_their_folder(changes):
         cli.check_items(HashIndex.build([[0.5]], [0], items.assign(**changes)), Path("index"))
     with pytest.raises(InputError, match="does not say where its images are"):
         cli.check_items(HashIndex.build([[0.5]], [0], ["a.png"]), Path("index"))
+
+
+@pytest.mark.parametrize("column", ["image", "label", "lesion_id", "folder"])
+@pytest.mark.parametrize("name", ["\ud800", "\x1b[31mred", "two\nlines", "x" * 1001], ids=range(4))
+def test_names_that_cannot_be_shown_are_refused(name, column):
+    items = pd.DataFrame({"image": ["a.png"], "label": "NV", "lesion_id": "", "folder": "/data"})
+    cli.check_items(HashIndex.build([[0.5]], [0], items.assign(label="ä" * 1000)), Path("index"))
+    odd = HashIndex.build([[0.5]], [0], items.assign(**{column: name}))
+    with pytest.raises(InputError, match="rename them in the data folder and run"):
+        cli.check_items(odd, Path("index"))
 
 
 # --- runs ---------------------------------------------------------------------------------------
