@@ -174,16 +174,14 @@ def as_picture(image) -> np.ndarray:
     return np.asarray(image)
 
 
-def show_picture(
-    ax: Axes, image, title: str = "", frame: str | None = None, line="-", formulas: bool = False
-) -> None:
+def show_picture(ax: Axes, image, title: str = "", frame: str | None = None, line="-") -> None:
     """A picture (or a map (S, S), in grey) without axes, with a frame of a colour if wanted.
 
-    A title mostly has names from the data in it, whose dollar signs are no formulas.
+    The title may have names from the data in it: its dollar signs are no formulas.
     """
     ax.imshow(as_picture(image), cmap="gray", interpolation="bilinear")
     ax.set_axis_off()
-    ax.set_title(title, fontsize=9, pad=4, parse_math=formulas)
+    ax.set_title(title, fontsize=9, pad=4, parse_math=False)
     if frame:
         box = {"transform": ax.transAxes, "clip_on": False, "fill": False}
         ax.add_patch(Rectangle((0, 0), 1, 1, ec=frame, lw=3, ls=line, capstyle="butt", **box))
@@ -218,8 +216,7 @@ def image_grid(
     Parameters
     ----------
     pictures : sequence of pictures
-    titles : what stands above each; by default its number. What is between two dollar signs is
-        a formula, as in other titles of matplotlib.
+    titles : what stands above each; by default its number
     columns : int
     colors : colours of frames around them, such as ``class_color(label)``
     title : of the figure
@@ -233,7 +230,7 @@ def image_grid(
     axes = picture_axes(figure, rows, columns)
     colors = colors or [None] * len(pictures)
     for ax, picture, text, color in zip(axes, pictures, titles, colors, strict=False):
-        show_picture(ax, picture, str(text), color, formulas=True)
+        show_picture(ax, picture, str(text), color)
     for ax in axes[len(pictures) :]:
         ax.set_axis_off()
     return figure
