@@ -179,6 +179,93 @@ def test_one_wrong_bit_in_the_weights_is_noticed(tmp_path):
     assert_refused(load, path, "cannot be read")
 
 
+def test_a_program_in_front_of_a_sound_checkpoint_is_refused(tmp_path):
+    """Python looks for a zip file at the end of a file, and torch at its start."""
+    path, _ = loaders.prepared(tmp_path / "folder", "checkpoint")
+    path.write_bytes(as_torch_saved_once(3) + path.read_bytes())
+    assert torch.load(path, weights_only=True) == {"model": 3}
+    assert_refused(read_checkpoint, path, str(path), "cannot be read")
+
+
+def test_torch_is_given_what_was_checked_and_not_the_file(tmp_path, monkeypatch):
+    path, load = loaders.prepared(tmp_path / "folder", "checkpoint")
+    given, read = [], torch.load
+    monkeypatch.setattr(torch, "load", lambda file, **how: given.append(file) or read(file, **how))
+    load(path)
+    assert isinstance(given[0], io.BytesIO)
+
+
+def members_of(path):
+    """The program of a checkpoint, and its other members by name."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    return members.pop("archive/data.pkl"), members
+
+
+def packed(path, members):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def test_a_program_under_a_name_in_other_letters_is_refused(tmp_path):
+    """Torch finds ``DATA.PKL`` where it looks for ``data.pkl``."""
+    path, _ = loaders.prepared(tmp_path / "folder", "checkpoint")
+    sound, others = members_of(path)
+    evil = pickle.dumps({"model": 3}, protocol=2)
+    packed(path, {"archive/DATA.PKL": evil} | others | {"archive/zz.pkl": sound})
+    assert torch.load(path, weights_only=True) == {"model": 3}
+    assert_refused(read_checkpoint, path, str(path), "cannot be read")
+
+
+@pytest.mark.parametrize(
+    "name", ["archive/DATA.PKL", "archive/data.pkl/", "archive/zz.pkl", "other/data.pkl"]
+)
+def test_the_program_has_the_name_that_torch_gives_it(tmp_path, name):
+    path, _ = loaders.prepared(tmp_path / "folder", "checkpoint")
+    program, others = members_of(path)
+    packed(path, others | {"archive/data.pkl": program})
+    read_checkpoint(path)
+    packed(path, others | {name: program})
+    assert_refused(read_checkpoint, path, "cannot be read")
+
+
+def test_two_names_that_differ_in_their_letters_alone_are_refused(tmp_path):
+    path, _ = loaders.prepared(tmp_path / "folder", "checkpoint")
+    program, others = members_of(path)
+    packed(path, {"archive/data.pkl": program} | others | {"archive/Data/0": bytes(4)})
+    assert_refused(read_checkpoint, path, "cannot be read")
+
+
+def twice(start, levels):
+    """A pair of twice a pair of twice ... as a pickle: each level doubles the work of a hash."""
+    return start + b"".join(bytes([*b"q", i, *b"h", i]) + b"\x86" for i in range(levels))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"}" + twice(b")", 18) + b"K\x01s",
+        b"}(K\x01K\x01" + twice(b")", 18) + b"K\x01u",
+        b"}K\x01\x85K\x01s",
+        b"}G" + bytes(8) + b"K\x01s",
+        b"}\x8a\x09" + bytes(8) + b"\x01K\x01s",
+        b"ccollections\nOrderedDict\n])K\x01\x86a\x85R",
+        b"ccollections\nCounter\n])a\x85R",
+        b"ccollections\nOrderedDict\n)R])K\x01\x86ab",
+        twice(b"]", 18),
+    ],
+    ids=[
+        *("a key", "keys", "a pair", "a fraction", "a long number", "an ordered dictionary"),
+        *("a counter", "an attribute", "a list that is there twice"),
+    ],
+)
+def test_keys_are_texts_and_whole_numbers_and_nothing_else_is_there_twice(tmp_path, value):
+    path, _ = loaders.prepared(tmp_path / "folder", "checkpoint")
+    repacked(path, lambda _: b"\x80\x02}X\x01\0\0\0a" + value + b"s.")
+    assert_refused(read_checkpoint, path, "cannot be read")
+
+
 def nan_weight(state):
     state["model"]["hash_layer.bias"][0] = torch.nan
 
