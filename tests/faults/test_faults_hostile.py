@@ -347,6 +347,83 @@ def test_a_checkpoint_that_fits_nothing_is_refused(tmp_path, change):
     assert_refused(load, path, str(path), "cannot be read")
 
 
+def group(**changes):
+    return lambda saved: saved["optimizer"]["param_groups"][0].update(changes)
+
+
+def momentum(**changes):
+    """Change what the optimizer keeps of the first parameter; what is None now is left out."""
+
+    def change(saved):
+        kept = saved["optimizer"]["state"]
+        kept[0] = {name: v for name, v in (kept[0] | changes).items() if v is not None}
+
+    return change
+
+
+def schedule(**changes):
+    return lambda saved: saved["scheduler"].update(changes)
+
+
+def position(**changes):
+    return lambda saved: saved["position"].update(changes)
+
+
+def after_an_epoch(*history):
+    """At the start of the second epoch but for the history, which may be anything."""
+
+    def change(saved):
+        position(epoch=1, step=0, totals={})(saved)
+        schedule(last_epoch=3, _step_count=4, _last_lr=[0.00095])(saved)
+        saved["history"] = list(history)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(group(lr=1e300), group(lr=0.5), group(lr=-1.0), group(betas=("a", "b"))),
+        *(group(betas=(0.5, 0.5)), group(capturable=True), group(maximize=True), group(fused="x")),
+        *(group(initial_lr=1.0), group(unknown=1), group(params=[]), group(weight_decay=0.0)),
+        *(momentum(exp_avg=None), momentum(exp_avg=5), momentum(step=torch.tensor(-5.0))),
+        *(momentum(step=torch.tensor(3.0)), momentum(step=2), momentum(other=torch.zeros(1))),
+        *(momentum(exp_avg_sq=torch.full((4, 3, 3, 3), -1.0)),),
+        *(momentum(exp_avg=torch.zeros(4, 3, 3, 3, dtype=torch.float64)),),
+        lambda saved: saved["optimizer"]["state"].clear(),
+        lambda saved: saved["optimizer"]["state"].pop(1),
+        lambda saved: saved["optimizer"]["state"].update({99: {}}),
+        *(schedule(_schedule_phases=[]), schedule(total_steps="x"), schedule(total_steps=70)),
+        *(schedule(_last_lr=[5.0]), schedule(base_lrs=[]), schedule(_step_count=-1)),
+        *(position(totals={"loss": "x"}), position(totals={1: 1.5}), position(totals=[("a", 1)])),
+        *(position(totals={}), position(epoch=0.0), position(epoch=False), position(step=2.0)),
+        *(position(step=torch.tensor(2)), position(epoch=2), position(epoch="0")),
+        *(after_an_epoch({"epoch": "x"}), after_an_epoch({}), after_an_epoch("row")),
+        lambda saved: saved.update(precision={"scale": 2.0}),
+        lambda saved: saved.update(precision=5),
+    ],
+)
+def test_a_checkpoint_with_settings_of_its_own_is_refused(tmp_path, change):
+    path, load = loaders.prepared(tmp_path / "folder", "checkpoint")
+    saved = torch.load(path, weights_only=True)
+    change(saved)
+    torch.save(saved, path)
+    assert_refused(load, path, str(path), "cannot be read: delete the run's folder")
+
+
+def test_tensors_that_share_their_memory_are_taken_apart(tmp_path):
+    path, _ = loaders.prepared(tmp_path / "folder", "checkpoint")
+    saved = torch.load(path, weights_only=True)
+    shared = torch.ones(4, 3, 3, 3)
+    momentum(exp_avg=shared, exp_avg_sq=shared.detach())(saved)
+    torch.save(saved, path)
+    state = loaders.small_state()
+    state.resume(path)
+    kept = state.optimizer.state_dict()["state"][0]
+    kept["exp_avg"].zero_()
+    assert kept["exp_avg_sq"].min() == 1
+
+
 def test_a_checkpoint_sets_nothing_but_the_position(tmp_path):
     path, _ = loaders.prepared(tmp_path / "folder", "checkpoint")
     saved = read_checkpoint(path)
