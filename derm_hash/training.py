@@ -10,6 +10,7 @@ import json
 import math
 import os
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import Precision
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -472,6 +474,7 @@ class TrainingState:
                 "scheduler": self.scheduler.state_dict(),
                 "position": {"epoch": self.epoch, "step": self.step, "totals": self.totals},
                 "history": self.history,
+                "precision": self.fabric.strategy.precision.state_dict(),  # of 16 bits, a scale
             }
             content = io.BytesIO()  # torch's own writer does not say that a disk is full
             torch.save(state, content)
@@ -500,24 +503,46 @@ class TrainingState:
             ) from error
 
     def take(self, saved: dict) -> None:
-        """Put what a checkpoint holds in place; an error of Python or torch if it does not fit."""
+        """Put what a checkpoint holds in place; an error of Python or torch if it does not fit.
+
+        That is tensors and counters. The settings follow from the config; the checkpoint must have
+        the same ones.
+        """
         position, history = saved["position"], saved["history"]
         epoch, step, totals = position["epoch"], position["step"], position["totals"]
-        if not (0 <= epoch <= self.config.epochs and 0 <= step <= self.steps):
+        if type(epoch) is not int or type(step) is not int:
+            raise TypeError("a position between two steps")
+        done = epoch * self.steps + step
+        if not (epoch >= 0 and 0 <= step <= self.steps and done <= self.config.epochs * self.steps):
             raise ValueError(f"a position at step {step} of epoch {epoch}")
-        if len(history) != epoch or not all(isinstance(row, dict) for row in history):
-            raise ValueError("a history of other epochs")
+        check_sums(totals, history, epoch, step)
         if name := misfit(saved["model"], self.model.state_dict()):
             raise ValueError(f"another network: {name}")
         self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        check_optimizer(self.optimizer)
-        if saved["scheduler"].keys() != self.scheduler.state_dict().keys():
+        advance(self.scheduler, done)
+        if not alike(saved["scheduler"], self.scheduler.state_dict()):
             raise ValueError("another schedule")
-        if saved["scheduler"]["last_epoch"] != epoch * self.steps + step:
-            raise ValueError("a schedule at another step")
-        self.scheduler.load_state_dict(saved["scheduler"])
+        take_precision(self.fabric.strategy.precision, saved.get("precision", {}))
+        self.take_optimizer(saved["optimizer"], done)
         self.epoch, self.step, self.totals, self.history = epoch, step, dict(totals), history
+
+    def take_optimizer(self, saved: dict, done: int) -> None:
+        """Put the optimizer's tensors after so many steps in place; the schedule is there."""
+        settings, kept = self.optimizer.state_dict()["param_groups"], saved["state"]
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        states = enumerate(optimizer_state(self.config, parameter) for parameter in parameters)
+        # With 16 bits, steps whose gradients overflow are left out: all there were, at times.
+        skips = bool(self.fabric.strategy.precision.state_dict())
+        stepped = done > 0 and not (skips and not kept)
+        expected = {number: state for number, state in states if state and stepped}
+        if not alike(saved["param_groups"], settings) or kept.keys() != expected.keys():
+            raise ValueError("another optimizer")
+        for number, ours in expected.items():
+            check_optimizer_state(kept[number], ours, fewest=1 if skips else done, most=done)
+            # A copy, as what is loaded may lie in memory in another way than the parameter.
+            for name, value in kept[number].items():
+                ours[name] = torch.empty_like(ours[name], device="cpu").copy_(value)
+        self.optimizer.load_state_dict({"state": expected, "param_groups": settings})
 
     def epoch_row(self, score: float) -> dict[str, float]:
         """Close an epoch: its row of the history; the counters are set to the next one."""
@@ -527,15 +552,30 @@ class TrainingState:
         return row
 
 
-def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
-    """ValueError if a loaded state has not the shapes of the parameters, or strange settings."""
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
-                raise ValueError(f"{name} has another shape than its parameter")
-    for group in optimizer.param_groups:
-        if not isinstance(group["lr"], float) or not isinstance(group["weight_decay"], float):
-            raise ValueError("no learning rate")
+def check_sums(totals: dict, history: list[dict], epoch: int, step: int) -> None:
+    """ValueError if the sums of an epoch and the rows of those before are not what they should be.
+
+    Or an error of Python, if they are not even dictionaries.
+    """
+    for row in (totals, *history):
+        if not all(type(k) is str and type(v) in (int, float) for k, v in row.items()):
+            raise ValueError("something other than named numbers")
+    if bool(totals) != bool(step):
+        raise ValueError("sums of another step")
+    if len(history) != epoch or [row["epoch"] for row in history] != [*range(1, epoch + 1)]:
+        raise ValueError("a history of other epochs")
+    if not all({"loss", "val_precision_at_10"} <= set(row) for row in history):
+        raise ValueError("a history of something else")
+
+
+def check_optimizer_state(kept: dict, expected: dict[str, Tensor], fewest: int, most: int) -> None:
+    """ValueError if what is kept of a parameter has other shapes, or numbers out of range."""
+    if name := misfit(kept, expected):
+        raise ValueError(f"another optimizer: {name}")
+    if "step" in kept and not fewest <= float(kept["step"]) <= most:
+        raise ValueError("an optimizer at another step")
+    if "exp_avg_sq" in kept and (kept["exp_avg_sq"] < 0).any():
+        raise ValueError("squares below 0")
 
 
 def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
@@ -544,6 +584,13 @@ def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimiz
     if config.optimizer == "sgd":
         return torch.optim.SGD(model.parameters(), rate, config.momentum, weight_decay=decay)
     return torch.optim.AdamW(model.parameters(), rate, weight_decay=decay)
+
+
+def optimizer_state(config: TrainConfig, parameter: Tensor) -> dict[str, Tensor]:
+    """What the optimizer keeps of a parameter after a step: tensors of these shapes and types."""
+    if config.optimizer == "adamw":
+        return {"step": torch.tensor(0.0), "exp_avg": parameter, "exp_avg_sq": parameter}
+    return {"momentum_buffer": parameter} if config.momentum else {}
 
 
 def make_scheduler(config: TrainConfig, optimizer, steps: int):
@@ -557,6 +604,43 @@ def make_scheduler(config: TrainConfig, optimizer, steps: int):
         total_steps=config.epochs * steps + 1,
         cycle_momentum=config.optimizer == "adamw",  # that of SGD is a setting
     )
+
+
+def advance(scheduler: torch.optim.lr_scheduler.LRScheduler, steps: int) -> None:
+    """Let a schedule go on until so many steps are done."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected call of")  # without steps of the optimizer
+        while scheduler.last_epoch < steps:
+            scheduler.step()
+
+
+def take_precision(plugin: Precision, saved: dict) -> None:
+    """Set the scale of 16-bit gradients; other precisions keep nothing. ValueError if unfit."""
+    ours = plugin.state_dict()
+    if not ours and not saved:
+        return
+    scale, good_steps = saved["scale"], saved["_growth_tracker"]
+    if not alike(saved, ours | {"scale": scale, "_growth_tracker": good_steps}):
+        raise ValueError("another precision")
+    if type(scale) is not float or not 0 < scale <= torch.finfo(torch.float32).max:
+        raise ValueError("no scale")
+    if type(good_steps) is not int or not 0 <= good_steps < ours["growth_interval"]:
+        raise ValueError("no number of steps")
+    plugin.load_state_dict(saved)
+
+
+def alike(saved: object, ours: object) -> bool:
+    """Whether settings are the same, however they are nested.
+
+    A fraction may differ in its last digits, as another machine rounds them.
+    """
+    if type(saved) is not type(ours):
+        return False
+    if isinstance(ours, dict):
+        return saved.keys() == ours.keys() and all(alike(saved[key], ours[key]) for key in ours)
+    if isinstance(ours, list | tuple):
+        return len(saved) == len(ours) and all(map(alike, saved, ours))
+    return math.isclose(saved, ours) if isinstance(ours, float) else saved == ours
 
 
 def batches_in(data: LesionDataset, config: TrainConfig) -> int:

@@ -14,6 +14,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from filelock import FileLock
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
@@ -441,6 +443,9 @@ RECIPES = {
         "learning_rate": 0.01,
         "augment": False,
     },
+    "adamw steps": {"schedule": "steps", "milestones": (1,), "weight_decay": 0},
+    "sgd onecycle": {"optimizer": "sgd", "learning_rate": 0.01},
+    "no momentum": {"optimizer": "sgd", "momentum": 0, "schedule": "steps", "milestones": (2,)},
 }
 
 
@@ -478,6 +483,85 @@ def test_stopped_amid_an_epoch_and_resumed_is_as_never_stopped(
     assert_same_run(quiet(tiny(), data, tmp_path), finished)
     # One step was stopped; the six of two epochs were each done once.
     assert len(steps) == 1 + 6
+
+
+def mixed(scale=2.0**16):
+    """The CPU with 16-bit gradients, which Fabric offers on a GPU alone."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=2)
+    plugin = MixedPrecision("16-mixed", "cpu", scaler)
+    return Fabric(accelerator="cpu", devices=1, plugins=[plugin])
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler")
+@pytest.mark.parametrize("scale", [2.0**8, 2.0**24], ids=["rising", "too high at first"])
+@pytest.mark.parametrize("stop_at", [1, 3])
+def test_mixed_precision_stopped_and_resumed_is_as_never_stopped(data, tmp_path, scale, stop_at):
+    config = tiny(epochs=5)
+
+    def stop(history):
+        if len(history) == stop_at:
+            raise Stop
+
+    with pytest.raises(Stop):
+        quiet(config, data, tmp_path / "a", on_epoch=stop, fabric=mixed(scale))
+    whole, half = mixed(scale), mixed(scale)
+    expected = quiet(config, data, tmp_path / "b", fabric=whole)
+    assert_same_run(quiet(config, data, tmp_path / "a", fabric=half), expected)
+    kept = [fabric.strategy.precision.state_dict() for fabric in (half, whole)]
+    assert kept[0] == kept[1] and kept[0]["scale"] != scale
+
+
+def halfway(config, data, root, fabric=None):
+    """Train for an epoch; the checkpoint's path and what it holds."""
+
+    def stop(history):
+        raise Stop
+
+    with pytest.raises(Stop):
+        quiet(config, data, root, on_epoch=stop, fabric=fabric)
+    path = root / config.name / "last.ckpt"
+    return path, torch.load(path, weights_only=True)
+
+
+def test_a_checkpoint_without_a_precision_is_one_of_full_precision(finished, data, tmp_path):
+    path, saved = halfway(tiny(), data, tmp_path)
+    assert saved.pop("precision") == {}
+    torch.save(saved, path)
+    with pytest.raises(InputError, match="cannot be read"):
+        quiet(tiny(), data, tmp_path, fabric=mixed())
+    assert_same_run(quiet(tiny(), data, tmp_path), finished)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *(
+            {"scale": 0.0},
+            {"scale": -1.0},
+            {"scale": 1e300},
+            {"scale": "x"},
+            {"growth_factor": 3.0},
+        ),
+        *({"_growth_tracker": -1}, {"_growth_tracker": 2}, {"growth_interval": 5}, {"other": 1}),
+    ],
+    ids=str,
+)
+def test_a_scale_of_16_bits_that_no_run_reaches_is_refused(data, tmp_path, changes):
+    path, saved = halfway(tiny(), data, tmp_path, mixed())
+    saved["precision"] |= changes
+    torch.save(saved, path)
+    with pytest.raises(InputError, match="cannot be read"):
+        quiet(tiny(), data, tmp_path, fabric=mixed())
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_rate_that_is_not_that_of_the_schedule_is_refused(data, tmp_path, recipe):
+    config = tiny(**RECIPES[recipe])
+    path, saved = halfway(config, data, tmp_path)
+    saved["optimizer"]["param_groups"][0]["lr"] *= 2
+    torch.save(saved, path)
+    with pytest.raises(InputError, match="cannot be read"):
+        quiet(config, data, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,93 @@ def test_one_wrong_bit_in_the_weights_is_noticed(tmp_path):
     assert_refused(load, path, "cannot be read")
 
 
+def test_a_program_in_front_of_a_sound_checkpoint_is_refused(tmp_path):
+    """Python looks for a zip file at the end of a file, and torch at its start."""
+    path, _ = loaders.prepared(tmp_path / "folder", "checkpoint")
+    path.write_bytes(as_torch_saved_once(3) + path.read_bytes())
+    assert torch.load(path, weights_only=True) == {"model": 3}
+    assert_refused(read_checkpoint, path, str(path), "cannot be read")
+
+
+def test_torch_is_given_what_was_checked_and_not_the_file(tmp_path, monkeypatch):
+    path, load = loaders.prepared(tmp_path / "folder", "checkpoint")
+    given, read = [], torch.load
+    monkeypatch.setattr(torch, "load", lambda file, **how: given.append(file) or read(file, **how))
+    load(path)
+    assert isinstance(given[0], io.BytesIO)
+
+
+def members_of(path):
+    """The program of a checkpoint, and its other members by name."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    return members.pop("archive/data.pkl"), members
+
+
+def packed(path, members):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def test_a_program_under_a_name_in_other_letters_is_refused(tmp_path):
+    """Torch finds ``DATA.PKL`` where it looks for ``data.pkl``."""
+    path, _ = loaders.prepared(tmp_path / "folder", "checkpoint")
+    sound, others = members_of(path)
+    evil = pickle.dumps({"model": 3}, protocol=2)
+    packed(path, {"archive/DATA.PKL": evil} | others | {"archive/zz.pkl": sound})
+    assert torch.load(path, weights_only=True) == {"model": 3}
+    assert_refused(read_checkpoint, path, str(path), "cannot be read")
+
+
+@pytest.mark.parametrize(
+    "name", ["archive/DATA.PKL", "archive/data.pkl/", "archive/zz.pkl", "other/data.pkl"]
+)
+def test_the_program_has_the_name_that_torch_gives_it(tmp_path, name):
+    path, _ = loaders.prepared(tmp_path / "folder", "checkpoint")
+    program, others = members_of(path)
+    packed(path, others | {"archive/data.pkl": program})
+    read_checkpoint(path)
+    packed(path, others | {name: program})
+    assert_refused(read_checkpoint, path, "cannot be read")
+
+
+def test_two_names_that_differ_in_their_letters_alone_are_refused(tmp_path):
+    path, _ = loaders.prepared(tmp_path / "folder", "checkpoint")
+    program, others = members_of(path)
+    packed(path, {"archive/data.pkl": program} | others | {"archive/Data/0": bytes(4)})
+    assert_refused(read_checkpoint, path, "cannot be read")
+
+
+def twice(start, levels):
+    """A pair of twice a pair of twice ... as a pickle: each level doubles the work of a hash."""
+    return start + b"".join(bytes([*b"q", i, *b"h", i]) + b"\x86" for i in range(levels))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"}" + twice(b")", 18) + b"K\x01s",
+        b"}(K\x01K\x01" + twice(b")", 18) + b"K\x01u",
+        b"}K\x01\x85K\x01s",
+        b"}G" + bytes(8) + b"K\x01s",
+        b"}\x8a\x09" + bytes(8) + b"\x01K\x01s",
+        b"ccollections\nOrderedDict\n])K\x01\x86a\x85R",
+        b"ccollections\nCounter\n])a\x85R",
+        b"ccollections\nOrderedDict\n)R])K\x01\x86ab",
+        twice(b"]", 18),
+    ],
+    ids=[
+        *("a key", "keys", "a pair", "a fraction", "a long number", "an ordered dictionary"),
+        *("a counter", "an attribute", "a list that is there twice"),
+    ],
+)
+def test_keys_are_texts_and_whole_numbers_and_nothing_else_is_there_twice(tmp_path, value):
+    path, _ = loaders.prepared(tmp_path / "folder", "checkpoint")
+    repacked(path, lambda _: b"\x80\x02}X\x01\0\0\0a" + value + b"s.")
+    assert_refused(read_checkpoint, path, "cannot be read")
+
+
 def nan_weight(state):
     state["model"]["hash_layer.bias"][0] = torch.nan
 
@@ -259,6 +346,83 @@ def test_a_checkpoint_that_fits_nothing_is_refused(tmp_path, change):
     change(state)
     torch.save(state, path)
     assert_refused(load, path, str(path), "cannot be read")
+
+
+def group(**changes):
+    return lambda saved: saved["optimizer"]["param_groups"][0].update(changes)
+
+
+def momentum(**changes):
+    """Change what the optimizer keeps of the first parameter; what is None now is left out."""
+
+    def change(saved):
+        kept = saved["optimizer"]["state"]
+        kept[0] = {name: v for name, v in (kept[0] | changes).items() if v is not None}
+
+    return change
+
+
+def schedule(**changes):
+    return lambda saved: saved["scheduler"].update(changes)
+
+
+def position(**changes):
+    return lambda saved: saved["position"].update(changes)
+
+
+def after_an_epoch(*history):
+    """At the start of the second epoch but for the history, which may be anything."""
+
+    def change(saved):
+        position(epoch=1, step=0, totals={})(saved)
+        schedule(last_epoch=3, _step_count=4, _last_lr=[0.00095])(saved)
+        saved["history"] = list(history)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(group(lr=1e300), group(lr=0.5), group(lr=-1.0), group(betas=("a", "b"))),
+        *(group(betas=(0.5, 0.5)), group(capturable=True), group(maximize=True), group(fused="x")),
+        *(group(initial_lr=1.0), group(unknown=1), group(params=[]), group(weight_decay=0.0)),
+        *(momentum(exp_avg=None), momentum(exp_avg=5), momentum(step=torch.tensor(-5.0))),
+        *(momentum(step=torch.tensor(3.0)), momentum(step=2), momentum(other=torch.zeros(1))),
+        *(momentum(exp_avg_sq=torch.full((4, 3, 3, 3), -1.0)),),
+        *(momentum(exp_avg=torch.zeros(4, 3, 3, 3, dtype=torch.float64)),),
+        lambda saved: saved["optimizer"]["state"].clear(),
+        lambda saved: saved["optimizer"]["state"].pop(1),
+        lambda saved: saved["optimizer"]["state"].update({99: {}}),
+        *(schedule(_schedule_phases=[]), schedule(total_steps="x"), schedule(total_steps=70)),
+        *(schedule(_last_lr=[5.0]), schedule(base_lrs=[]), schedule(_step_count=-1)),
+        *(position(totals={"loss": "x"}), position(totals={1: 1.5}), position(totals=[("a", 1)])),
+        *(position(totals={}), position(epoch=0.0), position(epoch=False), position(step=2.0)),
+        *(position(step=torch.tensor(2)), position(epoch=2), position(epoch="0")),
+        *(after_an_epoch({"epoch": "x"}), after_an_epoch({}), after_an_epoch("row")),
+        lambda saved: saved.update(precision={"scale": 2.0}),
+        lambda saved: saved.update(precision=5),
+    ],
+)
+def test_a_checkpoint_with_settings_of_its_own_is_refused(tmp_path, change):
+    path, load = loaders.prepared(tmp_path / "folder", "checkpoint")
+    saved = torch.load(path, weights_only=True)
+    change(saved)
+    torch.save(saved, path)
+    assert_refused(load, path, str(path), "cannot be read: delete the run's folder")
+
+
+def test_tensors_that_share_their_memory_are_taken_apart(tmp_path):
+    path, _ = loaders.prepared(tmp_path / "folder", "checkpoint")
+    saved = torch.load(path, weights_only=True)
+    shared = torch.ones(4, 3, 3, 3)
+    momentum(exp_avg=shared, exp_avg_sq=shared.detach())(saved)
+    torch.save(saved, path)
+    state = loaders.small_state()
+    state.resume(path)
+    kept = state.optimizer.state_dict()["state"][0]
+    kept["exp_avg"].zero_()
+    assert kept["exp_avg_sq"].min() == 1
 
 
 def test_a_checkpoint_sets_nothing_but_the_position(tmp_path):
