@@ -47,6 +47,7 @@ from derm_hash.metrics import code_quality, mean_scores, query_scores
 from derm_hash.model import DermHash, OrbitMean, encode
 from derm_hash.retrieval import build_index
 from derm_hash.stability import rotation_scores
+from derm_hash.storage import one_line, parse_json
 from derm_hash.training import Run, TrainConfig, fingerprint, make_fabric, train
 from derm_hash.uncertainty import PairedTest, paired_test
 
@@ -368,25 +369,55 @@ def claim_one(plans: Sequence[PlannedRun], out: Path) -> tuple[int, int | None, 
 
 
 def collect(out: Path) -> None:
-    """Put ``results.csv`` together from the results of all runs."""
+    """Put ``results.csv`` together from the results of all runs; InputError if one is damaged."""
     out.mkdir(parents=True, exist_ok=True)
     with FileLock(out / ".lock"):  # or a process that read earlier might write later
         remove_parts(out)
-        found = (json.loads(path.read_text()) for path in sorted(out.glob("*/result-*.json")))
-        # Runs from before there was a choice were scored on the queries.
-        rows = [{"scored_on": "query"} | row for row in found]
-        table = pd.DataFrame(rows)
+        table = pd.DataFrame([read_row(path) for path in sorted(out.glob("*/result-*.json"))])
         write_atomically(out / "results.csv", lambda part: table.to_csv(part, index=False))
 
 
+def read_row(path: Path) -> dict:
+    """The row of the table that a run's result is; InputError if it is none."""
+    try:
+        row = parse_json(path.read_bytes())
+        if not isinstance(row, dict):
+            raise ValueError("no row of a table")
+        # Runs from before there was a choice were scored on the queries.
+        row = {"scored_on": "query"} | row
+        if wrong := [key for key in ("run", *Reading._fields) if not isinstance(row.get(key), str)]:
+            raise ValueError(f"it has no {wrong[0]}")
+        if wrong := [key for key, value in row.items() if isinstance(value, dict | list)]:
+            raise ValueError(f"{wrong[0]} has several values")
+        # JSON can hold half a character, a table cannot.
+        json.dumps(row, ensure_ascii=False).encode()
+    except (ValueError, OSError) as error:
+        raise InputError(
+            f"{path} is not the result of a run ({one_line(error)}): "
+            "delete it and run the experiment again."
+        ) from error
+    return row
+
+
 def read_results(out: str | Path) -> pd.DataFrame:
-    """The table of a folder of experiments; InputError if there is none."""
+    """The table of a folder of experiments; InputError if there is none, or it is damaged."""
     path = Path(out) / "results.csv"
     if not path.is_file():
         raise InputError(f"There is no {path}: run the experiment first.")
     # A checksum of digits alone is no number.
     words = dict.fromkeys(("run", "data", "torch", "python"), str)
-    return read_csv(path, dtype=words).copy()  # in one piece: pandas warns of a column added else
+    try:
+        table = read_csv(path, dtype=words)
+        if table.empty or "run" not in table or not isinstance(table.index, pd.RangeIndex):
+            raise ValueError("no rows of runs below the names of their columns")
+        for score in set(SCORES) & set(table):
+            pd.to_numeric(table[score])
+    except (ValueError, OSError) as error:
+        raise InputError(
+            f"{path} is not a table of results ({one_line(error)}): "
+            "delete it and run the experiment again."
+        ) from error
+    return table.copy()  # in one piece: pandas warns of a column added else
 
 
 def read_csv(path: Path, **options) -> pd.DataFrame:
