@@ -389,6 +389,8 @@ def read_row(path: Path) -> dict:
             raise ValueError(f"it has no {wrong[0]}")
         if wrong := [key for key, value in row.items() if isinstance(value, dict | list)]:
             raise ValueError(f"{wrong[0]} has several values")
+        if wrong := [score for score in SCORES if type(row.get(score, 0)) not in (int, float)]:
+            raise ValueError(f"{wrong[0]} is no number")
         # JSON can hold half a character, a table cannot.
         json.dumps(row, ensure_ascii=False).encode()
     except (ValueError, OSError) as error:

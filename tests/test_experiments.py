@@ -258,8 +258,10 @@ def result(out, **changes):
         b'{"run": "run", "readout": "plain", "scored_on": 3}',
         b'{"run": "run", "readout": "plain", "map": [0.5]}',
         b'{"run": "run", "readout": "plain", "device": "\\ud800"}',
+        b'{"run": "run", "readout": "plain", "class_mean_map": "high"}',
+        b'{"run": "run", "readout": "plain", "class_mean_map": true}',
     ],
-    ids=range(12),
+    ids=range(14),
 )
 def test_a_damaged_result_is_named_and_no_table_is_written(tmp_path, content):
     path = result(tmp_path)
