@@ -199,6 +199,14 @@ def results(folder):
     return folder / "results.csv"
 
 
+@loader("experiment", experiments.read_experiment)
+def experiment(folder):
+    text = '[data]\nsource = "atlas"\nsize = 32\nimages = 60\n'
+    text += '[[grid]]\nattention = ["none", "hdcsa"]\nseed = [0, 1]\n'
+    text += '[train]\nbits = 8\nmilestones = [40, 60]\n[baseline]\nattention = "none"\n'
+    return written(folder / "grid.toml", text)
+
+
 def read_atlas(path):
     if course.stored_atlas(path, 4, 8, 0) is None:
         raise InputError("The cached atlas is drawn again.")
