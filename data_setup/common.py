@@ -310,7 +310,7 @@ def differences(root: Path, request: dict) -> list[str]:
     record = read_record(root)
     if record.get("command") != request["command"]:
         return [f"by the command {record.get('command')!r}"]
-    before, now = record.get("options", {}), json.loads(json.dumps(request["options"]))
+    before, now = record.get("options") or {}, json.loads(json.dumps(request["options"]))
     changed = [
         f"with {name} {before.get(name)} instead of {value}"
         for name, value in now.items()

@@ -45,14 +45,25 @@ def run(args: argparse.Namespace) -> int:
 
 
 def history(record: dict) -> Iterator[str]:
-    """How a folder was made, in lines."""
-    options = record.get("options") or {}
-    words = " ".join(f"{name}={value}" for name, value in options.items())
+    """How a folder was made, in lines.
+
+    Raises:
+        InputError: a part of the record is no table of names.
+    """
+    words = " ".join(f"{name}={value}" for name, value in part(record, "options").items())
     yield f"Made by {record.get('tool')}: {record.get('command')} {words}".rstrip()
-    for name, value in (record.get("sources") or {}).items():
+    for name, value in part(record, "sources").items():
         yield f"  from {name} ({value})"
-    for name, reason in (record.get("bad") or {}).items():
+    for name, reason in part(record, "bad").items():
         yield f"  without {name}: {reason}"
+
+
+def part(record: dict, name: str) -> dict:
+    """A table in the record; empty where there is none."""
+    found = record.get(name) or {}
+    if not isinstance(found, dict):
+        raise InputError(f"{name!r} in {RECORD} is damaged: make the folder anew with --force")
+    return found
 
 
 def check(root: Path, record: dict, workers: int | None = None) -> Iterator[str]:

@@ -5,8 +5,11 @@ laptop; the same calls with a data folder and larger numbers are the real thing.
 """
 
 import os
+import struct
+import zipfile
 import zlib
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -22,6 +25,12 @@ LESSON |= {"invariance_weight": 0.5}
 # The modules that a trained network follows from, besides its settings and its data.
 LEARNT_BY = ["attention", "data", "images", "losses"]
 LEARNT_BY += ["model", "objectives", "rotations", "training"]
+
+# The arrays of an atlas, and what they hold.
+ATLAS_ARRAYS = {"images": np.uint8, "masks": np.bool_, "labels": np.str_, "lesion_ids": np.str_}
+# What reading a damaged file of arrays runs into.
+_UNREADABLE = (OSError, EOFError, ValueError, LookupError, RuntimeError, ArithmeticError)
+_UNREADABLE += (SyntaxError, TokenError, zipfile.BadZipFile, zlib.error, struct.error)
 
 
 def home() -> Path:
@@ -49,16 +58,36 @@ def course_data(
 
 
 def cached_atlas(images: int, size: int, seed: int) -> Atlas:
-    """The built-in atlas, drawn once for each set of arguments and version of its code."""
+    """The built-in atlas, drawn once for each set of arguments and version of its code.
+
+    A file that cannot be read is drawn again.
+    """
     path = home() / f"atlas-{images}-{size}px-seed{seed}-{checksum('synthetic'):08x}.npz"
-    if not path.exists():
+    atlas = stored_atlas(path, images, size, seed)
+    if atlas is None:
         atlas = make_atlas(images, size, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
-        fields = {"images": atlas.images, "masks": atlas.masks}
-        fields |= {"labels": atlas.labels, "lesion_ids": atlas.lesion_ids}
+        fields = {name: getattr(atlas, name) for name in ATLAS_ARRAYS}
         write_atomically(path, lambda part: _savez(part, fields))
-    with np.load(path, allow_pickle=False) as file:
-        return Atlas(**{name: file[name] for name in file.files}, seed=seed)
+    return atlas
+
+
+def stored_atlas(path: Path, images: int, size: int, seed: int) -> Atlas | None:
+    """The atlas that a file holds; None if there is no such file, or it is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip():  # before numpy believes what a damaged array says of its size
+                return None
+        with np.load(path, allow_pickle=False) as file:
+            fields = {name: file[name] for name in ATLAS_ARRAYS}
+    except _UNREADABLE:
+        return None
+    sides = {"images": (size, size, 3), "masks": (size, size), "labels": (), "lesion_ids": ()}
+    fits = all(
+        np.issubdtype(fields[name].dtype, kind) and fields[name].shape == (images, *sides[name])
+        for name, kind in ATLAS_ARRAYS.items()
+    )
+    return Atlas(**fields, seed=seed) if fits else None
 
 
 def checksum(*modules: str) -> int:

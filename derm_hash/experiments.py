@@ -47,7 +47,7 @@ from derm_hash.metrics import code_quality, mean_scores, query_scores
 from derm_hash.model import DermHash, OrbitMean, encode
 from derm_hash.retrieval import build_index
 from derm_hash.stability import rotation_scores
-from derm_hash.storage import one_line
+from derm_hash.storage import one_line, parse_json
 from derm_hash.training import (
     KINDS,
     Run,
@@ -170,7 +170,7 @@ def carry_out(planned: PlannedRun, out: Path, fabric: Fabric, progress: bool) ->
         queries = path / f"queries-{reading.name}.csv"
         write_atomically(queries, lambda p, t=table: t.to_csv(p, index=False, float_format="%.8g"))
         row = {"run": path.name, **reading._asdict(), **planned.facts, **config}
-        row |= json.loads(trained.read_text()) | scores
+        row |= read_facts(trained) | scores
         write_json(planned.result(out, reading), row)
 
 
@@ -180,6 +180,20 @@ def conditions() -> dict[str, str]:
     device = torch.cuda.get_device_name() if gpu else f"CPU, {torch.get_num_threads()} threads"
     versions = {"derm_hash": __version__, "torch": torch.__version__}
     return {"device": device, **versions, "python": platform.python_version()}
+
+
+def read_facts(path: Path) -> dict:
+    """What was noted when a run was trained; InputError if the note is damaged."""
+    try:
+        facts = parse_json(path.read_bytes())
+        if not isinstance(facts, dict):
+            raise ValueError("no names and values")
+    except (ValueError, OSError) as error:
+        raise InputError(
+            f"{path} is damaged ({one_line(error)}): "
+            f"delete {path.parent} and run the experiment again."
+        ) from error
+    return facts
 
 
 def write_json(path: Path, value: dict) -> None:
@@ -377,26 +391,58 @@ def claim_one(plans: Sequence[PlannedRun], out: Path) -> tuple[int, int | None, 
 
 
 def collect(out: Path) -> None:
-    """Put ``results.csv`` together from the results of all runs."""
+    """Put ``results.csv`` together from the results of all runs; InputError if one is damaged."""
     out.mkdir(parents=True, exist_ok=True)
     with FileLock(out / ".lock"):  # or a process that read earlier might write later
         remove_parts(out)
-        found = (json.loads(path.read_text()) for path in sorted(out.glob("*/result-*.json")))
-        # Runs from before there was a choice were scored on the queries.
-        rows = [{"scored_on": "query"} | row for row in found]
-        table = pd.DataFrame(rows)
+        table = pd.DataFrame([read_row(path) for path in sorted(out.glob("*/result-*.json"))])
         write_atomically(out / "results.csv", lambda part: table.to_csv(part, index=False))
 
 
+def read_row(path: Path) -> dict:
+    """The row of the table that a run's result is; InputError if it is none."""
+    try:
+        row = parse_json(path.read_bytes())
+        if not isinstance(row, dict):
+            raise ValueError("no row of a table")
+        # Runs from before there was a choice were scored on the queries.
+        row = {"scored_on": "query"} | row
+        if wrong := [key for key in ("run", *Reading._fields) if not isinstance(row.get(key), str)]:
+            raise ValueError(f"it has no {wrong[0]}")
+        if wrong := [key for key, value in row.items() if isinstance(value, dict | list)]:
+            raise ValueError(f"{wrong[0]} has several values")
+        if wrong := [score for score in SCORES if type(row.get(score, 0)) not in (int, float)]:
+            raise ValueError(f"{wrong[0]} is no number")
+        # JSON can hold half a character, a table cannot.
+        json.dumps(row, ensure_ascii=False).encode()
+    except (ValueError, OSError) as error:
+        raise InputError(
+            f"{path} is not the result of a run ({one_line(error)}): "
+            "delete it and run the experiment again."
+        ) from error
+    return row
+
+
 def read_results(out: str | Path) -> pd.DataFrame:
-    """The table of a folder of experiments; InputError if there is none."""
+    """The table of a folder of experiments; InputError if there is none, or it is damaged."""
     path = Path(out) / "results.csv"
     if not path.is_file():
         raise InputError(f"There is no {path}: run the experiment first.")
     # A checksum of digits alone is no number, nor are the milestones "1" or the precision "32".
     texts = [name for name, kind in setting_kinds().items() if kind not in (bool, int, float)]
     words = dict.fromkeys(("run", "data", "torch", "python", *texts), str)
-    return read_csv(path, dtype=words).copy()  # in one piece: pandas warns of a column added else
+    try:
+        table = read_csv(path, dtype=words)
+        if table.empty or "run" not in table or not isinstance(table.index, pd.RangeIndex):
+            raise ValueError("no rows of runs below the names of their columns")
+        for score in set(SCORES) & set(table):
+            pd.to_numeric(table[score])
+    except (ValueError, OSError) as error:
+        raise InputError(
+            f"{path} is not a table of results ({one_line(error)}): "
+            "delete it and run the experiment again."
+        ) from error
+    return table.copy()  # in one piece: pandas warns of a column added else
 
 
 def read_csv(path: Path, **options) -> pd.DataFrame:
@@ -577,7 +623,17 @@ def read_queries(out: Path, run: pd.Series, column: str) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"There is no {path}: give the folder that the results come from.")
     who = dict.fromkeys(("image", "lesion_id", "label"), str)
-    table = read_csv(path, dtype=who)
+    try:
+        table = read_csv(path, dtype=who)
+        if lost := set(who) - set(table):
+            raise ValueError(f"it has no {min(lost)}")
+        if column in table:
+            pd.to_numeric(table[column])
+    except (ValueError, OSError) as error:
+        raise InputError(
+            f"{path} is not a table of queries ({one_line(error)}): "
+            f"delete {path.parent} and run the experiment again."
+        ) from error
     if column not in table:
         raise InputError(f"{column!r} is not a score of single queries: it cannot be paired.")
     return table[[*who, column]]

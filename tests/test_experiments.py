@@ -24,11 +24,14 @@ from derm_hash.data import LesionDataset, split_by_image
 from derm_hash.errors import InputError
 from derm_hash.experiments import (
     best_settings,
+    collect,
     compare,
     evaluate_run,
     mean_and_spread,
     query_column,
     read_experiment,
+    read_facts,
+    read_queries,
     read_results,
     run_grid,
     score_model,
@@ -238,6 +241,98 @@ def test_results_from_before_there_was_a_choice_are_those_of_the_queries(data, t
     path.write_text(json.dumps(row))
     again = run_grid({"seed": [0]}, data, tmp_path, progress=False, **TINY)
     assert list(again["scored_on"]) == ["query"]
+
+
+def result(out, **changes):
+    """A run's result in a folder of experiments."""
+    path = out / "run" / "result-plain.json"
+    path.parent.mkdir(parents=True)
+    row = {"run": "run", "readout": "plain", "map": 0.5} | changes
+    path.write_text(json.dumps(row))
+    return path
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b'{"run": "ru', b"[" * 100_000, b'["run", "readout"]', b"3", b"null", b"\xff{}"),
+        *(b'{"run": "run"}', b'{"run": ["run"], "readout": "plain"}'),
+        b'{"run": "run", "readout": "plain", "scored_on": 3}',
+        b'{"run": "run", "readout": "plain", "map": [0.5]}',
+        b'{"run": "run", "readout": "plain", "device": "\\ud800"}',
+        b'{"run": "run", "readout": "plain", "class_mean_map": "high"}',
+        b'{"run": "run", "readout": "plain", "class_mean_map": true}',
+    ],
+    ids=range(14),
+)
+def test_a_damaged_result_is_named_and_no_table_is_written(tmp_path, content):
+    path = result(tmp_path)
+    collect(tmp_path)
+    before = (tmp_path / "results.csv").read_bytes()
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="delete it and run the experiment again") as error:
+        collect(tmp_path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+    assert (tmp_path / "results.csv").read_bytes() == before
+
+
+def test_a_result_that_cannot_be_read_is_named(tmp_path):
+    path = result(tmp_path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(InputError, match=re.escape(str(path))):
+        collect(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"\n", b'""\n', b"run,map\n", b"run,map\na,1\nb,2,3\n", b"run,map\na,1,2\n"),
+        *(b"\xff\n1\n", b"map\n0.5\n", b'run,map\n"a,1\n', b"run,class_mean_map\na,0.5\nb,x\n"),
+    ],
+    ids=range(10),
+)
+def test_a_damaged_table_of_results_is_named(tmp_path, content):
+    path = tmp_path / "results.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="delete it and run the experiment again") as error:
+        read_results(tmp_path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"\xff\n", b"ap\n1\n", b"image,lesion_id,label,ap\na,1,MEL,0.5\nb,2,NV,1,3\n"),
+        b"image,lesion_id,label,ap\na,1,MEL,high\n",
+    ],
+    ids=range(5),
+)
+def test_a_damaged_table_of_queries_is_named(tmp_path, content):
+    path = tmp_path / "run" / "queries-plain.csv"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    run = pd.Series({"run": "run", "readout": "plain", "scored_on": "query"})
+    with pytest.raises(InputError, match=r"delete .*run and run the experiment again") as error:
+        read_queries(tmp_path, run, "ap")
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b'{"seconds": 1', b"\xff", b"[" * 100_000])
+def test_a_damaged_note_of_a_training_is_named(tmp_path, content):
+    path = tmp_path / "trained.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"delete .* and run the experiment again") as error:
+        read_facts(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_table_keeps_words_that_look_like_numbers_and_scores_that_are_missing(tmp_path):
+    result(tmp_path, data="0123", attention="none", class_mean_map=float("nan"))
+    collect(tmp_path)
+    table = read_results(tmp_path)
+    assert table["data"][0] == "0123" and table["attention"][0] == "none"
+    assert table["class_mean_map"].isna().all()
 
 
 def test_what_killed_processes_have_left_is_removed(data, tmp_path):

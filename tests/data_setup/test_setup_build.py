@@ -80,6 +80,15 @@ def test_unfinished_work_with_other_options_is_started_anew(ham, tmp_path, monke
     assert contents(root) == contents(tmp_path / "whole")
 
 
+def test_a_record_without_options_is_of_other_options(ham, tmp_path):
+    root = tmp_path / "data"
+    assert run(ham, root) == 0
+    record = json.loads((root / "dataset.json").read_text())
+    (root / "dataset.json").write_text(json.dumps(record | {"options": None}))
+    assert run(ham, root) == 2  # finished, and made in another way: that takes --force
+    assert run(ham, root, "--force") == 0
+
+
 def test_a_full_disk_is_one_sentence(ham, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         stop_after(patch, 5, OSError(28, "No space left on device"))

@@ -8,6 +8,7 @@ import pytest
 
 from data_setup import verify
 from data_setup.__main__ import main
+from derm_hash.errors import InputError
 
 
 @pytest.fixture
@@ -125,3 +126,11 @@ def test_a_record_of_another_tool_is_named(root, capsys):
 def test_history_names_what_was_left_out():
     record = {"tool": "t", "command": "c", "bad": {"images/a.jpg": "it is damaged"}}
     assert "  without images/a.jpg: it is damaged" in list(verify.history(record))
+
+
+@pytest.mark.parametrize("name", ["options", "sources", "bad"])
+@pytest.mark.parametrize("value", [3, ["a"], "text"])
+def test_a_record_whose_parts_are_no_tables_is_one_sentence(name, value):
+    record = {"tool": "t", "command": "c", name: value}
+    with pytest.raises(InputError, match=f"'{name}' in dataset.json is damaged: make .* anew"):
+        list(verify.history(record))

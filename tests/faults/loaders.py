@@ -1,5 +1,6 @@
 """Every reader of files from outside: how to make a sound file for it, and how it is called."""
 
+import argparse
 import dataclasses
 import io
 import json
@@ -15,10 +16,12 @@ from lightning_fabric import Fabric
 from PIL import Image
 from torch import nn
 
-from data_setup import common, dermamnist, download, ham10000, isic2019, verify
+from data_setup import common, dermamnist, download, ham10000, isic2019, ph2, verify
+from data_setup import folder as own_images
 from data_setup.archives import Archive
-from derm_hash import data, images, model, training
+from derm_hash import course, data, experiments, images, model, training
 from derm_hash.data import LesionDataset
+from derm_hash.errors import InputError
 from derm_hash.model import DermHash
 from derm_hash.retrieval import HashIndex
 from derm_hash.training import TrainConfig, TrainingState
@@ -169,6 +172,55 @@ def pixels(folder):
     return data.store_pixels(folder, [f"{i}.png" for i in range(3)])
 
 
+def read_result(path):
+    out = path.parents[1]
+    experiments.collect(out)
+    try:
+        experiments.read_results(out)
+    except InputError as error:
+        raise AssertionError("a result has made a table that cannot be read") from error
+
+
+ROW = {"run": "run", "readout": "plain", "scored_on": "query", "preset": "recommended"}
+ROW |= {"split": "given", "split_seed": 0, "data": "0123abcd", "attention": "none", "seed": 1}
+ROW |= {"milestones": "40,60", "torch": "2.4", "python": "3.11", "seconds": None, "map": 0.25}
+ROW |= dict.fromkeys(experiments.SCORES, 0.5) | {"flipped_bits": float("nan")}
+
+
+@loader("result", read_result)
+def result(folder):
+    (folder / "run").mkdir()
+    return written(folder / "run" / "result-plain.json", json.dumps(ROW, indent=1))
+
+
+@loader("results", lambda path: experiments.read_results(path.parent))
+def results(folder):
+    pd.DataFrame([ROW, ROW | {"seed": 2}]).to_csv(folder / "results.csv", index=False)
+    return folder / "results.csv"
+
+
+@loader("experiment", experiments.read_experiment)
+def experiment(folder):
+    text = '[data]\nsource = "atlas"\nsize = 32\nimages = 60\n'
+    text += '[[grid]]\nattention = ["none", "hdcsa"]\nseed = [0, 1]\n'
+    text += '[train]\nbits = 8\nmilestones = [40, 60]\n[baseline]\nattention = "none"\n'
+    return written(folder / "grid.toml", text)
+
+
+def read_atlas(path):
+    if course.stored_atlas(path, 4, 8, 0) is None:
+        raise InputError("The cached atlas is drawn again.")
+
+
+@loader("atlas", read_atlas)
+def atlas(folder):
+    rng, path = np.random.default_rng(0), folder / "atlas.npz"
+    pixels = rng.integers(0, 256, (4, 8, 8, 3), np.uint8)
+    names = {"labels": np.array(["MEL", "NV"] * 2), "lesion_ids": np.array(list("aabc"))}
+    np.savez(path, images=pixels, masks=pixels[..., 0] > 100, **names)
+    return path
+
+
 for kind in ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM"):
     loader(f"image {kind}", images.open_image)(
         lambda folder, kind=kind: written(folder / "image", picture(kind=kind))
@@ -239,6 +291,35 @@ def isic(folder):
     lines = ["image,MEL,NV,BCC,AK,BKL,DF,VASC,SCC,UNK", "ISIC_0,1.0,0,0,0,0,0,0,0,0"]
     lines += ["ISIC_1,0.0,1.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0"]
     return written(folder / "truth.csv", "\n".join(lines) + "\n")
+
+
+@loader("PH2", ph2.read_diagnoses)
+def ph2_table(folder):
+    lines = ["||   Name || Histological Diagnosis | Clinical Diagnosis || Asymmetry |  Colors ||"]
+    lines += [
+        f"|| IMD{i:03} ||                        |        {i % 3}           || 0  | 1  ||"
+        for i in range(6)
+    ]
+    lines += [
+        "",
+        "Legend:",
+        "Clinical Diagnosis: 0 - Common Nevus; 1 - Atypical Nevus; 2 - Melanoma",
+    ]
+    return written(folder / ph2.TABLE, "\n".join(lines) + "\n")
+
+
+def read_labels(path):
+    columns = dict.fromkeys(("image_column", "label_column", "lesion_column"))
+    return own_images.labelled(path.parent, argparse.Namespace(csv=path, **columns))
+
+
+@loader("folder --csv", read_labels)
+def labels(folder):
+    lines = ["image,label,lesion_id"]
+    for i in range(4):
+        written(folder / f"{i}.png", b"")
+        lines.append(f"{i}{'.png' * (i % 2)},{CLASSES[i % 2]},L{i // 2}")
+    return written(folder / "labels.csv", "\n".join(lines) + "\n")
 
 
 def prepared(folder: Path, name: str) -> tuple[Path, Callable[[Path], object]]:
