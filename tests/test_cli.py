@@ -92,6 +92,18 @@ def test_encode_writes_the_codes_of_the_split(run, folder, capsys):
     main(["encode", "--run", str(run), "--data", str(folder)])
 
 
+def test_encode_uses_bfloat16_on_request_alone(run, folder, capsys):
+    from derm_hash.retrieval import HashIndex
+
+    command = ["encode", "--run", str(run), "--data", str(folder), "--split", "query"]
+    queries = LesionDataset.from_folder(folder, 32, progress=False).split("query")
+    for options, bf16 in (["--bf16"], True), ([], False):
+        assert main([*command, *options]) == 0
+        codes = HashIndex.load(run / "index.safetensors").codes
+        np.testing.assert_array_equal(codes, encode(load_model(run), queries, bf16=bf16))
+    main(["encode", "--run", str(run), "--data", str(folder)])
+
+
 def test_reproduce_leaves_a_table_and_a_figure(folder, tmp_path, capsys):
     file = tmp_path / "grid.toml"
     file.write_text(
