@@ -54,6 +54,9 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--preset", default="recommended", choices=PRESETS)
     add_bf16(command)
+    command.add_argument(
+        "--compile", action="store_true", help="torch.compile the network: pays on GPUs"
+    )
     add_settings(command)
 
     command = add("encode", encode_command, "Encode images and write the run's search index.")
@@ -143,7 +146,7 @@ def train_command(args) -> None:
     """derm-hash train"""
     config = TrainConfig.preset(args.preset, **settings_given(args))
     data = course_data(args.data, args.size)
-    run = train(config, data, args.runs)
+    run = train(config, data, args.runs, compiled=args.compile)
     save_picture(plots.plot_history(run.history), run.path / "history.png")
     write_index(run, data.split("database"), args.data, args.bf16)
     best = run.history.loc[run.history["val_precision_at_10"].idxmax()]

@@ -1,10 +1,13 @@
 """The command line, from a data folder to the picture of hits, and its sentences for bad input."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from derm_hash import cli
 from derm_hash.cli import main, setting
 from derm_hash.data import LesionDataset, read_manifest, split_by_lesion, write_manifest
 from derm_hash.model import encode, load_model
@@ -44,6 +47,27 @@ def test_train_leaves_model_index_curves_and_metrics(run):
     wanted = {"config.json", "metrics.csv", "model.safetensors", "last.ckpt"}
     assert wanted | {".lock", "index.safetensors", "history.png"} == names
     assert load_model(run).bits == 8
+
+
+def test_train_compiles_and_indexes_in_bfloat16_on_request_alone(folder, tmp_path, monkeypatch):
+    asked = []
+    run = SimpleNamespace(path=tmp_path, history=None)
+    monkeypatch.setattr(cli, "save_picture", lambda figure, path: None)
+    monkeypatch.setattr(cli.plots, "plot_history", lambda history: None)
+
+    def train(*args, compiled):
+        asked.append(compiled)
+        return run
+
+    def write_index(run, part, source, bf16):
+        asked.append(bf16)
+        raise KeyboardInterrupt  # that will do
+
+    monkeypatch.setattr(cli, "train", train)
+    monkeypatch.setattr(cli, "write_index", write_index)
+    for options in ["--compile", "--bf16"], []:
+        assert main(["train", "--data", str(folder), "--size", "32", *options]) == 130
+    assert asked == [True, True, False, False]
 
 
 def test_evaluate_prints_every_class(run, folder, capsys):
