@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import benchmarks
-from benchmarks import Row, released, scaling, side_by_side
+from benchmarks import Row, loading, released, scaling, side_by_side
 from benchmarks import __main__ as bench
 from benchmarks.searching import trained_codes
 from derm_hash.data import LesionDataset
@@ -129,6 +129,18 @@ def test_released_loading_gives_the_pixels_of_the_data_set(tmp_path):
     (tmp_path / "manifest.csv").write_text("image,label\na.png,NV\n")
     expected = LesionDataset.from_folder(tmp_path, 32, progress=False).images[0].numpy()
     np.testing.assert_array_equal(released.load(tmp_path / "a.png", 32), expected)
+
+
+def test_prepared_images_are_measured_at_their_own_size_and_smaller(monkeypatch):
+    monkeypatch.setattr(loading, "COUNT", 2)
+    monkeypatch.setattr(loading, "ROUNDS", 1)
+    found = loading.loading()
+    assert [row.what.rpartition("as ")[2] for row in found] == ["256 px", "224 px"]
+    for row in found:
+        taken = row.details["ms_per_image"]
+        assert row.measured == pytest.approx(taken["opened"] / taken["kit"])
+        assert row.note.startswith(f"{taken['opened and resized'] / taken['kit']:.3g} x if")
+        assert "threads" in row.note
 
 
 # --- the table -----------------------------------------------------------------------------
