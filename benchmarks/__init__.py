@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import faiss
@@ -25,14 +26,15 @@ class Row:
     """A row of the table: a promise, and what was measured.
 
     what: the work, with its size; against: the alternative, or "" for a promise in seconds or
-    MB; target: the number that was promised, at least or (``at_most``) at most, in ``unit``;
-    measured: the number found, None where it could not be measured; note: why not, or how;
-    details: everything else worth keeping, for the JSON file.
+    MB; target: the number that was promised, at least or (``at_most``) at most, in ``unit``, None
+    where the benchmark failed before it could say; measured: the number found, None where it
+    could not be measured; note: why not, or how; details: everything else worth keeping, for the
+    JSON file.
     """
 
     what: str
     against: str
-    target: float
+    target: float | None
     measured: float | None
     unit: str = "x"
     at_most: bool = False
@@ -103,6 +105,7 @@ def _cpuinfo(key: str) -> str:
     return ""
 
 
+@cache  # before the first row's file changes the checkout
 def _commit() -> str:
     call = ["git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty"]
     try:
@@ -112,7 +115,13 @@ def _commit() -> str:
 
 
 def child(*arguments: str) -> str:
-    """What ``python -m benchmarks.MODULE ...`` prints, in a process of its own."""
+    """What ``python -m benchmarks.MODULE ...`` prints, in a process of its own.
+
+    RuntimeError with the last line that it wrote if it fails.
+    """
     call = [sys.executable, "-m", *arguments]
-    root = RESULTS.parent.parent
-    return subprocess.run(call, capture_output=True, text=True, check=True, cwd=root).stdout
+    done = subprocess.run(call, capture_output=True, text=True, cwd=RESULTS.parent.parent)
+    if done.returncode:
+        last = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
+        raise RuntimeError(f"{' '.join(arguments)}: {last}")
+    return done.stdout

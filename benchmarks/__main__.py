@@ -8,6 +8,7 @@ is written to ``benchmarks/results/`` with a description of the machine.
 import argparse
 import dataclasses
 import time
+import traceback
 from collections.abc import Callable, Iterable
 
 import cv2
@@ -19,7 +20,7 @@ from benchmarks.explorer import explorers
 from benchmarks.loading import loading
 from benchmarks.scaling import scaling
 from benchmarks.searching import build, evaluation, scan
-from benchmarks.training import step_memory, step_time, step_time_gpu
+from benchmarks.training import step_gpu, step_memory, step_time
 from derm_hash.experiments import write_json
 from derm_hash.synthetic import make_atlas
 
@@ -33,9 +34,14 @@ def drawing() -> Row:
     return Row("drawing atlas images of 96 px on one core", "", 100, 64 / times["draw"], "images/s")
 
 
+def gpu() -> list[Row]:
+    """What a GPU is for: the training step and encoding."""
+    return [*step_gpu(), encoding("cuda")]
+
+
 ROWS: dict[str, Callable[[], Row | list[Row]]] = {
     "step": step_time,
-    "gpu": step_time_gpu,
+    "gpu": gpu,
     "memory": step_memory,
     "evaluation": evaluation,
     "scan": scan,
@@ -53,8 +59,7 @@ def measure(names: Iterable[str]) -> list[Row]:
     found = []
     for name in tqdm(names, "benchmarks"):
         about, start = machine(), time.perf_counter()
-        rows = ROWS[name]()
-        rows = rows if isinstance(rows, list) else [rows]
+        rows = rows_of(name)
         about["seconds"] = round(time.perf_counter() - start, 1)
         about["rows"] = [dataclasses.asdict(row) | {"met": row.met} for row in rows]
         write_json(RESULTS / f"{name}.json", about)
@@ -62,16 +67,28 @@ def measure(names: Iterable[str]) -> list[Row]:
     return found
 
 
+def rows_of(name: str) -> list[Row]:
+    """What a benchmark finds, or a row that says why it failed: the others go on."""
+    try:
+        rows = ROWS[name]()
+    except Exception as error:  # noqa: BLE001, whatever it is must not take the table along
+        traceback.print_exc()
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        rows = Row(name, "", None, None, note=reason)
+    return rows if isinstance(rows, list) else [rows]
+
+
 def table(rows: list[Row]) -> str:
     """The rows as text: what | target | measured | met?, and which were missed."""
     cells = [("what", "target", "measured", "met?")]
     for row in rows:
         bound = "at most" if row.at_most else "at least"
+        target = "-" if row.target is None else f"{bound} {row.target:g} {row.unit}"
         value = "-" if row.measured is None else f"{row.measured:.3g} {row.unit}"
         met = {True: "yes", False: "MISSED", None: "not measured"}[row.met]
         note = f" ({row.note})" if row.note else ""
         against = f", over {row.against}" if row.against else ""
-        cells.append((row.what + against, f"{bound} {row.target:g} {row.unit}", value, met + note))
+        cells.append((row.what + against, target, value, met + note))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
         " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

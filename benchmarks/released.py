@@ -101,7 +101,12 @@ def paper_scores(
 # --- loading ---------------------------------------------------------------------------
 
 
+def opened(path: Path) -> Image.Image:
+    """Open an image of any size and convert it."""
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
 def load(path: Path, size: int) -> np.ndarray:
     """Open, convert and resize an image of any size: uint8 (3, size, size)."""
-    with Image.open(path) as image:
-        return np.asarray(square(image.convert("RGB"), size)).transpose(2, 0, 1)
+    return np.asarray(square(opened(path), size)).transpose(2, 0, 1)

@@ -10,12 +10,13 @@ import faiss
 import numpy as np
 
 from benchmarks import Row, child, released, side_by_side
-from benchmarks.memory import peak_added
+from benchmarks.memory import UNKNOWN, peak_added
 from derm_hash.metrics import class_means, paper_scores
 from derm_hash.retrieval import HashIndex, pack_bits
 
 # The paper's split of ISIC 2019: images of MEL, NV, BCC, BKL.
 DATABASE, QUERIES = (4070, 11588, 2991, 2362), (452, 1287, 332, 262)
+AIM = 1000  # times as fast, beyond the target of the evaluation
 SAMPLE = 40  # queries that the released loops are timed on
 MANY, LONG = 1_000_000, 64
 
@@ -58,10 +59,10 @@ def evaluation() -> Row:
         "loops over a dict of codes",
         target=500,
         measured=per_query["released"] / per_query["kit"],
-        note=f"loops timed on {SAMPLE} queries",
+        note=f"aim: {AIM:,} x; loops timed on {SAMPLE} queries",
         details={
             "ms_per_query": {name: 1e3 * taken for name, taken in per_query.items()},
-            "aim": 1000,
+            "aim": AIM,
             "sample": SAMPLE,
             "hash_codes": len(table),
             "share_within_radius": float(index.within(queries).mean() / len(codes)),
@@ -102,10 +103,9 @@ def build() -> list[Row]:
     """A million codes into an index: seconds, and memory beyond what is handed in."""
     found = json.loads(child("benchmarks.searching"))
     what = f"building an index of {MANY:,} codes of {LONG} bits"
-    return [
-        Row(what, "", 2, found["seconds"], "s", True),
-        Row(f"{what}: memory beyond the soft codes", "", 200, found["mb"], "MB", True),
-    ]
+    memory = Row(f"{what}: memory beyond the soft codes", "", 200, found["mb"], "MB", True)
+    memory.note = UNKNOWN if memory.measured is None else ""
+    return [Row(what, "", 2, found["seconds"], "s", True), memory]
 
 
 def main() -> None:
@@ -113,10 +113,8 @@ def main() -> None:
     codes, labels = random_codes(MANY, LONG), np.arange(MANY) % 4
     names = [f"images/ISIC_{i:07d}.jpg" for i in range(MANY)]
     HashIndex.build(codes[:100], labels[:100], names[:100])  # loads what is loaded on first use
-    start = time.perf_counter()
-    mb = peak_added(lambda: HashIndex.build(codes, labels, names))
-    seconds = [time.perf_counter() - start]
-    for _ in range(4):
+    mb, seconds = peak_added(lambda: HashIndex.build(codes, labels, names)), []
+    for _ in range(5):
         start = time.perf_counter()
         HashIndex.build(codes, labels, names)
         seconds.append(time.perf_counter() - start)

@@ -1,23 +1,25 @@
 """A training step beside the released one: its time here, its memory in processes of their own.
 
-``python -m benchmarks.training released`` (or ``kit``) prints the MB that two steps add to a
-process in which model and images are already there.
+``python -m benchmarks.training released`` (or ``kit``, or ``default``) prints the MB that two
+steps add to a process in which model and images are already there, or null where nobody tells.
 """
 
 import argparse
+import json
 from collections.abc import Callable
 
 import torch
 from lightning_fabric import Fabric
 
 from benchmarks import Row, child, has_bf16, released, side_by_side
-from benchmarks.memory import peak_added
+from benchmarks.memory import UNKNOWN, peak_added
 from derm_hash.model import DermHash
 from derm_hash.training import TrainConfig, make_optimizer, step_losses
 
 BATCH, SIZE = 16, 224
 WHAT = f"ResNet-18 + HDC-SA, {SIZE} px, batch {BATCH}"
 RELEASED = "five passes in float32, one after another"
+DEFAULT = "32-true"  # what ``train`` takes on a CPU
 
 
 def batch(count: int, size: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -28,8 +30,8 @@ def batch(count: int, size: int, device: str) -> tuple[torch.Tensor, torch.Tenso
 
 
 def precision(device: str) -> str:
-    """What a training step is fastest in."""
-    return "bf16-mixed" if device == "cuda" or has_bf16() else "32-true"
+    """What a training step is fastest in; ``train`` takes it by itself on a GPU alone."""
+    return "bf16-mixed" if device == "cuda" or has_bf16() else DEFAULT
 
 
 def released_step(device: str = "cpu", count: int = BATCH, size: int = SIZE) -> Callable[[], None]:
@@ -40,10 +42,16 @@ def released_step(device: str = "cpu", count: int = BATCH, size: int = SIZE) -> 
     return lambda: released.step(model, optimizer, x, y)
 
 
-def kit_step(device: str = "cpu", count: int = BATCH, size: int = SIZE) -> Callable[[], None]:
-    """The kit's training step on the released recipe: what `train_epoch` does with a batch."""
+def kit_step(
+    device: str = "cpu", count: int = BATCH, size: int = SIZE, kind: str | None = None
+) -> Callable[[], None]:
+    """The kit's training step on the released recipe: what `train_epoch` does with a batch.
+
+    kind: the precision, by default the one that is fastest. On a GPU the network is compiled, as
+    by ``train(compiled=True)``.
+    """
     config = TrainConfig.preset("released")
-    fabric = Fabric(accelerator=device, devices=1, precision=precision(device))
+    fabric = Fabric(accelerator=device, devices=1, precision=kind or precision(device))
     model = DermHash().to(memory_format=torch.channels_last)
     if device == "cuda":
         model.compile()
@@ -60,22 +68,36 @@ def kit_step(device: str = "cpu", count: int = BATCH, size: int = SIZE) -> Calla
 
 def step_time() -> Row:
     """Images a second of a training step on the CPU."""
-    times = side_by_side({"released": released_step(), "kit": kit_step()})
+    steps = {"released": released_step(), "kit": kit_step()}
+    if has_bf16():
+        steps["default"] = kit_step(kind=DEFAULT)
+    times = side_by_side(steps)
+    ratios = {name: times["released"] / taken for name, taken in times.items()}
     return Row(
         f"training step, {WHAT}, CPU",
         RELEASED,
         target=3,
-        measured=times["released"] / times["kit"],
-        note="" if has_bf16() else "in float32, since this CPU has no bfloat16 units",
+        measured=ratios["kit"],
+        note=of_default(ratios),
         details={"images_per_s": {name: BATCH / taken for name, taken in times.items()}},
     )
 
 
-def step_time_gpu() -> Row:
-    """Images a second of a training step on a GPU: bfloat16, channels last, compiled."""
-    row = Row(f"training step, {WHAT}, GPU", RELEASED, 6, None, note="no GPU here")
+def of_default(ratios: dict[str, float]) -> str:
+    """What a row says of the precision: that of the number it shows, and the default's number."""
+    if "default" not in ratios:
+        return "in 32 bits, since this CPU has no bfloat16 units"
+    fast, plain = precision("cpu"), ratios["default"]
+    return f'with precision="{fast}"; {plain:.3g} x with the default, 32 bits'
+
+
+def step_gpu() -> list[Row]:
+    """Images a second of a training step on a GPU, and its memory: bfloat16 and compiled."""
+    step = Row(f"training step, {WHAT}, GPU", RELEASED, 6, None, note="no GPU here")
+    memory = memory_row("GPU")
+    memory.note = step.note
     if not torch.cuda.is_available():
-        return row
+        return [step, memory]
 
     def waited(step):
         def run():
@@ -85,34 +107,54 @@ def step_time_gpu() -> Row:
         return run
 
     steps = {"released": released_step("cuda"), "kit": kit_step("cuda")}
-    times, memory = side_by_side({k: waited(s) for k, s in steps.items()}, repeats=20), {}
-    for name, step in steps.items():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        memory[name] = (torch.cuda.max_memory_allocated() - before) / 2**20
-    row.measured, row.note = times["released"] / times["kit"], torch.cuda.get_device_name()
-    row.details = {
-        "images_per_s": {name: BATCH / taken for name, taken in times.items()},
-        "peak_added_mb": memory,
-    }
-    return row
+    times = side_by_side({k: waited(s) for k, s in steps.items()}, repeats=20)
+    step.measured = times["released"] / times["kit"]
+    step.note = f"compiled, on {torch.cuda.get_device_name()}"
+    step.details = {"images_per_s": {name: BATCH / taken for name, taken in times.items()}}
+    fill_memory(memory, {name: added_on_gpu(call) for name, call in steps.items()})
+    memory.note = step.note
+    return [step, memory]
+
+
+def added_on_gpu(step: Callable[[], None]) -> float:
+    """MB that a step adds, at most, to what lies in the GPU's memory."""
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    step()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
 def step_memory() -> Row:
     """Peak memory that a training step adds, on the CPU."""
-    added = {name: float(child("benchmarks.training", name).split()[-1]) for name in STEPS}
-    return Row(
-        f"memory of that step, {WHAT}, CPU",
-        RELEASED,
-        target=0.8,
-        measured=added["kit"] / added["released"],
-        at_most=True,
-        details={"peak_added_mb": added},
-    )
+    names = [name for name in STEPS if name != "default" or has_bf16()]
+    row = memory_row("CPU")
+    told = {name: child("benchmarks.training", name).splitlines()[-1] for name in names}
+    added = {name: json.loads(line) for name, line in told.items()}
+    if None in added.values():
+        row.note = UNKNOWN
+        return row
+    ratios = fill_memory(row, added)
+    row.note = of_default(ratios)
+    return row
 
 
-STEPS = {"released": released_step, "kit": kit_step}
+def memory_row(device: str) -> Row:
+    """What was promised of a step's memory, not measured yet."""
+    return Row(f"memory of that step, {WHAT}, {device}", RELEASED, 0.8, None, at_most=True)
+
+
+def fill_memory(row: Row, added: dict[str, float]) -> dict[str, float]:
+    """Put the MB that the steps add into a row; returns their ratios to the released one's."""
+    ratios = {name: mb / added["released"] for name, mb in added.items()}
+    row.measured, row.details = ratios["kit"], {"peak_added_mb": added}
+    return ratios
+
+
+STEPS = {
+    "released": released_step,
+    "kit": kit_step,
+    "default": lambda: kit_step(kind=DEFAULT),
+}
 
 
 def main() -> None:
@@ -120,7 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("step", choices=STEPS)
     step = STEPS[parser.parse_args().step]()
-    print(peak_added(lambda: (step(), step())))
+    print(json.dumps(peak_added(lambda: (step(), step()))))
 
 
 if __name__ == "__main__":

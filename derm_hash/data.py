@@ -597,11 +597,13 @@ class LesionDataset(torch.utils.data.Dataset):
         pixels, stored = images.numpy(), stored_pixels(root, table["image"])
 
         def load(i: int) -> None:
-            if stored is None:
-                picture = open_image(root / table["image"].iat[i])
+            if stored is not None and stored.shape[1] == size:
+                picture = stored[i]  # as `square` would leave it, without two more copies
+            elif stored is not None:
+                picture = square(Image.fromarray(stored[i]), size)
             else:
-                picture = Image.fromarray(stored[i])
-            pixels[i] = np.asarray(square(picture, size)).transpose(2, 0, 1)
+                picture = square(open_image(root / table["image"].iat[i]), size)
+            pixels[i] = np.asarray(picture).transpose(2, 0, 1)
 
         for _ in thread_map(load, range(len(table)), f"reading {root.name}", progress):
             pass

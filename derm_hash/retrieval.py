@@ -363,7 +363,13 @@ def _check_range(codes: np.ndarray) -> None:
         raise InputError("A soft code lies in [0, 1]: pass the model's codes, not its logits.")
 
 
-def build_index(model: nn.Module, dataset: LesionDataset, progress: bool = False) -> HashIndex:
-    """Encode a data set and index it; the items are its manifest rows."""
-    codes = encode(model, dataset, progress=progress)
+def build_index(
+    model: nn.Module, dataset: LesionDataset, progress: bool = False, bf16: bool = False
+) -> HashIndex:
+    """Encode a data set and index it; the items are its manifest rows.
+
+    ``bf16`` is that of :func:`derm_hash.model.encode`: sooner on some machines, and by default
+    not, so that the codes are the same on all.
+    """
+    codes = encode(model, dataset, progress=progress, bf16=bf16)
     return HashIndex.build(codes, dataset.labels.numpy(), dataset.table)

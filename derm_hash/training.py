@@ -254,6 +254,7 @@ def train(
     progress: bool = True,
     on_epoch: Callable[[pd.DataFrame], None] | None = None,
     fabric: Fabric | None = None,
+    compiled: bool = False,
 ) -> Run:
     """Train a model, or go on where the same call was stopped.
 
@@ -276,6 +277,9 @@ def train(
         they share each batch, and the loss is that of the whole batch, so the result is that
         of one device. The exception is batch norm, which normalises each process's share by
         its own statistics; the first process's running statistics are kept.
+    compiled : bool
+        Put the network through ``torch.compile``, which pays on GPUs: the same training, up to
+        rounding. No setting of the run, which may go on with it or without.
 
     Raises
     ------
@@ -289,6 +293,8 @@ def train(
     check_shares(images, fabric.world_size)
     check_batch_norm(images // fabric.world_size * config.copies, data.size)
     state = TrainingState.start(config, data, fabric, steps=batches_in(database, config))
+    if compiled:
+        state.model.module.compile()  # in place, so that checkpoints know nothing of it
     path = Path(root) / config.name
     with one_at_a_time(path, fabric):  # once all the rest is valid
         claim_folder(path, config, data, write=fabric.global_rank == 0)

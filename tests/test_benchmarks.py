@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import benchmarks
-from benchmarks import Row, released, scaling, side_by_side
+from benchmarks import Row, loading, memory, released, scaling, searching, side_by_side, training
 from benchmarks import __main__ as bench
 from benchmarks.searching import trained_codes
 from derm_hash.data import LesionDataset
@@ -53,6 +53,27 @@ def test_a_step_in_bfloat16_agrees_within_a_fiftieth():
         fast = step_losses(model.to(memory_format=torch.channels_last), x, y, config)
     for name, value in plain.items():
         torch.testing.assert_close(fast[name], value, rtol=0.02, atol=0.005)
+
+
+def gradient(model, x, y, bf16=False, **changes):
+    """All gradients of a step, in one vector."""
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        losses = step_losses(model, x, y, TrainConfig.preset("released", **changes))
+    losses["loss"].backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+def test_the_gradient_of_a_step_in_bfloat16_has_direction_and_length_of_the_plain_one():
+    torch.manual_seed(0)
+    model = DermHash("resnet10")
+    x, y = torch.randn(8, 3, 48, 48), torch.arange(8) % 4
+    plain, partial = gradient(model, x, y), gradient(model, x, y, invariance=None)
+    fast = gradient(model.to(memory_format=torch.channels_last), x, y, bf16=True)
+    # Eight digits in binary at every layer: 0.98 is what is left (three seeds: 0.977 to 0.981).
+    assert torch.cosine_similarity(fast, plain, dim=0) > 0.97
+    assert fast.norm() / plain.norm() == pytest.approx(1, abs=0.03)
+    assert torch.cosine_similarity(partial, plain, dim=0) < 0.9  # one that lacks a loss is noticed
 
 
 def test_a_released_step_changes_the_weights():
@@ -110,6 +131,18 @@ def test_released_loading_gives_the_pixels_of_the_data_set(tmp_path):
     np.testing.assert_array_equal(released.load(tmp_path / "a.png", 32), expected)
 
 
+def test_prepared_images_are_measured_at_their_own_size_and_smaller(monkeypatch):
+    monkeypatch.setattr(loading, "COUNT", 2)
+    monkeypatch.setattr(loading, "ROUNDS", 1)
+    found = loading.loading()
+    assert [row.what.rpartition("as ")[2] for row in found] == ["256 px", "224 px"]
+    for row in found:
+        taken = row.details["ms_per_image"]
+        assert row.measured == pytest.approx(taken["opened"] / taken["kit"])
+        assert row.note.startswith(f"{taken['opened and resized'] / taken['kit']:.3g} x if")
+        assert "threads" in row.note
+
+
 # --- the table -----------------------------------------------------------------------------
 
 
@@ -133,6 +166,62 @@ def test_the_table_says_what_was_missed_and_what_was_not_measured():
     assert "at most 0.8 x" in lines[3]
     assert lines[-1] == "missed: memory"
     assert bench.table(rows()[:1]).endswith("no target was missed")
+
+
+def test_a_benchmark_that_fails_becomes_a_row_and_the_others_go_on(tmp_path, monkeypatch):
+    def fails():
+        raise RuntimeError("the reason\nand more")
+
+    monkeypatch.setattr(bench, "RESULTS", tmp_path)
+    monkeypatch.setattr(bench, "ROWS", {"bad": fails, "good": lambda: rows()[0]})
+    found = bench.measure(["bad", "good"])
+    assert found[1] == rows()[0] and (tmp_path / "bad.json").exists()
+    line = bench.table(found).splitlines()[2]
+    assert [cell.strip() for cell in line.split("|")] == [
+        "bad",
+        "-",
+        "-",
+        "not measured (the reason)",
+    ]
+
+
+def test_a_process_that_fails_says_why():
+    with pytest.raises(RuntimeError, match=r"json\.tool absent: .*No such file"):
+        benchmarks.child("json.tool", "absent")
+
+
+def test_memory_that_nobody_tells_is_not_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "RESET", tmp_path / "absent" / "clear_refs")
+    assert memory.peak_added(lambda: None) is None
+    monkeypatch.setattr(training, "child", lambda *arguments: "null\n")
+    monkeypatch.setattr(searching, "child", lambda module: '{"mb": null, "seconds": 0.5}')
+    unknown = [training.step_memory(), searching.build()[1]]
+    assert [(row.measured, row.note) for row in unknown] == [(None, memory.UNKNOWN)] * 2
+    assert searching.build()[0].measured == 0.5
+
+
+def test_memory_is_compared_with_the_released_step_and_the_default_is_told(monkeypatch):
+    mb = {"released": "1000.0", "kit": "500.0", "default": "900.0"}
+    monkeypatch.setattr(training, "child", lambda module, name: mb[name])
+    monkeypatch.setattr(training, "has_bf16", lambda: True)
+    row = training.step_memory()
+    assert row.measured == 0.5
+    assert row.note == 'with precision="bf16-mixed"; 0.9 x with the default, 32 bits'
+    monkeypatch.setattr(training, "has_bf16", lambda: False)
+    assert "no bfloat16 units" in training.step_memory().note
+
+
+def test_the_commit_is_that_from_before_the_first_file_was_written(monkeypatch):
+    before = benchmarks.machine()["commit"]
+    monkeypatch.setattr(benchmarks, "subprocess", None)
+    assert benchmarks.machine()["commit"] == before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_what_a_gpu_has_promised_stays_in_the_table_without_one():
+    found = bench.gpu()
+    assert [row.target for row in found] == [6, 0.8, 3]
+    assert {(row.measured, row.note) for row in found} == {(None, "no GPU here")}
 
 
 def test_rows_are_written_with_the_machine(tmp_path, monkeypatch):

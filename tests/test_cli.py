@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from derm_hash import cli
 from derm_hash.cli import main, setting
 from derm_hash.data import LesionDataset, read_manifest, split_by_lesion, write_manifest
 from derm_hash.model import encode, load_model
@@ -49,6 +50,19 @@ def test_train_leaves_model_index_curves_and_metrics(run):
     wanted = {"config.json", "metrics.csv", "model.safetensors", "last.ckpt"}
     assert wanted | {".lock", "index.safetensors", "history.png"} == names
     assert load_model(run).bits == 8
+
+
+def test_train_compiles_on_request_alone(folder, monkeypatch):
+    asked = []
+
+    def train(*args, compiled):
+        asked.append(compiled)
+        raise KeyboardInterrupt  # that will do
+
+    monkeypatch.setattr(cli, "train", train)
+    for options in ["--compile"], []:
+        assert main(["train", "--data", str(folder), "--size", "32", *options]) == 130
+    assert asked == [True, False]
 
 
 def test_evaluate_prints_every_class(run, folder, capsys):
@@ -129,6 +143,18 @@ def test_encode_writes_the_codes_of_the_split(run, folder, capsys):
     assert f"{len(queries)} codes of 8 bits" in capsys.readouterr().out
     codes = HashIndex.load(run / "index.safetensors").codes
     np.testing.assert_allclose(codes, encode(load_model(run), queries), atol=1e-6)
+    main(["encode", "--run", str(run), "--data", str(folder)])
+
+
+def test_encode_uses_bfloat16_on_request_alone(run, folder, capsys):
+    from derm_hash.retrieval import HashIndex
+
+    command = ["encode", "--run", str(run), "--data", str(folder), "--split", "query"]
+    queries = LesionDataset.from_folder(folder, 32, progress=False).split("query")
+    for options, bf16 in (["--bf16"], True), ([], False):
+        assert main([*command, *options]) == 0
+        codes = HashIndex.load(run / "index.safetensors").codes
+        np.testing.assert_array_equal(codes, encode(load_model(run), queries, bf16=bf16))
     main(["encode", "--run", str(run), "--data", str(folder)])
 
 

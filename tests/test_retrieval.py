@@ -553,6 +553,16 @@ def test_build_index_encodes_a_data_set():
     assert index.items["image"].tolist() == list("abcde")
 
 
+def test_an_index_in_bfloat16_holds_the_codes_of_encode_in_bfloat16():
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    data = LesionDataset(images, pd.DataFrame({"image": list("abc"), "label": ["NV"] * 3}))
+    model = DermHash("resnet10", bits=8, classes=1)
+    codes = build_index(model, data, bf16=True).codes
+    np.testing.assert_array_equal(codes, encode(model, data, bf16=True))
+    assert 0 < np.abs(codes - build_index(model, data).codes).max() < 0.01
+
+
 def test_building_an_index_shows_a_bar_only_when_it_is_asked_to(monkeypatch):
     data = LesionDataset(
         torch.zeros(1, 3, 8, 8, dtype=torch.uint8),
@@ -560,7 +570,7 @@ def test_building_an_index_shows_a_bar_only_when_it_is_asked_to(monkeypatch):
     )
     asked = []
 
-    def encode(model, data, progress):
+    def encode(model, data, progress, bf16):
         asked.append(progress)
         return np.zeros((1, 4))
 

@@ -1,6 +1,7 @@
 """Training: the loss of a step by hand, resuming to the bit, and a run's folder."""
 
 import dataclasses
+import functools
 import json
 import math
 import re
@@ -782,6 +783,28 @@ def test_a_real_backbone_trains_saves_and_resumes(data, tmp_path):
         run = quiet(config, data, tmp_path)
     assert sum(p.numel() for p in run.model.parameters()) > 4e6
     assert math.isfinite(run.history["loss"][0])
+
+
+def test_a_run_that_was_compiled_for_an_epoch_has_the_weights_of_a_plain_one(
+    finished, data, tmp_path, monkeypatch
+):
+    graphs = []
+
+    def backend(graph, inputs):  # the default one needs a C++ compiler
+        graphs.append(graph)
+        return graph.forward
+
+    def stop(history):
+        raise Stop
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    with pytest.raises(Stop):
+        quiet(tiny(), data, tmp_path, on_epoch=stop, compiled=True)
+    assert graphs
+    run = quiet(tiny(), data, tmp_path)
+    for name, value in run.model.state_dict().items():
+        expected = finished.model.state_dict()[name]
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_an_easy_problem_is_learned(data, tmp_path):
