@@ -40,7 +40,8 @@ _HOMES = {
     "retrieval": ("HashIndex", "Hits", "build_index"),
     "rotations": ("quarter_turns", "rotate", "rotation_orbit"),
     "synthetic": ("draw_lesion", "make_atlas"),
-    "training": ("Run", "TrainConfig", "train"),
+    "settings": ("TrainConfig",),
+    "training": ("Run", "train"),
     "widgets": ("HeatmapExplorer", "LossExplorer", "RetrievalExplorer"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -34,7 +34,8 @@ from derm_hash.experiments import (
 from derm_hash.images import open_image, square
 from derm_hash.model import encode
 from derm_hash.retrieval import RANKS, HashIndex, build_index
-from derm_hash.training import PRESETS, Run, TrainConfig, best_epoch, make_fabric, train
+from derm_hash.settings import PRESETS, TrainConfig
+from derm_hash.training import Run, best_epoch, make_fabric, train
 
 INDEX_FILE = "index.safetensors"
 PICTURE = 160  # side of the pictures of hits, in pixels

@@ -14,8 +14,9 @@ from tokenize import TokenError
 import numpy as np
 
 from derm_hash.data import LesionDataset, write_atomically
+from derm_hash.settings import TrainConfig
 from derm_hash.synthetic import Atlas, make_atlas
-from derm_hash.training import Run, TrainConfig, fingerprint, train
+from derm_hash.training import Run, fingerprint, train
 
 SIZE = 48
 IMAGES = 900
@@ -24,7 +25,7 @@ LESSON = {"backbone": "resnet10", "epochs": 5, "batch_size": 24, "learning_rate"
 LESSON |= {"invariance_weight": 0.5}
 # The modules that a trained network follows from, besides its settings and its data.
 LEARNT_BY = ["attention", "data", "images", "losses"]
-LEARNT_BY += ["model", "objectives", "rotations", "training"]
+LEARNT_BY += ["model", "objectives", "rotations", "settings", "training", "training_state"]
 
 # The arrays of an atlas, and what they hold.
 ATLAS_ARRAYS = {"images": np.uint8, "masks": np.bool_, "labels": np.str_, "lesion_ids": np.str_}

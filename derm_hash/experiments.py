@@ -46,17 +46,10 @@ from derm_hash.images import to_input
 from derm_hash.metrics import code_quality, mean_scores, query_scores
 from derm_hash.model import DermHash, OrbitMean, encode
 from derm_hash.retrieval import build_index
+from derm_hash.settings import KINDS, TrainConfig, is_of_kind
 from derm_hash.stability import rotation_scores
 from derm_hash.storage import one_line, parse_json
-from derm_hash.training import (
-    KINDS,
-    Run,
-    TrainConfig,
-    fingerprint,
-    is_of_kind,
-    make_fabric,
-    train,
-)
+from derm_hash.training import Run, fingerprint, make_fabric, train
 from derm_hash.uncertainty import PairedTest, paired_test
 
 SCORES = ("class_mean_map", "class_mean_precision_at_10", "flipped_bits", "overlap_at_10")

@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from derm_hash import model as model_module
-from derm_hash import training
+from derm_hash import training, training_state
 from derm_hash.data import LesionDataset
-from derm_hash.training import TrainConfig, make_fabric, train
+from derm_hash.settings import TrainConfig
+from derm_hash.training import make_fabric, train
 
 CLASSES = ("MEL", "NV", "BCC")
 
@@ -89,7 +90,7 @@ def forbid_writing() -> None:
     def refuse(*args, **kwargs):
         raise Forbidden
 
-    training.save_model = training.write_atomically = refuse
+    training.save_model = training.write_atomically = training_state.write_atomically = refuse
     Path.mkdir = Path.write_text = Path.replace = Path.unlink = refuse
 
 

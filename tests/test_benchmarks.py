@@ -16,7 +16,8 @@ from derm_hash.metrics import paper_scores
 from derm_hash.model import DermHash
 from derm_hash.retrieval import HashIndex
 from derm_hash.rotations import rotation_orbit
-from derm_hash.training import TrainConfig, step_losses
+from derm_hash.settings import TrainConfig
+from derm_hash.training import step_losses
 
 
 def test_the_released_turns_are_the_orbit():

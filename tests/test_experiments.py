@@ -40,8 +40,9 @@ from derm_hash.experiments import (
     varied,
 )
 from derm_hash.model import OrbitMean
+from derm_hash.settings import TrainConfig
 from derm_hash.synthetic import make_atlas
-from derm_hash.training import Run, TrainConfig
+from derm_hash.training import Run
 from derm_hash.uncertainty import paired_test
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -31,7 +31,8 @@ from derm_hash.model import (
 )
 from derm_hash.retrieval import build_index
 from derm_hash.rotations import inside_disc, rotate, rotation_orbit
-from derm_hash.training import Run, TrainConfig
+from derm_hash.settings import TrainConfig
+from derm_hash.training import Run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import json
 import math
-import re
 import shutil
 import threading
 import time
@@ -27,7 +26,9 @@ from derm_hash.errors import InputError
 from derm_hash.model import DermHash, HashOutput, load_model, make_backbone
 from derm_hash.objectives import OBJECTIVES
 from derm_hash.rotations import inside_disc
-from derm_hash.training import Run, TrainConfig, augment, step_losses, train
+from derm_hash.settings import TrainConfig
+from derm_hash.training import Run, augment, step_losses, train
+from derm_hash.training_state import TrainingState, make_optimizer, make_scheduler
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -569,8 +570,8 @@ def test_a_rate_that_is_not_that_of_the_schedule_is_refused(data, tmp_path, reci
     ("owner", "name", "call"),
     [
         (training, "save_model", 1),
-        (training.TrainingState, "save", 1),
-        (training.TrainingState, "save", 2),
+        (TrainingState, "save", 1),
+        (TrainingState, "save", 2),
         (pd.DataFrame, "to_csv", 1),
         (pd.DataFrame, "to_csv", 2),
     ],
@@ -981,41 +982,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
         Run.load(tmp_path)
 
 
-# --- the settings -----------------------------------------------------------------------
-
-
-def test_the_recommended_preset_is_the_default():
-    assert TrainConfig.preset("recommended") == TrainConfig()
-
-
-def test_the_released_preset_is_the_recipe_of_the_released_code():
-    config = TrainConfig.preset("released", bits=32)
-    expected = {
-        "name": "released",
-        "backbone": "resnet18",
-        "bits": 32,
-        "attention": "hdcsa",
-        "objective": "classification",
-        "invariance": "cauchy",
-        "invariance_weight": 0.5,
-        "invariance_rise": 0,
-        "gamma": 0.5,
-        "orbit": 4,
-        "classify": "upright",
-        "class_weights": "released",
-        "augment": False,
-        "random_turns": False,
-        "disc": False,
-        "optimizer": "sgd",
-        "learning_rate": 0.01,
-        "momentum": 0.9,
-        "weight_decay": 5e-4,
-        "schedule": "steps",
-        "milestones": (40, 60, 80, 100),
-        "epochs": 120,
-        "batch_size": 64,
-    }
-    assert {name: getattr(config, name) for name in expected} == expected
+# --- what it trains with ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("native", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
@@ -1037,10 +1004,10 @@ def test_of_equal_epochs_the_last_is_the_best_as_it_is_the_one_that_is_kept():
 def test_the_released_optimizer_and_schedules_are_torchs(schedule):
     config = TrainConfig.preset("released", schedule=schedule, epochs=100)
     model = nn.Linear(2, 2)
-    optimizer = training.make_optimizer(config, model)
+    optimizer = make_optimizer(config, model)
     group = optimizer.param_groups[0]
     assert isinstance(optimizer, torch.optim.SGD)
-    scheduler = training.make_scheduler(config, optimizer, steps=3)
+    scheduler = make_scheduler(config, optimizer, steps=3)
     assert (group["momentum"], group["weight_decay"], group["nesterov"]) == (0.9, 5e-4, False)
     rates = []
     for _ in range(100):
@@ -1057,41 +1024,6 @@ def test_the_released_optimizer_and_schedules_are_torchs(schedule):
         assert rates[-1] < 1e-5
         assert rates.index(max(rates)) in range(28, 33)  # it rises for three tenths
     assert group["momentum"] == 0.9  # the schedule moves the learning rate alone
-
-
-@pytest.mark.parametrize(
-    ("preset", "changes", "said"),
-    [
-        ("fast", {}, "'fast': choose one of recommended, released"),
-        ("released", {"bit": 8}, "no 'bit'"),
-        ("recommended", {"optimizer": "adam"}, "optimizer must be one of adamw, sgd, not 'adam'"),
-        ("recommended", {"invariance": "huber"}, "invariance must be one of None, cauchy, l1"),
-        ("recommended", {"classify": "both"}, "classify must be one of orbit, upright"),
-        ("recommended", {"objective": "triplet"}, "objective must be one of classification, dpsh"),
-        ("recommended", {"schedule": "cosine"}, "schedule must be one of onecycle, steps"),
-        ("recommended", {"bits": 0}, "bits must be greater than 0, not 0"),
-        ("recommended", {"epochs": -1}, "epochs must be greater than 0"),
-        ("recommended", {"gamma": math.nan}, "gamma must be greater than 0"),
-        ("recommended", {"invariance_rise": -0.5}, "invariance_rise must be 0 or more, not -0.5"),
-        ("recommended", {"weight_decay": -1}, "weight_decay must be 0 or more"),
-        ("recommended", {"bits": 10**15}, "bits must be at most 65536, not 1000000000000000"),
-        ("recommended", {"seed": -1}, "seed must be 0 or more, not -1"),
-        ("recommended", {"seed": 2**63}, "seed must be at most 9223372036854775807"),
-        ("recommended", {"precision": "fp16"}, "precision must be one of auto, 32-true, bf16-mix"),
-        ("recommended", {"epochs": "1"}, "epochs must be a whole number, not '1'"),
-        ("recommended", {"epochs": 1.5}, "epochs must be a whole number, not 1.5"),
-        ("recommended", {"bits": True}, "bits must be a whole number, not True"),
-        ("recommended", {"gamma": "wide"}, "gamma must be a number, not 'wide'"),
-        ("recommended", {"disc": "yes"}, "disc must be true or false, not 'yes'"),
-        ("recommended", {"attention": 5}, "attention must be text or none, not 5"),
-        ("recommended", {"schedule": ["steps"]}, "schedule must be text, not ['steps']"),
-        ("recommended", {"milestones": 3}, "milestones must be whole numbers, not 3"),
-        ("recommended", {"milestones": "abc"}, "milestones must be whole numbers, not 'abc'"),
-    ],
-)
-def test_settings_that_make_no_sense_are_refused(preset, changes, said):
-    with pytest.raises(InputError, match=re.escape(said)):
-        TrainConfig.preset(preset, **changes)
 
 
 def test_milestones_may_be_a_list(data, tmp_path):

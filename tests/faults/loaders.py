@@ -24,7 +24,8 @@ from derm_hash.data import LesionDataset
 from derm_hash.errors import InputError
 from derm_hash.model import DermHash
 from derm_hash.retrieval import HashIndex
-from derm_hash.training import TrainConfig, TrainingState
+from derm_hash.settings import TrainConfig
+from derm_hash.training_state import TrainingState, make_optimizer, make_scheduler
 
 CONFIG = TrainConfig(name="run", bits=4, epochs=2)
 CLASSES = ("MEL", "NV")
@@ -62,8 +63,8 @@ def small_state() -> TrainingState:
     """Training after two of three steps."""
     torch.manual_seed(0)
     network = small_model()
-    optimizer = training.make_optimizer(CONFIG, network)
-    scheduler = training.make_scheduler(CONFIG, optimizer, 3)
+    optimizer = make_optimizer(CONFIG, network)
+    scheduler = make_scheduler(CONFIG, optimizer, 3)
     state = TrainingState(
         CONFIG, Fabric(accelerator="cpu", devices=1), network, optimizer, scheduler, None, 3
     )

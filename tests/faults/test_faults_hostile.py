@@ -22,7 +22,7 @@ from derm_hash.checkpoints import read_checkpoint
 from derm_hash.data import leaves_folder, read_manifest, stored_pixels
 from derm_hash.errors import InputError
 from derm_hash.retrieval import HashIndex
-from derm_hash.training import TrainConfig
+from derm_hash.settings import TrainConfig
 
 
 @pytest.fixture(autouse=True)

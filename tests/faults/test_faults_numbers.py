@@ -14,11 +14,13 @@ from derm_hash import training
 from derm_hash.checkpoints import read_checkpoint
 from derm_hash.data import LesionDataset
 from derm_hash.errors import InputError
+from derm_hash.losses import CLASS_WEIGHTS
 from derm_hash.model import encode
 from derm_hash.objectives import OBJECTIVES
 from derm_hash.retrieval import HashIndex, build_index
+from derm_hash.settings import TrainConfig
 from derm_hash.storage import not_finite
-from derm_hash.training import TrainConfig, generator, step_losses, train
+from derm_hash.training import generator, step_losses, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -184,7 +186,7 @@ def test_odd_batches_train(tmp_path, objective, database, batch_size):
     assert not_finite(run.model.state_dict()) is None
 
 
-@pytest.mark.parametrize("weights", training.CLASS_WEIGHTS)
+@pytest.mark.parametrize("weights", CLASS_WEIGHTS)
 @pytest.mark.parametrize("classify", ["orbit", "upright"])
 def test_a_batch_of_one_class_trains_with_all_class_weights(tmp_path, weights, classify):
     order = torch.randperm(6, generator=generator(0, 0))

@@ -13,7 +13,8 @@ import torch
 
 from derm_hash import training
 from derm_hash.data import LesionDataset
-from derm_hash.training import TrainConfig, train
+from derm_hash.settings import TrainConfig
+from derm_hash.training import train
 
 CONFIG = TrainConfig(
     name="victim",
