@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from derm_hash import MatchTarget, build_index, course_data, course_run, encode, grad_cam, overlay
+from derm_hash import ClassTarget, build_index, course_data, course_run, encode, grad_cam, overlay
 from derm_hash.plots import draw_code, figure_png, show_picture, use_style
 from derm_hash.rotations import rotation_orbit
 
@@ -16,16 +16,18 @@ HITS = 5
 
 
 def main(query: int = 2) -> None:
-    """Draw one query, turned four ways, with its code, its hits, and the heatmap of the match."""
+    """Draw one query, turned four ways, with its code, its hits, and a heatmap of its class."""
     use_style()
     data, sharp = course_data(), course_data(size=SHARP)
     run = course_run(data)
     index = build_index(run.model, data.split("database"))
-    x, _ = data.split("query").batch([query])
+    x, y = data.split("query").batch([query])
     orbit = rotation_orbit(x)[:, 0]
     codes = encode(run.model, orbit)
     hits = index.search(codes[:1], k=HITS)
-    heat = grad_cam(run.model, x, MatchTarget(index.codes[hits.ids[0, 0]]))[0]
+    # Of its class and not of the match: at a match without a bit's difference there is nothing left
+    # to gain, and a map of it is noise.
+    heat = grad_cam(run.model, x, ClassTarget(int(y[0])))[0]
 
     figure = Figure(figsize=(9.2, 4.9), dpi=100)
     pictures, database = sharp.split("query"), sharp.split("database")
@@ -42,7 +44,7 @@ def main(query: int = 2) -> None:
         for n, (name, bits) in enumerate(zip(labels, hits.hamming[0], strict=True), 1)
     ]
     for place, (picture, title) in enumerate(
-        zip(shown, ["where the match lies", *titles], strict=True)
+        zip(shown, [f"what speaks for {data.classes[y[0]]}", *titles], strict=True)
     ):
         ax = figure.add_axes((0.01 + 0.165 * place, 0.02, 0.155, 0.33))
         show_picture(ax, picture, title)
