@@ -1,10 +1,8 @@
 """The manifest, the splits and the data set in memory."""
 
 import csv
-import os
 import threading
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from real_data import SHARED
 
 from derm_hash import data
 from derm_hash.data import (
@@ -30,9 +29,6 @@ from derm_hash.errors import InputError
 from derm_hash.images import to_input
 from derm_hash.synthetic import Atlas
 
-SHARED = Path(
-    os.environ.get("DERM_HASH_SHARED", Path(__file__).parents[2] / "shared" / "data")
-).resolve()
 ISIC_2019 = SHARED / "isic2019"
 needs_isic_2019 = pytest.mark.skipif(
     not ISIC_2019.is_dir(), reason=f"the ISIC 2019 tables are not in {ISIC_2019}"

@@ -1,14 +1,8 @@
 """Small archives and folders to prepare, and where the real ones are."""
 
-import os
-from pathlib import Path
-
 import pytest
 from publishers import Ham, encoded, noise
-
-SHARED = Path(
-    os.environ.get("DERM_HASH_SHARED", Path(__file__).parents[3] / "shared" / "data")
-).resolve()
+from real_data import SHARED
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import SHARED
 from publishers import blob, contents
+from real_data import SHARED
 
 from data_setup import ham10000
 from data_setup.__main__ import main
