@@ -43,11 +43,11 @@ class PeakMemory:
     """By how many bytes this process has grown since, at most. Only Linux tells; else 0."""
 
     def __init__(self):
-        reset = Path("/proc/self/clear_refs")
-        self.known = reset.exists()
-        if self.known:
-            reset.write_text("5")  # the peak is from now on
+        self.known = False
+        with contextlib.suppress(OSError):  # some containers do not let it be reset
+            Path("/proc/self/clear_refs").write_text("5")  # the peak is from now on
             self.before = self._status("VmRSS")
+            self.known = True
 
     def added(self) -> int:
         return self._status("VmHWM") - self.before if self.known else 0
