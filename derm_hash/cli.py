@@ -12,16 +12,8 @@ from PIL import Image
 
 from derm_hash import doctor, plots
 from derm_hash.course import course_data
-from derm_hash.data import (
-    LONGEST_NAME,
-    SPLITS,
-    LesionDataset,
-    cannot_be_shown,
-    leaves_folder,
-    shown,
-    write_atomically,
-)
-from derm_hash.errors import InputError, exit_code
+from derm_hash.data import SPLITS, LesionDataset, leaves_folder, write_atomically
+from derm_hash.errors import LONGEST_NAME, InputError, cannot_be_shown, exit_code, shown
 from derm_hash.experiments import (
     SCORES,
     differences,
@@ -65,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--preset", default="recommended", choices=PRESETS)
     command.add_argument(
-        "--compile", action="store_true", help="torch.compile the network: pays on GPUs"
+        "--compile", action="store_true", help="torch.compile the network: meant for GPUs"
     )
     add_settings(command)
 
@@ -76,8 +68,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--bf16",
         action="store_true",
-        help="in bfloat16: several times faster on a GPU and on CPUs with AMX or AVX-512 BF16, "
-        "very slow on others; soft codes differ by up to about 0.01 (default: 32 bits)",
+        help="in bfloat16: faster where the hardware computes in it (GPUs, CPUs with AMX or "
+        "AVX-512 BF16), very slow elsewhere; soft codes differ by up to about 0.01 (default: 32 "
+        "bits)",
     )
 
     command = add("search", search_command, "Find the cases that are similar to an image.")

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -38,7 +37,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from tqdm.auto import tqdm
 
-from derm_hash.errors import InputError
+from derm_hash.errors import LONGEST_NAME, InputError, cannot_be_shown, shown
 from derm_hash.images import IMAGE_FORMATS, open_image, read_mask, square, to_input
 
 if TYPE_CHECKING:
@@ -49,10 +48,6 @@ REQUIRED = ("image", "label")
 COLUMNS = (*REQUIRED, "lesion_id", "split", "mask", "source")
 SPLITS = ("database", "val", "query")
 ISIC_CLASSES = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")
-LONGEST_NAME = 1000  # characters of a class, an image or a lesion
-LONGEST_QUOTE = 300  # characters of a value in a message
-# Control characters, which a terminal obeys, ends of lines, and halves of characters.
-UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 # --- the manifest ---------------------------------------------------------------
 
@@ -129,18 +124,6 @@ def read_table(path: str | Path, separator: str = ",") -> pd.DataFrame:
         raise InputError(f"{path} has two columns '{again}': rename or remove one of them")
     frame.columns = names
     return frame.fillna("").apply(lambda column: column.str.strip())
-
-
-def shown(text: object) -> str:
-    """What a message says of a value from outside: short, in one line, in printable characters."""
-    text = str(text)
-    text = text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}..."
-    return UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], text)
-
-
-def cannot_be_shown(name: str) -> bool:
-    """Whether a name is too long for tables and figures, or not of printable characters."""
-    return len(name) > LONGEST_NAME or UNPRINTABLE.search(name) is not None
 
 
 def plain_path(name: str) -> str:

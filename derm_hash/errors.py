@@ -1,7 +1,13 @@
 """The error that means: what the user gave cannot be used; and what a command says of errors."""
 
+import re
 import sys
 from collections.abc import Callable
+
+LONGEST_NAME = 1000  # characters of a class, an image or a lesion
+LONGEST_QUOTE = 300  # characters of a value in a message
+# Control characters, which a terminal obeys, ends of lines, and halves of characters.
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class InputError(ValueError):
@@ -39,3 +45,15 @@ def exit_code(program: str, command: Callable[[], int | None], stopped: str) -> 
     except KeyboardInterrupt:
         print(f"\n{program}: {stopped}", file=sys.stderr)
         return 130
+
+
+def shown(text: object) -> str:
+    """What a message says of a value from outside: short, in one line, in printable characters."""
+    text = str(text)
+    text = text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}..."
+    return UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def cannot_be_shown(name: str) -> bool:
+    """Whether a name is too long for tables and figures, or not of printable characters."""
+    return len(name) > LONGEST_NAME or UNPRINTABLE.search(name) is not None

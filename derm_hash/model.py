@@ -208,8 +208,8 @@ def encode(
     images : LesionDataset, or (N, 3, S, S) tensor
         uint8, or floating point in [-1, 1].
     bf16 : bool
-        Compute the features in bfloat16: several times faster on a GPU and on CPUs with AMX or
-        AVX-512 BF16, and very slow on others. Soft codes then differ by up to about 0.01.
+        Compute the features in bfloat16: faster where the hardware computes in it (GPUs, CPUs with
+        AMX or AVX-512 BF16), and very slow elsewhere. Soft codes then differ by up to about 0.01.
 
     Returns
     -------

@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from derm_hash.data import shown, write_atomically
-from derm_hash.errors import InputError
+from derm_hash.data import write_atomically
+from derm_hash.errors import InputError, shown
 
 KINDS = ("F32", "I64")
 """What numbers the kit writes: weights and codes, counts and labels."""

@@ -118,7 +118,7 @@ def train(
         of one device. The exception is batch norm, which normalises each process's share by
         its own statistics; the first process's running statistics are kept.
     compiled : bool
-        Put the network through ``torch.compile``, which pays on GPUs: the same training, up to
+        Put the network through ``torch.compile``, which is meant for GPUs: the same training, up to
         rounding. No setting of the run, which may go on with it or without.
 
     Raises

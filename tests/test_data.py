@@ -149,11 +149,6 @@ def test_columns_without_a_name_are_no_obstacle(folder):
     assert read_manifest(folder).columns.tolist() == [*COLUMNS, "Unnamed: 6", "Unnamed: 7"]
 
 
-def test_a_message_quotes_a_value_in_one_short_line():
-    assert data.shown("Nävus, \x1b[31m\u2028\ud800") == r"Nävus, \x1b[31m\u2028\ud800"
-    assert len(data.shown("x" * 10**6)) < 310
-
-
 def test_a_folder_without_manifest_says_how_to_make_one(tmp_path):
     for root in (tmp_path, tmp_path / "absent"):
         with pytest.raises(InputError, match="python -m data_setup"):
