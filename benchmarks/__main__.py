@@ -21,8 +21,8 @@ from benchmarks.loading import loading
 from benchmarks.scaling import scaling
 from benchmarks.searching import build, evaluation, scan
 from benchmarks.training import step_gpu, step_memory, step_time
-from derm_hash.experiments import write_json
-from derm_hash.synthetic import make_atlas
+from derm_hash.atlas.atlas import make_atlas
+from derm_hash.experiments.results import write_json
 
 
 def drawing() -> Row:

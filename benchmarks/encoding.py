@@ -5,7 +5,7 @@ import pandas as pd
 import torch
 
 from benchmarks import Row, has_bf16, side_by_side
-from derm_hash.data import LesionDataset
+from derm_hash.data.dataset import LesionDataset
 from derm_hash.model import DermHash
 from derm_hash.retrieval import build_index
 

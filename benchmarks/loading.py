@@ -23,9 +23,10 @@ from benchmarks import Row, machine, released, side_by_side
 from data_setup.__main__ import main as prepare
 from data_setup.archives import Archive
 from data_setup.prepare import QUALITY
-from derm_hash.data import LesionDataset
-from derm_hash.images import open_image, square
-from derm_hash.synthetic import CLASSES, draw_lesion
+from derm_hash.atlas.atlas import draw_lesion
+from derm_hash.atlas.lesion import CLASSES
+from derm_hash.data.dataset import LesionDataset
+from derm_hash.data.images import open_image, square
 
 COUNT, ROUNDS = 48, 7
 SIZE, SMALLER = 256, 224  # px: what data_setup prepares by default, and what the others train on

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from derm_hash.images import square
+from derm_hash.data.images import square
 
 GAMMA, WEIGHT = 0.5, 0.5  # of the Cauchy rotation-invariance loss
 

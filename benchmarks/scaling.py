@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from benchmarks import RESULTS, has_bf16, machine, side_by_side
 from benchmarks.searching import random_codes
 from benchmarks.training import kit_step
-from derm_hash.experiments import write_json
+from derm_hash.experiments.results import write_json
 from derm_hash.model import DermHash, encode
 from derm_hash.retrieval import HashIndex
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks import Row, child, released, side_by_side
 from benchmarks.memory import UNKNOWN, peak_added
-from derm_hash.metrics import class_means, paper_scores
+from derm_hash.metrics.scores import class_means, paper_scores
 from derm_hash.retrieval import HashIndex, pack_bits
 
 # The paper's split of ISIC 2019: images of MEL, NV, BCC, BKL.

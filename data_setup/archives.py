@@ -9,8 +9,8 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from derm_hash.data import leaves_folder
 from derm_hash.errors import InputError
+from derm_hash.files import leaves_folder
 
 MAX_RATIO = 200
 """JPEG and PNG files hardly compress; text reaches about 20, a zip bomb a thousand."""

@@ -13,8 +13,9 @@ import pandas as pd
 from PIL import Image
 
 from data_setup.duplicates import duplicate_groups
-from derm_hash.data import SPLITS, class_order, read_manifest, thread_map
-from derm_hash.images import IMAGE_FORMATS, open_image
+from derm_hash.data.images import IMAGE_FORMATS, open_image
+from derm_hash.data.manifest import SPLITS, class_order, read_manifest
+from derm_hash.files import thread_map
 
 HELP = "report leakage, near-duplicates, class balance, image sizes and gaps of a data folder"
 WIDTH = 100  # columns of the text

@@ -18,19 +18,17 @@ from filelock import FileLock, Timeout
 from data_setup.audit import leakage, split_table
 from data_setup.duplicates import duplicate_groups
 from data_setup.prepare import FITS, Drawn, Source, put, store_all
-from derm_hash.data import (
+from derm_hash.data.manifest import (
     MANIFEST,
     class_order,
     manifest_bytes,
     read_manifest,
-    split_by_image,
-    split_by_lesion,
     store_pixels,
-    thread_map,
     write_manifest,
 )
+from derm_hash.data.splits import split_by_image, split_by_lesion
 from derm_hash.errors import InputError
-from derm_hash.storage import parse_json
+from derm_hash.files import parse_json, thread_map
 
 RECORD = "dataset.json"
 SUMS = "SHA256SUMS"

@@ -23,7 +23,7 @@ from data_setup.common import add_common_arguments, add_publisher_arguments, bui
 from data_setup.download import publisher_files
 from data_setup.info import INFO, print_terms
 from data_setup.prepare import Drawn
-from derm_hash.data import check_memory
+from derm_hash.data.dataset import check_memory
 from derm_hash.errors import InputError
 
 HELP = "DermaMNIST: 10,015 images of 28 to 224 px, 7 classes"

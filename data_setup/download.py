@@ -25,9 +25,8 @@ from tqdm.auto import tqdm
 
 from data_setup.common import check_space, locked, tool_version
 from data_setup.info import INFO, File, files_of
-from derm_hash.data import write_atomically
 from derm_hash.errors import InputError
-from derm_hash.storage import parse_json
+from derm_hash.files import parse_json, write_atomically
 
 LEDGER = "downloads.json"
 TIMEOUT = (20, 60)

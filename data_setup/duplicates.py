@@ -37,8 +37,8 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from derm_hash.data import thread_map
-from derm_hash.images import open_image, square
+from derm_hash.data.images import open_image, square
+from derm_hash.files import thread_map
 
 SIDE = 64  # of the thumbnails that are hashed, in pixels
 RADIUS = 104  # of 768 bits; see above

@@ -10,8 +10,9 @@ import pandas as pd
 
 from data_setup.common import add_common_arguments, build, fingerprint, summary
 from data_setup.prepare import SUFFIXES
-from derm_hash.data import leaves_folder, read_table
+from derm_hash.data.manifest import read_table
 from derm_hash.errors import LONGEST_NAME, InputError, cannot_be_shown, shown
+from derm_hash.files import leaves_folder
 
 HELP = "your own images: one folder per class, or a CSV file with image and label columns"
 

@@ -17,7 +17,7 @@ from data_setup.archives import Archive, Member
 from data_setup.common import add_common_arguments, add_publisher_arguments, build, summary
 from data_setup.download import publisher_files
 from data_setup.info import INFO, PAPER_CLASSES, print_terms
-from derm_hash.data import read_table
+from derm_hash.data.manifest import read_table
 from derm_hash.errors import InputError
 
 HELP = "HAM10000 from its archives: 10,015 images with lesion masks, 4 or 7 classes"

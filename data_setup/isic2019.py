@@ -18,7 +18,7 @@ from data_setup.audit import leakage, split_table
 from data_setup.common import SPLITTERS, add_common_arguments, add_publisher_arguments, build
 from data_setup.download import publisher_files
 from data_setup.info import INFO, PAPER_CLASSES, print_terms
-from derm_hash.data import read_table
+from derm_hash.data.manifest import read_table
 from derm_hash.errors import InputError
 
 HELP = "ISIC 2019: 25,331 images, 4 or 8 classes; a download of 9.8 GB"

@@ -45,9 +45,9 @@ import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
 from data_setup.archives import MAX_MEMBER
-from derm_hash.data import thread_map, write_atomically
+from derm_hash.data.images import open_image, read_mask, square
 from derm_hash.errors import InputError
-from derm_hash.images import open_image, read_mask, square
+from derm_hash.files import thread_map, write_atomically
 
 QUALITY = 95
 FITS = ("crop", "pad")

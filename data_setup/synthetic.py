@@ -9,9 +9,9 @@ import pandas as pd
 
 from data_setup.common import add_common_arguments, build, check_space, positive
 from data_setup.prepare import Drawn
-from derm_hash.data import atlas_table, check_memory
+from derm_hash.atlas.atlas import make_atlas
+from derm_hash.data.dataset import atlas_table, check_memory
 from derm_hash.errors import InputError
-from derm_hash.synthetic import make_atlas
 
 HELP = "draw the built-in atlas: no download, no account"
 

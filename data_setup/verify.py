@@ -16,8 +16,9 @@ from data_setup.common import (
     read_record,
     sha256,
 )
-from derm_hash.data import MANIFEST, leaves_folder, read_manifest, thread_map
+from derm_hash.data.manifest import MANIFEST, read_manifest
 from derm_hash.errors import InputError
+from derm_hash.files import leaves_folder, thread_map
 
 HELP = "check every file of a data folder against its checksums"
 

@@ -22,8 +22,15 @@ _HOMES = {
         "score_table",
         "summary",
     ),
-    "faithfulness": ("road_curve",),
-    "heatmaps": ("BitTarget", "ClassTarget", "MatchTarget", "gate_maps", "grad_cam", "overlay"),
+    "heatmaps": (
+        "road_curve",
+        "BitTarget",
+        "ClassTarget",
+        "MatchTarget",
+        "gate_maps",
+        "grad_cam",
+        "overlay",
+    ),
     "losses": ("CauchyRotationLoss", "OrbitPenalty"),
     "metrics": (
         "bootstrap_interval",
@@ -35,14 +42,15 @@ _HOMES = {
         "rotation_report",
         "rotation_scores",
     ),
-    "model": ("DermHash", "HashOutput", "OrbitMean", "encode", "load_model", "save_model"),
+    "model": ("DermHash", "HashOutput", "OrbitMean", "encode"),
     "objectives": ("OBJECTIVES", "hash_centres"),
     "retrieval": ("HashIndex", "Hits", "build_index"),
     "rotations": ("quarter_turns", "rotate", "rotation_orbit"),
-    "synthetic": ("draw_lesion", "make_atlas"),
+    "atlas": ("draw_lesion", "make_atlas"),
     "settings": ("TrainConfig",),
-    "training": ("Run", "train"),
-    "widgets": ("HeatmapExplorer", "LossExplorer", "RetrievalExplorer"),
+    "runs": ("Run", "load_model", "save_model"),
+    "training": ("train",),
+    "explorers": ("HeatmapExplorer", "LossExplorer", "RetrievalExplorer"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME_OF)

@@ -59,8 +59,8 @@ def prepare(page: Path, data: str, run: str | None) -> None:
     """Put the notebook, the model and its index into the folder that is served."""
     # Imported here, since some of them write caches where `own_folders` says.
     from derm_hash.course import SIZE, course_data, course_run
-    from derm_hash.model import load_model, save_model
     from derm_hash.retrieval import build_index
+    from derm_hash.runs import load_model, save_model
 
     if find_spec("voila") is None:
         raise InputError("Voilà is not installed: run `make setup`, or `pip install voila`.")

@@ -12,22 +12,22 @@ from PIL import Image
 
 from derm_hash import doctor, plots
 from derm_hash.course import course_data
-from derm_hash.data import SPLITS, LesionDataset, leaves_folder, write_atomically
+from derm_hash.data.dataset import LesionDataset
+from derm_hash.data.images import open_image, square
+from derm_hash.data.manifest import SPLITS
 from derm_hash.errors import LONGEST_NAME, InputError, cannot_be_shown, exit_code, shown
-from derm_hash.experiments import (
-    SCORES,
-    differences,
-    evaluate_run,
-    read_experiment,
-    run_grid,
-    score_table,
-    varied,
-)
-from derm_hash.images import open_image, square
+from derm_hash.experiments.comparisons import differences, score_table
+from derm_hash.experiments.file import read_experiment
+from derm_hash.experiments.grid import run_grid
+from derm_hash.experiments.results import varied
+from derm_hash.experiments.scoring import evaluate_run
+from derm_hash.files import leaves_folder, write_atomically
+from derm_hash.metrics.scores import SCORES
 from derm_hash.model import encode
 from derm_hash.retrieval import RANKS, HashIndex, build_index
+from derm_hash.runs import Run, best_epoch
 from derm_hash.settings import PRESETS, TrainConfig
-from derm_hash.training import Run, best_epoch, make_fabric, train
+from derm_hash.training import make_fabric, train
 
 INDEX_FILE = "index.safetensors"
 PICTURE = 160  # side of the pictures of hits, in pixels

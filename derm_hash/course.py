@@ -13,18 +13,21 @@ from tokenize import TokenError
 
 import numpy as np
 
-from derm_hash.data import LesionDataset, write_atomically
+from derm_hash.atlas.atlas import Atlas, make_atlas
+from derm_hash.data.dataset import LesionDataset
+from derm_hash.files import write_atomically
+from derm_hash.runs import Run
 from derm_hash.settings import TrainConfig
-from derm_hash.synthetic import Atlas, make_atlas
-from derm_hash.training import Run, fingerprint, train
+from derm_hash.training import fingerprint, train
 
 SIZE = 48
 IMAGES = 900
 # So short a training has no time for a loss that pulls hard.
 LESSON = {"backbone": "resnet10", "epochs": 5, "batch_size": 24, "learning_rate": 2e-3}
 LESSON |= {"invariance_weight": 0.5}
-# The modules that a trained network follows from, besides its settings and its data.
-LEARNT_BY = ["attention", "data", "images", "losses"]
+# The modules that decide how an image is drawn, and how a network is trained.
+DRAWN_BY = ["atlas/atlas", "atlas/criteria", "atlas/lesion", "atlas/photograph"]
+LEARNT_BY = ["attention", "data/dataset", "data/images", "losses"]
 LEARNT_BY += ["model", "objectives", "rotations", "settings", "training", "training_state"]
 
 # The arrays of an atlas, and what they hold.
@@ -63,7 +66,7 @@ def cached_atlas(images: int, size: int, seed: int) -> Atlas:
 
     A file that cannot be read is drawn again.
     """
-    path = home() / f"atlas-{images}-{size}px-seed{seed}-{checksum('synthetic'):08x}.npz"
+    path = home() / f"atlas-{images}-{size}px-seed{seed}-{checksum(*DRAWN_BY):08x}.npz"
     atlas = stored_atlas(path, images, size, seed)
     if atlas is None:
         atlas = make_atlas(images, size, seed)

@@ -57,3 +57,8 @@ def shown(text: object) -> str:
 def cannot_be_shown(name: str) -> bool:
     """Whether a name is too long for tables and figures, or not of printable characters."""
     return len(name) > LONGEST_NAME or UNPRINTABLE.search(name) is not None
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, short and in one line."""
+    return shown(" ".join(str(error).split()))[:200] or type(error).__name__

@@ -6,6 +6,7 @@ is the penalty rho: how much one bit that refuses to agree may cost, and how har
 it is pulled.
 """
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -121,3 +122,11 @@ def class_weights(labels: Tensor, classes: int, mode: str = "inverse") -> Tensor
     if mode == "released":
         return counts / len(labels)
     return torch.where(counts > 0, len(labels) / (classes * counts.clamp(min=1)), 0.0)
+
+
+def penalty_curve(kind: str, gamma: float, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A penalty rho(d) and its gradient d rho / d d, by autograd, at distances d (N,)."""
+    x = torch.as_tensor(d, dtype=torch.float64).clone().requires_grad_()
+    value = PENALTIES[kind](x, gamma)
+    (slope,) = torch.autograd.grad(value.sum(), x)
+    return value.detach().numpy(), slope.numpy()

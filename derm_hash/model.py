@@ -1,7 +1,5 @@
 """DermHash: a ResNet with attention gates, a hash layer, and a classifier on the code."""
 
-import json
-from pathlib import Path
 from pickle import UnpicklingError
 from typing import NamedTuple
 
@@ -13,15 +11,12 @@ from torchvision.models.resnet import BasicBlock, ResNet
 from tqdm.auto import tqdm
 
 from derm_hash.attention import add_attention
-from derm_hash.data import LesionDataset
+from derm_hash.data.dataset import LesionDataset
+from derm_hash.data.images import to_input
 from derm_hash.errors import InputError
-from derm_hash.images import to_input
 from derm_hash.rotations import inside_disc, rotation_orbit
-from derm_hash.storage import load_tensors, misfit, one_line, save_tensors
 
 BACKBONES = ("resnet10", "resnet18", "resnet34", "resnet50")
-MODEL_FILE = "model.safetensors"
-MAX_SIDE = 8192  # pixels: more than any network here is trained on
 
 
 class HashOutput(NamedTuple):
@@ -226,76 +221,3 @@ def encode(
             codes.append(model(x).code.float().cpu())
     model.train(training)
     return torch.cat(codes).numpy()
-
-
-def save_model(model: DermHash, path: str | Path) -> Path:
-    """Write a model's weights and settings to a safetensors file, all or nothing."""
-    if not isinstance(model.settings["attention"], str | None):
-        raise InputError("A model with a gate of your own cannot be saved: add it to GATES first.")
-    about = model.settings | {"class_names": model.class_names, "image_size": model.image_size}
-    return save_tensors(path, model.state_dict(), "derm_hash", json.dumps(about))
-
-
-def load_model(path: str | Path, bits: int | None = None) -> DermHash:
-    """Read a model that :func:`save_model` or a training run has written.
-
-    Parameters
-    ----------
-    path : str or Path
-        The safetensors file, or the run's folder.
-    bits : int, optional
-        Refuse a model with another code length.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, it is not a derm-hash model, or has other bits.
-    """
-    path = Path(path)
-    path = path / MODEL_FILE if path.is_dir() else path
-    if not path.is_file():
-        raise InputError(f"There is no model at {path}: train one with `derm-hash train`.")
-    tensors, about = load_tensors(path, "derm_hash", "a model saved by derm-hash")
-    model = described_model(path, about, tensors)
-    if bits is not None and bits != model.bits:
-        raise InputError(
-            f"{path} makes codes of {model.bits} bits, not {bits}: "
-            f"ask for {model.bits} bits or train another model."
-        )
-    model.load_state_dict(tensors)
-    return model.eval()
-
-
-def described_model(path: Path, about: object, tensors: dict[str, Tensor]) -> DermHash:
-    """A new model as a file describes it, into which the file's tensors fit.
-
-    The network is laid out without memory first: what a description claims costs nothing before
-    the tensors bear it out.
-    """
-    try:
-        about = dict(about)
-        names, size = tuple(about.pop("class_names")), about.pop("image_size")
-        about = {"backbone": "resnet18", "attention": "hdcsa", "disc": False} | about
-        texts = (*names, about["backbone"], about["attention"] or "")
-        if not all(isinstance(name, str) for name in texts):
-            raise ValueError("a name is not a text")
-        if not (size is None or (type(size) is int and 1 <= size <= MAX_SIDE)):
-            raise ValueError(f"an image size of {size!r}")
-        numbers = {name: about[name] for name in ("bits", "classes")}
-        if any(type(number) is not int for number in numbers.values()):
-            raise ValueError(f"{numbers}")
-        if len(names) != numbers["classes"] or type(about["disc"]) is not bool:
-            raise ValueError(f"{numbers['classes']} classes, disc {about['disc']!r}")
-        if about.get("weights") is not None:
-            raise ValueError("weights come with the file")
-        with torch.device("meta"):
-            plan = DermHash(**about)
-    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise InputError(f"{path} is not a model saved by derm-hash: {one_line(error)}.") from error
-    if misfit(tensors, plan.state_dict()):
-        raise InputError(
-            f"{path} does not fit the model that it describes: save or train it again."
-        )
-    model = DermHash(**about)
-    model.class_names, model.image_size = names, size
-    return model

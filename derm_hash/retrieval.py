@@ -20,10 +20,10 @@ import pandas as pd
 import torch
 from torch import nn
 
-from derm_hash.data import LesionDataset
-from derm_hash.errors import InputError
+from derm_hash.data.dataset import LesionDataset
+from derm_hash.errors import InputError, one_line
+from derm_hash.files import load_tensors, save_tensors
 from derm_hash.model import encode
-from derm_hash.storage import load_tensors, one_line, save_tensors
 
 RANKS = ("cosine", "euclidean", "manhattan", "hamming")
 PAIRS_AT_ONCE = 2_000_000  # candidate pairs ranked in one go: bounds the memory

@@ -5,8 +5,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from derm_hash.data import leaves_folder
 from derm_hash.errors import InputError
+from derm_hash.files import leaves_folder
 from derm_hash.losses import CLASS_WEIGHTS, PENALTIES
 from derm_hash.objectives import OBJECTIVES
 

@@ -12,7 +12,6 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -22,69 +21,22 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from derm_hash.data import LesionDataset, read_table, remove_parts, write_atomically
+from derm_hash.data.dataset import LesionDataset
+from derm_hash.data.images import to_input
 from derm_hash.errors import InputError
-from derm_hash.images import to_input
+from derm_hash.files import remove_parts, write_atomically
 from derm_hash.losses import OrbitPenalty, class_weights
-from derm_hash.metrics import class_means, precision, relevance
-from derm_hash.model import MODEL_FILE, DermHash, encode, load_model, save_model
+from derm_hash.metrics.ranking import precision, relevance
+from derm_hash.metrics.scores import class_means
+from derm_hash.model import encode
 from derm_hash.objectives import OBJECTIVES
 from derm_hash.retrieval import build_index
 from derm_hash.rotations import quarter_turns, rotation_orbit
+from derm_hash.runs import MODEL_FILE, Run, read_config, save_model
 from derm_hash.settings import TrainConfig
-from derm_hash.storage import one_line, parse_json
 from derm_hash.training_state import TrainingState
 
 SECONDS_BETWEEN_CHECKPOINTS = 300
-
-
-@dataclass
-class Run:
-    """A finished or loaded run.
-
-    path: its folder (config.json, metrics.csv, model.safetensors, last.ckpt); model: the
-    epoch that was best on ``val`` (of equals the last), in evaluation mode on the CPU;
-    history: one row an epoch.
-    """
-
-    path: Path
-    config: TrainConfig
-    model: DermHash
-    history: pd.DataFrame
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Run":
-        """Read a run's folder; InputError if it is not one or holds no finished epoch."""
-        path = Path(path)
-        if not (path / "metrics.csv").is_file():
-            raise InputError(f"{path} holds no finished epoch of a run: train it first.")
-        config, _ = read_config(path)
-        return cls(path, config, load_model(path), read_history(path / "metrics.csv"))
-
-
-def read_config(path: Path) -> tuple[TrainConfig, dict]:
-    """The config of a run folder, and what it says of its data."""
-    try:
-        about = parse_json((path / "config.json").read_bytes())
-        settings, data = about["config"], dict(about["data"])
-        settings = settings | {"milestones": tuple(settings["milestones"])}
-        return TrainConfig(**settings), data
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        reason = one_line(error).rstrip(".")
-        raise InputError(f"{path / 'config.json'} is not the config of a run: {reason}.") from error
-
-
-def read_history(path: Path) -> pd.DataFrame:
-    """The table of a run's epochs; InputError if it is none."""
-    try:
-        table = read_table(path).apply(pd.to_numeric)
-    except (ValueError, TypeError) as error:
-        raise InputError(
-            f"{path} is not the table of a run: delete the folder and train again."
-        ) from error
-    if table.empty or not {"epoch", "loss", "val_precision_at_10"} <= set(table):
-        raise InputError(f"{path} is not the table of a run: delete the folder and train again.")
-    return table
 
 
 def train(
@@ -417,11 +369,6 @@ def val_score(model: nn.Module, database: LesionDataset, val: LesionDataset) -> 
     labels = val.labels.numpy()
     at_10 = class_means(precision(relevance(hits.ids, index.labels, labels)), labels)
     return sum(at_10.values()) / len(at_10)
-
-
-def best_epoch(history: pd.DataFrame) -> pd.Series:
-    """The row of a history whose model is kept: the best on ``val``, of equals the last."""
-    return history.loc[history["val_precision_at_10"].iloc[::-1].idxmax()]
 
 
 def save_epoch(state: TrainingState, path: Path) -> None:

@@ -16,13 +16,12 @@ from lightning_fabric.plugins import Precision
 from torch import Tensor, nn
 
 from derm_hash.checkpoints import read_checkpoint
-from derm_hash.data import write_atomically
 from derm_hash.errors import InputError
+from derm_hash.files import misfit, not_finite, write_atomically
 from derm_hash.losses import class_weights
 from derm_hash.model import DermHash
 from derm_hash.objectives import hash_centres
 from derm_hash.settings import TrainConfig
-from derm_hash.storage import misfit, not_finite
 
 
 @dataclass

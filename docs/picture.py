@@ -8,7 +8,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from derm_hash import ClassTarget, build_index, course_data, course_run, encode, grad_cam, overlay
-from derm_hash.plots import draw_code, figure_png, show_picture, use_style
+from derm_hash.plots.pictures import draw_code
+from derm_hash.plots.style import figure_png, show_picture, use_style
 from derm_hash.rotations import rotation_orbit
 
 SHARP = 160  # px: the same lesions drawn larger, to look at; the model sees the small ones

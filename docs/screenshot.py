@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from derm_hash.plots import with_palette
+from derm_hash.plots.style import with_palette
 from tests.browser.labpage import page_of
 
 SETUP = """

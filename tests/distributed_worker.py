@@ -15,7 +15,7 @@ from torch import nn
 
 from derm_hash import model as model_module
 from derm_hash import training, training_state
-from derm_hash.data import LesionDataset
+from derm_hash.data.dataset import LesionDataset
 from derm_hash.settings import TrainConfig
 from derm_hash.training import make_fabric, train
 

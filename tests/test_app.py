@@ -8,8 +8,9 @@ import torch
 from derm_hash import app
 from derm_hash.course import course_data
 from derm_hash.errors import InputError
-from derm_hash.model import DermHash, encode, load_model, save_model
+from derm_hash.model import DermHash, encode
 from derm_hash.retrieval import HashIndex
+from derm_hash.runs import load_model, save_model
 
 
 @pytest.fixture

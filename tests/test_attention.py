@@ -6,15 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models import resnet18, resnet50
 
-from derm_hash.attention import (
-    CBAM,
-    GATES,
-    HDCSA,
-    SE,
-    SpatialGate,
-    add_attention,
-    channel_mean_max,
-)
+from derm_hash.attention import CBAM, GATES, HDCSA, SE, SpatialGate, add_attention, channel_mean_max
 from derm_hash.errors import InputError
 
 

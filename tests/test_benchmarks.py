@@ -11,8 +11,8 @@ import benchmarks
 from benchmarks import Row, loading, memory, released, scaling, searching, side_by_side, training
 from benchmarks import __main__ as bench
 from benchmarks.searching import trained_codes
-from derm_hash.data import LesionDataset
-from derm_hash.metrics import paper_scores
+from derm_hash.data.dataset import LesionDataset
+from derm_hash.metrics.scores import paper_scores
 from derm_hash.model import DermHash
 from derm_hash.retrieval import HashIndex
 from derm_hash.rotations import rotation_orbit

@@ -10,11 +10,14 @@ import torch
 from PIL import Image
 
 from derm_hash import cli
+from derm_hash.atlas.atlas import make_atlas
 from derm_hash.cli import main, setting
-from derm_hash.data import LesionDataset, read_manifest, split_by_lesion, write_manifest
-from derm_hash.model import encode, load_model
+from derm_hash.data.dataset import LesionDataset
+from derm_hash.data.manifest import read_manifest, write_manifest
+from derm_hash.data.splits import split_by_lesion
+from derm_hash.model import encode
 from derm_hash.retrieval import HashIndex
-from derm_hash.synthetic import make_atlas
+from derm_hash.runs import load_model
 
 TINY = ["--backbone", "resnet10", "--bits", "8", "--epochs", "1", "--batch-size", "16"]
 

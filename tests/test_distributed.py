@@ -18,7 +18,8 @@ import pytest
 import torch
 
 from derm_hash import model as model_module
-from derm_hash.training import Run, step_losses, train
+from derm_hash.runs import Run
+from derm_hash.training import step_losses, train
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.slow

@@ -15,24 +15,16 @@ import torch.nn.functional as F
 import torchvision
 from safetensors.torch import load_file, save_file
 
-from derm_hash import storage
+from derm_hash import files as storage
 from derm_hash.attention import GATES
-from derm_hash.data import LesionDataset
+from derm_hash.data.dataset import LesionDataset
 from derm_hash.errors import InputError
-from derm_hash.experiments import evaluate_run
-from derm_hash.model import (
-    BACKBONES,
-    DermHash,
-    OrbitMean,
-    encode,
-    load_model,
-    make_backbone,
-    save_model,
-)
+from derm_hash.experiments.scoring import evaluate_run
+from derm_hash.model import BACKBONES, DermHash, OrbitMean, encode, make_backbone
 from derm_hash.retrieval import build_index
 from derm_hash.rotations import inside_disc, rotate, rotation_orbit
+from derm_hash.runs import Run, load_model, save_model
 from derm_hash.settings import TrainConfig
-from derm_hash.training import Run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

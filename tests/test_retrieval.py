@@ -13,8 +13,9 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from scipy.spatial import distance as scipy_distance
 
-from derm_hash import retrieval, storage
-from derm_hash.data import LesionDataset
+from derm_hash import files as storage
+from derm_hash import retrieval
+from derm_hash.data.dataset import LesionDataset
 from derm_hash.errors import InputError
 from derm_hash.model import DermHash, encode
 from derm_hash.retrieval import RANKS, HashIndex, build_index, pack_bits

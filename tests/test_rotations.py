@@ -8,14 +8,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from derm_hash.errors import InputError
-from derm_hash.rotations import (
-    disc_mask,
-    inside_disc,
-    quarter_turns,
-    rotate,
-    rotation_orbit,
-    turn,
-)
+from derm_hash.rotations import disc_mask, inside_disc, quarter_turns, rotate, rotation_orbit, turn
 
 
 def numbered(size, batch=1, channels=1):

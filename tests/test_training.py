@@ -21,13 +21,14 @@ from torchvision.models.resnet import BasicBlock
 
 from derm_hash import model as model_module
 from derm_hash import training
-from derm_hash.data import LesionDataset
+from derm_hash.data.dataset import LesionDataset
 from derm_hash.errors import InputError
-from derm_hash.model import DermHash, HashOutput, load_model, make_backbone
+from derm_hash.model import DermHash, HashOutput, make_backbone
 from derm_hash.objectives import OBJECTIVES
 from derm_hash.rotations import inside_disc
+from derm_hash.runs import Run, load_model
 from derm_hash.settings import TrainConfig
-from derm_hash.training import Run, augment, step_losses, train
+from derm_hash.training import augment, step_losses, train
 from derm_hash.training_state import TrainingState, make_optimizer, make_scheduler
 
 pytestmark = pytest.mark.usefixtures("one_thread")

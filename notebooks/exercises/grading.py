@@ -26,8 +26,8 @@ from tqdm.auto import tqdm
 from traitlets.config import Config
 from traitlets.log import get_logger
 
-from derm_hash.data import write_atomically
 from derm_hash.errors import InputError
+from derm_hash.files import write_atomically
 
 try:
     from nbgrader.api import Gradebook

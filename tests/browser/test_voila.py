@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from derm_hash import DermHash, LesionDataset, make_atlas, save_model
-from derm_hash.data import write_manifest
+from derm_hash.data.manifest import write_manifest
 
 pytest.importorskip("voila", reason="Voilà is not installed: `make setup` installs it")
 pytestmark = [pytest.mark.slow, pytest.mark.browser]

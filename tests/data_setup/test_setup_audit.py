@@ -18,8 +18,9 @@ from data_setup.audit import (
     leakage,
     split_table,
 )
-from derm_hash.data import split_by_image, split_by_lesion, write_manifest
-from derm_hash.synthetic import draw_lesion
+from derm_hash.atlas.atlas import draw_lesion
+from derm_hash.data.manifest import write_manifest
+from derm_hash.data.splits import split_by_image, split_by_lesion
 
 COLUMNS = ["image", "label", "lesion_id", "split", "mask", "duplicate_group"]
 ROWS = [

@@ -17,7 +17,7 @@ from publishers import contents, encoded, noise
 from data_setup import common, prepare
 from data_setup.__main__ import COMMANDS, main
 from derm_hash import data
-from derm_hash.data import read_manifest
+from derm_hash.data.manifest import read_manifest
 from derm_hash.errors import InputError
 
 

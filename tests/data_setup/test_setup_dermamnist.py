@@ -14,7 +14,8 @@ from publishers import dermamnist_arrays
 from data_setup import dermamnist, download
 from data_setup.__main__ import main
 from data_setup.info import files_of
-from derm_hash.data import LesionDataset, read_manifest
+from derm_hash.data.dataset import LesionDataset
+from derm_hash.data.manifest import read_manifest
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from data_setup import download, info
 from data_setup.__main__ import main
 from data_setup.download import NotOffered, fetch
 from data_setup.info import File
-from derm_hash.data import read_manifest
+from derm_hash.data.manifest import read_manifest
 from derm_hash.errors import InputError
 
 DATA = random.Random(1).randbytes(50_001)

@@ -11,8 +11,9 @@ from PIL import Image, ImageEnhance
 from data_setup import duplicates
 from data_setup.archives import Archive
 from data_setup.duplicates import connected_images, duplicate_groups, view_hashes
+from derm_hash.atlas.atlas import draw_lesion
+from derm_hash.atlas.lesion import CLASSES
 from derm_hash.errors import InputError
-from derm_hash.synthetic import CLASSES, draw_lesion
 
 TURN = Image.Transpose
 

@@ -7,7 +7,8 @@ import pytest
 from publishers import contents
 
 from data_setup.__main__ import main
-from derm_hash.data import LesionDataset, read_manifest
+from derm_hash.data.dataset import LesionDataset
+from derm_hash.data.manifest import read_manifest
 
 
 def prepare(source, root, *options):

@@ -13,7 +13,8 @@ from real_data import SHARED
 from data_setup import ham10000
 from data_setup.__main__ import main
 from data_setup.archives import Archive
-from derm_hash.data import LesionDataset, read_manifest
+from derm_hash.data.dataset import LesionDataset
+from derm_hash.data.manifest import read_manifest
 
 ISIC_NAMES = {"mel": "MEL", "nv": "NV", "bcc": "BCC", "bkl": "BKL"}
 ALL = ["--classes", "7"]

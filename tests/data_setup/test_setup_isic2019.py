@@ -12,7 +12,8 @@ from data_setup.__main__ import main
 from data_setup.archives import Member
 from data_setup.audit import leakage
 from data_setup.isic2019 import CLASSES, find_images, read_labels
-from derm_hash.data import read_manifest, split_by_image, split_by_lesion
+from derm_hash.data.manifest import read_manifest
+from derm_hash.data.splits import split_by_image, split_by_lesion
 from derm_hash.errors import InputError
 
 QUERIES = {"MEL": 452, "NV": 1287, "BCC": 332, "BKL": 262}

@@ -10,7 +10,8 @@ from PIL import Image
 from publishers import Ph2, contents
 
 from data_setup.__main__ import main
-from derm_hash.data import LesionDataset, read_manifest
+from derm_hash.data.dataset import LesionDataset
+from derm_hash.data.manifest import read_manifest
 
 
 def run(source, root, *options):

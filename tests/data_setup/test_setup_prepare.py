@@ -18,7 +18,8 @@ from data_setup import prepare
 from data_setup.__main__ import main
 from data_setup.archives import Archive, Member
 from derm_hash import data, images
-from derm_hash.data import LesionDataset, read_manifest
+from derm_hash.data.dataset import LesionDataset
+from derm_hash.data.manifest import read_manifest
 from derm_hash.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::ResourceWarning")

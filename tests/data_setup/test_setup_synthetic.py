@@ -6,8 +6,9 @@ import numpy as np
 from publishers import contents
 
 from data_setup.__main__ import main
-from derm_hash.data import LesionDataset, read_manifest
-from derm_hash.synthetic import make_atlas
+from derm_hash.atlas.atlas import make_atlas
+from derm_hash.data.dataset import LesionDataset
+from derm_hash.data.manifest import read_manifest
 
 
 def prepare(root, *options):

@@ -20,7 +20,7 @@ from data_setup import common, dermamnist, download, ham10000, isic2019, ph2, ve
 from data_setup import folder as own_images
 from data_setup.archives import Archive
 from derm_hash import course, data, experiments, images, model, training
-from derm_hash.data import LesionDataset
+from derm_hash.data.dataset import LesionDataset
 from derm_hash.errors import InputError
 from derm_hash.model import DermHash
 from derm_hash.retrieval import HashIndex

@@ -19,7 +19,7 @@ from PIL import Image
 from data_setup import __main__ as data_setup
 from derm_hash import cli, training
 from derm_hash.checkpoints import read_checkpoint
-from derm_hash.data import store_pixels, write_manifest
+from derm_hash.data.manifest import store_pixels, write_manifest
 from derm_hash.retrieval import HashIndex
 from derm_hash.training import train
 

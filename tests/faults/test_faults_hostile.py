@@ -19,8 +19,9 @@ from safetensors.torch import load_file, save_file
 
 from derm_hash import cli, model, training
 from derm_hash.checkpoints import read_checkpoint
-from derm_hash.data import leaves_folder, read_manifest, stored_pixels
+from derm_hash.data.manifest import read_manifest, stored_pixels
 from derm_hash.errors import InputError
+from derm_hash.files import leaves_folder
 from derm_hash.retrieval import HashIndex
 from derm_hash.settings import TrainConfig
 

@@ -14,8 +14,7 @@ import torch
 import victim
 
 from derm_hash.checkpoints import read_checkpoint
-from derm_hash.model import load_model
-from derm_hash.training import read_config, read_history
+from derm_hash.runs import load_model, read_config, read_history
 
 FILES = {".lock", "config.json", "metrics.csv", "model.safetensors", "last.ckpt"}
 KINDS = ("operation", "writing", "time", "operation")

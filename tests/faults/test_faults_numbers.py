@@ -12,14 +12,14 @@ from lightning_fabric.plugins import MixedPrecision
 
 from derm_hash import training
 from derm_hash.checkpoints import read_checkpoint
-from derm_hash.data import LesionDataset
+from derm_hash.data.dataset import LesionDataset
 from derm_hash.errors import InputError
+from derm_hash.files import not_finite
 from derm_hash.losses import CLASS_WEIGHTS
 from derm_hash.model import encode
 from derm_hash.objectives import OBJECTIVES
 from derm_hash.retrieval import HashIndex, build_index
 from derm_hash.settings import TrainConfig
-from derm_hash.storage import not_finite
 from derm_hash.training import generator, step_losses, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")

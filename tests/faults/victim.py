@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from derm_hash import training
-from derm_hash.data import LesionDataset
+from derm_hash.data.dataset import LesionDataset
 from derm_hash.settings import TrainConfig
 from derm_hash.training import train
 

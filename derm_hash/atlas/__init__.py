@@ -1,0 +1,26 @@
+"""The built-in atlas: dermoscopic images drawn from the criteria that dermatologists read.
+
+A *lesion seed* fixes the lesion: its outline, pigment, structures and the skin it grows on. A *view
+seed* fixes the photograph: orientation, zoom, position, light, vignette, hair, ruler, gel bubbles,
+blur, grain. The class decides the lesion only; the photograph and the skin never see the label, so
+that nothing but the dermoscopic criteria tells the classes apart.
+
+A lesion is drawn in its own frame, in which its mean radius is 1, as two maps of chromophore
+(melanin, blood) that absorb light as the Beer-Lambert law has it, and layers of opaque colour on
+top. The photograph turns, scales and shifts that frame into the picture.
+
+The pictures teach and test; they are no substitute for real images, and say nothing about patients.
+
+Sources of the criteria:
+- Argenziano et al., Dermoscopy of pigmented skin lesions: results of a consensus meeting via the
+  Internet, J Am Acad Dermatol 48(5), 679-693, 2003 ("consensus" below);
+- Nachbar et al., The ABCD rule of dermatoscopy, J Am Acad Dermatol 30(4), 551-559, 1994;
+- Menzies et al., Surface microscopy of pigmented basal cell carcinoma, Arch Dermatol 136(8),
+  1012-1016, 2000;
+- Braun et al., Dermoscopy of pigmented seborrheic keratosis: a morphological study, Arch Dermatol
+  138(12), 1556-1560, 2002.
+"""
+
+from derm_hash.atlas.atlas import Atlas, draw_criterion, draw_lesion, make_atlas
+from derm_hash.atlas.criteria import CRITERIA, lesion_criteria
+from derm_hash.atlas.lesion import CLASSES

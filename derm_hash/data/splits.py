@@ -1,0 +1,152 @@
+"""Splits: which images are the database, which ones val, and which ones queries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from derm_hash.errors import InputError
+
+if TYPE_CHECKING:
+    pass
+from derm_hash.data.manifest import _with_all_columns
+
+
+def split_by_lesion(
+    frame: pd.DataFrame, query: float = 0.1, val: float = 0.1, seed: int = 0
+) -> pd.DataFrame:
+    """Fill the split column so that no lesion, and no near-duplicate, is in two parts.
+
+    In each class the lesions are shuffled; the first ones become queries, the next
+    ones val, the rest database. A part ends at the lesion whose end comes closest to
+    its share of the class's images. A class with three lesions or more has at least
+    one in every part; smaller ones may lie in the database alone. The result depends
+    on neither the order of the rows nor the other classes, so that four and seven
+    classes of one data set are split alike.
+
+    Lesions that are connected by near-duplicate images count as one: the largest of
+    them (of several the first by name) stands for all, its place in the shuffled order
+    and its class included, and the others leave the order without changing it. So a
+    group found later moves few images. Only a group over several classes can make
+    the split of one class depend on another.
+
+    Args:
+        frame: manifest; a row without lesion_id is a lesion of its own. A lesion with
+            several labels counts for its most frequent one. Rows with the same non-empty
+            value in the column duplicate_group, where there is one, are near-duplicates.
+        query: share of each class's images to be queries, 0 <= query < 1.
+        val: share of the other images to be val, 0 <= val < 1.
+        seed: of the shuffling.
+
+    Returns:
+        Copy of the frame with the split column filled.
+
+    Raises:
+        InputError: a share is outside [0, 1).
+    """
+    _check_shares(query, val)
+    frame = _with_all_columns(frame)
+    lesion = _lesion_keys(frame)
+    leader_of = _leaders(lesion, frame)
+    leader = lesion.map(leader_of)
+    images = leader.value_counts()
+    label_of = _most_frequent_label(lesion, frame["label"])
+    part_of = {}
+    for _, members in label_of.groupby(label_of):
+        keys = [key for key in _shuffled(members.index, seed) if leader_of[key] == key]
+        part_of |= _cut(keys, images.loc[keys].to_numpy(), query, val)
+    return frame.assign(split=leader.map(part_of))
+
+
+def split_by_image(
+    frame: pd.DataFrame, query: float = 0.1, val: float = 0.1, seed: int = 0
+) -> pd.DataFrame:
+    """Fill the split column image by image, as the paper's protocol does.
+
+    Of each class the share `query` of the images, rounded down, become queries and the
+    share `val` of the rest, rounded down, val. Images of one lesion can land on both
+    sides, so retrieval partly finds the same lesion again: use `split_by_lesion` for
+    an honest measure, and this one to compare with published numbers.
+
+    Args, returns and raises as `split_by_lesion`.
+    """
+    _check_shares(query, val)
+    frame = _with_all_columns(frame)
+    part_of = {}
+    for _, images in frame["image"].groupby(frame["label"]):
+        names = _shuffled(images, seed)
+        queries = _floor(query * len(names))
+        held_out = queries + _floor(val * (len(names) - queries))
+        parts = np.repeat(["query", "val", "database"], np.diff([0, queries, held_out, len(names)]))
+        part_of |= dict(zip(names, parts.tolist(), strict=True))
+    return frame.assign(split=frame["image"].map(part_of))
+
+
+def _lesion_keys(frame: pd.DataFrame) -> pd.Series:
+    """One key per lesion; an image without lesion_id is its own."""
+    # The prefixes keep an image from meeting a lesion of the same name.
+    alone = "image " + frame["image"]
+    return ("lesion " + frame["lesion_id"]).where(frame["lesion_id"] != "", alone)
+
+
+def _leaders(lesion: pd.Series, frame: pd.DataFrame) -> dict[str, str]:
+    """Lesion -> the largest one, of several the first by name, of those it is connected to."""
+    lesions = lesion.value_counts().rename_axis("lesion").reset_index()
+    lesions = lesions.sort_values(["count", "lesion"], ascending=[False, True], ignore_index=True)
+    names = lesions["lesion"]
+    group = frame.get("duplicate_group", pd.Series("", frame.index)).fillna("")
+    known = group != ""
+    # A graph of lesions and, numbered after them, groups: an edge for each image in a group.
+    ends = pd.Index(names).get_indexer(lesion[known])
+    groups, group_names = pd.factorize(group[known])
+    nodes = len(names) + len(group_names)
+    edges = (np.ones(len(ends)), (ends, len(names) + groups))
+    component = connected_components(coo_array(edges, shape=(nodes, nodes)), directed=False)[1]
+    leaders = names.groupby(component[: len(names)]).transform("first")
+    return dict(zip(names, leaders, strict=True))
+
+
+def _most_frequent_label(lesion: pd.Series, label: pd.Series) -> pd.Series:
+    """Label of each lesion: the most frequent one, of several the first in the alphabet."""
+    counts = pd.DataFrame({"lesion": lesion, "label": label}).value_counts().reset_index()
+    counts = counts.sort_values(["lesion", "count", "label"], ascending=[True, False, True])
+    return counts.drop_duplicates("lesion").set_index("lesion")["label"]
+
+
+def _shuffled(names: Sequence[str], seed: int) -> list[str]:
+    """The names in an order that depends on the set of names and the seed alone."""
+    return np.random.default_rng(seed).permutation(sorted(names)).tolist()
+
+
+def _cut(keys: list[str], images: np.ndarray, query: float, val: float) -> dict[str, str]:
+    """Lesion -> part, for one class: `keys` in shuffled order with their numbers of images."""
+    ends = np.concatenate([[0], np.cumsum(images)])
+    total = ends[-1]
+
+    def closest(target: float) -> int:
+        return int(np.abs(ends - target).argmin())
+
+    first, second = closest(query * total), closest((query + val * (1 - query)) * total)
+    if len(keys) >= 3:
+        first = int(np.clip(first, query > 0, len(keys) - 1 - (val > 0)))
+        second = int(np.clip(second, first + (val > 0), len(keys) - 1))
+    return {
+        key: "query" if i < first else "val" if i < second else "database"
+        for i, key in enumerate(keys)
+    }
+
+
+def _floor(x: float) -> int:
+    # 0.29 * 100 is 28.999999999999996 in binary; it means 29.
+    return int(x + 1e-9)
+
+
+def _check_shares(query: float, val: float) -> None:
+    for name, share in (("query", query), ("val", val)):
+        if not 0 <= share < 1:
+            raise InputError(f"the {name} share {share} is not possible: use 0 <= {name} < 1")

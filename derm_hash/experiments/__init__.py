@@ -1,0 +1,14 @@
+"""Experiments: a grid of settings and seeds in, one tidy table and its comparisons out."""
+
+from derm_hash.experiments.comparisons import compare, differences, score_table
+from derm_hash.experiments.file import read_experiment
+from derm_hash.experiments.grid import run_grid
+from derm_hash.experiments.results import (
+    mean_and_spread,
+    read_csv,
+    read_results,
+    run_name,
+    summary,
+    varied,
+)
+from derm_hash.experiments.scoring import evaluate_run

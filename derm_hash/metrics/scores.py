@@ -1,0 +1,202 @@
+"""How good is retrieval? Every score of every query, and their means under fixed names.
+
+Three families are reported under names that cannot be confused: ``paper_*`` follow the
+protocol of Zhang et al. (2022), whose "mAP" is a class-balanced precision among at most
+ten hits within a Hamming radius; ``map`` and the others without a prefix are the usual
+scores of one ranking of the whole database; ``tie_aware_*`` are their expectations when
+ranked by Hamming distance, over every order of the ties.
+"""
+
+import numpy as np
+import pandas as pd
+
+from derm_hash.errors import InputError
+from derm_hash.metrics.codes import code_quality
+from derm_hash.metrics.ranking import (
+    RECALL_LEVELS,
+    average_precision,
+    ndcg,
+    precision,
+    precision_at_recall,
+    recall,
+    reciprocal_rank,
+    relevance,
+)
+from derm_hash.metrics.ties import (
+    expected_average_precision,
+    expected_average_precision_at,
+    expected_ndcg,
+    expected_precision,
+    expected_recall,
+    expected_reciprocal_rank,
+    hamming_histograms,
+)
+
+SCORES = ("class_mean_map", "class_mean_precision_at_10", "flipped_bits", "overlap_at_10")
+QUERIES_AT_ONCE = 256  # whole rankings held at a time: bounds the memory
+LOOKUP_RADIUS = 2  # bits: what a hash table reaches by probing; usual in papers on hashing
+
+
+def class_means(values: np.ndarray, labels: np.ndarray) -> dict[int, float]:
+    """Mean of a value of each query (Q,) within each class that has queries."""
+    return {int(c): float(values[labels == c].mean()) for c in np.unique(labels)}
+
+
+def paper_scores(
+    index, codes: np.ndarray, labels: np.ndarray, k: int = 10, radius: int = 4, rank: str = "cosine"
+) -> dict[str, np.ndarray]:
+    """The paper protocol's two scores of every query, the part of :func:`query_scores` that needs
+    no ranking of the whole database; arguments and names are the same."""
+    near = relevance(index.search(codes, k, radius, rank).ids, index.labels, labels)
+    return {"paper_precision": precision(near), "paper_reciprocal_rank": reciprocal_rank(near)}
+
+
+def query_scores(
+    index,
+    codes: np.ndarray,
+    labels: np.ndarray,
+    k: int = 10,
+    radius: int = 4,
+    rank: str = "cosine",
+) -> pd.DataFrame:
+    """Score the retrieval of every single query.
+
+    The columns are what :func:`bootstrap_interval` and :func:`paired_test` take.
+
+    Parameters
+    ----------
+    index : HashIndex
+    codes : (Q, bits) soft codes of the queries
+    labels : (Q,) their class indices
+    k, radius, rank
+        As in :meth:`HashIndex.search`. Equal distances keep the database's order.
+
+    Returns
+    -------
+    DataFrame with a row for each query, every value in [0, 1] (with the number k in the
+    place of the letter; a query without any relevant item in the database has 0):
+        label
+            The query's class.
+        paper_precision, paper_reciprocal_rank
+            The paper protocol (Zhang et al., 2022): among the hits within the radius, at most k.
+        precision_at_k, recall_at_k, ndcg_at_k, ap_at_k
+            Among the k nearest of the whole database.
+        ap, reciprocal_rank
+            Over the ranking of the whole database.
+        precision_at_recall_0, ..._10, ... 100
+            Interpolated precision of that ranking where so many per cent of the relevant
+            items are found: the precision-recall curve.
+        precision_within_2_bits, nothing_within_2_bits
+            Share of relevant items among all within Hamming radius 2, 0 where there are
+            none; 1 where there are none, else 0.
+        tie_aware_precision_at_k, tie_aware_recall_at_k, tie_aware_ndcg_at_k,
+        tie_aware_ap_at_k, tie_aware_ap, tie_aware_reciprocal_rank
+            Expectations over all orders of ties, ranked by Hamming distance whatever ``rank``.
+
+    Raises
+    ------
+    InputError
+        If there are no queries, or not one label for each.
+    """
+    codes, labels = np.asarray(codes), np.asarray(labels)
+    if not len(codes) or len(codes) != len(labels):
+        raise InputError(
+            f"Retrieval is scored on one label a query, not {len(labels)} labels "
+            f"for {len(codes)} queries."
+        )
+    scores = {"label": labels} | paper_scores(index, codes, labels, k, radius, rank)
+    parts = []
+    for part in np.array_split(np.arange(len(codes)), len(codes) // QUERIES_AT_ONCE + 1):
+        ranked = relevance(index.order(codes[part], rank), index.labels, labels[part])
+        histograms = hamming_histograms(index.codes, index.labels, codes[part], labels[part])
+        parts.append(_ranking_scores(ranked, k) | _hamming_scores(*histograms, k))
+    scores |= {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return pd.DataFrame(scores)
+
+
+def _ranking_scores(ranked: np.ndarray, k: int) -> dict[str, np.ndarray]:
+    top, wanted = ranked[:, :k], (ranked == 1).sum(axis=1)
+    curve = precision_at_recall(ranked)
+    return {
+        f"precision_at_{k}": precision(top),
+        f"recall_at_{k}": recall(top, wanted),
+        f"ndcg_at_{k}": ndcg(top, wanted),
+        f"ap_at_{k}": average_precision(top),
+        "ap": average_precision(ranked),
+        "reciprocal_rank": reciprocal_rank(ranked),
+        **{f"precision_at_recall_{r}": curve[:, i] for i, r in enumerate(RECALL_LEVELS)},
+    }
+
+
+def _hamming_scores(total: np.ndarray, relevant: np.ndarray, k: int) -> dict[str, np.ndarray]:
+    found, right = (counts[:, : LOOKUP_RADIUS + 1].sum(axis=1) for counts in (total, relevant))
+    return {
+        f"precision_within_{LOOKUP_RADIUS}_bits": right / np.maximum(found, 1),
+        f"nothing_within_{LOOKUP_RADIUS}_bits": (found == 0).astype(float),
+        f"tie_aware_precision_at_{k}": expected_precision(total, relevant, k),
+        f"tie_aware_recall_at_{k}": expected_recall(total, relevant, k),
+        f"tie_aware_ndcg_at_{k}": expected_ndcg(total, relevant, k),
+        f"tie_aware_ap_at_{k}": expected_average_precision_at(total, relevant, k),
+        "tie_aware_ap": expected_average_precision(total, relevant),
+        "tie_aware_reciprocal_rank": expected_reciprocal_rank(total, relevant),
+    }
+
+
+def evaluate_retrieval(
+    index,
+    codes: np.ndarray,
+    labels: np.ndarray,
+    k: int = 10,
+    radius: int = 4,
+    rank: str = "cosine",
+    class_names: tuple[str, ...] | None = None,
+) -> dict[str, float]:
+    """Score the retrieval of all queries.
+
+    Parameters
+    ----------
+    index, codes, labels, k, radius, rank
+        As in :func:`query_scores`.
+    class_names : tuple of str, optional
+        Names for the scores of single classes; by default the index of the class.
+
+    Returns
+    -------
+    dict of float:
+        paper_precision, paper_reciprocal_rank
+            The paper protocol, mean over classes.
+        precision_at_k, map, map_at_k, tie_aware_map, ...
+            Every other column of :func:`query_scores`, mean over queries; the mean of an
+            ``ap`` is called ``map``.
+        class_mean_precision_at_k, class_mean_map, ...
+            The same, mean over classes.
+        precision_at_k_NAME, ap_NAME, paper_precision_NAME, ...
+            Every column of :func:`query_scores`, mean over the queries of a class.
+        queries_NAME
+            Number of queries of the class.
+        bit_balance, bit_correlation, distinct_codes, code_entropy, quantisation_gap
+            :func:`derm_hash.codes.code_quality` of the database's codes.
+    (with the number k in the place of the letter)
+    """
+    table = query_scores(index, codes, labels, k, radius, rank)
+    return mean_scores(table, class_names) | code_quality(index.codes)
+
+
+def mean_scores(
+    table: pd.DataFrame, class_names: tuple[str, ...] | None = None
+) -> dict[str, float]:
+    """The means of :func:`query_scores`, under the names of :func:`evaluate_retrieval`."""
+    labels = table["label"].to_numpy()
+    names = {int(c): class_names[int(c)] if class_names else str(int(c)) for c in np.unique(labels)}
+    scores, by_class = {}, {}
+    for column, values in table.drop(columns="label").items():
+        per_class = class_means(values.to_numpy(), labels)
+        class_mean = float(np.mean(list(per_class.values())))
+        if column.startswith("paper_"):
+            scores[column] = class_mean
+        else:
+            name = "_".join("map" if word == "ap" else word for word in column.split("_"))
+            scores |= {name: float(values.mean()), f"class_mean_{name}": class_mean}
+        by_class |= {f"{column}_{names[label]}": value for label, value in per_class.items()}
+    queries = {f"queries_{names[c]}": float((labels == c).sum()) for c in names}
+    return scores | by_class | queries

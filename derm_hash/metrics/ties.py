@@ -1,0 +1,175 @@
+"""Scores that do not depend on luck: their expectation over every order of tied items.
+
+Codes of b bits know b + 1 distances, so that thousands of images tie for a place, and a
+ranking by Hamming distance is one of very many. Each function below gives the mean of a
+score of :mod:`derm_hash.ranking` over all orders within the ties, in closed form (McSherry
+& Najork, "Computing information retrieval performance measures efficiently in the
+presence of tied scores", ECIR 2008).
+
+All that is needed is a histogram for each query: how many items, and how many relevant
+ones, lie at each distance. In the formulas group d has t_d items, r_d of them relevant,
+and before it come n_d = sum_{e < d} t_e items, m_d = sum_{e < d} r_e relevant. R is the
+number of all relevant items, N of all items.
+"""
+
+import numpy as np
+from scipy.stats import hypergeom
+
+from derm_hash.errors import InputError
+from derm_hash.metrics.ranking import cumulative_discount
+
+NEGLIGIBLE = 1e-15  # the chance left over at which a sum of probabilities may end
+
+
+def hamming_histograms(
+    database_codes: np.ndarray,
+    database_labels: np.ndarray,
+    codes: np.ndarray,
+    labels: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """How many items, and how many with the query's label, lie at each Hamming distance.
+
+    Parameters
+    ----------
+    database_codes, database_labels : (N, bits) soft codes, (N,)
+    codes, labels : (Q, bits) soft codes, (Q,)
+
+    Returns
+    -------
+    total, relevant : two (Q, bits + 1) int64 arrays, column d for distance d
+    """
+    bits = codes.shape[1]
+    if database_codes.shape[1] != bits:
+        raise InputError(
+            f"Codes of {bits} and {database_codes.shape[1]} bits have no Hamming distance: "
+            "encode queries and database with one model."
+        )
+    # Of signs +-1, a . b = bits - 2 distance, exactly.
+    a, b = (np.where(c > 0.5, np.float32(1), np.float32(-1)) for c in (codes, database_codes))
+    distance = ((bits - a @ b.T) / 2).astype(np.int64)
+    distance += np.arange(len(codes))[:, None] * (bits + 1)  # a place for each query and distance
+    same = labels[:, None] == database_labels
+    size = len(codes) * (bits + 1)
+    counts = (np.bincount(d, minlength=size) for d in (distance.ravel(), distance[same]))
+    total, relevant = (c.reshape(len(codes), bits + 1) for c in counts)
+    return total, relevant
+
+
+def expected_precision(total: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
+    """Expected precision at k: histograms (Q, D) -> (Q,).
+
+    ``E[P@k] = 1/min(k, N) sum_d r_d min(max((k - n_d) / t_d, 0), 1)``: only the group that
+    holds place k counts in part, and each of its items is as likely as the others to come
+    before it.
+    """
+    return _expected_hits(total, relevant, k) / np.maximum(np.minimum(k, total.sum(axis=1)), 1)
+
+
+def expected_recall(total: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
+    """Expected recall at k: histograms (Q, D) -> (Q,); the same sum over R; 0 if R is 0."""
+    return _expected_hits(total, relevant, k) / np.maximum(relevant.sum(axis=1), 1)
+
+
+def _expected_hits(total, relevant, k):
+    part = (k - _before(total)) / np.maximum(total, 1)
+    return (relevant * np.clip(part, 0, 1)).sum(axis=1)
+
+
+def expected_ndcg(total: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
+    """Expected nDCG at k: histograms (Q, D) -> (Q,); 0 if nothing is relevant.
+
+    ``E[DCG@k] = sum_d (r_d / t_d) sum_{i = n_d + 1}^{min(n_d + t_d, k)} 1 / log2(i + 1)``,
+    over the best DCG, which is the same for every order.
+    """
+    best = cumulative_discount(k)
+    start = _before(total)
+    discount = best[np.minimum(start + total, k)] - best[np.minimum(start, k)]
+    gain = (relevant / np.maximum(total, 1) * discount).sum(axis=1)
+    return gain / np.maximum(best[np.minimum(relevant.sum(axis=1), k)], 1)
+
+
+def expected_average_precision(total: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    """Expected average precision of the whole ranking: histograms (Q, D) -> (Q,); 0 if R is 0.
+
+    Place n_d + j holds a relevant item with probability r_d / t_d, and then on average
+    (j - 1) (r_d - 1) / (t_d - 1) of the j - 1 tied items before it are relevant:
+
+    ``E[AP] = 1/R sum_d (r_d / t_d) sum_{j=1}^{t_d}
+    (m_d + 1 + (j - 1) (r_d - 1) / (t_d - 1)) / (n_d + j)``
+
+    The inner sum has a closed form in the harmonic numbers H: with
+    h = H(n_d + t_d) - H(n_d) it is (m_d + 1) h + (t_d - (n_d + 1) h) (r_d - 1) / (t_d - 1).
+    """
+    harmonic = _harmonic(total)
+    summands = _precisions(harmonic, _before(total), _before(relevant), total, relevant)
+    return summands.sum(axis=1) / np.maximum(relevant.sum(axis=1), 1)
+
+
+def expected_average_precision_at(total: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
+    """Expected average precision of the first k hits: histograms (Q, D) -> (Q,).
+
+    As in :func:`derm_hash.ranking.average_precision` the mean is over the relevant hits
+    among the k, whose number is itself random (McSherry & Najork leave this score out).
+    The group that holds place k has s = k - n_d of its items up to there. Given that x of
+    them are relevant, with the hypergeometric probability p(x) = C(r_d, x)
+    C(t_d - r_d, s - x) / C(t_d, s), they are a group of s items, x relevant, so that with
+    the inner sums of :func:`expected_average_precision`
+    ``E[AP@k] = sum_x p(x) (sum of the groups before + sum of this one) / (m_d + x)``.
+    """
+    harmonic, start, hits = _harmonic(total), _before(total), _before(relevant)
+    k = np.minimum(k, total.sum(axis=1))
+    summands = _precisions(harmonic, start, hits, total, relevant)
+    # The first group that reaches place k.
+    group = (start + total < k[:, None]).sum(axis=1)[:, None]
+    before = np.where(np.arange(total.shape[1]) < group, summands, 0).sum(axis=1, keepdims=True)
+    n, m, t, r = (np.take_along_axis(x, group, axis=1) for x in (start, hits, total, relevant))
+    s = k[:, None] - n
+    x = np.arange(np.minimum(s, r).max() + 1)[None]
+    possible = x <= np.minimum(s, r)
+    chance = np.where(possible, hypergeom.pmf(np.where(possible, x, 0), t, r, s), 0)
+    value = (before + _precisions(harmonic, n, m, s, x)) / np.maximum(m + x, 1)
+    return (chance * value).sum(axis=1)
+
+
+def expected_reciprocal_rank(total: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    """Expected reciprocal rank of the first relevant item: histograms (Q, D) -> (Q,); 0 if R is 0.
+
+    In the first group with a relevant item, place j is the first relevant one with
+    probability p_j = C(t - j, r - 1) / C(t, r), so that ``E[RR] = sum_{j=1}^{t - r + 1}
+    p_j / (n + j)``. The chance q_j that the first j places hold none obeys q_0 = 1 and
+    q_j = q_{j-1} (t - r - j + 1) / (t - j + 1); p_j = q_{j-1} - q_j. The sum ends where q_j is
+    below 1e-15.
+    """
+    group = (relevant > 0).argmax(axis=1)[:, None]
+    n, t, r = (
+        np.take_along_axis(x, group, axis=1)[:, 0].astype(float)
+        for x in (_before(total), total, relevant)
+    )
+    expected, left = np.zeros(len(total)), (r > 0).astype(float)
+    j = 0
+    while len(open_ := np.flatnonzero(left > NEGLIGIBLE)):
+        j += 1
+        after = left[open_] * (1 - r[open_] / (t[open_] - j + 1))
+        expected[open_] += (left[open_] - after) / (n[open_] + j)
+        left[open_] = after
+    return expected
+
+
+def _before(counts):
+    """How many come before each group: (Q, D) -> (Q, D)."""
+    return np.cumsum(counts, axis=1) - counts
+
+
+def _harmonic(total):
+    """Harmonic numbers H(0) .. H(N) for the largest database among the queries."""
+    return np.concatenate([[0.0], np.cumsum(1 / np.arange(1, total.sum(axis=1).max() + 1))])
+
+
+def _precisions(harmonic, n, m, t, r):
+    """Expected sum over a group of (relevant here) * (precision here), elementwise.
+
+    The group has t items, r of them relevant, after n items, m of them relevant.
+    """
+    h = harmonic[n + t] - harmonic[n]
+    others = (r - 1) / np.maximum(t - 1, 1)
+    return r / np.maximum(t, 1) * ((m + 1) * h + others * (t - (n + 1) * h))

@@ -1,0 +1,41 @@
+"""The figures that the notebooks share, in one visual language.
+
+Every function returns a matplotlib Figure that pyplot does not know of: in a notebook it
+is shown where it is the last value of a cell, once, or with ``display(figure)``. Where a
+function can draw into an ``ax`` of yours it returns that instead. A picture is a uint8
+array (S, S, 3), or network input (3, S, S) in [-1, 1].
+
+Classes and right or wrong never differ by colour alone: there is always a word, a mark
+or a line style too.
+"""
+
+from derm_hash.plots.curves import (
+    PENALTY_COLORS,
+    PENALTY_NAMES,
+    PENALTY_STYLES,
+    LiveCurves,
+    plot_history,
+    plot_penalties,
+    plot_rotation,
+    plot_rotation_polar,
+)
+from derm_hash.plots.pictures import (
+    image_grid,
+    montage,
+    plot_code,
+    plot_gates,
+    plot_heatmaps,
+    plot_hits,
+    plot_orbit,
+    plot_query,
+)
+from derm_hash.plots.style import (
+    INK,
+    WIDTH,
+    class_color,
+    figure_png,
+    new_figure,
+    show_picture,
+    use_style,
+)
+from derm_hash.plots.tables import plot_audit, plot_class_bars, plot_differences, plot_scores

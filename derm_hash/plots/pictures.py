@@ -1,0 +1,336 @@
+"""Pictures: grids of lesions, hits, codes, gates and heatmaps."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from derm_hash.data.dataset import LesionDataset
+from derm_hash.errors import InputError
+from derm_hash.heatmaps import overlay
+from derm_hash.plots.style import (
+    DASHED,
+    GREY,
+    INK,
+    RIGHT,
+    WIDTH,
+    WRONG,
+    _new_axes,
+    as_picture,
+    class_color,
+    new_figure,
+    picture_axes,
+    show_picture,
+)
+
+
+def image_grid(
+    pictures: Sequence,
+    titles: Sequence[str] | None = None,
+    columns: int = 8,
+    colors: Sequence[str] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Pictures in rows.
+
+    Parameters
+    ----------
+    pictures : sequence of pictures
+    titles : what stands above each; by default its number
+    columns : int
+    colors : colours of frames around them, such as ``class_color(label)``
+    title : of the figure
+    """
+    columns = max(1, min(columns, len(pictures)))
+    rows = -(-len(pictures) // columns) or 1
+    side = min(WIDTH / columns, 2.2)
+    titles = [str(i) for i in range(len(pictures))] if titles is None else titles
+    lines = 0.2 * max((str(t).count("\n") + 1 for t in titles), default=1)
+    figure = new_figure(side * columns, (side + lines) * rows + 0.3 * bool(title), title)
+    axes = picture_axes(figure, rows, columns)
+    colors = colors or [None] * len(pictures)
+    for ax, picture, text, color in zip(axes, pictures, titles, colors, strict=False):
+        show_picture(ax, picture, str(text), color)
+    for ax in axes[len(pictures) :]:
+        ax.set_axis_off()
+    return figure
+
+
+def montage(dataset: LesionDataset, per_class: int = 8, seed: int = 0) -> Figure:
+    """Random pictures of every class, one row each, with the number of images it has."""
+    rng = np.random.default_rng(seed)
+    rows = len(dataset.classes)
+    side = min(WIDTH / (per_class + 0.8), 1.3)
+    figure = new_figure(side * (per_class + 0.8), side * rows + 0.1)
+    axes = picture_axes(figure, rows, per_class).reshape(rows, per_class)
+    for label, name in enumerate(dataset.classes):
+        members = np.flatnonzero(dataset.labels.numpy() == label)
+        shown = rng.permutation(members)[:per_class]
+        for ax, i in zip(axes[label], shown, strict=False):
+            show_picture(ax, dataset.picture(i))
+        for ax in axes[label][len(shown) :]:
+            ax.set_axis_off()
+        _label_row(axes[label][0], f"{name}\n{len(members)} images", class_color(name))
+    return figure
+
+
+def _label_row(ax: Axes, text: str, color: str) -> None:
+    """A name to the left of a row, with a bar in its colour."""
+    place = {"xycoords": "axes fraction", "textcoords": "offset points", "annotation_clip": False}
+    place |= {"ha": "right", "va": "center", "parse_math": False}
+    ax.annotate(text, (0, 0.5), xytext=(-14, 0), **place)
+    bar = Rectangle((-0.11, 0), 0.06, 1, transform=ax.transAxes, color=color, clip_on=False)
+    ax.add_patch(bar)
+
+
+def plot_query(queries: LesionDataset, query: int, code=None) -> Figure:
+    """One image by itself, with its diagnosis, the name of its file, and its code if given.
+
+    Parameters
+    ----------
+    queries : LesionDataset
+    query : its place among them
+    code : (bits,) soft code, optional
+    """
+    row = queries.table.iloc[query]
+    figure = new_figure(2.4, 2.9 + 0.25 * (code is not None))
+    (ax,) = picture_axes(figure, 1, 1)
+    text = f"query {query}: {row['label']}\n{Path(row['image']).stem}"
+    show_picture(ax, queries.picture(query), text, class_color(row["label"]))
+    if code is not None:
+        strip_below(ax, code)
+    return figure
+
+
+def plot_code(code, reference=None, ax: Axes | None = None) -> Figure | Axes:
+    """A code as a strip of bits: the shade is the soft value, the digit the bit.
+
+    Parameters
+    ----------
+    code : (bits,) soft code in [0, 1]
+    reference : (bits,) soft code, optional
+        Bits that differ from it get a frame and a wedge above.
+    ax : Axes, optional
+    """
+    n = len(code)
+    target, result = _new_axes(ax, min(0.4 * n + 0.4, WIDTH), 0.95)
+    draw_code(target, code, reference, (-0.5, 0, n, 1), target.transData)
+    for i, bit in enumerate(_bits(code)):
+        size, color = float(np.clip(130 / n, 4, 9)), "white" if bit else INK
+        target.text(i, 0.45, int(bit), color=color, fontsize=size, ha="center", va="center")
+    target.set(xlim=(-0.5, n - 0.5), ylim=(0, 1.35), yticks=[], xticks=range(n))
+    target.set_xlabel("bit (shade: soft value, white 0 to black 1)", fontsize=9)
+    target.grid(False)
+    target.spines[:].set_visible(False)
+    return result
+
+
+def draw_code(ax: Axes, code, reference, box, transform) -> None:
+    """The strip of a code in a box (x, y, width, height) of some coordinates of the axes."""
+    code = np.asarray(code, dtype=float)
+    if code.ndim != 1 or code.min() < 0 or code.max() > 1:
+        raise InputError(f"A soft code is a row of values in [0, 1], not {code.shape}.")
+    x, y, width, height = box
+    width /= len(code)
+    square = np.array([(0, 0), (width, 0), (width, height), (0, height)])
+    cells = np.array([x, y]) + square + np.arange(len(code))[:, None, None] * (width, 0)
+    style = {"transform": transform, "clip_on": False}
+    shades = [str(1 - value) for value in code]
+    ax.add_collection(PolyCollection(cells, facecolors=shades, edgecolors=GREY, lw=0.8, **style))
+    if reference is not None and (changed := _bits(code) != _bits(reference)).any():
+        top = np.array([(0.1, 1.3), (0.9, 1.3), (0.5, 1.05)]) * (width, height)
+        wedges = np.array([x, y]) + top + np.flatnonzero(changed)[:, None, None] * (width, 0)
+        frames = PolyCollection(cells[changed], facecolors="none", edgecolors=WRONG, lw=2, **style)
+        ax.add_collection(frames)
+        ax.add_collection(PolyCollection(wedges, facecolors=WRONG, edgecolors="none", **style))
+
+
+def _bits(code) -> np.ndarray:
+    return np.asarray(code) > 0.5
+
+
+def bits(n: int) -> str:
+    """A number of bits in words."""
+    return f"{n} bit" if n == 1 else f"{n} bits"
+
+
+def fine(distance: float) -> str:
+    """A distance between soft codes; trained codes often differ by less than a thousandth."""
+    return f"{distance:.3f}" if distance >= 0.0005 else f"{distance:.0e}" if distance else "0"
+
+
+def plot_orbit(pictures: Sequence, codes=None, angles: Sequence[float] | None = None) -> Figure:
+    """Turned copies of a picture, with their codes below if given.
+
+    Parameters
+    ----------
+    pictures : n pictures, the first one unturned
+    codes : (n, bits) soft codes, optional; bits that differ from the first are marked
+    angles : in degrees; by default the cyclic group's, 360 k / n
+    """
+    n = len(pictures)
+    angles = [360 * k / n for k in range(n)] if angles is None else angles
+    side = min(WIDTH / n, 2.3)
+    figure = new_figure(side * n, side + 0.3 + 0.62 * (codes is not None))
+    axes = picture_axes(figure, 1, n)
+    for k, ax in enumerate(axes):
+        show_picture(ax, pictures[k], f"{angles[k]:g}°")
+        if codes is not None:
+            strip_below(ax, codes[k], None if k == 0 else codes[0])
+            changed = int((_bits(codes[k]) != _bits(codes[0])).sum())
+            text = "code" if k == 0 else f"{changed} of {len(codes[k])} bits differ"
+            ax.text(0.5, -0.2, text, fontsize=9, ha="center", va="top", transform=ax.transAxes)
+    return figure
+
+
+def strip_below(ax: Axes, code, reference=None) -> None:
+    """The code of a picture below it."""
+    draw_code(ax, code, reference, (0, -0.15, 1, 0.1), ax.transAxes)
+
+
+def plot_hits(
+    query_picture,
+    hit_pictures: Sequence,
+    hit_labels: Sequence[str],
+    query_label: str | None,
+    hamming: Sequence[int] | None = None,
+    distance: Sequence[float] | None = None,
+    query_code=None,
+    hit_codes=None,
+    columns: int = 5,
+    title: str | None = None,
+) -> Figure:
+    """A query and what was found for it, best first.
+
+    Right hits have a tick and a solid frame, wrong ones a cross and a dashed frame.
+
+    Parameters
+    ----------
+    query_picture, hit_pictures : pictures
+    hit_labels, query_label : class names; None where the query's is not known, so that no
+        hit is right or wrong
+    hamming : distances in bits, as ``Hits.hamming[i]``; the -1 of missing hits at the end
+        need no pictures
+    distance : between soft codes, as ``Hits.distance[i]``
+    query_code, hit_codes : (bits,) and (k, bits) soft codes, drawn as strips below
+    columns : hits in a row
+    """
+    found, coded = len(hit_pictures), query_code is not None and hit_codes is not None
+    columns = max(2, min(columns, found))
+    rows = -(-found // columns) or 1
+    height = max(rows * (1.95 + 0.25 * coded), 2.5) + 0.3 * bool(title)
+    figure = new_figure(1.55 * (columns + 1.35), height, title)
+    grid = figure.add_gridspec(rows, columns + 1, width_ratios=[1.35] + [1] * columns)
+    bare = {"xticks": [], "yticks": [], "frame_on": False}
+    ax = figure.add_subplot(grid[:, 0], **bare)
+    show_picture(ax, query_picture, f"query: {query_label or 'class not known'}")
+    if coded:
+        strip_below(ax, query_code)
+    if not found:
+        ax = figure.add_subplot(grid[0, 1:], **bare)
+        ax.text(0.5, 0.5, "no hits", ha="center", va="center")
+    for i in range(found):
+        ax = figure.add_subplot(grid[i // columns, 1 + i % columns], **bare)
+        mark, frame = _verdict(hit_labels[i], query_label)
+        text = f"{i + 1}. {hit_labels[i]} {mark}".rstrip() + _distances(hamming, distance, i)
+        show_picture(ax, hit_pictures[i], text, *frame)
+        if coded:
+            strip_below(ax, hit_codes[i], query_code)
+    return figure
+
+
+def _verdict(label: str, query_label: str | None) -> tuple[str, tuple[str | None, str]]:
+    """Mark and frame of a hit."""
+    if query_label is None:
+        return "", (None, "-")
+    return ("✓", (RIGHT, "-")) if label == query_label else ("✗", (WRONG, DASHED))
+
+
+def _distances(hamming, distance, i: int) -> str:
+    parts = [] if hamming is None else [bits(int(hamming[i]))]
+    parts += [] if distance is None else [fine(float(distance[i]))]
+    return "\n" + ", ".join(parts) if parts else ""
+
+
+def plot_gates(picture, maps: Mapping[str, np.ndarray], columns: int = 5) -> Figure:
+    """The attention gate of every block, laid over the picture.
+
+    Parameters
+    ----------
+    picture : a picture
+    maps : block name -> gate (h, w) in (0, 1), or (1, h, w) as ``gate_maps`` gives for one image
+        Each block has its own scale, from its lowest to its highest value (written above it),
+        since some gates are much flatter than others.
+    """
+    picture = as_picture(picture)
+    columns = min(columns, len(maps) + 1)
+    rows = -(-(len(maps) + 1) // columns)
+    figure = new_figure(WIDTH, rows * (WIDTH / columns + 0.25))
+    axes = picture_axes(figure, rows, columns)
+    show_picture(axes[0], picture, "image\n")
+    for ax, (name, gate) in zip(axes[1:], maps.items(), strict=False):
+        gate = np.squeeze(gate)
+        low, high = float(gate.min()), float(gate.max())
+        scaled = (gate - low) / max(high - low, 1e-9)
+        show_picture(ax, overlay(picture, scaled), f"{name}\n{low:.2f} to {high:.2f}")
+    for ax in axes[len(maps) + 1 :]:
+        ax.set_axis_off()
+    _heat_bar(figure, axes.tolist(), "gate", ["lowest", "highest"])
+    return figure
+
+
+def plot_heatmaps(picture, heatmaps: Mapping[str, np.ndarray], mask=None, columns: int = 4):
+    """Heatmaps over a picture, with the outline of the lesion if its mask is given.
+
+    Parameters
+    ----------
+    picture : a picture
+    heatmaps : title -> map (h, w) in [0, 1]
+    mask : (S, S) bool, optional
+
+    Returns
+    -------
+    Figure
+    """
+    picture = as_picture(picture)
+    columns = min(columns, len(heatmaps) + 1)
+    rows = -(-(len(heatmaps) + 1) // columns)
+    side = min(WIDTH / columns, 2.4)
+    figure = new_figure(side * columns + 0.7, rows * (side + 0.2))
+    axes = picture_axes(figure, rows, columns)
+    show_picture(axes[0], picture, "image" if mask is None else "image, lesion outlined")
+    for ax, (name, heat) in zip(axes[1:], heatmaps.items(), strict=False):
+        show_picture(ax, overlay(picture, np.squeeze(heat)), name)
+    for ax in axes[: len(heatmaps) + 1]:
+        if mask is not None:
+            draw_outline(ax, mask)
+    for ax in axes[len(heatmaps) + 1 :]:
+        ax.set_axis_off()
+    _heat_bar(figure, axes.tolist(), "heat (share of its maximum)", ["0", "1"])
+    return figure
+
+
+def draw_outline(ax: Axes, mask) -> None:
+    """The edge of a mask (S, S) bool: white on black, to be seen on light and on dark."""
+    mask = np.asarray(mask, dtype=float)
+    if 0 < mask.mean() < 1:
+        for color, width in (("black", 2.6), ("white", 1.2)):
+            ax.contour(mask, levels=[0.5], colors=color, linewidths=width)
+
+
+def _heat_bar(figure: Figure, axes: list[Axes], label: str, ends: list[str]) -> None:
+    """The colours of ``overlay`` as they look on skin: the colder, the more transparent."""
+    x = np.linspace(0, 1, 12)[:, None]
+    skin, heat = np.array([0.82, 0.65, 0.6]), mpl.colormaps["inferno"](x[:, 0])[:, :3]
+    colors = ListedColormap(skin * (1 - 0.6 * x) + heat * 0.6 * x)
+    heat = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 1), colors)
+    bar = figure.colorbar(heat, ax=axes, fraction=0.02, pad=0.01, aspect=30)
+    bar.set_ticks([0, 1], labels=ends)
+    bar.set_label(label, labelpad=2, fontsize=9)
+    bar.outline.set_color(GREY)

@@ -1,0 +1,168 @@
+"""The style of all figures: colours, fonts, and the parts that they are made of."""
+
+import io
+import sys
+import zlib
+
+import matplotlib as mpl
+import numpy as np
+import seaborn as sns
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image, ImageOps
+
+from derm_hash.data.images import from_input
+
+# Okabe and Ito's palette, with two dark tones more: tells classes apart for colour-blind
+# readers too ("Color Universal Design", 2008).
+CLASS_COLORS = {
+    "MEL": "#d55e00",
+    "NV": "#0072b2",
+    "BCC": "#009e73",
+    "AK": "#e69f00",
+    "AKIEC": "#e69f00",
+    "BKL": "#cc79a7",
+    "DF": "#56b4e9",
+    "VASC": "#7a1f4f",
+    "SCC": "#111111",
+}
+OTHER_COLORS = ("#332288", "#117733", "#aa4499", "#999933", "#882255", "#44aa99", "#661100")
+
+INK = "#262626"  # text and lines
+GREY = "#767676"  # what is beside the point; still readable on white
+RIGHT, WRONG = "#0072b2", "#d55e00"
+DASHED = (0, (2, 1))
+WIDTH = 9.0  # inches: as wide as a cell of a notebook
+DPI = 96
+
+STYLE = {
+    # A white sheet in the light and in the dark JupyterLab, so that both read the same.
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "figure.dpi": DPI,
+    "savefig.dpi": "figure",
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so that it is the same everywhere
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "figure.titlesize": 11.5,
+    "figure.titleweight": "bold",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GREY,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#e6e6e6",
+    "lines.linewidth": 2,
+    "axes.prop_cycle": mpl.cycler(color=list(dict.fromkeys(CLASS_COLORS.values()))),
+}
+
+
+def use_style() -> None:
+    """Set fonts, sizes and colours for all figures, and let notebooks keep them as small PNGs."""
+    # IPython is not needed to draw, and only there in notebooks.
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if hasattr(shell, "kernel"):
+        mpl.get_backend()  # now rather than later: it sets its own way of showing figures
+        shell.display_formatter.formatters["image/png"].for_type(Figure, figure_png)
+    sns.set_theme(style="whitegrid", rc=STYLE)
+
+
+def figure_png(figure: Figure) -> bytes:
+    """A figure as PNG, cut to what is drawn, with 256 colours: less than half the usual size."""
+    buffer, small = io.BytesIO(), io.BytesIO()
+    # Figures with a layout of their own keep everything inside; others may not.
+    tight = None if figure.get_layout_engine() else "tight"
+    figure.savefig(buffer, format="png", bbox_inches=tight)
+    image = Image.open(buffer).convert("RGB")
+    # What is not white, and a margin.
+    image = ImageOps.expand(image.crop(ImageOps.invert(image).getbbox()), 8, "white")
+    with_palette(image).save(small, format="PNG", optimize=True)
+    return small.getvalue()
+
+
+def with_palette(image: Image.Image, flat: int = 64) -> Image.Image:
+    """An RGB image with 256 colours: its most frequent ones exactly, a median cut of the others.
+
+    The flat colours of lines, bars and frames carry meaning, and a median cut alone gives
+    them away for the many shades of the pictures.
+    """
+    r, g, b = np.moveaxis(np.asarray(image, dtype=np.int64), -1, 0)
+    packed = r << 16 | g << 8 | b
+    colors, counts = np.unique(packed, return_counts=True)
+    exact = colors[np.argsort(-counts, kind="stable")[:flat]]
+    result = image.quantize(256 - len(exact), Image.Quantize.MEDIANCUT, kmeans=1)
+    shades = result.getpalette()
+    indices = np.asarray(result) + np.uint8(len(exact))
+    for i, color in enumerate(exact):
+        indices[packed == color] = i
+    result = Image.fromarray(indices)
+    result.putpalette([*np.stack([exact >> 16, exact >> 8 & 255, exact & 255], 1).flat, *shades])
+    return result
+
+
+def class_color(name: str) -> str:
+    """The colour of a class, as a hexadecimal string: the same for a name in all figures."""
+    return CLASS_COLORS.get(name, OTHER_COLORS[zlib.crc32(name.encode()) % len(OTHER_COLORS)])
+
+
+def text_color(background: str) -> str:
+    """Ink or white, whichever is easier to read on a colour: contrast as WCAG 2 defines it."""
+    linear = [
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(background)
+    ]
+    luminance = np.dot([0.2126, 0.7152, 0.0722], linear)
+    return INK if (luminance + 0.05) / 0.07 > 1.05 / (luminance + 0.05) else "white"
+
+
+def new_figure(width: float, height: float, title: str | None = None) -> Figure:
+    """An empty figure, sizes in inches, that fits its parts together by itself."""
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def as_picture(image) -> np.ndarray:
+    """uint8 (S, S, 3) as it is; network input (3, S, S) in [-1, 1] as uint8 (S, S, 3)."""
+    if isinstance(image, torch.Tensor):
+        image = image.detach().cpu()
+        image = from_input(image) if image.is_floating_point() else image
+        image = image.movedim(0, -1) if image.ndim == 3 and image.shape[0] == 3 else image
+    return np.asarray(image)
+
+
+def show_picture(ax: Axes, image, title: str = "", frame: str | None = None, line="-") -> None:
+    """A picture (or a map (S, S), in grey) without axes, with a frame of a colour if wanted.
+
+    The title may have names from the data in it: its dollar signs are no formulas.
+    """
+    ax.imshow(as_picture(image), cmap="gray", interpolation="bilinear")
+    ax.set_axis_off()
+    ax.set_title(title, fontsize=9, pad=4, parse_math=False)
+    if frame:
+        box = {"transform": ax.transAxes, "clip_on": False, "fill": False}
+        ax.add_patch(Rectangle((0, 0), 1, 1, ec=frame, lw=3, ls=line, capstyle="butt", **box))
+
+
+def picture_axes(figure: Figure, rows: int, columns: int) -> np.ndarray:
+    """Axes (rows * columns,) for pictures: without ticks, which would take long to make."""
+    bare = {"xticks": [], "yticks": [], "frame_on": False}
+    return figure.subplots(rows, columns, squeeze=False, subplot_kw=bare).ravel()
+
+
+def _new_axes(ax: Axes | None, width: float, height: float) -> tuple[Axes, Figure | Axes]:
+    """Axes to draw into, and what to return in the end."""
+    if ax is not None:
+        return ax, ax
+    figure = new_figure(width, height)
+    return figure.subplots(), figure

@@ -1,0 +1,241 @@
+"""The atlas: same seeds, same pixels; masks that fit; classes told apart by criteria alone."""
+
+import numpy as np
+import pytest
+from scipy import ndimage, stats
+from sklearn.neighbors import NearestNeighbors
+
+from derm_hash.atlas.atlas import draw_criterion, draw_lesion, make_atlas
+from derm_hash.atlas.criteria import CRITERIA, lesion_criteria
+from derm_hash.atlas.lesion import CLASSES
+from derm_hash.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def atlas():
+    return make_atlas(400, size=32, seed=0, progress=False)
+
+
+def axis_and_elongation(mask):
+    """Angle of the mask's long axis in radians, and the ratio of its axes, from second moments."""
+    x = np.argwhere(mask)[:, ::-1].astype(float)
+    values, vectors = np.linalg.eigh(np.cov(x.T))
+    return np.arctan2(vectors[1, 1], vectors[0, 1]), np.sqrt(values[1] / values[0])
+
+
+def class_mean_precision(features, atlas, k=10):
+    """Share of hits of the query's class among its k nearest, with no lesion on both sides."""
+    lesions = np.unique(atlas.lesion_ids)
+    query = np.isin(atlas.lesion_ids, lesions[::3])
+    search = NearestNeighbors(n_neighbors=k).fit(features[~query])
+    hits = atlas.labels[~query][search.kneighbors(features[query], return_distance=False)]
+    correct = (hits == atlas.labels[query][:, None]).mean(1)
+    return np.mean([correct[atlas.labels[query] == label].mean() for label in CLASSES])
+
+
+@pytest.mark.parametrize("label", CLASSES)
+def test_same_seeds_give_the_same_pixels(label):
+    first, again = draw_lesion(label, 5, 7, size=64), draw_lesion(label, 5, 7, size=64)
+    np.testing.assert_array_equal(first[0], again[0])
+    np.testing.assert_array_equal(first[1], again[1])
+
+
+@pytest.mark.parametrize("other", [("NV", 6, 7), ("NV", 5, 8), ("BKL", 5, 7)])
+def test_other_seeds_or_classes_give_other_pixels(other):
+    image, _ = draw_lesion("NV", 5, 7, size=64)
+    difference = np.abs(image.astype(int) - draw_lesion(*other, size=64)[0])
+    assert difference.mean() > 3
+
+
+def test_atlas_is_deterministic_and_changes_with_its_seed():
+    a, b, c = (make_atlas(12, size=32, seed=s, progress=False) for s in (3, 3, 4))
+    np.testing.assert_array_equal(a.images, b.images)
+    np.testing.assert_array_equal(a.masks, b.masks)
+    assert a.lesion_ids.tolist() == b.lesion_ids.tolist()
+    assert not set(a.lesion_ids) & set(c.lesion_ids)
+
+
+@pytest.mark.parametrize("size", [32, 50, 97, 224, 512])
+def test_shapes_and_types_at_any_size(size):
+    for label in CLASSES:
+        image, mask = draw_lesion(label, 1, 1, size=size)
+        assert image.shape == (size, size, 3)
+        assert image.dtype == np.uint8
+        assert mask.shape == (size, size)
+        assert mask.dtype == bool
+
+
+def test_a_lesion_is_the_same_at_every_size():
+    for label in CLASSES:
+        small, large = draw_lesion(label, 2, 2, 48), draw_lesion(label, 2, 2, 192)
+        block = large[1].reshape(48, 4, 48, 4).mean((1, 3)) > 0.5
+        overlap = (block & small[1]).sum() / (block | small[1]).sum()
+        assert overlap > 0.93
+        shrunk = large[0].reshape(48, 4, 48, 4, 3).mean((1, 3))
+        assert np.corrcoef(shrunk.ravel(), small[0].ravel())[0, 1] > 0.93
+
+
+def test_masks_are_one_piece_of_sensible_size(atlas):
+    area = atlas.masks.mean((1, 2))
+    assert area.min() > 0.10
+    assert area.max() < 0.65
+    eight_neighbours = np.ones((3, 3))
+    assert all(ndimage.label(mask, eight_neighbours)[1] == 1 for mask in atlas.masks)
+
+
+@pytest.mark.parametrize("label", CLASSES)
+def test_masks_fit_the_lesions_to_the_pixel(atlas, label):
+    """Lesions absorb more green light than the skin around them. The step in green across the
+    border of the mask is highest where the mask is, and falls when the mask moves one pixel."""
+    here = np.flatnonzero(atlas.labels == label)
+
+    def steps(shift):
+        found = []
+        for k in here:
+            mask, green = np.roll(atlas.masks[k], shift, axis=(0, 1)), atlas.images[k, ..., 1]
+            inner = mask & ~ndimage.binary_erosion(mask, iterations=2)
+            outer = ndimage.binary_dilation(mask, iterations=2) & ~mask
+            found.append(green[outer].mean() - green[inner].mean())
+        return np.array(found)
+
+    in_place = steps((0, 0))
+    assert (in_place > 0).mean() > 0.9
+    for shift in ((0, 1), (0, -1), (1, 0), (-1, 0)):
+        assert in_place.mean() > steps(shift).mean() + 1
+
+
+def test_labels_counts_and_views(atlas):
+    labels, counts = np.unique(atlas.labels, return_counts=True)
+    assert dict(zip(labels, counts, strict=True)) == dict.fromkeys(CLASSES, 100)
+    ids, first, views = np.unique(atlas.lesion_ids, return_index=True, return_counts=True)
+    assert set(views) == {1, 2, 3}
+    for lesion, k in zip(ids, first, strict=True):
+        assert set(atlas.labels[atlas.lesion_ids == lesion]) == {atlas.labels[k]}
+
+
+def test_pictures_of_an_atlas_are_distinct(atlas):
+    assert len({image.tobytes() for image in atlas.images}) == len(atlas.images)
+
+
+@pytest.mark.parametrize(
+    ("images", "balance", "expected"),
+    [
+        (10, {"MEL": 1, "NV": 3}, {"MEL": 3, "NV": 7}),  # 2.5 and 7.5: one remainder wins
+        (7, {"MEL": 0.5, "NV": 0.25, "BCC": 0.25}, {"MEL": 3, "NV": 2, "BCC": 2}),
+        (1, {"BKL": 2, "NV": 0}, {"BKL": 1}),
+    ],
+)
+def test_balance(images, balance, expected):
+    labels = make_atlas(images, 32, balance=balance, progress=False).labels
+    counted = dict(zip(*np.unique(labels, return_counts=True), strict=True))
+    assert sum(counted.values()) == images
+    for label, count in expected.items():
+        assert abs(counted[label] - count) <= 1
+    assert set(counted) == set(expected)
+
+
+def test_a_lesion_id_names_the_lesion_that_draw_lesion_draws():
+    atlas = make_atlas(6, 32, seed=1, progress=False)
+    for label, lesion in zip(atlas.labels, atlas.lesion_ids, strict=True):
+        name, seed = lesion.split("-")
+        assert name == label
+        assert len(lesion_criteria(label, int(seed))) >= 2
+
+
+def test_views_share_the_lesion_and_differ_in_pixels():
+    """The outline's elongation varies more between lesions than between views of one."""
+    shape = np.array(
+        [
+            [axis_and_elongation(draw_lesion("NV", lesion, view, 32)[1])[1] for view in range(6)]
+            for lesion in range(12)
+        ]
+    )
+    assert np.median(shape, 1).std() > 3 * np.median(shape.std(1))
+    views = [draw_lesion("NV", 0, view, 32)[0].astype(int) for view in range(4)]
+    assert all(np.abs(a - b).mean() > 3 for i, a in enumerate(views) for b in views[:i])
+
+
+def test_nuisance_never_sees_the_class():
+    """With the same seeds all classes grow on the same skin, photographed the same way: where no
+    lesion is near, the pictures are equal."""
+    for seed in range(8):
+        drawn = [draw_lesion(label, seed, seed, 64) for label in CLASSES]
+        lesions = np.any([mask for _, mask in drawn], axis=0)
+        far = ~ndimage.binary_dilation(lesions, iterations=14)
+        assert far.sum() > 100
+        for image, _ in drawn[1:]:
+            same = np.abs(image[far].astype(int) - drawn[0][0][far]) <= 1
+            assert same.mean() > 0.97
+
+
+def test_skin_and_size_do_not_tell_the_class(atlas):
+    skin = [im[~m].mean(0) for im, m in zip(atlas.images, atlas.masks, strict=True)]
+    assert class_mean_precision(np.array(skin), atlas) < 0.35
+    assert class_mean_precision(atlas.masks.mean((1, 2))[:, None], atlas) < 0.35
+
+
+def test_mean_colour_does_not_tell_the_class(atlas):
+    assert class_mean_precision(atlas.images.mean((1, 2)), atlas) <= 0.60
+
+
+def test_orientation_is_uniform():
+    """Angles of the long axis over many photographs of one elongated lesion: no direction is
+    preferred (Rayleigh test on the doubled angle; Kolmogorov-Smirnov against uniform)."""
+    masks = [draw_lesion("NV", 3, view, 32)[1] for view in range(100)]
+    assert np.median([axis_and_elongation(m)[1] for m in masks]) > 1.15
+    doubled = 2 * np.array([axis_and_elongation(m)[0] for m in masks])
+    rayleigh = np.exp(-len(doubled) * np.abs(np.exp(1j * doubled).mean()) ** 2)
+    assert rayleigh > 0.05
+    uniform = stats.kstest(doubled % (2 * np.pi) / (2 * np.pi), "uniform")
+    assert uniform.pvalue > 0.05
+
+
+@pytest.mark.parametrize("label", CLASSES)
+def test_every_lesion_shows_two_criteria_of_its_class(label):
+    shown = [lesion_criteria(label, seed) for seed in range(40)]
+    assert min(len(names) for names in shown) >= 2
+    assert {name for names in shown for name in names} == {
+        name for name, text in CRITERIA.items() if text.startswith(f"{label}: ")
+    }
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_each_criterion_can_be_drawn_alone(name):
+    assert CRITERIA[name].endswith(".")
+    image = draw_criterion(name, size=96, seed=1)
+    assert image.shape == (96, 96, 3)
+    assert image.dtype == np.uint8
+    label = CRITERIA[name].split(":")[0]
+    base = next(n for n, text in CRITERIA.items() if text.startswith(f"{label}: "))
+    plain = draw_criterion(base, size=96, seed=1)
+    changed = np.abs(image.astype(int) - plain).max(2) > 20
+    if name == base:
+        assert not changed.any()
+    else:
+        assert 0.005 < changed.mean() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: draw_lesion("SCC", 0), "'SCC'.*MEL, NV, BCC, BKL"),
+        (lambda: draw_lesion("MEL", -1), "-1"),
+        (lambda: draw_lesion("MEL", 0, 1.5), "1.5"),
+        (lambda: draw_lesion("MEL", 0, size=31), "32.*31"),
+        (lambda: draw_criterion("rainbow"), "'rainbow'.*streaks"),
+        (lambda: lesion_criteria("AK", 0), "'AK'"),
+        (lambda: make_atlas(0), "from 1.*0"),
+        (lambda: make_atlas(4, size=16), "32.*16"),
+        (lambda: make_atlas(4, seed=-2), "-2"),
+        (lambda: make_atlas(4, balance={"DF": 1}), "'DF'"),
+        (lambda: make_atlas(4, balance={"MEL": 0}), "above 0"),
+        (lambda: make_atlas(4, balance={"MEL": -1, "NV": 3}), "from 0"),
+        (lambda: make_atlas(4, balance={}), "above 0"),
+    ],
+)
+def test_bad_input_gets_one_clear_sentence(call, says):
+    with pytest.raises(InputError, match=says) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.endswith(".")

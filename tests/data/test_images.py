@@ -1,0 +1,476 @@
+"""Images of every kind: read as they look, or refused in one sentence; cut, and scaled."""
+
+import io
+import struct
+import tracemalloc
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from derm_hash.data import images
+from derm_hash.data.images import from_input, open_image, read_mask, square, to_input
+from derm_hash.errors import InputError
+
+# Pillow warns of odd metadata in damaged files that it can read all the same.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::ResourceWarning")
+
+GRADIENT = np.arange(0, 240, 5, dtype=np.uint8).reshape(6, 8)
+
+
+def saved(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def opened(content):
+    image = open_image(io.BytesIO(content), "the file")
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+def picture(seed=0, size=(40, 30)):
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def as_rgb(grey):
+    return np.repeat(np.asarray(grey)[..., None], 3, axis=2)
+
+
+# --- odd modes: the pixels are known ------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "GIF", "PPM"])
+def test_grey_gets_three_equal_channels(kind):
+    assert np.array_equal(opened(saved(Image.fromarray(GRADIENT), kind)), as_rgb(GRADIENT))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "WEBP", "PPM"])
+def test_colours_come_back_exactly(kind):
+    options = {"lossless": True} if kind == "WEBP" else {}
+    assert np.array_equal(opened(saved(picture(), kind, **options)), np.asarray(picture()))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_transparent_pixels_lie_on_white(kind):
+    pixels = np.zeros((1, 3, 4), np.uint8)
+    pixels[0, :, 3] = 0, 51, 255  # black with opacity 0, 0.2 and 1
+    pixels[0, :, 0] = 10
+    expected = [[[255, 255, 255], [206, 204, 204], [10, 0, 0]]]
+    assert opened(saved(Image.fromarray(pixels), kind)).tolist() == expected
+
+
+def test_grey_with_transparency_lies_on_white():
+    pixels = np.array([[[100, 255], [100, 0]]], np.uint8)
+    assert opened(saved(Image.fromarray(pixels, "LA"), "PNG"))[0, :, 0].tolist() == [100, 255]
+
+
+def test_palette_colours_are_looked_up():
+    image = Image.new("P", (3, 1))
+    image.putpalette([200, 10, 30, 1, 2, 3])
+    image.putdata([0, 1, 0])
+    expected = [[[200, 10, 30], [1, 2, 3], [200, 10, 30]]]
+    assert opened(saved(image, "PNG")).tolist() == expected
+    expected[0][1] = [255, 255, 255]
+    assert opened(saved(image, "PNG", transparency=1)).tolist() == expected
+
+
+def test_one_bit_is_black_and_white():
+    image = Image.fromarray(GRADIENT > 100)
+    assert np.array_equal(opened(saved(image, "PNG")), as_rgb(np.where(GRADIENT > 100, 255, 0)))
+
+
+def test_cmyk_becomes_rgb():
+    inks = np.array([[[0, 0, 0, 0], [0, 0, 0, 255], [255, 0, 0, 0]]], np.uint8)
+    expected = [[[255, 255, 255], [0, 0, 0], [0, 255, 255]]]
+    assert opened(saved(Image.fromarray(inks, "CMYK"), "TIFF")).tolist() == expected
+    plain = Image.new("CMYK", (16, 16), (0, 128, 0, 0))
+    jpeg = opened(saved(plain, "JPEG", quality=95))
+    assert np.abs(jpeg.astype(int) - [255, 127, 255]).max() <= 3
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_16_bit_grey_uses_its_full_range(kind):
+    values = np.array([[0, 257, 25700, 65535], [128, 129, 65406, 65407]], np.uint16)
+    expected = as_rgb([[0, 1, 100, 255], [0, 1, 254, 255]])
+    content = saved(Image.fromarray(values), kind)
+    assert np.abs(opened(content).astype(int) - expected).max() <= (kind == "PPM")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([[0, 0.5, 1]], np.float32), [0, 128, 255]),
+        (np.array([[0, 99.6, 255]], np.float32), [0, 100, 255]),
+        (np.array([[-1, 0, 1]], np.float32), [0, 128, 255]),
+        (np.array([[1000, 1500, 2000]], np.float32), [0, 128, 255]),
+        (np.array([[7, 7, 7]], np.float32), [7, 7, 7]),
+        (np.array([[-5, -5, -5]], np.float32), [0, 0, 0]),
+        (np.array([[0, 25700, 65535]], np.int32), [0, 100, 255]),
+        (np.array([[0, 10**6, 2 * 10**6]], np.int32), [0, 128, 255]),
+    ],
+)
+def test_numbers_are_scaled_as_documented(values, expected):
+    grey = opened(saved(Image.fromarray(values), "TIFF"))
+    assert grey.tolist() == as_rgb([expected]).tolist()
+
+
+def test_pixels_that_are_no_numbers_are_refused():
+    values = np.array([[0, np.nan, 1]], np.float32)
+    with pytest.raises(InputError, match="the file has pixels that are not finite"):
+        opened(saved(Image.fromarray(values), "TIFF"))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation):
+    # The turn that each value asks for, from the EXIF standard, in numpy's terms.
+    upright = [
+        lambda a: a,
+        np.fliplr,
+        lambda a: np.rot90(a, 2),
+        np.flipud,
+        lambda a: np.swapaxes(a, 0, 1),
+        lambda a: np.rot90(a, -1),
+        lambda a: np.rot90(np.swapaxes(a, 0, 1), 2),
+        lambda a: np.rot90(a, 1),
+    ][orientation - 1]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = saved(picture(), "PNG", exif=exif)
+    assert np.array_equal(opened(content), upright(np.asarray(picture())))
+
+
+def test_an_animation_gives_its_first_frame():
+    frames = [Image.fromarray(GRADIENT + 5 * i) for i in range(3)]
+    content = saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert np.array_equal(opened(content), as_rgb(GRADIENT))
+
+
+def test_the_suffix_does_not_matter(tmp_path):
+    path = tmp_path / "really.jpg"
+    path.write_bytes(saved(picture(), "PNG"))
+    assert np.array_equal(np.asarray(open_image(path)), np.asarray(picture()))
+
+
+# --- what cannot be read is named -----------------------------------------------------
+
+
+def chunk(kind, content):
+    crc = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc)
+
+
+def png_that_claims(width, height, body=None):
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    body = body or chunk(b"IDAT", zlib.compress(bytes(1000)))
+    return b"\x89PNG\r\n\x1a\n" + header + body + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [9000, 12000, 60000, 2**31 - 1])
+def test_decompression_bombs_are_refused_unread(tmp_path, side):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_that_claims(side, side))
+    for action in ("ignore", "error"):
+        with warnings.catch_warnings():
+            warnings.simplefilter(action)
+            with pytest.raises(InputError, match=r"bomb\.png .*million"):
+                open_image(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere\.png does not exist"):
+        open_image(tmp_path / "nowhere.png")
+
+
+def test_a_folder_is_no_image(tmp_path):
+    with pytest.raises(InputError, match=str(tmp_path)):
+        open_image(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 500, b"GIF89a", b"<svg/>", b"%PDF-1.7\n%EOF"])
+def test_what_is_no_image_is_named(tmp_path, content):
+    path = tmp_path / "odd.jpg"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        open_image(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+KINDS = ["JPEG", "PNG", "TIFF", "BMP", "GIF", "PPM"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_cut_short_is_named(tmp_path, kind):
+    content = saved(picture(), kind)
+    for share in (0.2, 0.5, 0.9):
+        path = tmp_path / f"cut.{kind.lower()}"
+        path.write_bytes(content[: int(len(content) * share)])
+        with pytest.raises(InputError) as error:
+            open_image(path)
+        assert str(path) in str(error.value)
+
+
+def read_or_refused(content):
+    """True if read, False if refused; anything else is an error of the test."""
+    try:
+        image = open_image(io.BytesIO(content), "the file")
+    except InputError as error:
+        assert str(error).startswith("the file ")
+        assert "\n" not in str(error)
+        return False
+    assert image.mode == "RGB"
+    assert min(image.size) >= 1
+    return True
+
+
+STARTS = [
+    b"",
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    b"II*\0\x08\0\0\0",
+    b"MM\0*",
+    b"BM",
+    b"GIF89a",
+    b"RIFF\x40\0\0\0WEBPVP8 ",
+    b"P6 4 4 255\n",
+    b"P5 9 9 65535 ",
+    b"Pf\n2 2\n-1\n",
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(STARTS), st.binary(max_size=300))
+def test_random_bytes_are_read_or_refused(start, rest):
+    read_or_refused(start + rest)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "WEBP"])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    damage=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=8),
+    end=st.floats(0.1, 1),
+)
+def test_damaged_files_are_read_or_refused(monkeypatch, kind, damage, end):
+    # Damaged headers claim any size; below the limit they would be decoded, slowly.
+    monkeypatch.setattr(images, "MAX_PIXELS", 10**6)
+    content = bytearray(saved(picture(), kind))
+    for place, value in damage:
+        content[min(place % 400, len(content) - 1) if place % 2 else place % len(content)] = value
+    read_or_refused(bytes(content[: int(len(content) * end)]))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from([b"", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"]), st.binary(max_size=80))
+def test_photographs_with_odd_exif_data_are_read_or_refused(start, rest):
+    read_or_refused(saved(picture(), "JPEG", exif=b"Exif\0\0" + start + rest))
+
+
+def test_damage_between_the_parts_of_the_pixels_is_noticed():
+    # Pillow reports this one, while it decodes, as a SyntaxError.
+    rows = np.random.default_rng(0).integers(0, 256, (8, 1 + 3 * 8), dtype=np.uint8)
+    rows[:, 0] = 0  # PNG's filter "none"
+    pixels = zlib.compress(rows.tobytes())
+    first, second = chunk(b"IDAT", pixels[:50]), chunk(b"IDAT", pixels[50:])
+    assert read_or_refused(png_that_claims(8, 8, first + second))
+    second = second.replace(b"IDAT", b"\0\0\0\0")
+    assert not read_or_refused(png_that_claims(8, 8, first + second))
+
+
+def test_two_hundred_damaged_files_of_every_kind(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(200):
+        content = bytearray(saved(picture(i), KINDS[i % len(KINDS)]))
+        start = int(rng.integers(len(content)))
+        match i % 4:
+            case 0:
+                content = content[:start]
+            case 1:
+                content[start : start + 100] = bytes(100)
+            case 2:
+                content[:100] = rng.bytes(100)
+            case 3:
+                content = bytes(len(content))
+        path = tmp_path / f"{i}.png"
+        path.write_bytes(content)
+        try:
+            assert open_image(path).mode == "RGB"
+        except InputError as error:
+            assert str(path) in str(error)
+
+
+# --- geometry and scaling ---------------------------------------------------------
+
+
+def noise(seed, width=12, height=9):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize("size", [48, 72, 150, 300])
+def test_square_resizes_the_short_side_and_cuts_out_the_centre(size):
+    # At these sizes the cut falls between pixels, so that resizing everything first and
+    # cutting then is the same.
+    long, cut = size * 4 // 3, size // 6
+    for image, shape, box in (
+        (noise(0, 200, 150), (long, size), (cut, 0, cut + size, size)),
+        (noise(1, 150, 200), (size, long), (0, cut, size, cut + size)),
+    ):
+        expected = image.resize(shape, Image.Resampling.BICUBIC).crop(box)
+        difference = np.asarray(square(image, size)).astype(int) - np.asarray(expected)
+        assert np.abs(difference).max() <= 1
+
+
+def test_a_mask_is_cut_as_its_image_and_stays_binary():
+    mask = np.zeros((150, 200), np.uint8)
+    mask[50:100, 61:120] = 255
+    small = np.asarray(square(Image.fromarray(mask), 75, nearest=True))
+    assert np.array_equal(small, mask[1::2, 26:175:2])
+    image = np.asarray(square(Image.fromarray(mask), 75)) > 127
+    assert (image != (small > 0)).mean() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([[0, 1], [1, 0]], [[0, 255], [255, 0]]),
+        ([[0, 127], [128, 255]], [[0, 0], [255, 255]]),
+        ([[0, 0], [0, 0]], [[0, 0], [0, 0]]),
+    ],
+)
+def test_masks_of_any_scale_become_binary(tmp_path, values, expected):
+    Image.fromarray(np.array(values, np.uint8)).save(tmp_path / "mask.png")
+    assert np.asarray(read_mask(tmp_path / "mask.png")).tolist() == expected
+
+
+def mask_of(image, kind, **options):
+    mask = read_mask(io.BytesIO(saved(image, kind, **options)), "the mask")
+    assert mask.mode == "L"
+    return (np.asarray(mask).astype(int) / 255).tolist()
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "dtype"),
+    [
+        ([0, 1], "PNG", np.uint16),
+        ([0, 255], "PNG", np.uint16),
+        ([0, 4095], "PNG", np.uint16),
+        ([0, 65535], "PNG", np.uint16),
+        ([0, 1], "PPM", np.uint16),
+        ([0, 1], "TIFF", np.int32),
+        ([0, 255], "TIFF", np.int32),
+        ([0, 10**6], "TIFF", np.int32),
+        ([0, 1], "TIFF", np.float32),
+        ([0, 255], "TIFF", np.float32),
+        ([0, 65535], "TIFF", np.float32),
+    ],
+)
+def test_masks_of_many_bits_become_binary_whatever_stands_for_lesion(values, kind, dtype):
+    image = Image.fromarray(np.array([values], dtype))
+    assert mask_of(image, kind) == [[0, 1]]
+    assert mask_of(Image.fromarray(np.full((1, 2), values[1], dtype)), kind) == [[1, 1]]
+    assert mask_of(Image.fromarray(np.zeros((1, 2), dtype)), kind) == [[0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "expected"),
+    [
+        ([0, 3, 2], np.uint8, [0, 0, 0]),  # the noise of an empty mask that was a JPEG
+        ([0, 32767, 32768, 65535], np.uint16, [0, 0, 1, 1]),
+        ([0, 32767, 32768, 65535], np.int32, [0, 0, 1, 1]),
+        ([0, 0.49, 0.5, 1], np.float32, [0, 0, 1, 1]),
+        ([0, 127, 128, 255], np.float32, [0, 0, 1, 1]),
+    ],
+)
+def test_grey_borders_of_masks_are_cut_at_half_the_level(values, dtype, expected):
+    assert mask_of(Image.fromarray(np.array([values], dtype)), "TIFF") == [expected]
+
+
+def with_palette(indices, colours):
+    image = Image.fromarray(np.array([indices], np.uint8)).convert("P")
+    image.putdata(indices)
+    image.putpalette(bytes(np.array(colours, np.uint8)))
+    return image
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "GIF"])
+def test_colours_of_a_palette_are_classes_and_the_first_one_is_no_lesion(kind):
+    voc = [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
+    assert mask_of(with_palette([0, 1, 2], voc), kind) == [[0, 1, 1]]
+    assert mask_of(with_palette([0, 0, 0], voc), kind) == [[0, 0, 0]]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "GIF"])
+def test_greys_of_a_palette_are_levels_in_any_order(kind):
+    greys = [[255] * 3, [0] * 3, [100] * 3, [200] * 3]
+    assert mask_of(with_palette([0, 1, 2, 3], greys), kind) == [[1, 0, 0, 1]]
+
+
+def test_what_is_transparent_is_no_lesion():
+    pixels = np.array([[[255] * 4, [255, 255, 255, 0], [0, 0, 0, 255], [0] * 4]], np.uint8)
+    for channels in (pixels, pixels[..., 2:]):  # RGBA and LA
+        assert mask_of(Image.fromarray(channels), "PNG") == [[1, 0, 0, 0]]
+    soft = np.array([[[255, 0], [255, 127], [255, 128]]], np.uint8)
+    assert mask_of(Image.fromarray(soft), "PNG") == [[0, 0, 1]]
+    red = with_palette([0, 1, 2], [[0, 0, 0], [128, 0, 0], [0, 128, 0]])
+    assert mask_of(red, "PNG", transparency=0) == [[0, 1, 1]]
+    assert mask_of(red, "PNG", transparency=2) == [[0, 1, 0]]
+    grey = Image.fromarray(np.array([[0, 255, 7]], np.uint8))
+    assert mask_of(grey, "PNG", transparency=0) == [[0, 1, 0]]
+
+
+def test_masks_of_zeros_and_ones_may_have_an_alpha_channel():
+    pixels = np.array([[[1, 1, 1, 255], [0, 0, 0, 255]]], np.uint8)
+    assert mask_of(Image.fromarray(pixels), "PNG") == [[1, 0]]
+    assert mask_of(Image.fromarray(pixels[..., :3]), "PNG") == [[1, 0]]
+    assert mask_of(Image.fromarray(pixels[..., 0] > 0), "PNG") == [[1, 0]]
+
+
+def test_a_mask_that_was_a_jpeg_keeps_its_lesion():
+    lesion = np.zeros((32, 32), np.uint8)
+    lesion[8:24, 8:24] = 255
+    found = np.array(mask_of(Image.fromarray(lesion), "JPEG", quality=50))
+    assert np.array_equal(found, lesion / 255)
+
+
+def test_a_mask_with_pixels_that_are_no_numbers_is_refused():
+    values = np.array([[0, np.inf, 1]], np.float32)
+    with pytest.raises(InputError, match="the mask has pixels that are not finite"):
+        mask_of(Image.fromarray(values), "TIFF")
+
+
+def test_size_zero_is_refused():
+    with pytest.raises(InputError, match="0 pixels"):
+        square(noise(0), 0)
+
+
+def test_scaling_goes_to_plus_minus_one_and_back_exactly():
+    levels = torch.arange(256, dtype=torch.uint8).expand(2, 3, 16, 256)
+    x = to_input(levels)
+    assert x.dtype == torch.float32
+    assert (x.min(), x.max()) == (-1, 1)
+    assert torch.equal(from_input(x), levels)
+    assert from_input(torch.tensor([-3.0, 3.0])).tolist() == [0, 255]
+
+
+def test_a_deep_image_is_read_in_strips_that_fit_each_other_and_the_memory(tmp_path):
+    values = np.arange(1000 * 2000, dtype=np.uint32).reshape(1000, 2000) % 65536
+    path = tmp_path / "deep.png"
+    Image.fromarray(values.astype(np.uint16)).save(path)
+    tracemalloc.start()
+    grey = np.asarray(open_image(path))[..., 0]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(grey, np.rint(values / 257))
+    assert peak < 8 * values.size  # as many bytes as the numbers in 64 bits alone would take

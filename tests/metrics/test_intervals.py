@@ -1,0 +1,159 @@
+"""Intervals and tests against scipy where it covers them, else by enumeration and simulation."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from derm_hash.errors import InputError
+from derm_hash.metrics.intervals import bootstrap_interval, paired_test
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_without_groups_it_is_the_bootstrap_of_scipy(seed):
+    values = np.random.default_rng(seed).beta(2, 1, 80)
+    ours = bootstrap_interval(values, repeats=20_000, seed=1)
+    theirs = stats.bootstrap(
+        (values,), np.mean, n_resamples=20_000, method="percentile", rng=2
+    ).confidence_interval
+    assert ours.mean == pytest.approx(values.mean())
+    width = theirs.high - theirs.low
+    assert ours.low == pytest.approx(theirs.low, abs=0.03 * width)
+    assert ours.high == pytest.approx(theirs.high, abs=0.03 * width)
+
+
+def test_the_interval_is_that_of_every_possible_draw():
+    # Three lesions with 1, 2 and 3 photographs: 27 draws, enumerated.
+    values, groups = np.array([1.0, 0, 1, 1, 0, 0]), np.array(["a", "b", "b", "c", "c", "c"])
+    members = [values[groups == g] for g in "abc"]
+    means = [np.concatenate(draw).mean() for draw in itertools.product(members, repeat=3)]
+    for level in (0.5, 0.9):
+        ours = bootstrap_interval(values, groups, level=level, repeats=30_000)
+        truth = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
+        np.testing.assert_allclose(ours[1:], truth)
+
+
+def test_copies_of_a_lesion_are_no_evidence():
+    values = np.random.default_rng(0).random(30)
+    once = bootstrap_interval(values)
+    copies = bootstrap_interval(np.repeat(values, 4), groups=np.repeat(np.arange(30), 4))
+    assert copies == pytest.approx(once)
+    # Taken for independent, they would halve the interval.
+    naive = bootstrap_interval(np.repeat(values, 4))
+    assert (naive.high - naive.low) / (once.high - once.low) == pytest.approx(1 / 2, abs=0.05)
+
+
+def test_intervals_over_lesions_cover_the_truth():
+    rng, covered = np.random.default_rng(1), 0
+    for trial in range(150):
+        sizes = rng.integers(1, 6, 40)
+        values = np.repeat(rng.normal(size=40), sizes) + 0.3 * rng.normal(size=sizes.sum())
+        groups = np.repeat(np.arange(40), sizes)
+        interval = bootstrap_interval(values, groups, level=0.9, repeats=300, seed=trial)
+        covered += interval.low <= 0 <= interval.high
+    # 135 of 150 expected, 3.7 standard deviation; a percentile interval covers a little less.
+    assert 120 <= covered <= 146
+
+
+def test_class_balanced_means():
+    rng = np.random.default_rng(2)
+    labels = np.repeat([0, 1, 2], [300, 30, 10])
+    values = rng.random(340) + labels
+    interval = bootstrap_interval(values, labels=labels, repeats=4000)
+    per_class = [values[labels == c] for c in range(3)]
+    assert interval.mean == pytest.approx(np.mean([v.mean() for v in per_class]))
+    # Independent draws in each class: the variances of the means add.
+    sd = np.sqrt(sum(v.var() / len(v) for v in per_class)) / 3
+    assert (interval.high - interval.low) / (2 * 1.96 * sd) == pytest.approx(1, abs=0.08)
+
+
+def test_one_class_is_the_plain_mean():
+    values = np.random.default_rng(3).random(25)
+    assert bootstrap_interval(values, labels=np.full(25, 7)) == bootstrap_interval(values)
+
+
+def test_equal_values_have_no_spread():
+    assert bootstrap_interval(np.full(9, 0.25)) == (0.25, 0.25, 0.25)
+
+
+def test_the_paired_test_is_the_exact_one_of_scipy():
+    rng = np.random.default_rng(4)
+    for case in range(100):
+        n = int(rng.integers(2, 9))
+        a, b = rng.integers(0, 4, n) / 4, rng.integers(0, 4, n) / 4  # ties, zeros, no difference
+        theirs = stats.permutation_test(
+            (a, b),
+            lambda x, y, axis: (x - y).mean(axis=axis),
+            permutation_type="samples",
+            n_resamples=np.inf,
+            vectorized=True,
+        )
+        # scipy doubles the smaller tail; the mean's distribution is symmetric, so that it is
+        # the share of patterns at least as far from zero.
+        ours = paired_test(a, b)
+        assert ours.difference == pytest.approx((a - b).mean())
+        assert ours.p_value == pytest.approx(theirs.pvalue, abs=1e-12), case
+
+
+def test_random_sign_patterns_approach_the_exact_p_value():
+    rng = np.random.default_rng(5)
+    a = rng.normal(size=13)
+    b = a + 0.4 + 0.8 * rng.normal(size=13)
+    exact = paired_test(a, b)
+    sampled = paired_test(a, b, repeats=8000)  # fewer than the 2 ** 13 patterns
+    assert 0.01 < exact.p_value < 0.9
+    assert sampled.p_value != exact.p_value
+    error = np.sqrt(exact.p_value * (1 - exact.p_value) / 8000)
+    assert abs(sampled.p_value - exact.p_value) < 4 * error
+
+
+def test_the_signs_of_a_lesion_turn_together():
+    differences = np.array([1.0, 2, 3, -1, 0.5])
+    groups = np.array([0, 0, 1, 1, 2])
+    labels = np.array([0, 0, 0, 0, 1])
+    # Parts of the mean of the class means: (3 / 4) / 2, (2 / 4) / 2, 0.5 / 2.
+    parts = np.array([3 / 8, 2 / 8, 1 / 4])
+    means = [abs(np.dot(signs, parts)) for signs in itertools.product([-1, 1], repeat=3)]
+    test = paired_test(differences, np.zeros(5), groups, labels)
+    assert test.difference == pytest.approx((5 / 4 + 0.5) / 2)
+    assert test.p_value == np.mean(np.array(means) >= parts.sum() - 1e-9) == 2 / 8
+    interval = bootstrap_interval(differences, groups, labels)
+    assert test[:3] == interval
+
+
+def test_copies_of_a_lesion_do_not_make_a_difference_significant():
+    rng = np.random.default_rng(6)
+    a, b = rng.random(8), rng.random(8)
+    once = paired_test(a, b)
+    copies = paired_test(np.repeat(a, 5), np.repeat(b, 5), groups=np.repeat(np.arange(8), 5))
+    assert copies == pytest.approx(once)
+
+
+def test_a_run_does_not_differ_from_itself_and_a_clear_difference_shows():
+    values = np.random.default_rng(7).random(200)
+    assert paired_test(values, values) == (0, 0, 0, 1)
+    test = paired_test(values + 0.1, values)
+    assert test.p_value == pytest.approx(1 / 10_001)
+    assert test.low == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"values": [1.0, 2.0], "groups": [1]}, "1 groups"),
+        ({"values": [1.0, 2.0], "labels": [1]}, "1 labels"),
+        ({"values": [1.0, 2.0], "level": 95}, "between 0 and 1"),
+        ({"values": [1.0, 2.0], "groups": ["a", "a"]}, "two independent groups"),
+        ({"values": []}, "two independent groups"),
+        ({"values": [[1.0, 2.0]]}, "one value a query"),
+    ],
+)
+def test_intervals_need_values_and_groups(arguments, message):
+    with pytest.raises(InputError, match=message):
+        bootstrap_interval(**arguments)
+
+
+def test_a_paired_test_needs_pairs():
+    with pytest.raises(InputError, match="same queries twice"):
+        paired_test([1.0, 2.0], [1.0])

@@ -1,0 +1,203 @@
+"""Turned images: flips and overlaps by hand, and by models whose code is worked by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from derm_hash.errors import InputError
+from derm_hash.metrics.stability import flipped_bits, rotation_report, rotation_scores, topk_overlap
+from derm_hash.model import HashOutput
+from derm_hash.retrieval import HashIndex
+from derm_hash.rotations import rotate
+
+
+def test_flipped_bits_by_hand():
+    # Member 0: 1 0; member 1: 1 1 (one of two flips); member 2: 0 1 (both flip): 3 of 4.
+    codes = [[[0.9, 0.1]], [[0.6, 0.51]], [[0.5, 1.0]]]
+    assert flipped_bits(codes) == 3 / 4
+    assert flipped_bits(torch.tensor(codes)) == 3 / 4
+    assert flipped_bits(codes[:2]) == 1 / 2
+    assert flipped_bits(np.full((4, 3, 16), 0.7)) == 0
+
+
+def test_flipped_bits_is_the_triple_loop():
+    codes = np.random.default_rng(0).random((4, 5, 6))
+    changed = [
+        (codes[k, i, b] > 0.5) != (codes[0, i, b] > 0.5)
+        for k in range(1, 4)
+        for i in range(5)
+        for b in range(6)
+    ]
+    assert flipped_bits(codes) == pytest.approx(sum(changed) / len(changed))
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 3), (4, 3)])
+def test_flipped_bits_need_an_orbit(shape):
+    with pytest.raises(InputError, match="n >= 2"):
+        flipped_bits(np.zeros(shape))
+
+
+def test_topk_overlap_by_hand():
+    a = np.array([[1, 2, 3, 4], [5, -1, -1, -1]])
+    b = np.array([[4, 3, 9, 8], [5, 6, -1, -1]])
+    # Two of four in common, then one of four: missing hits never are.
+    assert topk_overlap(a, b) == pytest.approx((2 / 4 + 1 / 4) / 2)
+    assert topk_overlap(a[:1], a[:1, ::-1]) == 1
+    assert topk_overlap(np.full((2, 3), -1), np.full((2, 3), -1)) == 0
+
+
+class HandMade(nn.Module):
+    """A model whose code is any function of the images, (B, C, S, S) -> (B, bits)."""
+
+    def __init__(self, code):
+        super().__init__()
+        self.code = code
+        self.nothing = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        return HashOutput(self.nothing, self.code(x))
+
+
+def mean_colour(x):
+    return torch.sigmoid(4 * x.mean(dim=(2, 3)))
+
+
+def upper_half(x):
+    """One bit: whether the upper half is brighter than the lower one."""
+    half = x.shape[-1] // 2
+    return torch.sigmoid(x[:, 0, :half].mean(dim=(1, 2)) - x[:, 0, half:].mean(dim=(1, 2)))[:, None]
+
+
+def test_a_code_of_the_mean_colour_does_not_flip():
+    images = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    report = rotation_report(HandMade(mean_colour), images, batch_size=2)
+    assert report["angle"].tolist() == [90, 180, 270]
+    assert report["flipped_bits"].tolist() == [0, 0, 0]
+    assert report["code_distance"].max() < 1e-6
+
+
+def test_a_code_of_the_upper_half_flips_by_hand():
+    # Bright above (+1), dark below (-1): code sigmoid(2). Upside down: sigmoid(-2), a flip, at
+    # a distance of sigmoid(2) - sigmoid(-2) = tanh(1). A quarter turn: sigmoid(0) = 1/2, and
+    # 1/2 is not above the threshold: a flip, at half that distance.
+    images = torch.cat([torch.ones(3, 1, 4, 8), -torch.ones(3, 1, 4, 8)], dim=2)
+    report = rotation_report(HandMade(upper_half), images, (0, 90, 180, 360), batch_size=2)
+    assert report["flipped_bits"].tolist() == [0, 1, 1, 0]
+    tanh = math.tanh(1)
+    assert report["code_distance"].tolist() == pytest.approx([0, tanh / 2, tanh, 0], abs=1e-6)
+
+
+def test_other_angles_compare_the_inscribed_discs():
+    images = torch.rand(4, 1, 12, 12, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    row = rotation_report(HandMade(upper_half), images, (45,)).iloc[0]
+    upright, turned = upper_half(rotate(images, 0)), upper_half(rotate(images, 45))
+    assert row["code_distance"] == pytest.approx((turned - upright).abs().mean().item(), rel=1e-5)
+    assert row["flipped_bits"] == ((turned > 0.5) != (upright > 0.5)).float().mean().item()
+    # Flat images show the same disc at every angle; the whole square would not.
+    flat = torch.ones(2, 1, 12, 12)
+    assert rotation_report(HandMade(mean_colour), flat, (45, 10)).code_distance.max() < 1e-6
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_report_leaves_the_mode_and_takes_no_gradient(training):
+    model = HandMade(mean_colour).train(training)
+    rotation_report(model, torch.zeros(1, 3, 8, 8), (90,))
+    assert model.training is training
+    assert model.nothing.grad is None
+
+
+def quadrants(x):
+    """Four bits: whether each quarter of the image is brighter than the whole."""
+    half = x.shape[-1] // 2
+    top, bottom = x[:, 0, :half], x[:, 0, half:]
+    parts = [top[..., :half], top[..., half:], bottom[..., :half], bottom[..., half:]]
+    means = torch.stack([part.mean(dim=(1, 2)) for part in parts], dim=1)
+    return torch.sigmoid(8 * (means - means.mean(dim=1, keepdim=True)))
+
+
+@pytest.mark.parametrize("angle", [180, 30])
+def test_overlap_of_the_hits_is_that_of_two_searches(angle):
+    draw = torch.Generator().manual_seed(2)
+    images = torch.rand(7, 1, 12, 12, generator=draw) * 2 - 1
+    index = HashIndex.build(torch.rand(40, 4, generator=draw), np.zeros(40), range(40))
+    report = rotation_report(HandMade(quadrants), images, (angle,), index, k=6, batch_size=3)
+    upright = images if angle == 180 else rotate(images, 0)
+    turned = torch.rot90(images, 2, (2, 3)) if angle == 180 else rotate(images, angle)
+    a, b = (index.search(quadrants(x), 6, radius=None).ids for x in (upright, turned))
+    shares = [len(set(x) & set(y)) / 6 for x, y in zip(a, b, strict=True)]
+    assert report["topk_overlap"].item() == pytest.approx(np.mean(shares))
+    assert 0 < np.mean(shares) < 1
+    assert list(report) == ["angle", "flipped_bits", "code_distance", "topk_overlap"]
+
+
+def test_hits_of_a_turned_image_come_from_the_whole_database():
+    images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(5)) * 2 - 1
+    codes = torch.rand(40, 8, generator=torch.Generator().manual_seed(6))
+    index = HashIndex.build(codes, np.zeros(40), range(40))
+    model = HandMade(lambda x: quadrants(x).repeat(1, 2))
+    assert index.within(model(images).code).max() < 40  # few lie within the usual radius
+    assert rotation_report(model, images, (90,), index, k=40)["topk_overlap"].item() == 1
+
+
+def test_the_report_is_the_mean_of_the_scores_of_single_images():
+    images = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    angles = (90, 30, 0)
+    scores = rotation_scores(HandMade(quadrants), images, angles)
+    assert scores["image"].tolist() == [*range(5)] * 3
+    assert scores.index.tolist() == [*range(15)]
+    upright, turned = quadrants(images), quadrants(torch.rot90(images, dims=(2, 3)))
+    moved, flips = (turned - upright).abs(), (turned > 0.5) != (upright > 0.5)
+    assert scores["code_distance"][:5].to_numpy() == pytest.approx(moved.mean(dim=1).numpy())
+    assert scores["flipped_bits"][:5].tolist() == flips.double().mean(dim=1).tolist()
+    assert scores["flipped_bits"][:5].nunique() > 1
+    report = rotation_report(HandMade(quadrants), images, angles)
+    assert report["angle"].tolist() == [90, 30, 0]
+    for angle, row in report.set_index("angle").iterrows():
+        here = scores[scores["angle"] == angle]
+        assert row["flipped_bits"] == pytest.approx(here["flipped_bits"].mean())
+        assert row["code_distance"] == pytest.approx(here["code_distance"].mean())
+    # An image that is not turned is itself, and nothing moves.
+    assert report["code_distance"].iloc[2] == 0
+    assert "topk_overlap" not in report
+
+
+def test_an_unturned_image_has_all_hits_in_common():
+    images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(4)) * 2 - 1
+    index = HashIndex.build(quadrants(images), np.zeros(3), range(3))
+    report = rotation_report(HandMade(quadrants), images, (0,), index, k=3)
+    assert report["topk_overlap"].item() == 1
+    # Of ten hits that are wanted from three images, seven are missing, and never in common.
+    # Ten are wanted when nobody says another number.
+    for table in (rotation_report, rotation_scores):
+        overlap = table(HandMade(quadrants), images, (0,), index)["topk_overlap"]
+        assert overlap.to_numpy() == pytest.approx(0.3)
+
+
+def test_a_bit_on_the_threshold_is_no_flip():
+    # A flat image: the halves are equally bright, and the code is sigmoid(0) = 1/2 at any turn.
+    scores = rotation_scores(HandMade(upper_half), torch.zeros(1, 1, 8, 8), (0, 180))
+    assert scores["flipped_bits"].tolist() == [0, 0]
+
+
+def test_the_model_sees_no_more_images_at_once_than_it_may():
+    seen = []
+
+    def counting(x):
+        seen.append(len(x))
+        return mean_colour(x)
+
+    rotation_report(HandMade(counting), torch.zeros(5, 3, 8, 8), (90,), batch_size=2)
+    assert seen == [2, 2, 1] * 2
+
+
+def test_a_model_that_fails_keeps_its_mode():
+    def fails(x):
+        raise RuntimeError("no")
+
+    model = HandMade(fails).train()
+    with pytest.raises(RuntimeError):
+        rotation_report(model, torch.zeros(1, 3, 8, 8), (90,))
+    assert model.training
