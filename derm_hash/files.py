@@ -101,15 +101,17 @@ def save_tensors(
     return path
 
 
-def load_tensors(path: Path, name: str, what: str) -> tuple[dict[str, Tensor], object]:
+def load_tensors(
+    path: Path, name: str, what: str, remedy: str = "make it again"
+) -> tuple[dict[str, Tensor], object]:
     """Read what :func:`save_tensors` wrote under this name: the tensors and the JSON value.
 
     Parameters
     ----------
     path : Path of a file that exists
     name : str
-    what : str
-        What the file should be, for the message.
+    what, remedy : str
+        What the file should be, and what to do if it is not, for the message.
 
     Raises
     ------
@@ -121,7 +123,7 @@ def load_tensors(path: Path, name: str, what: str) -> tuple[dict[str, Tensor], o
             about = json.loads((file.metadata() or {})[name])
             return {key: file.get_tensor(key) for key in file.keys()}, about  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise InputError(f"{path} is not {what} ({one_line(error)}): make it again") from error
+        raise InputError(f"{path} is not {what} ({one_line(error)}): {remedy}") from error
 
 
 def save_state(path: Path, state: Mapping) -> None:
@@ -148,7 +150,8 @@ def load_state(path: Path) -> dict:
     InputError
         If it is not such a file.
     """
-    tensors, about = load_tensors(path, "state", "a checkpoint of derm-hash")
+    what, remedy = "a checkpoint of derm-hash", "delete its folder and start again"
+    tensors, about = load_tensors(path, "state", what, remedy)
 
     def unpack(value: object) -> object:
         if not isinstance(value, dict):

@@ -333,8 +333,8 @@ def load_checkpoint(state: State, path: Path) -> None:
     """Go on from a checkpoint if there is one; raise InputError if it does not fit this run."""
     if not path.exists():
         return
+    saved = load_state(path)
     try:
-        saved = load_state(path)
         state.model.load_state_dict(saved["model"])
         kept = {int(i): tensors for i, tensors in saved["optimizer"]["state"].items()}
         state.optimizer.load_state_dict(saved["optimizer"] | {"state": kept})
@@ -344,8 +344,8 @@ def load_checkpoint(state: State, path: Path) -> None:
             setattr(state, name, saved[name])
     except (KeyError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"{path} is not a checkpoint of this run ({one_line(error)}): delete the run's folder "
-            "and start again"
+            f"{path} does not fit this run ({one_line(error)}): delete the run's folder and start "
+            "again"
         ) from error
     for parameter, tensors in state.optimizer.state.items():
         for name, value in tensors.items():  # rounding may depend on the layout in memory
