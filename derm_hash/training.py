@@ -31,7 +31,7 @@ from derm_hash.metrics.scores import class_means
 from derm_hash.model import encode
 from derm_hash.objectives import OBJECTIVES
 from derm_hash.retrieval import build_index
-from derm_hash.rotations import quarter_turns, rotation_orbit
+from derm_hash.rotations import rotate_quarters, rotation_orbit
 from derm_hash.runs import MODEL_FILE, Run, read_config, save_model
 from derm_hash.settings import TrainConfig
 from derm_hash.training_state import TrainingState
@@ -288,7 +288,7 @@ def varied(state: TrainingState, x: Tensor) -> Tensor:
     if config.random_turns:
         rng = generator(config.seed, *key, "turns")
         turns = torch.randint(4, (len(x) * world,), generator=rng)[rank::world]
-        x = quarter_turns(x, turns.to(x.device))
+        x = rotate_quarters(x, turns.to(x.device))
     return x
 
 
