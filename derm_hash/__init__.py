@@ -45,7 +45,7 @@ _HOMES = {
     "model": ("DermHash", "HashOutput", "OrbitMean", "encode"),
     "objectives": ("OBJECTIVES", "hash_centres"),
     "retrieval": ("HashIndex", "Hits", "build_index"),
-    "rotations": ("quarter_turns", "rotate", "rotation_orbit"),
+    "rotations": ("rotate_quarters", "rotate", "rotation_orbit"),
     "atlas": ("draw_lesion", "make_atlas"),
     "settings": ("TrainConfig",),
     "runs": ("Run", "load_model", "save_model"),

@@ -22,8 +22,8 @@ from derm_hash.heatmaps import BitTarget, ClassTarget, MatchTarget, gate_maps, g
 from derm_hash.losses import PENALTIES, OrbitPenalty, penalty_curve
 from derm_hash.metrics.overlap import mask_energy, pointing_game
 from derm_hash.model import DermHash, encode
-from derm_hash.retrieval import RANKS, HashIndex
-from derm_hash.rotations import disc_mask, rotate, turn
+from derm_hash.retrieval import METRICS, HashIndex
+from derm_hash.rotations import disc_mask, rotate, rotate_view
 from derm_hash.runs import Run
 
 MOST_HITS = 20
@@ -241,7 +241,7 @@ class QueryState:
 
     def turned(self, x: Tensor) -> Tensor:
         """Images or maps (B, C, S, S), mirrored and turned as the query is."""
-        return turn(x.flip(-1) if self.mirrored else x, self.angle)
+        return rotate_view(x.flip(-1) if self.mirrored else x, self.angle)
 
     @property
     def is_turned(self) -> bool:
@@ -361,7 +361,7 @@ class RetrievalState(QueryState):
 
     def __init__(self, model, index, dataset, database=None, seed=0):
         super().__init__(model, index, dataset, database, seed)
-        self.k, self.radius, self.rank = 10, 4, RANKS[0]
+        self.k, self.radius, self.rank = 10, 4, METRICS[0]
 
     def set_k(self, k: int) -> None:
         """Show this many hits, 1..20."""
@@ -376,9 +376,9 @@ class RetrievalState(QueryState):
         self.radius = radius
 
     def set_rank(self, rank: str) -> None:
-        """Rank by one of ``retrieval.RANKS``."""
-        if rank not in RANKS:
-            raise InputError(f"Unknown ranking {rank!r}: choose one of {', '.join(RANKS)}.")
+        """Rank by one of ``retrieval.METRICS``."""
+        if rank not in METRICS:
+            raise InputError(f"Unknown metric {rank!r}: choose one of {', '.join(METRICS)}.")
         self.rank = rank
 
     def upload(self, content: bytes, name: str = "the file") -> None:

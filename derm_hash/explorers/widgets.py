@@ -50,7 +50,7 @@ from derm_hash.explorers.states import (
     short,
 )
 from derm_hash.losses import PENALTIES
-from derm_hash.retrieval import RANKS
+from derm_hash.retrieval import METRICS
 
 ROW = {"flex_flow": "row wrap", "align_items": "center", "grid_gap": "4px 10px"}
 SIDE_BY_SIDE = {"flex_flow": "row wrap", "grid_gap": "4px 16px"}
@@ -356,7 +356,7 @@ class RetrievalExplorer(QueryExplorer):
         self.radius = widgets.SelectionSlider(
             options=radii, value=state.radius, description="radius (bits)", style=WIDE
         )
-        self.rank = chooser("ranking", RANKS)
+        self.rank = chooser("ranking", METRICS)
         self.source = chooser("search in", classes_of(state.database.table["label"], state.classes))
         self.file = widgets.FileUpload(
             description="upload an image",

@@ -17,7 +17,7 @@ from derm_hash.runs import best_epoch
 
 POLAR_TITLES = {
     "flipped_bits": "flipped bits (share), by angle turned",
-    "topk_overlap": "hits in common with the upright image (share), by angle turned",
+    "overlap_at_10": "hits in common with the upright image (share), by angle turned",
     "code_distance": "mean distance of soft codes, by angle turned",
 }
 PENALTY_STYLES = {"cauchy": "-", "l1": "--", "l2": "-.", "gaussian": ":"}
@@ -140,7 +140,7 @@ def plot_rotation_polar(
     report : DataFrame of ``metrics.rotation_report``, or several by name
         The unturned image, which has nothing flipped and all hits in common, is added; the
         curve is closed where the angles go all the way round.
-    column : "flipped_bits" or "topk_overlap", a share, or "code_distance"
+    column : "flipped_bits" or "overlap_at_10", a share, or "code_distance"
     ax : polar Axes, optional
 
     Raises
@@ -152,7 +152,7 @@ def plot_rotation_polar(
     if column not in POLAR_TITLES or any(column not in table for table in reports.values()):
         raise InputError(
             f"There is no {column!r} to plot in the report: choose one of "
-            f"{', '.join(POLAR_TITLES)}; topk_overlap needs rotation_report(..., index=...)."
+            f"{', '.join(POLAR_TITLES)}; overlap_at_10 needs rotation_report(..., index=...)."
         )
     if ax is None:
         figure = new_figure(5.2, 4.6 + 0.25 * (len(reports) > 1))
@@ -165,7 +165,7 @@ def plot_rotation_polar(
     target.set_theta_zero_location("N")  # counter-clockwise, as images are turned
     target.set_xticks(np.deg2rad(np.arange(0, 360, 45)))
     largest = max(0.05, *(t[column].max() * 1.1 for t in reports.values()))
-    _rings(target, 1 if column == "topk_overlap" else largest, column != "code_distance")
+    _rings(target, 1 if column == "overlap_at_10" else largest, column != "code_distance")
     target.spines["polar"].set_color("#e6e6e6")
     target.set_title(POLAR_TITLES[column], pad=14)
     if len(reports) > 1:
@@ -187,7 +187,7 @@ def _rings(ax: PolarAxes, top: float, share: bool) -> None:
 
 def _round(table: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
     """Angles from 0 degrees on and their values, back to the start if no wide gap is left."""
-    unturned = float(column == "topk_overlap")
+    unturned = float(column == "overlap_at_10")
     turned = table[table["angle"] % 360 != 0]
     angles, order = np.unique(turned["angle"] % 360, return_index=True)
     angles = np.concatenate([[0.0], angles])

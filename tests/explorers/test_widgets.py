@@ -34,7 +34,7 @@ from derm_hash.explorers.widgets import (
 )
 from derm_hash.heatmaps import BitTarget, MatchTarget, gate_maps, grad_cam
 from derm_hash.model import DermHash
-from derm_hash.retrieval import RANKS, HashIndex, build_index
+from derm_hash.retrieval import METRICS, HashIndex, build_index
 from derm_hash.rotations import rotate
 
 SIZE, CLASSES = 32, ("MEL", "NV", "BCC", "BKL")
@@ -166,7 +166,7 @@ def actions(state, rng):
         lambda: state.mirror(bool(rng.integers(2))),
         lambda: state.set_k(int(rng.integers(1, 21))),
         lambda: state.set_radius([None, 0, 2, 4, 12][rng.integers(5)]),
-        lambda: state.set_rank(str(rng.choice(RANKS))),
+        lambda: state.set_rank(str(rng.choice(METRICS))),
         lambda: state.search_in([None, *CLASSES][rng.integers(5)]),
         lambda: state.choose_id(str(rng.choice(state.database.table["image"]))),
         lambda: state.leaf(int(rng.choice([-1, 1]))),

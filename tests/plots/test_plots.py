@@ -319,8 +319,8 @@ def test_polar_rotation_turns_as_the_images_do_and_closes():
 
 
 def test_polar_rotation_stays_open_where_angles_are_missing():
-    report = pd.DataFrame({"angle": [60, 0, 30, 90], "topk_overlap": [0.6, 1, 0.8, 0.5]})
-    ax = plots.plot_rotation_polar({"with": report, "without": report}, "topk_overlap").axes[0]
+    report = pd.DataFrame({"angle": [60, 0, 30, 90], "overlap_at_10": [0.6, 1, 0.8, 0.5]})
+    ax = plots.plot_rotation_polar({"with": report, "without": report}, "overlap_at_10").axes[0]
     np.testing.assert_allclose(np.rad2deg(ax.lines[0].get_xdata()), [0, 30, 60, 90])
     assert ax.lines[1].get_ydata().tolist() == [1, 0.8, 0.6, 0.5]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["with", "without"]
@@ -332,7 +332,7 @@ def test_polar_rotation_draws_into_axes_and_needs_the_column():
     ax = plots.new_figure(4, 4).add_subplot(projection="polar")
     assert plots.plot_rotation_polar(report, "code_distance", ax) is ax
     with pytest.raises(InputError, match="index="):
-        plots.plot_rotation_polar(report, "topk_overlap")
+        plots.plot_rotation_polar(report, "overlap_at_10")
 
 
 def test_scores_show_every_run_and_the_mean():
