@@ -14,9 +14,9 @@ import numpy as np
 from derm_hash.atlas.atlas import Atlas, make_atlas
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.files import write_atomically
-from derm_hash.runs import Run
+from derm_hash.runs import Run, fingerprint
 from derm_hash.settings import TrainConfig
-from derm_hash.training import fingerprint, train
+from derm_hash.training import train
 
 SIZE = 48  # pixels
 IMAGES = 900
@@ -25,7 +25,7 @@ LESSON = {"backbone": "resnet10", "epochs": 5, "batch_size": 24, "learning_rate"
 LESSON |= {"invariance_weight": 0.5}
 # The modules that decide how an image is drawn, and how a network is trained.
 DRAWN_BY = ["atlas/atlas", "atlas/criteria", "atlas/lesion", "atlas/photograph"]
-LEARNT_BY = ["attention", "data/dataset", "data/images", "losses"]
+LEARNT_BY = ["attention", "data/dataset", "data/images", "data/views", "losses"]
 LEARNT_BY += ["model", "objectives", "rotations", "settings", "training"]
 
 
