@@ -1,7 +1,9 @@
-"""What `make app` prepares for Voilà; tests/browser/test_voila.py has the page itself."""
+"""What `make app` serves; tests/browser/test_voila.py has the page itself in a browser."""
 
 import json
 import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,30 +15,49 @@ from derm_hash.retrieval import HashIndex
 from derm_hash.runs import load_model, save_model
 
 
-@pytest.fixture
-def run(monkeypatch, tmp_path):
-    """A folder with an untrained model for images of 32 px; the lesson has 60 images."""
-    monkeypatch.setattr(course_data, "__defaults__", ("atlas", 48, 60, 0))
-    save_model(DermHash("resnet10", image_size=32), tmp_path / "model.safetensors")
-    return tmp_path
+@pytest.fixture(autouse=True)
+def same_environment(monkeypatch):
+    """The process keeps its environment and its signals."""
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(app.signal, "signal", lambda *_: None)
 
 
-def test_what_is_served_is_the_run_with_its_index(run, tmp_path, monkeypatch):
+def test_what_is_served_is_the_run_with_its_index(tmp_path, monkeypatch):
+    class Server:
+        """Stands for Voilà: copies what it is given to serve."""
+
+        def __init__(self, command):
+            page = Path(command[-1]).parent
+            shutil.copytree(page, tmp_path / "page")
+            shutil.copy(Path(os.environ["JUPYTER_CONFIG_DIR"], "voila.json"), tmp_path)
+            self.folder = page.parent
+
+        def wait(self):
+            assert self.folder.exists()
+            return 0
+
+        terminate = wait
+
+    monkeypatch.setattr(course_data, "__defaults__", ("atlas", 48, 60, 0))  # 60 images
+    monkeypatch.setattr(app.subprocess, "Popen", Server)
     monkeypatch.setattr(app, "find_spec", lambda name: True)
+    save_model(DermHash("resnet10", image_size=32), tmp_path / "model.safetensors")
+    assert app.main(["--run", str(tmp_path), "--port", "1234", "--no-browser"]) == 0
+
     page = tmp_path / "page"
-    app.prepare(page, "atlas", str(run))
+    assert (page / "retrieval.ipynb").is_file()
     assert json.loads((page / "served.json").read_text()) == {"data": "atlas", "size": 32}
     index = HashIndex.load(page / "index.safetensors")
     database = course_data("atlas", 32).split("database")
     codes = encode(load_model(page / "model.safetensors"), database)
     np.testing.assert_allclose(index.codes, codes, rtol=1e-5, atol=1e-5)
-    assert (page / "retrieval.ipynb").is_file()
+    settings = json.loads((tmp_path / "voila.json").read_text())
+    assert settings["Voila"]["ip"] == "127.0.0.1" and settings["Voila"]["port"] == 1234
+    assert settings["VoilaConfiguration"]["show_tracebacks"] is False
 
 
 def test_without_voila_one_sentence_says_so(monkeypatch, capsys):
     monkeypatch.setattr(app, "find_spec", lambda name: None)
-    monkeypatch.setattr(app.signal, "signal", lambda *_: None)
-    monkeypatch.setattr(os, "environ", dict(os.environ))
     assert app.main([]) == 2
     assert "Voilà is not installed: run `make setup`" in capsys.readouterr().err
 
