@@ -98,17 +98,9 @@ def _symmetry(lesion):
 
 
 def _lattice(lesion, cells, bend):
-    """A honeycomb (size, size) in 0..1 of dark lines around light holes.
+    """A honeycomb (size, size) in 0..1 of dark lines around `cells` light holes per lesion radius.
 
-    Three plane waves at 60 degrees to each other make it.
-
-    Parameters
-    ----------
-    lesion : Lesion
-    cells : float
-        Holes per lesion radius.
-    bend : float
-        How far noise bends the lines, in lesion radii.
+    Three plane waves at 60 degrees to each other make it; noise bends it by `bend` radii.
     """
     x = lesion.x + bend * lesion.noise(7, rough=False)
     y = lesion.y + bend * lesion.noise(7, rough=False)

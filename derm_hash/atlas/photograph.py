@@ -101,21 +101,9 @@ def _light(rng, image):
 
 
 def place_on_skin(lesion, skin_rng, matrix, size):
-    """Place a lesion on textured skin.
+    """The image (3, size, size) of a `Lesion` on textured skin, and its inside (size, size).
 
-    Parameters
-    ----------
-    lesion : Lesion
-    skin_rng : numpy.random.Generator
-        Of the skin's texture.
-    matrix : (3, 3) array
-        From lesion coordinates to pixels.
-    size : int
-        Pixels.
-
-    Returns
-    -------
-    image (3, size, size) and the inside of the lesion (size, size), float32 in 0..1.
+    Both are float32 in 0..1. `matrix` (3, 3) leads from lesion coordinates to pixels.
     """
     frame = 2 * EXTENT / lesion.size
     corner = frame / 2 - EXTENT
