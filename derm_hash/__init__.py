@@ -29,7 +29,6 @@ _HOMES = {
         "MatchTarget",
         "gate_maps",
         "grad_cam",
-        "overlay",
     ),
     "losses": ("CauchyRotationLoss", "OrbitPenalty"),
     "metrics": (
@@ -44,6 +43,7 @@ _HOMES = {
     ),
     "model": ("DermHash", "HashOutput", "OrbitMean", "encode"),
     "objectives": ("OBJECTIVES", "hash_centres"),
+    "plots": ("overlay",),
     "retrieval": ("HashIndex", "Hits", "build_index"),
     "rotations": ("rotate_quarters", "rotate", "rotation_orbit"),
     "atlas": ("draw_lesion", "make_atlas"),

@@ -7,6 +7,7 @@ added: ``out = gate(F(x)) * F(x) + x``.
 
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -114,13 +115,6 @@ class HDCSA(SpatialGate):
         return torch.sigmoid(self.merge(self.maps(x)))
 
 
-class HDCSAPlain(HDCSA):
-    """HDC-SA with every dilation 1: what remains without the wide receptive field."""
-
-    def __init__(self, channels: int):
-        super().__init__(channels, dilations=(1, 1, 1))
-
-
 def channel_mlp(channels: int) -> nn.Sequential:
     """The bottleneck that weighs channels: two 1x1 convolutions on a (B, C, 1, 1) tensor."""
     return nn.Sequential(
@@ -166,7 +160,7 @@ class CBAM(nn.Module):
 
 GATES: dict[str, Callable[[int], nn.Module]] = {
     "hdcsa": HDCSA,
-    "hdcsa-plain": HDCSAPlain,
+    "hdcsa-plain": partial(HDCSA, dilations=(1, 1, 1)),  # without the wide receptive field
     "spatial": SpatialGate,
     "se": SE,
     "cbam": CBAM,

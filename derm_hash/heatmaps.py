@@ -1,9 +1,8 @@
 """Where does the network look? HDC-SA gates, Grad-CAM, and whether a map is faithful.
 
-Three parts: maps (:func:`grad_cam` explains a class, a bit, or a match with a hit;
-:func:`gate_maps` reads the attention gates), their display (:func:`overlay`), and a test
-of faithfulness (:func:`road_curve`): if the pixels that a map calls important are removed,
-does the evidence drop? The package grad-cam does the mathematics.
+:func:`grad_cam` explains a class, a bit, or a match with a hit; :func:`gate_maps` reads the
+attention gates; :func:`road_curve` tests whether a map is faithful: if the pixels that it calls
+important are removed, does the evidence drop? The package grad-cam does the mathematics.
 
 A target is a small callable: the network's output for one image -> the number to explain.
 """
@@ -11,7 +10,6 @@ A target is a small callable: the network's output for one image -> the number t
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import torch
@@ -189,26 +187,6 @@ def resize_map(heatmap: np.ndarray, size: int) -> np.ndarray:
     map_ = torch.from_numpy(np.array(heatmap, dtype=np.float32))[None, None]  # copy: any strides
     resized = nn.functional.interpolate(map_, (size, size), mode="bilinear", align_corners=False)
     return resized[0, 0].numpy()
-
-
-def overlay(picture: np.ndarray, heatmap: np.ndarray, opacity: float = 0.6) -> np.ndarray:
-    """Draw a heatmap over a picture; where the map is 0 the picture does not change.
-
-    Parameters
-    ----------
-    picture : (S, S, 3) uint8 array
-    heatmap : (h, w) array in [0, 1], resized to the picture
-    opacity : float in [0, 1]
-        Opacity of the hottest point.
-
-    Returns
-    -------
-    (S, S, 3) uint8 array
-    """
-    heat = np.clip(resize_map(heatmap, picture.shape[0]), 0, 1)
-    colour = matplotlib.colormaps["inferno"](heat)[..., :3] * 255
-    weight = opacity * heat[..., None]
-    return (picture * (1 - weight) + colour * weight).round().astype(np.uint8)
 
 
 def road_curve(

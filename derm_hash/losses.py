@@ -131,22 +131,7 @@ def class_weights(labels: Tensor, classes: int, mode: str = "inverse") -> Tensor
 
 
 def penalty_curve(kind: str, gamma: float, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Compute a penalty and its slope for a plot.
-
-    Parameters
-    ----------
-    kind : str
-        A name in ``PENALTIES``.
-    gamma : float
-        Scale of the penalty.
-    d : (N,) array
-        Distances >= 0.
-
-    Returns
-    -------
-    value, slope : two (N,) float64 arrays
-        rho(d), and its derivative by autograd.
-    """
+    """A penalty rho(d) and its slope by autograd, to plot: d (N,) >= 0 -> two (N,) arrays."""
     x = torch.as_tensor(d, dtype=torch.float64).clone().requires_grad_()
     value = PENALTIES[kind](x, gamma)
     (slope,) = torch.autograd.grad(value.sum(), x)

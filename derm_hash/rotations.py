@@ -52,15 +52,7 @@ def rotation_orbit(x: Tensor, n: int = 4) -> Tensor:
 def rotate_quarters(x: Tensor, quarters: Tensor) -> Tensor:
     """Rotate each image by its own number of quarter turns, counter-clockwise and exact.
 
-    Parameters
-    ----------
-    x : (B, C, H, H) tensor of any dtype
-    quarters : (B,) integer tensor
-        Quarter turns in 0..3.
-
-    Returns
-    -------
-    (B, C, H, H) tensor
+    Images (B, C, H, H) of any dtype, quarters (B,) in 0..3 -> (B, C, H, H).
     """
     rotated = x.clone()
     for k in (1, 2, 3):
@@ -124,19 +116,9 @@ def rotate(x: Tensor, degrees: float | Tensor, fill: float = 0.0) -> Tensor:
 
 
 def rotate_view(x: Tensor, degrees: float) -> Tensor:
-    """Rotate images by one angle: multiples of 90 degrees exactly, others inside the disc.
+    """Rotate images (B, C, H, H): multiples of 90 degrees exactly, others inside the disc.
 
     Compare the result for other angles with ``rotate(x, 0)``, which shows the same disc.
-
-    Parameters
-    ----------
-    x : (B, C, H, H) tensor
-    degrees : float
-        Counter-clockwise.
-
-    Returns
-    -------
-    (B, C, H, H) tensor
     """
     if degrees % 90 == 0:
         return torch.rot90(x, int(degrees // 90), dims=(-2, -1))

@@ -11,10 +11,9 @@ from PIL import Image
 from scipy.ndimage import binary_erosion
 
 from derm_hash.explorers.states import HeatView, LossView, Query, RetrievalState, RetrievalView
-from derm_hash.heatmaps import overlay
 from derm_hash.plots.curves import PENALTY_COLORS, PENALTY_NAMES, PENALTY_STYLES
 from derm_hash.plots.pictures import format_bits
-from derm_hash.plots.style import GREY, INK, WRONG
+from derm_hash.plots.style import GREY, INK, WRONG, overlay
 
 FONT = f'font-family="DejaVu Sans, Verdana, sans-serif" fill="{INK}"'
 BLUE = "#0072b2"

@@ -34,6 +34,7 @@ from derm_hash.plots.style import (
     class_color,
     figure_png,
     new_figure,
+    overlay,
     show_picture,
     text_color,
     use_style,

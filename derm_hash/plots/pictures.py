@@ -13,7 +13,6 @@ from matplotlib.patches import Rectangle
 
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.errors import InputError
-from derm_hash.heatmaps import overlay
 from derm_hash.plots.style import (
     DASHED,
     GREY,
@@ -25,6 +24,7 @@ from derm_hash.plots.style import (
     class_color,
     new_axes,
     new_figure,
+    overlay,
     picture_axes,
     show_picture,
 )

@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image, ImageOps
 
 from derm_hash.data.images import from_input
+from derm_hash.heatmaps import resize_map
 
 # Okabe and Ito's palette ("Color Universal Design", 2008) and two dark tones, which
 # colour-blind readers can tell apart.
@@ -174,3 +175,23 @@ def new_axes(ax: Axes | None, width: float, height: float) -> tuple[Axes, Figure
         return ax, ax
     figure = new_figure(width, height)
     return figure.subplots(), figure
+
+
+def overlay(picture: np.ndarray, heatmap: np.ndarray, opacity: float = 0.6) -> np.ndarray:
+    """Draw a heatmap over a picture; where the map is 0 the picture does not change.
+
+    Parameters
+    ----------
+    picture : (S, S, 3) uint8 array
+    heatmap : (h, w) array in [0, 1], resized to the picture
+    opacity : float in [0, 1]
+        Opacity of the hottest point.
+
+    Returns
+    -------
+    (S, S, 3) uint8 array
+    """
+    heat = np.clip(resize_map(heatmap, picture.shape[0]), 0, 1)
+    colour = mpl.colormaps["inferno"](heat)[..., :3] * 255
+    weight = opacity * heat[..., None]
+    return (picture * (1 - weight) + colour * weight).round().astype(np.uint8)
