@@ -16,8 +16,8 @@ from derm_hash.heatmaps import (
     grad_cam,
     resize_map,
 )
-from derm_hash.plots.style import overlay
 from derm_hash.model import DermHash, HashOutput
+from derm_hash.plots.style import overlay
 
 
 @pytest.fixture(scope="module")
