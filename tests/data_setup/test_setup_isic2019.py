@@ -31,7 +31,7 @@ def isic(tmp_path):
 def rows(isic, classes=8):
     with ExitStack() as stack:
         images = find_images(isic.folder, stack)
-        frame = isic2019.rows(read_labels(isic.folder), CLASSES[classes], images)
+        frame = isic2019.rows(read_labels(isic.folder), CLASSES[classes], images, isic.folder)
         frame["content"] = [place.read_bytes() for place in frame["image_from"]]
     return frame
 
@@ -118,7 +118,7 @@ def test_images_and_labels_arrive(isic, classes):
     assert frame["content"].tolist() == [isic.image(r["image"]) for r in wanted]
     assert isinstance(frame["image_from"][0], Member)
     assert str(frame["image_from"][0]) == (
-        f"ISIC_2019_Training_Input/ISIC_0000000.jpg in {isic.folder / isic.IMAGES}"
+        f"ISIC_2019_Training_Input/ISIC_0000000.jpg in the archive {isic.folder / isic.IMAGES}"
     )
     assert set(frame["mask"]) == {""}
     assert frame["mask_from"].isna().all()
@@ -145,19 +145,19 @@ def test_the_old_name_of_a_column(isic):
 def test_images_without_labels_are_reported(isic, capsys):
     isic.write_images(change={"ISIC_2019_Training_Input/ISIC_0099999.jpg": b"x"})
     assert len(rows(isic)) == len(isic.records)
-    assert "no label for them: 1, such as ISIC_0099999" in capsys.readouterr().out
+    assert "no label for them: ISIC_0099999" in capsys.readouterr().out
 
 
 def test_labels_without_images_are_refused(isic):
     isic.write_images(isic.ids[:-2])
     text = refused(isic)
-    assert f"lists images that are not there: 2, such as {isic.ids[-2][:12]}" in text
+    assert f"2 images of {Isic2019.TRUTH} are not in" in text and isic.ids[-2][:12] in text
     assert "isic image download" in text
 
 
 def test_an_image_that_is_there_twice_is_refused(isic):
     isic.write_images(change={"ISIC_2019_Training_Input/more/ISIC_0000003.jpg": b"x"})
-    assert "ISIC_0000003 is there twice" in refused(isic)
+    assert "are both ISIC_0000003: remove one" in refused(isic)
 
 
 def test_without_images(isic):
@@ -190,10 +190,10 @@ def change(isic, table, line, column, value):
         (Isic2019.TRUTH, 1, "NV", "yes", "exactly one class"),
         (Isic2019.TRUTH, 1, "NV", "", "exactly one class"),
         (Isic2019.TRUTH, 2, "image", "ISIC_0000000", "lists ISIC_0000000 twice"),
-        (Isic2019.TRUTH, 2, "image", "ISIC_0000000_downsampled", "_downsampled twice"),
+        (Isic2019.TRUTH, 2, "image", "ISIC_0000000_downsampled", "lists ISIC_0000000 twice, in lines 2 and 3"),
         (Isic2019.TRUTH, 2, "image", "ISIC_0099999", "Metadata.csv lacks 1 images"),
         (Isic2019.METADATA, 0, "lesion_id", "lesion", "no column 'lesion_id'"),
-        (Isic2019.METADATA, 1, "lesion_id", "BCN_0000015", "lesion BCN_0000015 have 2 different"),
+        (Isic2019.METADATA, 1, "lesion_id", "BCN_0000015", "the lesion BCN_0000015 different classes"),
         (Isic2019.METADATA, 2, "image", "ISIC_0000000", "lists ISIC_0000000 twice"),
     ],
 )

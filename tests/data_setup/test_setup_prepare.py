@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from publishers import Ham, blob, contents, encoded, noise
 
-from data_setup import prepare
+from data_setup import prepare, sources
 from data_setup.__main__ import main
-from data_setup.archives import Archive, Member
-from derm_hash import data, images
+from data_setup.archives import Archive
+from derm_hash.data import images, manifest
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.manifest import read_manifest
 from derm_hash.errors import InputError
@@ -30,6 +30,10 @@ class Bytes:
 
     def __init__(self, content, name="the file"):
         self.content, self.name = content, name
+
+    @property
+    def size(self):
+        return len(self.content)
 
     def read_bytes(self):
         return self.content
@@ -223,7 +227,7 @@ def test_decoded_images_load_as_the_files_do(prepared, monkeypatch, size):
     names = read_manifest(root)["image"]
     assert np.load(path).shape == (len(names), 12, 12, 3)
     with monkeypatch.context() as patch:
-        patch.setattr(data, "open_image", None)  # no file is decoded
+        patch.setattr(manifest, "open_image", None)  # no file is decoded
         found = loaded(root, size)
     path.unlink()
     assert np.array_equal(found, loaded(root, size))
@@ -232,12 +236,12 @@ def test_decoded_images_load_as_the_files_do(prepared, monkeypatch, size):
 def test_a_changed_manifest_or_image_is_noticed(prepared):
     root, _ = prepared
     names = read_manifest(root)["image"].tolist()
-    assert data.stored_pixels(root, names) is not None
-    assert data.stored_pixels(root, names[::-1]) is None
-    assert data.stored_pixels(root, names[1:]) is None
+    assert manifest.stored_pixels(root, names) is not None
+    assert manifest.stored_pixels(root, names[::-1]) is None
+    assert manifest.stored_pixels(root, names[1:]) is None
     white = encoded(Image.new("RGB", (12, 12), "white"), "PNG")
     (root / names[0]).write_bytes(white)
-    assert data.stored_pixels(root, names) is None
+    assert manifest.stored_pixels(root, names) is None
     assert (loaded(root)[0] == 255).all()
 
 
@@ -417,7 +421,7 @@ def test_a_single_bad_image_is_one_line(ham, tmp_path, capsys):
     command = ["ham10000", "--archives", str(ham.folder), "--root", str(tmp_path / "data")]
     assert main(command) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert line.startswith(f"data_setup: {bad} in {ham.folder}")
+    assert line.startswith(f"data_setup: {bad} in the archive {ham.folder}")
     assert line.endswith("; --skip-bad goes on without it")
     assert main([*command, "--skip-bad"]) == 0
     frame = read_manifest(tmp_path / "data")
@@ -436,12 +440,12 @@ def test_when_nothing_is_left_it_says_so(tmp_path, capsys):
 
 def test_sources_that_vanish_are_named(tmp_path):
     with pytest.raises(InputError, match=r"gone\.jpg cannot be read"):
-        prepare.read(tmp_path / "gone.jpg")
+        sources.read(tmp_path / "gone.jpg")
     large = tmp_path / "large.jpg"
     with large.open("wb") as file:
-        file.truncate(prepare.MAX_MEMBER + 1)
+        file.truncate(sources.MAX_BYTES + 1)
     with pytest.raises(InputError, match=r"large\.jpg has more than 537 MB"):
-        prepare.read(large)
+        sources.read(large)
 
 
 def test_members_of_archives_are_sources(tmp_path):
@@ -450,10 +454,10 @@ def test_members_of_archives_are_sources(tmp_path):
     ham.write_images("a.zip", prefix="part/")
     name = f"part/{ham.ids[0]}.jpg"
     with Archive(ham.folder / "a.zip") as archive:
-        member = Member(archive, name)
-        assert prepare.read(member) == ham.image(ham.ids[0])
+        member = archive.members[name]
+        assert sources.read(member) == ham.image(ham.ids[0])
         assert member.size == len(ham.image(ham.ids[0]))
-        assert str(member) == f"{name} in {ham.folder / 'a.zip'}"
+        assert str(member) == f"{name} in the archive {ham.folder / 'a.zip'}"
 
 
 STARTS = [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0\x08\0\0\0", b"BM", b"GIF89a"]

@@ -8,7 +8,6 @@ import pytest
 
 from data_setup import verify
 from data_setup.__main__ import main
-from derm_hash.errors import InputError
 
 
 @pytest.fixture
@@ -124,13 +123,14 @@ def test_a_record_of_another_tool_is_named(root, capsys):
 
 
 def test_history_names_what_was_left_out():
-    record = {"tool": "t", "command": "c", "bad": {"images/a.jpg": "it is damaged"}}
+    record = {"tool": "t", "command": "c", "options": {}, "sources": {}}
+    record |= {"bad": {"images/a.jpg": "it is damaged"}}
     assert "  without images/a.jpg: it is damaged" in list(verify.history(record))
 
 
 @pytest.mark.parametrize("name", ["options", "sources", "bad"])
 @pytest.mark.parametrize("value", [3, ["a"], "text"])
-def test_a_record_whose_parts_are_no_tables_is_one_sentence(name, value):
-    record = {"tool": "t", "command": "c", name: value}
-    with pytest.raises(InputError, match=f"'{name}' in dataset.json is damaged: make .* anew"):
-        list(verify.history(record))
+def test_a_record_whose_parts_are_not_tables_is_one_sentence(root, capsys, name, value):
+    (root / "dataset.json").write_text(json.dumps({"tool": "derm-hash 1", name: value}))
+    assert main(["verify", str(root)]) == 2
+    assert f"dataset.json is damaged ('{name}' is not a table)" in capsys.readouterr().err
