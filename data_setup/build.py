@@ -185,7 +185,9 @@ def differences(root: Path, request: dict) -> list[str]:
         for name, value in request["options"].items()
         if before.get(name) != value
     ]
-    return changed + ([] if record["sources"] == request["sources"] else ["from other source files"])
+    return changed + (
+        [] if record["sources"] == request["sources"] else ["from other source files"]
+    )
 
 
 def clear_unless_same(root: Path, changes: list[str], force: bool) -> None:

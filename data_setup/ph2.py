@@ -117,7 +117,9 @@ def read_diagnoses(source: Source) -> dict[str, str]:
             f"{source} does not start with a table with the columns {' and '.join(COLUMNS)}: "
             f"{REMEDY}"
         )
-    table = pd.DataFrame([dict.fromkeys(COLUMNS, "") | dict(zip(header, r)) for r in cells[1:]])
+    places = [header.index(column) for column in COLUMNS]
+    rows = [[row[i] if i < len(row) else "" for i in places] for row in cells[1:]]
+    table = pd.DataFrame(rows, columns=COLUMNS)
     if table.empty:
         raise InputError(f"the table in {source} has no rows: {REMEDY}")
     refuse_repeated(table["Name"], source, REMEDY)

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from data_setup.prepare import put
 from derm_hash.errors import InputError, one_line
+from derm_hash.files import parse_json
 
 RECORD = "dataset.json"
 SUMS = "SHA256SUMS"
@@ -52,10 +53,10 @@ def tool() -> str:
 def read_json(path: Path, remedy: str) -> dict:
     """A JSON object from a file, {} where there is no file; `InputError` if it is damaged."""
     try:
-        found = json.loads(path.read_bytes())
+        found = parse_json(path.read_bytes())
     except FileNotFoundError:
         return {}
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"{path} is damaged ({one_line(error)}): {remedy}") from error
     if not isinstance(found, dict):
         raise InputError(f"{path} is damaged (it is not a JSON object): {remedy}")

@@ -155,7 +155,9 @@ def _check_values(frame: pd.DataFrame, path: Path, classes: Sequence[str] | None
             rows = bad[bad].index
             more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
             where = f"in line {rows[0] + 2}{more} of {path}"  # line 1 is the header
-            raise InputError(f"the {column} '{shown(frame.at[rows[0], column])}' {where} {problem}")
+            value = shown(frame.at[rows[0], column])
+            name = f"{column} '{value}'" if value else column
+            raise InputError(f"the {name} {where} {problem}")
 
     for column in REQUIRED:
         refuse(frame[column] == "", column, "is empty: fill it in or remove the row")

@@ -15,9 +15,9 @@ def folder(tmp_path):
     labels = ["NV", "MEL", "NV", "BCC", "MEL", "NV"]
     splits = ["database", "database", "query", "database", "val", "database"]
     for i in range(6):
-        noise(i).save(tmp_path / "images" / f"{i}.png")
+        noise(i, 12, 9).save(tmp_path / "images" / f"{i}.png")
     for i in (1, 4):
-        noise(100 + i).convert("1").save(tmp_path / "masks" / f"{i}.png")
+        noise(100 + i, 12, 9).convert("1").save(tmp_path / "masks" / f"{i}.png")
     write_manifest(
         pd.DataFrame(
             {
@@ -30,5 +30,3 @@ def folder(tmp_path):
         tmp_path,
     )
     return tmp_path
-
-

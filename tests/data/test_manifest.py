@@ -40,9 +40,9 @@ def test_two_columns_from_a_spreadsheet_are_enough(folder):
         (lambda text: text.replace("label,", "class,", 1), "no column 'label'"),
         (lambda text: text.replace(",", ";"), "no column 'image'"),
         (lambda text: text.replace(",query", ",test"), "'test' in line 4"),
-        (lambda text: text.replace(",BCC,", ",,"), "the label is empty in line 5"),
-        (lambda text: text.replace("images/3.png", ""), "the image is empty in line 5"),
-        (lambda text: text.replace("images/3.png", "images/1.png"), "images/1.png is listed again"),
+        (lambda text: text.replace(",BCC,", ",,"), "the label in line 5"),
+        (lambda text: text.replace("images/3.png", ""), "the image in line 5"),
+        (lambda text: text.replace("images/3.png", "images/1.png"), "'images/1.png' in line 5"),
         (lambda text: text.replace("images/3.png", "images/9.png"), "images/9.png"),
         (lambda text: text.replace("masks/4.png", "masks/9.png"), "masks/9.png"),
         (lambda text: text.replace("images/3.png", "../3.png"), "'../3.png'"),
@@ -63,8 +63,8 @@ def test_two_columns_from_a_spreadsheet_are_enough(folder):
         (lambda text: text.replace(",BCC,", ',"B\nCC",'), r"the label 'B\nCC' in line 5"),
         (lambda text: text.replace(",BCC,", f",{'B' * 1001},"), "more than 1000 characters"),
         (lambda text: text.replace(",query", ",\x1b[31m"), r"the split '\x1b[31m' in line 4"),
-        (lambda text: text.replace("images/3.png", "images//1.png"), "1.png is listed again"),
-        (lambda text: text.replace("images/3.png", "./images/./1.png"), "1.png is listed again"),
+        (lambda text: text.replace("images/3.png", "images//1.png"), "is listed again"),
+        (lambda text: text.replace("images/3.png", "./images/./1.png"), "is listed again"),
     ],
 )
 def test_a_bad_manifest_is_refused_in_one_sentence(folder, change, named):
@@ -115,5 +115,3 @@ def test_writing_needs_the_required_columns(tmp_path):
 def test_class_order():
     assert class_order(["BKL", "NV", "MEL", "NV"]) == ("MEL", "NV", "BKL")
     assert class_order(["NV", "AKIEC", "MEL"]) == ("AKIEC", "MEL", "NV")
-
-

@@ -233,5 +233,3 @@ def test_isic_2019_leaks_by_image_and_not_by_lesion(isic_2019, seed):
         off = (images["split"] == "query").sum() - len(images) / 10
         largest = images.loc[images["lesion_id"] != "", "lesion_id"].value_counts().max()
         assert abs(off) <= largest / 2, label
-
-

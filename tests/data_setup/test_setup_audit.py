@@ -5,8 +5,8 @@ import csv
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import noise
 from PIL import Image
-from publishers import noise
 
 from data_setup.__main__ import main
 from data_setup.audit import (

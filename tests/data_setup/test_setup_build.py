@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from publishers import contents, encoded, noise
+from helpers import encoded, noise
+from publishers import contents
 
 from data_setup import build, prepare, sources
 from data_setup.__main__ import COMMANDS, main

@@ -135,9 +135,12 @@ def test_cuts_at_random_bytes(server, tmp_path, seed):
 def test_a_new_process_goes_on_where_the_last_one_ended(server, tmp_path, monkeypatch, at):
     server.faults.cuts = [at] if at < len(DATA) else []
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)  # noqa: E731
+
+        def stop(*_, **__):
+            raise KeyboardInterrupt
+
         patch.setattr(download.time, "sleep", stop)  # between two attempts
-        patch.setattr(download.pooch, "file_hash", stop)  # the part was complete
+        patch.setattr(download.pooch, "file_hash", stop)  # when the part is complete
         get(checked(server), tmp_path)
     assert names(tmp_path) == {"a.zip.part"}
     assert (tmp_path / "a.zip.part").read_bytes() == DATA[:at]
@@ -317,7 +320,7 @@ def test_a_file_put_there_by_hand_is_taken_if_it_is_right(server, tmp_path):
     assert server.requests == []
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"a.zip": 3}', '{"a.zip": {"hash": 3}}', "\x00"])
+@pytest.mark.parametrize("text", ["{", "[]", "3", "\x00", "[" * 10**5])
 def test_a_damaged_record_is_named(server, tmp_path, text):
     (tmp_path / "downloads.json").write_text(text)
     assert "downloads.json is damaged" in refused(checked(server), tmp_path)

@@ -2,17 +2,16 @@
 
 import io
 import json
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import damaged, encoded, noise, png_that_claims
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from publishers import Ham, blob, contents, encoded, noise
+from publishers import Ham, blob, contents
 
 from data_setup import prepare, sources
 from data_setup.__main__ import main
@@ -322,51 +321,28 @@ def test_a_bad_mask_is_named(tmp_path):
 # --- bad images ---------------------------------------------------------------------------
 
 
-def chunk(kind, content):
-    return (
-        struct.pack(">I", len(content))
-        + kind
-        + content
-        + struct.pack(">I", zlib.crc32(kind + content))
-    )
-
-
-def bomb(side=30_000):
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    pixels = chunk(b"IDAT", zlib.compress(bytes(10_000)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
-
-
 def damaged_files():
     """200 files, of which some can be read all the same."""
     rng = np.random.default_rng(0)
     kinds = ["JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP"]
     modes = ["L", "P", "RGBA", "1", "CMYK"]
     for i in range(200):
-        content = bytearray(encoded(noise(i, 40, 30), kinds[i % 6]))
-        start = int(rng.integers(len(content)))
         match i % 8:
-            case 0:
-                content = content[:start]
-            case 1:
-                content[start : start + 100] = bytes(100)
-            case 2:
-                content[:100] = rng.bytes(100)
-            case 3:
-                content = bytes(len(content) if i % 3 else 0)
             case 4:
-                content = rng.bytes(500)
+                content = rng.bytes(500 * (i % 3))
             case 5:
-                content = bomb(9_000 + 1000 * i)
+                content = png_that_claims(9_000 + 1000 * i, 9_000)
             case 6:
                 content = encoded(noise(i, 40, 30).convert(modes[i % 5]), "TIFF")
-            case 7:
-                pass  # only its suffix is wrong
-        yield f"{i:03d}.{('jpg', 'png', 'tif', 'gif')[i % 4]}", bytes(content)
+            case 7:  # only its suffix is wrong
+                content = encoded(noise(i, 40, 30), kinds[i % 6])
+            case kind:
+                content = damaged(encoded(noise(i, 40, 30), kinds[i % 6]), kind, rng)
+        yield f"{i:03d}.{('jpg', 'png', 'tif', 'gif')[i % 4]}", content
 
 
 @pytest.fixture(scope="module")
-def damaged(tmp_path_factory):
+def damaged_folder(tmp_path_factory):
     source = tmp_path_factory.mktemp("damaged") / "source"
     (source / "a").mkdir(parents=True)
     for name, content in damaged_files():
@@ -375,13 +351,13 @@ def damaged(tmp_path_factory):
 
 
 @pytest.mark.parametrize("size", ["32", "original"])
-def test_two_hundred_damaged_images_are_read_or_named(damaged, tmp_path, capsys, size):
+def test_two_hundred_damaged_images_are_read_or_named(damaged_folder, tmp_path, capsys, size):
     root = tmp_path / "data"
-    command = ["folder", "--source", str(damaged), "--root", str(root), "--size", size]
+    command = ["folder", "--source", str(damaged_folder), "--root", str(root), "--size", size]
     assert main(command) == 2
     error = capsys.readouterr().err
     unreadable = []
-    for path in sorted((damaged / "a").iterdir()):
+    for path in sorted((damaged_folder / "a").iterdir()):
         try:
             images.open_image(path)
         except InputError:
@@ -396,15 +372,15 @@ def test_two_hundred_damaged_images_are_read_or_named(damaged, tmp_path, capsys,
     frame, record = read_manifest(root), json.loads((root / "dataset.json").read_text())
     assert len(frame) == 200 - len(unreadable)
     assert {Path(name).name for name in record["bad"]} == {path.name for path in unreadable}
-    assert all(str(damaged) in reason for reason in record["bad"].values())
+    assert all(str(damaged_folder) in reason for reason in record["bad"].values())
     assert f"Left out: {len(unreadable)} images" in capsys.readouterr().out
     assert main(["verify", str(root)]) == 0
     LesionDataset.from_folder(root, size=16, progress=False)
 
 
-def test_stopping_for_bad_images_loses_nothing(damaged, tmp_path, monkeypatch):
+def test_stopping_for_bad_images_loses_nothing(damaged_folder, tmp_path, monkeypatch):
     root = tmp_path / "data"
-    command = ["folder", "--source", str(damaged), "--root", str(root), "--size", "32"]
+    command = ["folder", "--source", str(damaged_folder), "--root", str(root), "--size", "32"]
     assert main(command) == 2
     before = contents(root)
     written, put = [], prepare.put
@@ -431,7 +407,7 @@ def test_a_single_bad_image_is_one_line(ham, tmp_path, capsys):
 
 def test_when_nothing_is_left_it_says_so(tmp_path, capsys):
     (tmp_path / "source" / "a").mkdir(parents=True)
-    (tmp_path / "source" / "a" / "x.jpg").write_bytes(bomb())
+    (tmp_path / "source" / "a" / "x.jpg").write_bytes(png_that_claims(30_000, 30_000))
     command = ["folder", "--source", str(tmp_path / "source"), "--root", str(tmp_path / "data")]
     assert main([*command, "--skip-bad"]) == 2
     assert "none of the 1 images can be used" in capsys.readouterr().err
