@@ -157,7 +157,7 @@ def load_state(path: Path) -> dict:
         if not isinstance(value, dict):
             return value
         if value.keys() == {"tensor"}:
-            return tensors[value["tensor"]]
+            return tensors[value["tensor"]].clone()  # the file is no longer mapped to memory
         return {key: unpack(each) for key, each in value.items()}
 
     return unpack(about)
