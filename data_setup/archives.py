@@ -11,18 +11,9 @@ from derm_hash.errors import InputError, one_line
 
 
 class Archive:
-    """A zip file opened for reading, also by several threads.
+    """A zip file opened for reading, also by several threads; `InputError` if it is not one.
 
-    Attributes
-    ----------
-    path : Path
-    members : dict of str to Member
-        The files in it, by their paths in the archive.
-
-    Raises
-    ------
-    InputError
-        If the file is missing or not a zip file.
+    `members` holds the files in it by their paths in the archive.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,6 +21,11 @@ class Archive:
         self.lock = threading.Lock()  # ZipFile counts its open members without one
         try:
             self.zip = zipfile.ZipFile(path)
+            self.members = {
+                info.filename: Member(self, info.filename, info.file_size)
+                for info in self.zip.infolist()
+                if not info.is_dir()
+            }
         except FileNotFoundError:
             raise InputError(f"the archive {path} does not exist: check the path") from None
         except Exception as error:  # damaged bytes raise almost anything in zipfile
@@ -37,11 +33,6 @@ class Archive:
                 f"the archive {path} is damaged or not a zip file ({one_line(error)}): download it "
                 "again"
             ) from error
-        self.members = {
-            info.filename: Member(self, info.filename, info.file_size)
-            for info in self.zip.infolist()
-            if not info.is_dir()
-        }
 
     def __enter__(self) -> Archive:
         return self

@@ -50,21 +50,10 @@ class NotOffered(InputError):
 def publisher_files(
     args: argparse.Namespace, name: str, wanted: Sequence[str] | None = None
 ) -> Path:
-    """The folder with a publisher's files: ``args.archives``, or a download.
+    """The folder with a publisher's files: ``args.archives``, or else a download beside ``--root``.
 
-    Parameters
-    ----------
-    args : Namespace
-        The options archives, accept_licence and root.
-    name : str
-        The data set, a key of `INFO`.
-    wanted : sequence of str, optional
-        Names of the files to download; by default all.
-
-    Raises
-    ------
-    InputError
-        If the licence was not accepted, or as `fetch`; it says how else to get the files.
+    Of the files of the data set `name` only the `wanted` ones are downloaded; by default all.
+    `InputError` if the licence was not accepted, or as `fetch`; it says how else to get the files.
     """
     if args.archives is not None:
         return args.archives.expanduser()
@@ -210,7 +199,8 @@ def receive(http: requests.Session, file: File, path: Path, notes: dict, bar: tq
         answer = http.get(file.url, headers=rest, stream=True, timeout=TIMEOUT)
     except requests.RequestException as error:
         reason = getattr(error.args[0], "reason", error) if error.args else error
-        raise NotOffered(f"{file.url} cannot be downloaded ({one_line(reason)})") from error
+        reason = one_line(reason).rpartition("): ")[2]  # without urllib3's object
+        raise NotOffered(f"{file.url} cannot be downloaded ({reason})") from error
     with answer:
         status = answer.status_code
         if status not in (200, 206) and not (status == 416 and start):

@@ -37,13 +37,7 @@ def add_common_arguments(
 ) -> None:
     """Add the options of every command that fills a data folder.
 
-    Parameters
-    ----------
-    parser : ArgumentParser of the command
-    need_root : bool
-        Whether the command can do nothing without a data folder.
-    own_split : str, optional
-        Name of a split that the command's rows come with, which is then the default.
+    With `own_split`, the command's rows come with a split of that name, which is the default.
     """
     parser.add_argument("--root", type=Path, required=need_root, help="data folder to fill")
     parser.add_argument(

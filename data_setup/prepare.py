@@ -68,14 +68,7 @@ def store_all(
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """Store the images and masks of a data set below `root`; what is there already is kept.
 
-    Parameters
-    ----------
-    root : path of the data folder
-    frame : DataFrame
-        Manifest rows with the columns image, mask, image_from and mask_from.
-    size, fit : see `store`
-    workers : int, optional
-        Number of threads.
+    For the columns of `frame` see `data_setup.build.build`, for `size` and `fit` see `store`.
 
     Returns
     -------

@@ -26,18 +26,10 @@ LISTED = 10
 
 @dataclass(frozen=True)
 class Drawn:
-    """Pixels in memory, in the place of a PNG file.
+    """Pixels in memory, in the place of a PNG file."""
 
-    Attributes
-    ----------
-    pixels : uint8 array
-        An image (H, W, 3) or a mask (H, W).
-    name : str
-        What messages call it.
-    """
-
-    pixels: np.ndarray
-    name: str
+    pixels: np.ndarray  # uint8: an image (H, W, 3) or a mask (H, W)
+    name: str  # what messages call it
 
     @property
     def size(self) -> int:
@@ -84,16 +76,7 @@ def suffix_of(source: Path | Member) -> str:
 def files_in(place: Path, stack: ExitStack) -> dict[str, Source]:
     """The files of a folder or zip archive by their paths in it, sorted, without hidden ones.
 
-    Parameters
-    ----------
-    place : Path
-    stack : ExitStack
-        Closes the archive.
-
-    Raises
-    ------
-    InputError
-        If there is no such folder or zip archive.
+    `stack` closes the archive. `InputError` if there is neither.
     """
     if place.is_dir():
         found = {p.relative_to(place).as_posix(): p for p in place.rglob("*") if p.is_file()}
@@ -103,13 +86,9 @@ def files_in(place: Path, stack: ExitStack) -> dict[str, Source]:
 
 
 def images_by_id(files: dict[str, Source], id_of: Callable[[str], str | None]) -> dict[str, Source]:
-    """Image id -> file, for the image files that have an id; `InputError` if two share one.
+    """Image id -> file; `InputError` if two files have one id.
 
-    Parameters
-    ----------
-    files : see `files_in`
-    id_of : callable
-        From a path to the image's id; None for files that are not wanted.
+    `id_of` gives the id of a path in `files`, and None for files that are not wanted.
     """
     found: dict[str, Source] = {}
     for name, source in files.items():

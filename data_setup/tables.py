@@ -14,22 +14,9 @@ from derm_hash.errors import InputError
 def labels_from(
     codes: pd.Series, labels: Mapping[str, str], table: object, remedy: str
 ) -> pd.Series:
-    """Translate the publisher's class names into labels.
+    """Translate the publisher's class names, indexed by image; `InputError` if one is unknown.
 
-    Parameters
-    ----------
-    codes : Series of str
-        The publisher's name of each image's class, indexed by image.
-    labels : mapping
-        Publisher's name -> label.
-    table : object
-        What messages call the table; its path.
-    remedy : str
-
-    Raises
-    ------
-    InputError
-        If a class is unknown.
+    `labels` maps the publisher's name to the label; messages call the table `table`.
     """
     found = codes.map(labels)
     if (bad := found.isna()).any():

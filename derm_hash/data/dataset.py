@@ -48,12 +48,9 @@ class LesionDataset:
 
     Attributes
     ----------
-    images : uint8 tensor (N, 3, S, S), RGB
+    images, table, classes : as above; the table has all columns of a manifest
     labels : int64 tensor (N,), positions in `classes`
-    table : DataFrame, the manifest's rows, index 0..N-1
-    classes : tuple of str
-    size : int
-        S, the side of the images in pixels.
+    size : S, the side of the images in pixels
 
     Raises
     ------
@@ -139,13 +136,7 @@ class LesionDataset:
         return cls(images, table, masks=atlas.masks)
 
     def split(self, name: str) -> LesionDataset:
-        """The images of one part: ``database``, ``val`` or ``query``.
-
-        Raises
-        ------
-        InputError
-            If the name is unknown, the data has not been split, or the part is empty.
-        """
+        """The images of one part: ``database``, ``val`` or ``query``; `InputError` if it is empty."""
         if name not in SPLITS:
             raise InputError(f"there is no split {name!r}: use {', '.join(SPLITS)}")
         split = self.table["split"]
@@ -184,13 +175,7 @@ class LesionDataset:
         return self.images[i].permute(1, 2, 0).numpy().copy()
 
     def mask(self, i: int) -> np.ndarray | None:
-        """Lesion mask of image i, bool (S, S), cut as the image; None where there is none.
-
-        Raises
-        ------
-        InputError
-            If the mask file cannot be read.
-        """
+        """Lesion mask of image i, bool (S, S), cut as the image; None where there is none."""
         if self._masks is not None:
             return np.asarray(self._masks[i], dtype=bool)
         name = self.table["mask"].iat[i]
@@ -228,13 +213,7 @@ def atlas_table(atlas: Atlas) -> pd.DataFrame:
 
 
 def check_memory(count: int, size: int) -> None:
-    """Refuse more images (3, size, size) of uint8 than fit, before the system starts to swap.
-
-    Raises
-    ------
-    InputError
-        If they take more than the free memory, or `size` is below 1.
-    """
+    """`InputError` for more uint8 images (3, size, size) than fit in the free memory."""
     if size < 1:
         raise InputError(f"an image size of {size} pixels is not possible: use 32 or more")
     need, free = 3 * count * size**2, psutil.virtual_memory().available

@@ -195,23 +195,18 @@ def _check_paths(names: pd.Series, root: Path) -> None:
 
 
 def write_manifest(frame: pd.DataFrame, root: str | Path) -> Path:
-    """Write ``manifest.csv`` into a data folder, whole or not at all.
+    """Write ``manifest.csv`` into a data folder, made if missing; whole or not at all.
 
     Parameters
     ----------
     frame : DataFrame
-        One row per image with at least image and label. Missing columns are written empty,
-        further ones are kept.
-    root : path of the data folder; made if missing
+        One row per image with at least image and label (else `InputError`). Missing columns are
+        written empty, further ones are kept.
+    root : path of the data folder
 
     Returns
     -------
     Path of the manifest
-
-    Raises
-    ------
-    InputError
-        If the frame lacks a required column.
     """
     content = manifest_bytes(frame)
     root = Path(root).expanduser()
@@ -234,21 +229,10 @@ def manifest_bytes(frame: pd.DataFrame) -> bytes:
 
 
 def picture_reader(root: Path, names: Sequence[str]) -> Callable[[int], Image.Image]:
-    """A function from the position of an image to the image as RGB.
+    """A function from the position of an image in `names` to the image as RGB.
 
-    The pixels come from the array that `store_pixels` wrote, where there is one, and else from
-    the image files.
-
-    Parameters
-    ----------
-    root : path of the data folder
-    names : sequence of N str
-        Paths of the images relative to it, in the manifest's order.
-
-    Raises
-    ------
-    InputError
-        If the array is damaged; the function raises it if an image file cannot be read.
+    The pixels come from the array that `store_pixels` wrote, if there is one, and else from the
+    image files. `InputError` if the array is damaged or, later, if an image cannot be read.
     """
     stored = stored_pixels(root, names)
     if stored is not None:
@@ -270,13 +254,7 @@ def pixels_path(root: Path, names: Sequence[str]) -> Path:
 
 
 def stored_pixels(root: Path, names: Sequence[str]) -> np.ndarray | None:
-    """The decoded images of a folder: uint8 (N, S, S, 3), memory-mapped; None if not stored.
-
-    Raises
-    ------
-    InputError
-        If the file is damaged.
-    """
+    """The decoded images of a folder: uint8 (N, S, S, 3), memory-mapped; None if not stored."""
     path = pixels_path(root, names)
     if not path.is_file():
         return None
@@ -307,11 +285,6 @@ def store_pixels(root: Path, names: Sequence[str], workers: int | None = None) -
     -------
     Path or None
         The file, of 3 bytes per pixel; None if the images are not squares of one size.
-
-    Raises
-    ------
-    InputError
-        If an image cannot be read.
     """
     sizes = {image_size(root / name) for name in names}
     if len(sizes) != 1 or len(side := set(sizes.pop())) != 1:
@@ -335,15 +308,10 @@ def store_pixels(root: Path, names: Sequence[str], workers: int | None = None) -
 
 
 def reserve(path: Path) -> None:
-    """Give a file all the disk space that its size needs.
+    """Give a file all the disk space that its size needs; OSError if the disk has less.
 
     A memory-mapped file takes its space when it is written to. If the disk is full by then, the
     system ends the process without a message.
-
-    Raises
-    ------
-    OSError
-        If the disk has less space.
     """
     if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
         with path.open("r+b") as file:
