@@ -204,7 +204,7 @@ def leakage_sentence(table: pd.DataFrame) -> str:
 
 
 def duplicates_sentence(table: pd.DataFrame, torn: int) -> str:
-    """What a table of `duplicates` means of which `torn` groups lie in several parts."""
+    """What a table of `duplicates` means; `torn` of its groups lie in several parts."""
     if table.empty:
         return "No near-duplicate images are known."
     text = f"{table['images'].sum():,} images in {len(table):,} groups are near-duplicates. "
@@ -268,8 +268,5 @@ def gaps_sentence(table: pd.DataFrame) -> str:
             f"{masks:,} images have no mask: heatmaps cannot be compared with the lesion there."
         )
     if lesions:
-        texts.append(
-            f"{lesions:,} images have no lesion_id: each counts as a lesion of its own, whatever "
-            "it shows."
-        )
+        texts.append(f"{lesions:,} images have no lesion_id: each counts as a lesion of its own.")
     return " ".join(texts) or "Every image has a mask and a lesion_id."

@@ -1,4 +1,4 @@
-"""The life of a data folder: from the images of a command to a complete folder, or none."""
+"""Fills a data folder with the images of a command; an interrupted folder has no manifest."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def one_writer(root: Path) -> Iterator[None]:
 
 
 def differences(root: Path, request: dict) -> list[str]:
-    """How the folder was made otherwise than requested, in words; none if there is no record."""
+    """How the folder was made, where that differs from the request; [] without a record."""
     if not (root / RECORD).exists():
         return []
     record = read_record(root)

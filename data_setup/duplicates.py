@@ -44,9 +44,9 @@ from derm_hash.files import thread_map
 
 SIDE = 64  # of the thumbnails that are hashed, in pixels
 RADIUS = 104  # of 768 bits; see above
-BLOCK = 64  # images that are looked up at a time: bounds the memory, whatever is found
+BLOCK = 64  # images that are compared at a time, which bounds the memory
 
-# A lesion has no "up": the four turns of an image and of its mirror image.
+# A lesion has no "up": the four rotations of an image and of its mirror image.
 VIEWS = (None, *Image.Transpose)
 
 
@@ -92,7 +92,7 @@ def duplicate_groups(root: Path, images: Sequence[str], workers: int | None = No
 
 def view_hashes(image: Image.Image) -> np.ndarray:
     """Hashes of the eight views of a square grey image, the image itself first: uint8 (8, 96)."""
-    views = [image if turn is None else image.transpose(turn) for turn in VIEWS]
+    views = [image if view is None else image.transpose(view) for view in VIEWS]
     return np.stack([np.packbits(hash_bits(view)) for view in views])
 
 

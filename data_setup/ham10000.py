@@ -17,9 +17,10 @@ from data_setup.build import build
 from data_setup.download import publisher_files
 from data_setup.info import INFO, PAPER_CLASSES, print_terms
 from data_setup.options import add_class_arguments, add_common_arguments, add_publisher_arguments
-from data_setup.sources import Source, files_in, images_by_id, suffix_of
+from data_setup.sources import Source, files_in, images_by_id
 from data_setup.tables import (
     labels_from,
+    manifest_rows,
     refuse_missing,
     refuse_repeated,
     refuse_several_labels,
@@ -119,19 +120,9 @@ def rows(
     table = table[table["image_id"].isin(image_of.keys())].reset_index(drop=True)
     if table.empty:
         raise InputError(f"none of the images of {metadata} is in an archive: check the files")
-    ids = table["image_id"]
-    return pd.DataFrame(
-        {
-            "image": [f"images/{i}{suffix_of(image_of[i])}" for i in ids],
-            "label": table["label"],
-            "lesion_id": table["lesion_id"],
-            "mask": [f"masks/{i}.png" if i in mask_of else "" for i in ids],
-            "source": "HAM10000",
-            **{name: table[name] for name in PATIENT_COLUMNS if name in table},
-            "image_from": [image_of[i] for i in ids],
-            "mask_from": [mask_of.get(i) for i in ids],
-        }
-    )
+    columns = ["image_id", "label", "lesion_id", *(c for c in PATIENT_COLUMNS if c in table)]
+    images, masks = ([of.get(key) for key in table["image_id"]] for of in (image_of, mask_of))
+    return manifest_rows(table[columns], images, masks, INFO[NAME].title)
 
 
 def read_metadata(path: Path) -> pd.DataFrame:

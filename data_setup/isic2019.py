@@ -25,6 +25,7 @@ from data_setup.options import (
 )
 from data_setup.sources import Source, files_in, images_by_id, size_of
 from data_setup.tables import (
+    manifest_rows,
     refuse_missing,
     refuse_repeated,
     refuse_several_labels,
@@ -147,7 +148,7 @@ def read_indexed(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
 
 
 def image_key(name: str) -> str:
-    """What identifies an image: its ISIC number, whatever the size."""
+    """An image's ISIC number, which is the same for the image and its reduced copy."""
     return name.removesuffix(SMALLER)
 
 
@@ -178,18 +179,7 @@ def rows(
     table = table[table["label"].isin(classes)].reset_index(drop=True)
     keys = table["image_id"].map(image_key)
     refuse_missing(keys, images, TRUTH, images_in(folder), INFO[NAME].elsewhere)
-    return pd.DataFrame(
-        {
-            "image": "images/" + table["image_id"] + ".jpg",
-            "label": table["label"],
-            "lesion_id": table["lesion_id"],
-            "mask": "",
-            "source": INFO[NAME].title,
-            **{name: table[name] for name in PATIENT_COLUMNS if name in table},
-            "image_from": [images[key] for key in keys],
-            "mask_from": None,
-        }
-    )
+    return manifest_rows(table, [images[k] for k in keys], [None] * len(keys), INFO[NAME].title)
 
 
 def stamps(folder: Path) -> dict[str, int | str]:

@@ -21,8 +21,14 @@ import pandas as pd
 from data_setup.build import build
 from data_setup.info import INFO, print_terms
 from data_setup.options import add_common_arguments
-from data_setup.sources import Source, files_in, images_by_id, listing, read, stamp, suffix_of
-from data_setup.tables import labels_from, refuse_missing, refuse_repeated, report_unlabelled
+from data_setup.sources import Source, files_in, images_by_id, listing, read, stamp
+from data_setup.tables import (
+    labels_from,
+    manifest_rows,
+    refuse_missing,
+    refuse_repeated,
+    report_unlabelled,
+)
 from derm_hash.errors import InputError
 
 HELP = "PH2 from its folder or zip file: 200 images with lesion masks, 2 classes"
@@ -81,18 +87,10 @@ def rows(files: dict[str, Source], place: Path) -> pd.DataFrame:
     report_unlabelled(image_of, ids, tables[0])
     if unmasked := [i for i in ids if i not in mask_of]:
         print(f"Without a lesion mask: {listing(unmasked)}")
-    return pd.DataFrame(
-        {
-            "image": [f"images/{i}{suffix_of(image_of[i])}" for i in ids],
-            "label": [INFO[NAME].labels[diagnosis_of[i]] for i in ids],
-            "lesion_id": "",
-            "mask": [f"masks/{i}{suffix_of(mask_of[i])}" if i in mask_of else "" for i in ids],
-            "source": INFO[NAME].title,
-            "diagnosis": [diagnosis_of[i] for i in ids],
-            "image_from": [image_of[i] for i in ids],
-            "mask_from": [mask_of.get(i) for i in ids],
-        }
-    )
+    table = pd.DataFrame({"image_id": ids, "diagnosis": [diagnosis_of[i] for i in ids]})
+    table = table.assign(label=table["diagnosis"].map(INFO[NAME].labels), lesion_id="")
+    images, masks = ([of.get(i) for i in ids] for of in (image_of, mask_of))
+    return manifest_rows(table, images, masks, INFO[NAME].title)
 
 
 def id_in(pattern: str):

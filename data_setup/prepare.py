@@ -1,7 +1,7 @@
 """Decodes every image once and stores it as training needs it: small, square, upright.
 
-With ``--size N`` an image is turned as its EXIF data says, resized in one resampling and stored as
-a JPEG of quality 95; its mask gets exactly the same geometry by nearest neighbour, as a PNG.
+With ``--size N`` an image is rotated as its EXIF data says, resized in one resampling, and stored
+as a JPEG of quality 95; its mask gets exactly the same geometry by nearest neighbour, as a PNG.
 
 - ``--fit crop``: the short side becomes N pixels and the centre square is cut out;
 - ``--fit pad``: the long side becomes N pixels and the rest of the square is filled. Masks are

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_setup.sources import Source, listing
+from data_setup.sources import Source, listing, suffix_of
 from derm_hash.errors import InputError
 
 
@@ -64,3 +64,19 @@ def refuse_missing(
         raise InputError(
             f"{len(missing)} images of {table} are not in {place} ({listing(missing)}): {remedy}"
         )
+
+
+def manifest_rows(
+    table: pd.DataFrame, images: Sequence[Source], masks: Sequence[Source | None], source: str
+) -> pd.DataFrame:
+    """The manifest's rows, not split; the table has image_id, label, lesion_id and further columns.
+
+    `images` and `masks` are the files of its rows; `source` is the data set's name.
+    """
+
+    def names(folder: str, files: Sequence[Source | None]) -> list[str]:
+        pairs = zip(table["image_id"], files, strict=True)
+        return [f"{folder}/{key}{suffix_of(file)}" if file else "" for key, file in pairs]
+
+    found = table.drop(columns="image_id").assign(source=source, image=names("images", images))
+    return found.assign(mask=names("masks", masks), image_from=images, mask_from=masks)

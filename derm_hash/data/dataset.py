@@ -136,7 +136,7 @@ class LesionDataset:
         return cls(images, table, masks=atlas.masks)
 
     def split(self, name: str) -> LesionDataset:
-        """The images of one part: ``database``, ``val`` or ``query``; `InputError` if it is empty."""
+        """The images of ``database``, ``val`` or ``query``; `InputError` if there are none."""
         if name not in SPLITS:
             raise InputError(f"there is no split {name!r}: use {', '.join(SPLITS)}")
         split = self.table["split"]

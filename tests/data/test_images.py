@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from helpers import damaged, encoded, noise, png_chunk, png_that_claims
+from helpers import encoded, noise, png_chunk, png_that_claims
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -115,7 +115,7 @@ def test_numbers_are_scaled_as_documented(values, expected):
     assert grey.tolist() == as_rgb([expected]).tolist()
 
 
-def test_pixels_that_are_no_numbers_are_refused():
+def test_pixels_that_are_not_numbers_are_refused():
     values = np.array([[0, np.nan, 1]], np.float32)
     with pytest.raises(InputError, match="the file has pixels that are not finite"):
         opened(encoded(Image.fromarray(values), "TIFF"))
@@ -171,13 +171,13 @@ def test_a_missing_file_is_named(tmp_path):
         open_image(tmp_path / "nowhere.png")
 
 
-def test_a_folder_is_no_image(tmp_path):
+def test_a_folder_is_not_an_image(tmp_path):
     with pytest.raises(InputError, match=str(tmp_path)):
         open_image(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 500, b"GIF89a", b"<svg/>", b"%PDF-1.7\n%EOF"])
-def test_what_is_no_image_is_named(tmp_path, content):
+def test_what_is_not_an_image_is_named(tmp_path, content):
     path = tmp_path / "odd.jpg"
     path.write_bytes(content)
     with pytest.raises(InputError) as error:
@@ -270,15 +270,6 @@ def test_damage_between_the_parts_of_the_pixels_is_noticed():
     assert not read_or_refused(png_that_claims(8, 8, first + second))
 
 
-def test_two_hundred_damaged_files_of_every_kind():
-    rng = np.random.default_rng(0)
-    found = [
-        read_or_refused(damaged(encoded(picture(i), KINDS[i % len(KINDS)]), i, rng))
-        for i in range(200)
-    ]
-    assert 20 < sum(found) < 100
-
-
 # --- geometry and scaling ---------------------------------------------------------
 
 
@@ -369,7 +360,7 @@ def with_palette(indices, colours):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "GIF"])
-def test_colours_of_a_palette_are_classes_and_the_first_one_is_no_lesion(kind):
+def test_colours_of_a_palette_are_classes_and_the_first_one_is_background(kind):
     voc = [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
     assert mask_of(with_palette([0, 1, 2], voc), kind) == [[0, 1, 1]]
     assert mask_of(with_palette([0, 0, 0], voc), kind) == [[0, 0, 0]]
@@ -381,7 +372,7 @@ def test_greys_of_a_palette_are_levels_in_any_order(kind):
     assert mask_of(with_palette([0, 1, 2, 3], greys), kind) == [[1, 0, 0, 1]]
 
 
-def test_what_is_transparent_is_no_lesion():
+def test_transparent_pixels_are_background():
     pixels = np.array([[[255] * 4, [255, 255, 255, 0], [0, 0, 0, 255], [0] * 4]], np.uint8)
     for channels in (pixels, pixels[..., 2:]):  # RGBA and LA
         assert mask_of(Image.fromarray(channels), "PNG") == [[1, 0, 0, 0]]
@@ -408,7 +399,7 @@ def test_a_mask_that_was_a_jpeg_keeps_its_lesion():
     assert np.array_equal(found, lesion / 255)
 
 
-def test_a_mask_with_pixels_that_are_no_numbers_is_refused():
+def test_a_mask_with_pixels_that_are_not_numbers_is_refused():
     values = np.array([[0, np.inf, 1]], np.float32)
     with pytest.raises(InputError, match="the mask has pixels that are not finite"):
         mask_of(Image.fromarray(values), "TIFF")

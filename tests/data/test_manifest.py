@@ -83,7 +83,7 @@ def test_paths_are_read_without_detours(folder):
     assert set(frame["mask"]) == {"", "masks/1.png", "masks/4.png"}
 
 
-def test_columns_without_a_name_are_no_obstacle(folder):
+def test_columns_without_a_name_are_read(folder):
     rewrite(folder, lambda text: text.replace("\n", ",,x\n").replace(",,x", ", ,", 1))
     assert read_manifest(folder).columns.tolist() == [*COLUMNS, "Unnamed: 6", "Unnamed: 7"]
 

@@ -216,7 +216,7 @@ def test_a_record_of_another_tool_is_not_removed_when_a_command_fails(tmp_path, 
 
 
 @pytest.mark.parametrize("kind", ["folder", "link"])
-def test_what_is_called_like_a_record_and_is_no_file_is_left_alone(tmp_path, capsys, kind):
+def test_a_folder_or_link_named_like_a_record_is_left_alone(tmp_path, capsys, kind):
     root = tmp_path / "other"
     root.mkdir()
     if kind == "folder":

@@ -5,8 +5,6 @@ import json
 import os
 import random
 import socket
-import subprocess
-import sys
 from hashlib import md5, sha256
 from types import SimpleNamespace
 
@@ -248,7 +246,7 @@ def test_a_server_out_of_reach(server, tmp_path):
 
 
 @pytest.mark.parametrize("url", ["nonsense", "http://", "ftp://127.0.0.1/a.zip"])
-def test_a_url_that_is_none(tmp_path, url):
+def test_a_malformed_url(tmp_path, url):
     assert "cannot be downloaded" in refused(File("a.zip", url), tmp_path, NotOffered)
 
 
@@ -425,26 +423,3 @@ def test_when_the_bucket_has_moved_the_way_out_is_told(
     assert str(status) in error
     assert "isic image download --collections 65" in error
     assert "--archives DIR" in error
-
-
-CHILD = """
-import sys
-from pathlib import Path
-from data_setup.download import fetch
-from data_setup.info import File
-from derm_hash.errors import InputError
-try:
-    fetch([File("a.zip", sys.argv[1], None, sys.argv[2])], Path(sys.argv[3]), progress=False)
-except InputError as error:
-    sys.exit(str(error))
-"""
-
-
-def test_two_processes_into_one_folder(server, tmp_path):
-    checksum = f"md5:{md5(DATA).hexdigest()}"
-    command = [sys.executable, "-c", CHILD, server.url + "a.zip", checksum, str(tmp_path)]
-    children = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    errors = [child.communicate(timeout=60)[1] for child in children]
-    assert 0 in [child.returncode for child in children]
-    assert all(error == "" or "another data_setup" in error for error in errors)
-    assert (tmp_path / "a.zip").read_bytes() == DATA

@@ -87,7 +87,7 @@ def test_two_groups_in_folders_of_their_own_keep_apart(tmp_path):
     assert duplicate_groups(tmp_path, names) == expected
 
 
-def test_another_photograph_of_a_lesion_is_no_copy(tmp_path):
+def test_another_photograph_of_a_lesion_is_not_a_copy(tmp_path):
     for view in range(6):
         lesion(0, view).save(tmp_path / f"{view}.png")
     assert set(duplicate_groups(tmp_path, [f"{view}.png" for view in range(6)])) == {""}

@@ -63,16 +63,6 @@ def test_blanks_in_the_path_are_quoted_in_the_next_command(class_folders, tmp_pa
     assert f"--data '{tmp_path / 'my data'}'" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("content", [b"", b"text", None])
-def test_a_bad_image_is_named(class_folders, tmp_path, capsys, content):
-    bad = class_folders / "naevus" / "0.png"
-    bad.write_bytes(bad.read_bytes()[:200] if content is None else content)
-    assert str(bad) in refused(capsys, class_folders, tmp_path / "data")
-    bad.unlink()
-    assert prepare(class_folders, tmp_path / "data") == 0
-    assert len(read_manifest(tmp_path / "data")) == 19
-
-
 def test_an_empty_class_folder_is_named(class_folders, tmp_path, capsys):
     (class_folders / "empty").mkdir()
     assert "empty has no images" in refused(capsys, class_folders, tmp_path / "data")

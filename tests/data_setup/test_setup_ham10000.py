@@ -4,14 +4,12 @@ import collections
 import csv
 import json
 import shutil
-from contextlib import ExitStack
 
 import numpy as np
 import pytest
 from publishers import blob, contents
 from real_data import SHARED
 
-from data_setup import ham10000
 from data_setup.__main__ import main
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.manifest import read_manifest
@@ -248,17 +246,6 @@ def test_all_of_ham10000(all_of_it, shared_ham10000, capsys):
         assert abs(queries - n / 10) <= 3 + n / 100, label
     assert main(["verify", str(root)]) == 0
     assert "as it was stored" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_four_classes_are_9431_images(shared_ham10000):
-    archives = shared_ham10000
-    with ExitStack() as stack:
-        found = ham10000.members([archives / "HAM10000_images_200x150.zip"], stack)
-        metadata, classes = archives / "HAM10000_metadata.csv", ham10000.CLASSES[4]
-        frame = ham10000.rows(metadata, classes, found, {}, partial=False)
-    assert len(frame) == 9431
-    assert set(frame["label"]) == set(ISIC_NAMES.values())
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """ISIC 2019: the official tables, and miniature archives in their layout."""
 
-import argparse
 import csv
+import json
 from contextlib import ExitStack
 
 import pytest
@@ -13,7 +13,7 @@ from data_setup.archives import Member
 from data_setup.audit import leakage
 from data_setup.isic2019 import CLASSES, find_images, read_labels
 from derm_hash.data.manifest import read_manifest
-from derm_hash.data.splits import split_by_image, split_by_lesion
+from derm_hash.data.splits import split_by_image
 from derm_hash.errors import InputError
 
 QUERIES = {"MEL": 452, "NV": 1287, "BCC": 332, "BKL": 262}
@@ -82,13 +82,6 @@ def test_the_papers_numbers_of_queries(shared_isic2019, classes, seed):
     if classes == 4:
         assert 0.57 < found.loc["all", "share"] < 0.66
         assert found.loc["MEL", "share"] > 0.75
-
-
-def test_by_lesion_nothing_leaks(shared_isic2019):
-    table = read_labels(shared_isic2019)
-    parts = split_by_lesion(table.assign(image=table["image_id"]))
-    assert leakage(parts)["queries"]["all"] > 2000
-    assert (leakage(parts)["with_mate"] == 0).all()
 
 
 def test_the_dry_run_prints_both_splits(shared_isic2019, tmp_path, capsys):
@@ -230,31 +223,16 @@ def test_without_root_only_the_dry_run(isic, capsys):
 # --- the data folder --------------------------------------------------------------------------
 
 
-def test_what_build_is_given(isic, monkeypatch, tmp_path, capsys):
-    given = {}
-
-    def build(args, command, options, sources, rows, about):
-        given.update(options=options, sources=sources, frame=rows(), about=about)
-        given.update(args=args, command=command)
-
-    monkeypatch.setattr(isic2019, "build", build)
-    options = ["--archives", str(isic.folder), "--root", str(tmp_path / "data"), "--classes", "8"]
-    assert main(["isic2019", *options]) == 0
-    assert isinstance(given["args"], argparse.Namespace)
-    assert given["command"] == "isic2019"
-    assert given["options"] == {"classes": 8}
-    assert given["sources"] == {p.name: p.stat().st_size for p in isic.folder.iterdir()}
-    assert len(given["frame"]) == len(isic.records)
-    assert given["about"]["licence"] == "CC BY-NC 4.0"
-    assert "Please cite: BCN20000" in capsys.readouterr().out
-
-
-def test_the_data_folder(isic, tmp_path):
+def test_the_data_folder(isic, tmp_path, capsys):
     root = tmp_path / "data"
     options = ["--archives", str(isic.folder), "--root", str(root), "--split", "paper"]
     assert main(["isic2019", *options, "--size", "original"]) == 0
     frame = read_manifest(root)
     wanted = [r for r in isic.records if r["label"] in QUERIES]
     assert frame["image"].tolist() == [f"images/{r['image']}.jpg" for r in wanted]
+    record = json.loads((root / "dataset.json").read_text())
+    assert record["sources"] == {p.name: p.stat().st_size for p in isic.folder.iterdir()}
+    assert (record["options"]["classes"], record["licence"]) == (4, "CC BY-NC 4.0")
+    assert "Please cite: BCN20000" in capsys.readouterr().out
     files = contents(root)
     assert [files[name] for name in frame["image"]] == [isic.image(r["image"]) for r in wanted]

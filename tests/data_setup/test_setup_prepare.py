@@ -11,11 +11,10 @@ from helpers import damaged, encoded, noise, png_that_claims
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from publishers import Ham, blob, contents
+from publishers import blob, contents
 
 from data_setup import prepare, sources
 from data_setup.__main__ import main
-from data_setup.archives import Archive
 from derm_hash.data import images, manifest
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.manifest import read_manifest
@@ -375,6 +374,7 @@ def test_two_hundred_damaged_images_are_read_or_named(damaged_folder, tmp_path, 
     assert all(str(damaged_folder) in reason for reason in record["bad"].values())
     assert f"Left out: {len(unreadable)} images" in capsys.readouterr().out
     assert main(["verify", str(root)]) == 0
+    assert f"  without {min(record['bad'])}: " in capsys.readouterr().out
     LesionDataset.from_folder(root, size=16, progress=False)
 
 
@@ -422,39 +422,3 @@ def test_sources_that_vanish_are_named(tmp_path):
         file.truncate(sources.MAX_BYTES + 1)
     with pytest.raises(InputError, match=r"large\.jpg has more than 537 MB"):
         sources.read(large)
-
-
-def test_members_of_archives_are_sources(tmp_path):
-    (tmp_path / "archives").mkdir()
-    ham = Ham(tmp_path / "archives")
-    ham.write_images("a.zip", prefix="part/")
-    name = f"part/{ham.ids[0]}.jpg"
-    with Archive(ham.folder / "a.zip") as archive:
-        member = archive.members[name]
-        assert sources.read(member) == ham.image(ham.ids[0])
-        assert member.size == len(ham.image(ham.ids[0]))
-        assert str(member) == f"{name} in the archive {ham.folder / 'a.zip'}"
-
-
-STARTS = [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0\x08\0\0\0", b"BM", b"GIF89a"]
-
-
-@pytest.mark.parametrize("size", [16, None])
-@settings(
-    max_examples=150,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(start=st.sampled_from(STARTS), rest=st.binary(max_size=200), as_mask=st.booleans())
-def test_random_bytes_are_stored_or_refused_whole(tmp_path_factory, size, start, rest, as_mask):
-    root = tmp_path_factory.mktemp("data")
-    good, odd = Bytes(encoded(noise(0), "PNG")), Bytes(start + rest)
-    pair = (good, odd) if as_mask else (odd, good)
-    try:
-        names = prepare.store(root, "images/x.png", pair[0], "masks/x.png", pair[1], size, "crop")
-    except InputError as error:
-        assert str(error).startswith("the file ")
-        assert "\n" not in str(error)
-    else:
-        assert all(images.open_image(root / name) for name in names)
-    assert not list(root.rglob("*.part"))

@@ -6,7 +6,6 @@ import subprocess
 
 import pytest
 
-from data_setup import verify
 from data_setup.__main__ import main
 
 
@@ -106,7 +105,7 @@ def test_damaged_sums_are_one_line_and_nothing_outside_is_read(root, capsys, lin
     assert verified(capsys, root)[0] == 1
 
 
-def test_what_is_no_data_folder_is_code_2(tmp_path, capsys, root):
+def test_a_folder_without_data_is_code_2(tmp_path, capsys, root):
     (tmp_path / "empty").mkdir()
     for place in (tmp_path / "empty", tmp_path / "nowhere", root / "manifest.csv"):
         assert main(["verify", str(place)]) == 2
@@ -120,12 +119,6 @@ def test_a_record_of_another_tool_is_named(root, capsys):
     (root / "dataset.json").write_text('{"name": "mine", "labels": {"0": "skin"}}')
     assert main(["verify", str(root)]) == 2
     assert "data_setup did not make it" in capsys.readouterr().err
-
-
-def test_history_names_what_was_left_out():
-    record = {"tool": "t", "command": "c", "options": {}, "sources": {}}
-    record |= {"bad": {"images/a.jpg": "it is damaged"}}
-    assert "  without images/a.jpg: it is damaged" in list(verify.history(record))
 
 
 @pytest.mark.parametrize("name", ["options", "sources", "bad"])
