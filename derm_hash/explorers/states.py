@@ -71,7 +71,7 @@ class Query:
 def query_from(dataset: LesionDataset, position: int, origin: str) -> Query:
     """Image ``position`` of a data set as a query; origin is "query" or "database"."""
     row = dataset.table.iloc[position]
-    image, _ = dataset[position]
+    image = dataset.batch([position])[0][0]
     return Query(image, row["image"], row["label"], row["lesion_id"], origin, position)
 
 
