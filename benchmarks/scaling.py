@@ -53,7 +53,7 @@ def searches(count: int, bits: int) -> dict[str, float] | None:
     if 1.5 * count * bits * 4 > psutil.virtual_memory().available:
         return None
     codes = random_codes(count, bits)
-    index = HashIndex.build(codes, np.zeros(count), pd.DataFrame({"image": np.arange(count)}))
+    index = HashIndex.build(codes, np.zeros(count, int), pd.DataFrame({"image": np.arange(count)}))
     query, radius = codes[:1], bits // 4
     return side_by_side(
         {

@@ -78,7 +78,7 @@ def random_codes(count: int, bits: int) -> np.ndarray:
 def scan() -> Row:
     """Ten nearest of a million by Hamming distance, for one query."""
     codes = random_codes(MANY, LONG)
-    index = HashIndex.build(codes, np.zeros(MANY), range(MANY))
+    index = HashIndex.build(codes, np.zeros(MANY, int), range(MANY))
     flat = faiss.IndexBinaryFlat(LONG)
     flat.add(pack_bits(codes))
     query, packed = codes[:1], pack_bits(codes[:1])

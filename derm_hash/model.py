@@ -231,8 +231,20 @@ def encode(
     Returns
     -------
     (N, bits) float32 array in [0, 1]. The model's training mode is left as it was.
+
+    Raises
+    ------
+    InputError
+        If the images are neither bytes nor floating point in [-1, 1].
     """
     pixels = images.images if isinstance(images, LesionDataset) else images
+    if pixels.dtype != torch.uint8:
+        low, high = (float(end) for end in pixels.aminmax())
+        if not pixels.is_floating_point() or low < -1.01 or high > 1.01:  # with some rounding
+            raise InputError(
+                f"Images of type {pixels.dtype} with values from {low:g} to {high:g} are not the "
+                "network's input: give uint8 images, or floating point in [-1, 1]"
+            )
     device, training = next(model.parameters()).device, model.training
     model.eval()
     codes = []

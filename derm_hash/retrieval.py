@@ -8,7 +8,8 @@ Fine step: the candidates, ranked by the distance between soft codes. Equal dist
 keep the order of the database, so a result does not depend on chance.
 """
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,12 +18,14 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
+from derm_hash.data.classes import class_indices, matched_indices
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.errors import InputError
 from derm_hash.files import load_tensors, save_tensors
 from derm_hash.model import encode
 
 METRICS = ("cosine", "euclidean", "manhattan", "hamming")
+LEAST = np.finfo(np.float64).tiny  # stands for the length of a zero code
 PAIRS_AT_ONCE = 1_000_000  # pairs of query and candidate that are compared at once: bounds memory
 
 
@@ -55,35 +58,54 @@ class HashIndex:
         Class indices.
     items : DataFrame
         One row for each database image.
+    classes : tuple of str, or None
+        Class names, in the order that labels count.
     """
 
-    def __init__(self, codes: np.ndarray, labels: np.ndarray, items: pd.DataFrame):
+    def __init__(
+        self,
+        codes: np.ndarray,
+        labels: np.ndarray,
+        items: pd.DataFrame,
+        classes: Sequence[str] | None = None,
+    ):
         self.codes, self.labels, self.items = codes, labels, items
+        self.classes = None if classes is None else tuple(classes)
         self._lengths = _lengths(codes)
         packed = pack_bits(codes)
         self._binary = faiss.IndexBinaryFlat(packed.shape[1] * 8)
         self._binary.add(packed)
 
     @classmethod
-    def build(cls, codes, labels, items: Sequence[str] | pd.DataFrame) -> "HashIndex":
+    def build(
+        cls,
+        codes,
+        labels,
+        items: Sequence[str] | pd.DataFrame,
+        classes: Sequence[str] | None = None,
+    ) -> "HashIndex":
         """Make an index.
 
         Parameters
         ----------
         codes : (N, bits) array, tensor or nested list
             Soft codes in [0, 1].
-        labels : (N,) array, tensor or list
+        labels : (N,) array, tensor or list of integers
             Class indices.
         items : N names, or a DataFrame with N rows
             What the images are, for example the rows of a manifest.
+        classes : sequence of str, optional
+            Class names, in the order that labels count. Queries of other data sets are matched
+            with them by name.
 
         Raises
         ------
         InputError
-            If the lengths differ, there is nothing to index, or a code lies outside [0, 1].
+            If the lengths differ, there is nothing to index, a label is not a class index, or a
+            code lies outside [0, 1].
         """
         codes = np.ascontiguousarray(codes, dtype=np.float32)
-        labels = np.asarray(labels, dtype=np.int64)
+        labels = class_indices(labels, classes)
         if not isinstance(items, pd.DataFrame):
             items = pd.DataFrame({"image": [str(item) for item in items]})
         if codes.ndim != 2 or not codes.size:
@@ -94,7 +116,7 @@ class HashIndex:
                 f"and {len(items)} items for {len(codes)} codes"
             )
         _check_range(codes)
-        return cls(codes, labels, items.reset_index(drop=True))
+        return cls(codes, labels, items.reset_index(drop=True), classes)
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -103,6 +125,42 @@ class HashIndex:
     def bits(self) -> int:
         """Length of the codes."""
         return self.codes.shape[1]
+
+    def class_indices(self, labels, class_names: Sequence[str] | None = None) -> np.ndarray:
+        """Return the labels of queries as class indices of this index.
+
+        Parameters
+        ----------
+        labels : (Q,) array, tensor or list of integers
+            Positions in ``class_names``.
+        class_names : sequence of str, optional
+            The queries' class list, which may differ from that of the index: classes are
+            matched by name. By default it is the list of the index.
+
+        Returns
+        -------
+        (Q,) int64 array
+
+        Raises
+        ------
+        InputError
+            If a label is not a class index, or its class cannot be matched.
+        """
+        if class_names is None:
+            return class_indices(labels, self.classes)
+        labels, names = class_indices(labels, class_names), self._names()
+        if not names:  # no names to match: one list for both
+            class_indices(self.labels, class_names)
+            return labels
+        return matched_indices(labels, class_names, names)
+
+    def _names(self) -> Mapping[int, str]:
+        """The class names by index. Without ``classes``, the items' labels may tell them."""
+        if self.classes is not None or "label" not in self.items:
+            return dict(enumerate(self.classes or ()))
+        pairs = pd.DataFrame({"index": self.labels, "name": self.items["label"]}).drop_duplicates()
+        one_to_one = pairs["index"].is_unique and pairs["name"].is_unique
+        return dict(zip(pairs["index"], pairs["name"], strict=True)) if one_to_one else {}
 
     def search(self, codes, k: int = 10, radius: int | None = 4, rank: str = "cosine") -> Hits:
         """Find the k nearest database images of each query.
@@ -188,8 +246,10 @@ class HashIndex:
         if metric == "cosine" and k < len(ids):
             # One matrix product compares all pairs, many times faster than soft_distance. It
             # rounds differently, so it only chooses which candidates are worth ranking.
-            directions = self.codes.take(ids, axis=0) / self._lengths.take(ids, axis=0)
-            table = shortlist(codes / _lengths(codes) @ directions.T, k)
+            lengths, own = self._lengths.take(ids, axis=0), _lengths(codes)
+            similarity = (codes / own) @ (self.codes.take(ids, axis=0) / lengths).T
+            similarity[np.ix_((own == LEAST)[:, 0], (lengths == LEAST)[:, 0])] = 1  # zero codes
+            table = shortlist(similarity, k)
             table = np.where(table < 0, -1, ids[table])
         distance = soft_distance(codes[:, None], self.codes[table], metric)
         table = np.broadcast_to(table, distance.shape)
@@ -215,7 +275,8 @@ class HashIndex:
     def save(self, path: str | Path) -> Path:
         """Write the index to one safetensors file, all or nothing."""
         items = self.items.to_json(orient="split", index=False, double_precision=15)
-        return save_tensors(path, {"codes": self.codes, "labels": self.labels}, "items", items)
+        about = {"items": items, "classes": json.dumps(self.classes)}
+        return save_tensors(path, {"codes": self.codes, "labels": self.labels}, about)
 
     @classmethod
     def load(cls, path: str | Path) -> "HashIndex":
@@ -229,8 +290,10 @@ class HashIndex:
         path = Path(path)
         if not path.is_file():
             raise InputError(f"There is no index at {path}: make one with `derm-hash encode`")
-        tensors, items = load_tensors(path, "items", "an index that derm-hash has saved")
-        return cls(tensors["codes"].numpy(), tensors["labels"].numpy(), pd.DataFrame(**items))
+        tensors, about = load_tensors(path, "items", "an index that derm-hash has saved")
+        codes, labels = tensors["codes"].numpy(), tensors["labels"].numpy()
+        # Files of earlier versions have no class names.
+        return cls(codes, labels, pd.DataFrame(**about["items"]), about.get("classes"))
 
 
 def build_index(
@@ -249,7 +312,7 @@ def build_index(
         machines; the default gives the same codes on all.
     """
     codes = encode(model, dataset, progress=progress, bf16=bf16)
-    return HashIndex.build(codes, dataset.labels.numpy(), dataset.table)
+    return HashIndex.build(codes, dataset.labels.numpy(), dataset.table, dataset.classes)
 
 
 # --- distances ------------------------------------------------------------------------------
@@ -261,7 +324,11 @@ def pack_bits(codes: np.ndarray) -> np.ndarray:
 
 
 def soft_distance(a: np.ndarray, b: np.ndarray, metric: str) -> np.ndarray:
-    """Distance between soft codes, broadcast: (..., bits), (..., bits) -> (...) float32 >= 0."""
+    """Distance between soft codes, broadcast: (..., bits), (..., bits) -> (...) float32 >= 0.
+
+    A code of zeros has no direction: its cosine distance is 0 to another such code, and 1 to
+    every other code.
+    """
     if metric == "hamming":
         return ((a > 0.5) != (b > 0.5)).sum(axis=-1).astype(np.float32)
     if metric == "euclidean":
@@ -269,8 +336,10 @@ def soft_distance(a: np.ndarray, b: np.ndarray, metric: str) -> np.ndarray:
     if metric == "manhattan":
         return np.abs(a - b).sum(axis=-1)
     # In 64 bits, since trained codes nearly agree: in 32 bits 1 - cosine would lose its digits.
-    norms = np.sqrt(_dot(a, a) * _dot(b, b))
-    cosine = _dot(a, b) / np.maximum(norms, np.finfo(np.float64).tiny)
+    squares = _dot(a, a), _dot(b, b)
+    norms = np.sqrt(squares[0] * squares[1])
+    both_zero = np.array(np.equal(*squares), dtype=np.float64)  # where the product is zero
+    cosine = np.divide(_dot(a, b), norms, out=both_zero, where=norms > 0)
     return np.maximum(1 - cosine, 0).astype(np.float32)
 
 
@@ -302,7 +371,7 @@ def shortlist(similarity: np.ndarray, k: int) -> np.ndarray:
 
 def _lengths(codes: np.ndarray) -> np.ndarray:
     """Euclidean length of each code in 64 bits: (N, bits) -> (N, 1), at least the least float."""
-    return np.maximum(np.sqrt(_dot(codes, codes)), np.finfo(np.float64).tiny)[:, None]
+    return np.maximum(np.sqrt(_dot(codes, codes)), LEAST)[:, None]
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:

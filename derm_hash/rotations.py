@@ -93,7 +93,7 @@ def rotate(x: Tensor, degrees: float | Tensor, fill: float = 0.0) -> Tensor:
 
     Returns
     -------
-    (B, C, H, W) tensor, bilinearly resampled.
+    (B, C, H, W) tensor, bilinearly resampled; 16-bit images are computed in 32 bits.
 
     Raises
     ------
@@ -104,6 +104,8 @@ def rotate(x: Tensor, degrees: float | Tensor, fill: float = 0.0) -> Tensor:
         raise InputError(f"rotate needs square images (B, C, H, H), not {tuple(x.shape)}")
     if not x.is_floating_point():
         raise InputError(f"rotate resamples floating point images, not {x.dtype}: convert them")
+    given = x.dtype
+    x = x.to(torch.promote_types(given, torch.float32))
     angle = torch.deg2rad(torch.as_tensor(degrees, dtype=x.dtype, device=x.device)).expand(len(x))
     cos, sin = (part[:, None, None] for part in (angle.cos(), angle.sin()))
     across = pixel_centres(x.shape[-1], x.device, x.dtype)
@@ -112,7 +114,7 @@ def rotate(x: Tensor, degrees: float | Tensor, fill: float = 0.0) -> Tensor:
     # matrix product has 16 bits, which misplaces pixels of large images by half a pixel.
     grid = torch.stack([cos * across - sin * down, sin * across + cos * down], dim=-1)
     rotated = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return inside_disc(rotated, fill)
+    return inside_disc(rotated, fill).to(given)
 
 
 def rotate_view(x: Tensor, degrees: float) -> Tensor:

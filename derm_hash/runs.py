@@ -25,7 +25,7 @@ def save_model(model: DermHash, path: str | Path) -> Path:
                 f"A model with {part} of your own cannot be saved: give it a name in "
                 f"{'BACKBONES' if part == 'backbone' else 'GATES'} first"
             )
-    return save_tensors(path, model.state_dict(), "derm_hash", json.dumps(model.settings))
+    return save_tensors(path, model.state_dict(), {"derm_hash": json.dumps(model.settings)})
 
 
 def load_model(path: str | Path, bits: int | None = None) -> DermHash:
@@ -51,9 +51,9 @@ def load_model(path: str | Path, bits: int | None = None) -> DermHash:
     path = path / MODEL_FILE if path.is_dir() else path
     if not path.is_file():
         raise InputError(f"There is no model at {path}: train one with `derm-hash train`")
-    tensors, settings = load_tensors(path, "derm_hash", "a model saved by derm-hash")
+    tensors, about = load_tensors(path, "derm_hash", "a model saved by derm-hash")
     try:
-        model = DermHash(**settings)
+        model = DermHash(**about["derm_hash"])
         model.load_state_dict(tensors)
     except (TypeError, RuntimeError, InputError) as error:  # other settings, or other tensors
         raise InputError(

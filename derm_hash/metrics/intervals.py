@@ -8,6 +8,7 @@ training with another seed would differ, only a second training tells.
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from derm_hash.errors import InputError
 
@@ -31,6 +32,18 @@ class PairedTest(NamedTuple):
     p_value: float
 
 
+def lesion_groups(lesion_ids) -> np.ndarray:
+    """Number lesions: ids (Q,) of any type -> (Q,) int64, one number for each lesion.
+
+    Each unknown lesion ("", None or NaN) is a lesion of its own.
+    """
+    known = pd.Series(np.asarray(lesion_ids, dtype=object)).replace("", None)
+    numbers, names = pd.factorize(known, sort=True)
+    unknown = numbers < 0
+    numbers[unknown] = len(names) + np.arange(unknown.sum())
+    return numbers
+
+
 def bootstrap_interval(
     values: np.ndarray,
     groups: np.ndarray | None = None,
@@ -51,8 +64,8 @@ def bootstrap_interval(
     ----------
     values : (Q,) one score a query
     groups : (Q,) of any type, optional
-        What belongs together, such as the queries' ``lesion_id``; by default each query
-        stands for itself.
+        What belongs together, such as the queries' ``lesion_id`` (see :func:`lesion_groups`);
+        by default each query stands for itself.
     labels : (Q,), optional
         Classes: the mean is then the mean of the class means, and each class draws from
         its own groups, since the number of queries of a class is by design.
@@ -62,7 +75,8 @@ def bootstrap_interval(
     Raises
     ------
     InputError
-        If lengths differ, the level is not in (0, 1), or there are fewer than two groups.
+        If lengths differ, a value is not finite, the level is not in (0, 1), or there are fewer
+        than two groups.
     """
     values = np.asarray(values, dtype=float)
     if not 0 < level < 1:
@@ -135,7 +149,12 @@ def _clusters(values, groups, labels) -> list[tuple[np.ndarray, np.ndarray]]:
     """For each class the sum of values and the number of queries of every group."""
     if values.ndim != 1:
         raise InputError(f"An interval needs one value a query (Q,), not {values.shape}.")
-    groups = np.arange(len(values)) if groups is None else np.asarray(groups)
+    if lost := int((~np.isfinite(values)).sum()):
+        raise InputError(
+            f"{lost} of {len(values)} values are NaN or infinite: leave these queries out, or find "
+            "out why they have no score"
+        )
+    groups = np.arange(len(values)) if groups is None else lesion_groups(groups)
     labels = np.zeros(len(values)) if labels is None else np.asarray(labels)
     if not len(values) == len(groups) == len(labels):
         raise InputError(
