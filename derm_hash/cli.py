@@ -19,11 +19,21 @@ from derm_hash.data.manifest import SPLITS
 from derm_hash.devices import make_fabric
 from derm_hash.errors import LONGEST_NAME, InputError, cannot_be_shown, exit_code, shown
 from derm_hash.experiments.comparisons import differences, score_table
+from derm_hash.experiments.evaluation import (
+    class_table,
+    in_classes_of,
+    in_words,
+    place,
+    summarise,
+    with_queries,
+    write_evaluation,
+)
 from derm_hash.experiments.file import read_experiment
 from derm_hash.experiments.grid import run_grid
 from derm_hash.experiments.results import varied
-from derm_hash.experiments.scoring import evaluate_run
+from derm_hash.experiments.scoring import score_model
 from derm_hash.files import leaves_folder, write_atomically
+from derm_hash.metrics.intervals import lesion_groups
 from derm_hash.metrics.scores import SCORES
 from derm_hash.model import encode
 from derm_hash.retrieval import METRICS, HashIndex, build_index
@@ -87,6 +97,11 @@ def parser() -> argparse.ArgumentParser:
     command = add("evaluate", evaluate_command, "Score a run on the queries of a data folder.")
     add_run(command)
     add_data(command, size=False)
+    command.add_argument(
+        "--queries",
+        help="another folder, whose images are searched for in the database of --data; its query "
+        "split, or all of it if it has none",
+    )
 
     command = add("reproduce", reproduce_command, "Run a grid of experiments from a TOML file.")
     command.add_argument("file", type=Path, help="such as benchmarks/configs/smoke.toml")
@@ -255,42 +270,21 @@ def draw_hits(args, table: pd.DataFrame, code: np.ndarray, index: HashIndex) -> 
 def evaluate_command(args) -> None:
     """derm-hash evaluate"""
     run = Run.load(args.run)
-    data = course_data(args.data, run.model.image_size)
-    if data.classes != run.model.class_names:
-        trained = shown(", ".join(run.model.class_names))
-        raise InputError(
-            f"{args.run} was trained on {trained} and {args.data} has "
-            f"{', '.join(data.classes)}: evaluate it on data with the same classes."
-        )
-    scores = evaluate_run(run, data, progress=True)
-    write_atomically(
-        run.path / "evaluation.csv",
-        lambda part: pd.Series(scores, name="value").rename_axis("score").to_csv(part),
+    size, queries = run.model.image_size, args.queries or args.data
+    data = in_classes_of(run, course_data(args.data, size), args.data)
+    if place(queries) != place(args.data):
+        data = with_queries(data, in_classes_of(run, course_data(queries, size), queries))
+    scores, found = score_model(run.model, data, progress=True)
+    summary = summarise(scores, found, data)
+    path = write_evaluation(run, scores, summary, data, args.data, queries)
+    lesions = len(np.unique(lesion_groups(found["lesion_id"])))
+    print(
+        f"database: {args.data} (images: {len(data.split('database'))})\n"
+        f"queries: {queries} (images: {len(found)}, lesions: {lesions})\n\n"
+        f"{class_table(scores, data).to_string(float_format='{:.3f}'.format)}\n\n"
+        f"{in_words(summary)}\nintervals are over lesions; chance is the database in random order\n"
+        f"all scores: {path}"
     )
-    print(per_class_table(scores, data.classes).to_string(float_format="{:.3f}".format))
-    print(f"\n{scores_in_words(scores)}\nall scores: {run.path / 'evaluation.csv'}")
-
-
-def per_class_table(scores: dict[str, float], classes: tuple[str, ...]) -> pd.DataFrame:
-    """Queries, precision@10 and average precision of each class."""
-    present = [name for name in classes if f"ap_{name}" in scores]
-    columns = {"queries": "queries", "precision@10": "precision_at_10", "AP": "ap"}
-    table = {title: [scores[f"{key}_{name}"] for name in present] for title, key in columns.items()}
-    return pd.DataFrame(table, index=present).astype({"queries": int})
-
-
-def scores_in_words(scores: dict[str, float]) -> str:
-    """The scores over all classes, a line each."""
-    lines = {
-        "class-mean precision@10": "class_mean_precision_at_10",
-        "class-mean mAP": "class_mean_map",
-        "class-mean mAP by Hamming distance, tie-aware": "class_mean_tie_aware_map",
-        "paper protocol, precision in radius 4, top 10": "paper_precision",
-        "paper protocol, reciprocal rank": "paper_reciprocal_rank",
-        "bits that flip under quarter turns": "flipped_bits",
-        "top 10 that stay under quarter turns": "overlap_at_10",
-    }
-    return "\n".join(f"{title + ':':48}{scores[key]:.3f}" for title, key in lines.items())
 
 
 def reproduce_command(args) -> None:

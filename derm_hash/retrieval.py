@@ -9,7 +9,7 @@ keep the order of the database, so a result does not depend on chance.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from derm_hash.data.classes import class_indices, matched_indices
+from derm_hash.data.classes import class_indices
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.errors import InputError
 from derm_hash.files import load_tensors, save_tensors
@@ -125,42 +125,6 @@ class HashIndex:
     def bits(self) -> int:
         """Length of the codes."""
         return self.codes.shape[1]
-
-    def class_indices(self, labels, class_names: Sequence[str] | None = None) -> np.ndarray:
-        """Return the labels of queries as class indices of this index.
-
-        Parameters
-        ----------
-        labels : (Q,) array, tensor or list of integers
-            Positions in ``class_names``.
-        class_names : sequence of str, optional
-            The queries' class list, which may differ from that of the index: classes are
-            matched by name. By default it is the list of the index.
-
-        Returns
-        -------
-        (Q,) int64 array
-
-        Raises
-        ------
-        InputError
-            If a label is not a class index, or its class cannot be matched.
-        """
-        if class_names is None:
-            return class_indices(labels, self.classes)
-        labels, names = class_indices(labels, class_names), self._names()
-        if not names:  # no names to match: one list for both
-            class_indices(self.labels, class_names)
-            return labels
-        return matched_indices(labels, class_names, names)
-
-    def _names(self) -> Mapping[int, str]:
-        """The class names by index. Without ``classes``, the items' labels may tell them."""
-        if self.classes is not None or "label" not in self.items:
-            return dict(enumerate(self.classes or ()))
-        pairs = pd.DataFrame({"index": self.labels, "name": self.items["label"]}).drop_duplicates()
-        one_to_one = pairs["index"].is_unique and pairs["name"].is_unique
-        return dict(zip(pairs["index"], pairs["name"], strict=True)) if one_to_one else {}
 
     def search(self, codes, k: int = 10, radius: int | None = 4, rank: str = "cosine") -> Hits:
         """Find the k nearest database images of each query.

@@ -1,8 +1,9 @@
 """Class names: their order, which of them mean the same, and labels as class indices."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from derm_hash.errors import InputError, shown
 
@@ -12,9 +13,9 @@ ALIASES = {"AKIEC": "AK"}
 
 
 def class_order(labels: Sequence[str]) -> tuple[str, ...]:
-    """Return the distinct labels: in the order of `ISIC_CLASSES` if they are all there, else sorted.
+    """Return the distinct labels, in the order of `ISIC_CLASSES` if they are all there, else sorted.
 
-    An alias stands where its class stands, in the spelling of the data.
+    An alias takes the place of its class and keeps the spelling of the data.
     """
     places = {name: ISIC_CLASSES.index(name) for name in ISIC_CLASSES}
     places |= {alias: places[name] for alias, name in ALIASES.items()}
@@ -92,38 +93,51 @@ def class_indices(labels, classes: Sequence[str] | None = None) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-def matched_indices(
-    labels: np.ndarray, classes: Sequence[str], known: Mapping[int, str]
-) -> np.ndarray:
-    """Translate class indices of one class list into those of another, by name.
+def indices_in(index, labels, class_names: Sequence[str] | None = None) -> np.ndarray:
+    """Return the labels of queries as class indices of a HashIndex, matched by name.
 
     Parameters
     ----------
-    labels : (N,) int array
-        Positions in `classes`.
-    classes : sequence of str
-    known : mapping from int to str
-        The other class list: names by class index.
+    index : HashIndex
+    labels : (Q,) array, tensor or list of integers
+        Positions in `class_names`.
+    class_names : sequence of str, optional
+        The queries' class list; by default that of the index.
 
     Returns
     -------
-    (N,) int64 array
-        Keys of `known`.
+    (Q,) int64 array
 
     Raises
     ------
     InputError
-        If a label that occurs has no class in the other list; it is named.
+        If a label is not a class index, or a label that occurs has no class in the index.
     """
-    if all(index < len(classes) and classes[index] == name for index, name in known.items()):
-        return labels  # one class list, of which the database need not have every class
-    names = {classes[label] for label in np.unique(labels)}
-    found = match_classes(names, tuple(known.values()))
-    if lost := sorted(names - set(found)):
+    if class_names is None:
+        return class_indices(labels, index.classes)
+    labels, known = class_indices(labels, class_names), _names_of(index)
+    if not known:  # there are no names to match, so both count one list
+        class_indices(index.labels, class_names)
+    # With the same list, the database need not have images of every class.
+    if all(i < len(class_names) and class_names[i] == name for i, name in known.items()):
+        return labels
+    used = {class_names[label] for label in np.unique(labels)}
+    found = match_classes(used, tuple(known.values()))
+    if lost := sorted(used - set(found)):
         raise InputError(
             f"queries of {shown(', '.join(lost))} cannot be matched with the database's classes "
             f"{shown(', '.join(known.values()))}: leave them out, or rename the classes"
         )
-    position = {name: index for index, name in known.items()}
-    table = [position[found[name]] if name in found else -1 for name in classes]
+    position = {name: i for i, name in known.items()}
+    table = [position[found[name]] if name in found else -1 for name in class_names]
     return np.array(table, dtype=np.int64)[labels]
+
+
+def _names_of(index) -> dict[int, str]:
+    """The class names of a HashIndex by class index; the items' labels may tell them, too."""
+    if index.classes is not None or "label" not in index.items:
+        return dict(enumerate(index.classes or ()))
+    pairs = pd.DataFrame({"i": index.labels, "name": index.items["label"]}).drop_duplicates()
+    if not (pairs["i"].is_unique and pairs["name"].is_unique):
+        return {}
+    return dict(zip(pairs["i"], pairs["name"], strict=True))

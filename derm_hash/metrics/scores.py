@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from derm_hash.data.classes import indices_in
 from derm_hash.errors import InputError
 from derm_hash.metrics.codes import code_quality
 from derm_hash.metrics.ranking import (
@@ -120,7 +121,7 @@ def query_scores(
         If there are no queries, or not one label for each, or a label is not a class index or
         cannot be matched with a class of the index.
     """
-    codes, labels = np.asarray(codes), index.class_indices(labels, class_names)
+    codes, labels = np.asarray(codes), indices_in(index, labels, class_names)
     if not len(codes) or len(codes) != len(labels):
         raise InputError(
             f"Retrieval scores need one label for each query, not {len(labels)} labels "
@@ -205,9 +206,7 @@ def evaluate_retrieval(
     return mean_scores(table, index.classes or class_names) | code_quality(index.codes)
 
 
-def mean_scores(
-    table: pd.DataFrame, class_names: Sequence[str] | None = None
-) -> dict[str, float]:
+def mean_scores(table: pd.DataFrame, class_names: Sequence[str] | None = None) -> dict[str, float]:
     """Average the table of :func:`query_scores`; names as in :func:`evaluate_retrieval`."""
     labels = table["label"].to_numpy()
     names = {int(c): class_names[int(c)] if class_names else str(int(c)) for c in np.unique(labels)}
