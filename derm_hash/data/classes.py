@@ -13,7 +13,7 @@ ALIASES = {"AKIEC": "AK"}
 
 
 def class_order(labels: Sequence[str]) -> tuple[str, ...]:
-    """Return the distinct labels, in the order of `ISIC_CLASSES` if they are all there, else sorted.
+    """Return the distinct labels: in the order of `ISIC_CLASSES` if all are there, else sorted.
 
     An alias takes the place of its class and keeps the spelling of the data.
     """
