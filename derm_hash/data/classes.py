@@ -115,7 +115,7 @@ def indices_in(index, labels, class_names: Sequence[str] | None = None) -> np.nd
     """
     if class_names is None:
         return class_indices(labels, index.classes)
-    labels, known = class_indices(labels, class_names), _names_of(index)
+    labels, known = class_indices(labels, class_names), names_in(index)
     if not known:  # there are no names to match, so both count one list
         class_indices(index.labels, class_names)
     # With the same list, the database need not have images of every class.
@@ -133,7 +133,7 @@ def indices_in(index, labels, class_names: Sequence[str] | None = None) -> np.nd
     return np.array(table, dtype=np.int64)[labels]
 
 
-def _names_of(index) -> dict[int, str]:
+def names_in(index) -> dict[int, str]:
     """The class names of a HashIndex by class index; the items' labels may tell them, too."""
     if index.classes is not None or "label" not in index.items:
         return dict(enumerate(index.classes or ()))

@@ -10,12 +10,12 @@ There are three families of scores, and the names tell them apart:
   codes tie, so each is the expected value over all orders of the ties.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from derm_hash.data.classes import indices_in
+from derm_hash.data.classes import indices_in, names_in
 from derm_hash.errors import InputError
 from derm_hash.metrics.codes import code_quality
 from derm_hash.metrics.ranking import (
@@ -61,6 +61,7 @@ def paper_scores(
     This is the part of :func:`query_scores` that does not rank the whole database; the
     parameters and names are the same.
     """
+    labels = indices_in(index, labels)
     near = relevance(index.search(codes, k, radius, metric).ids, index.labels, labels)
     return {"paper_precision": precision(near), "paper_reciprocal_rank": reciprocal_rank(near)}
 
@@ -203,13 +204,17 @@ def evaluate_retrieval(
             :func:`code_quality` of the database's codes.
     """
     table = query_scores(index, codes, labels, k, radius, metric, class_names)
-    return mean_scores(table, index.classes or class_names) | code_quality(index.codes)
+    names = dict(enumerate(class_names or ())) | names_in(index)
+    return mean_scores(table, names) | code_quality(index.codes)
 
 
-def mean_scores(table: pd.DataFrame, class_names: Sequence[str] | None = None) -> dict[str, float]:
+def mean_scores(
+    table: pd.DataFrame, class_names: Sequence[str] | Mapping[int, str] | None = None
+) -> dict[str, float]:
     """Average the table of :func:`query_scores`; names as in :func:`evaluate_retrieval`."""
     labels = table["label"].to_numpy()
-    names = {int(c): class_names[int(c)] if class_names else str(int(c)) for c in np.unique(labels)}
+    known = class_names if isinstance(class_names, Mapping) else dict(enumerate(class_names or ()))
+    names = {int(c): known.get(int(c), str(int(c))) for c in np.unique(labels)}
     scores, by_class = {}, {}
     for column, values in table.drop(columns="label").items():
         per_class = class_means(values.to_numpy(), labels)
