@@ -48,7 +48,7 @@ def score_model(
     found = query_scores(index, codes, labels)
     scores = mean_scores(found, data.classes) | code_quality(index.codes)
     turned = rotation_scores(model, to_input(queries.images), index=index).groupby("image").mean()
-    still = {"flipped_bits": turned["flipped_bits"], "overlap_at_10": turned["topk_overlap"]}
+    still = {"flipped_bits": turned["flipped_bits"], "overlap_at_10": turned["overlap_at_10"]}
     who = queries.table[["image", "lesion_id", "label"]].reset_index(drop=True)
     scores |= {name: float(values.mean()) for name, values in still.items()}
     found = found.drop(columns="label")
