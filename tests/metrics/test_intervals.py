@@ -146,7 +146,7 @@ def test_a_run_does_not_differ_from_itself_and_a_clear_difference_shows():
         ({"values": [1.0, 2.0], "level": 95}, "between 0 and 1"),
         ({"values": [1.0, 2.0], "groups": ["a", "a"]}, "two independent groups"),
         ({"values": []}, "two independent groups"),
-        ({"values": [[1.0, 2.0]]}, "one value a query"),
+        ({"values": [[1.0, 2.0]]}, "one value for each query"),
     ],
 )
 def test_intervals_need_values_and_groups(arguments, message):
