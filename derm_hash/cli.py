@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import json
 import os
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,6 +17,7 @@ from derm_hash.course import course_data
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.images import open_image, square
 from derm_hash.data.manifest import SPLITS
+from derm_hash.devices import make_fabric
 from derm_hash.errors import LONGEST_NAME, InputError, cannot_be_shown, exit_code, shown
 from derm_hash.experiments.cluster import on_cluster
 from derm_hash.experiments.comparisons import differences, score_table
@@ -123,28 +125,26 @@ def add_settings(command: argparse.ArgumentParser) -> None:
             dest=f"set_{field.name}",
             default=argparse.SUPPRESS,
             metavar="VALUE",
-            type=lambda text, default=field.default: setting(text, default),
+            type=lambda text, type_=field.type: from_text(text, type_),
         )
 
 
-def setting(text: str, default):
-    """A field's value from the command line, of the type of its default."""
-    if isinstance(default, bool):
-        if text.lower() not in ("true", "false"):
-            raise argparse.ArgumentTypeError(f"must be true or false, not {text!r}")
-        return text.lower() == "true"
-    if isinstance(default, tuple):
-        return tuple(int(part) for part in text.split(","))
-    if isinstance(default, int | float):
-        return type(default)(text)
-    return text
+def from_text(text: str, type_: object) -> object:
+    """A setting from the command line as its type wants it: "0.1" -> 0.1, "40,60" -> [40, 60].
+
+    What is not such a value stays text, so that TrainConfig names it.
+    """
+    if type_ in (str, str | None):
+        return None if type_ is not str and text == "none" else text
+    try:
+        return json.loads(f"[{text}]" if type_ == tuple[int, ...] else text.lower())
+    except ValueError:
+        return text
 
 
 def settings_given(args: argparse.Namespace) -> dict:
-    """The TrainConfig fields that were given; "none" where a field may be None."""
-    given = {key[4:]: value for key, value in vars(args).items() if key.startswith("set_")}
-    optional = ("attention", "invariance", "weights")
-    return {k: None if k in optional and v == "none" else v for k, v in given.items()}
+    """The TrainConfig fields that were given."""
+    return {key[4:]: value for key, value in vars(args).items() if key.startswith("set_")}
 
 
 def train_command(args) -> None:

@@ -16,9 +16,9 @@ import numpy as np
 from derm_hash.atlas.atlas import Atlas, make_atlas
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.files import write_atomically
-from derm_hash.runs import Run
+from derm_hash.runs import Run, fingerprint
 from derm_hash.settings import TrainConfig
-from derm_hash.training import fingerprint, train
+from derm_hash.training import train
 
 SIZE = 48
 IMAGES = 900
@@ -27,8 +27,8 @@ LESSON = {"backbone": "resnet10", "epochs": 5, "batch_size": 24, "learning_rate"
 LESSON |= {"invariance_weight": 0.5}
 # The modules that decide how an image is drawn, and how a network is trained.
 DRAWN_BY = ["atlas/atlas", "atlas/criteria", "atlas/lesion", "atlas/photograph"]
-LEARNT_BY = ["attention", "data/dataset", "data/images", "losses"]
-LEARNT_BY += ["model", "objectives", "rotations", "settings", "training", "training_state"]
+LEARNT_BY = ["attention", "data/dataset", "data/images", "data/views", "losses"]
+LEARNT_BY += ["model", "objectives", "rotations", "settings", "training"]
 
 # The arrays of an atlas, and what they hold.
 ATLAS_ARRAYS = {"images": np.uint8, "masks": np.bool_, "labels": np.str_, "lesion_ids": np.str_}

@@ -1,34 +1,38 @@
-"""The error that means: what the user gave cannot be used; and what a command says of errors."""
+"""InputError, which means that what the user gave cannot be used; and how a command reports it."""
 
 import re
 import sys
 from collections.abc import Callable
 
 LONGEST_NAME = 1000  # characters of a class, an image or a lesion
-LONGEST_QUOTE = 300  # characters of a value in a message
-# Control characters, which a terminal obeys, ends of lines, and halves of characters.
+LONGEST_QUOTE = 300  # characters of a value that a message quotes
+# Control characters, which a terminal obeys, line ends, and halves of surrogate pairs.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class InputError(ValueError):
-    """A value, file or folder from outside cannot be used.
+    """A value, file or folder that the user gave cannot be used.
 
-    ``str(error)`` is one sentence that names the value and the remedy. The
-    command line prints it without a traceback; the widgets show it in place.
+    ``str(error)`` is one sentence: what is wrong, in which value or file, and what to do. The
+    command line prints it without a traceback; the explorers show it in place.
     """
 
 
 def exit_code(program: str, command: Callable[[], int | None], stopped: str) -> int:
-    """Run a command; 0 when it worked, 2 with one sentence for bad input or a disk that refuses,
-    130 when it was stopped, and otherwise what the command returns.
+    """Run a command and return its exit status.
 
     Parameters
     ----------
     program : str
-        Name to begin the sentence with.
+        Name that begins the sentence.
     command : callable without arguments
     stopped : str
         What to say after Ctrl-C.
+
+    Returns
+    -------
+    What the command returned, or 0 for None; 2, after printing one sentence, for bad input or
+    a disk that refuses; 130 after Ctrl-C.
     """
     try:
         return command() or 0
@@ -48,17 +52,17 @@ def exit_code(program: str, command: Callable[[], int | None], stopped: str) -> 
 
 
 def shown(text: object) -> str:
-    """What a message says of a value from outside: short, in one line, in printable characters."""
+    """A value as a message quotes it: short, in one line, in printable characters."""
     text = str(text)
     text = text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}..."
     return UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def cannot_be_shown(name: str) -> bool:
-    """Whether a name is too long for tables and figures, or not of printable characters."""
+    """Whether a name is too long for tables and figures, or has unprintable characters."""
     return len(name) > LONGEST_NAME or UNPRINTABLE.search(name) is not None
 
 
 def one_line(error: Exception) -> str:
-    """What an error says, short and in one line."""
-    return shown(" ".join(str(error).split()))[:200] or type(error).__name__
+    """The text of a library's error, shortened to one line."""
+    return shown(" ".join(str(error).split()))[:200].rstrip(".") or type(error).__name__

@@ -1,8 +1,7 @@
-"""Tensors on disk: safetensors files that say in JSON what they hold, read with distrust.
+"""Files of the kit's own: written whole or not at all, one writer at a time, tensors without code.
 
-A safetensors file cannot run code and cannot claim more than it holds: its reader compares every
-offset with the file's size before anything is allocated. What is in it is checked here and by
-those who ask for it.
+Tensors are stored as safetensors, a format that cannot run code. A JSON text in the file's header
+says what they are.
 """
 
 import errno
@@ -11,30 +10,81 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from derm_hash.errors import InputError, one_line, shown
+from derm_hash.errors import InputError, one_line
 
-KINDS = ("F32", "I64")
-"""What numbers the kit writes: weights and codes, counts and labels."""
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a file beside ``path``, then put it in place in one step.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or refuses for another reason. The error names the file, and the
+        previous file is left as it was.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(part)
+        part.replace(path)
+    except OSError as error:
+        if error.errno and not error.filename:  # a full disk does not say which file it was
+            error.filename = str(path)
+        raise
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8, whole or not at all."""
+    write_atomically(path, lambda part: part.write_bytes(text.encode()))
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what a killed process left of :func:`write_atomically`.
+
+    Call it only while holding the folder's lock: nobody else may be writing there.
+    """
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path, busy: str) -> Iterator[None]:
+    """Make a folder and hold its lock; print ``busy`` before waiting for another process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(busy)
+        lock.acquire()
+    try:
+        remove_parts(folder)
+        yield
+    finally:
+        lock.release()
 
 
 def save_tensors(
     path: str | Path, tensors: Mapping[str, Tensor | np.ndarray], name: str, about: str
 ) -> Path:
-    """Write tensors and a JSON text about them, all or nothing.
+    """Write tensors, and a JSON text about them, to one safetensors file, all or nothing.
 
     Raises
     ------
     OSError
-        If the disk is full or refuses for another reason; what was there is left as it was.
+        If the disk is full or refuses for another reason; the previous file is left as it was.
     """
     path = Path(path)
     tensors = {key: torch.as_tensor(value).contiguous() for key, value in tensors.items()}
@@ -51,66 +101,66 @@ def save_tensors(
     return path
 
 
-def load_tensors(path: Path, name: str, what: str) -> tuple[dict[str, Tensor], object]:
-    """What :func:`save_tensors` wrote under this name: the tensors, and the JSON value.
+def load_tensors(
+    path: Path, name: str, what: str, remedy: str = "make it again"
+) -> tuple[dict[str, Tensor], object]:
+    """Read what :func:`save_tensors` wrote under this name: the tensors and the JSON value.
 
     Parameters
     ----------
     path : Path of a file that exists
     name : str
-    what : str
-        What the file should be, for the message.
+    what, remedy : str
+        What the file should be, and what to do if it is not, for the message.
 
     Raises
     ------
     InputError
-        If it is no such file, is damaged, or a number in it is infinite, not a number, or of a
-        kind that the kit does not write.
+        If it is not such a file.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            about = parse_json((file.metadata() or {})[name])
-            tensors = {key: read_tensor(file, key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
-        raise InputError(f"{path} is not {what}: {one_line(error)}.") from error
-    if name := not_finite(tensors):
-        raise InputError(f"{path} has numbers in {shown(name)} that are not finite: make it anew.")
-    return tensors, about
+            about = json.loads((file.metadata() or {})[name])
+            return {key: file.get_tensor(key) for key in file.keys()}, about  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise InputError(f"{path} is not {what} ({one_line(error)}): {remedy}") from error
 
 
-def read_tensor(file: safe_open, name: str) -> Tensor:
-    """A tensor of an open file; ValueError if its numbers are of a kind that is never written."""
-    # Before it is read: torch can hold kinds of numbers with which it can do next to nothing.
-    kind = file.get_slice(name).get_dtype()
-    if kind not in KINDS:
-        raise ValueError(f"{name} has numbers of the kind {kind}")
-    return file.get_tensor(name)
+def save_state(path: Path, state: Mapping) -> None:
+    """Write nested dictionaries of tensors and JSON values (a checkpoint), all or nothing."""
+    tensors: dict[str, Tensor] = {}
+
+    def pack(value: object, name: str) -> object:
+        if isinstance(value, Tensor):
+            tensors[name] = value
+            return {"tensor": name}
+        if isinstance(value, Mapping):
+            return {str(key): pack(each, f"{name}.{key}") for key, each in value.items()}
+        return value
+
+    about = {key: pack(value, key) for key, value in state.items()}
+    save_tensors(path, tensors, "state", json.dumps(about))
 
 
-def parse_json(text: str | bytes) -> object:
-    """A JSON text from outside; ValueError if it is none, however deep it is nested."""
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("nested too deep") from None
+def load_state(path: Path) -> dict:
+    """Read what :func:`save_state` wrote; keys are strings, and tensors are on the CPU.
 
+    Raises
+    ------
+    InputError
+        If it is not such a file.
+    """
+    what, remedy = "a checkpoint of derm-hash", "delete its folder and start again"
+    tensors, about = load_tensors(path, "state", what, remedy)
 
-def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
-    """The name of a tensor with a number that is infinite or NaN, if there is one."""
-    for name, value in tensors.items():
-        if value.is_floating_point() and not value.isfinite().all():
-            return name
-    return None
+    def unpack(value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        if value.keys() == {"tensor"}:
+            return tensors[value["tensor"]]
+        return {key: unpack(each) for key, each in value.items()}
 
-
-def misfit(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
-    """Of tensors that should have the names, shapes and types of others: one that does not."""
-    for name in sorted(found.keys() ^ expected.keys()):
-        return name
-    for name, value in found.items():
-        if (value.shape, value.dtype) != (expected[name].shape, expected[name].dtype):
-            return name
-    return None
+    return unpack(about)
 
 
 def leaves_folder(name: str) -> bool:
@@ -125,34 +175,6 @@ def leaves_folder(name: str) -> bool:
     )
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, then put it in place in one step.
-
-    Raises:
-        OSError: the disk is full or refuses for another reason; it names the file, and what
-            was there is left as it was.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(part)
-        part.replace(path)
-    except OSError as error:
-        if error.errno and not error.filename:  # a full disk does not say which file it was
-            error.filename = str(path)
-        raise
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def remove_parts(folder: Path) -> None:
-    """Remove what `write_atomically` left in a folder when its process was killed.
-
-    Only for the one who holds the folder's lock: nobody else may be writing there.
-    """
-    for part in folder.glob(".*.part"):
-        part.unlink(missing_ok=True)
-
-
 def thread_map(
     function: Callable,
     items: Sequence,
@@ -160,10 +182,10 @@ def thread_map(
     progress: bool,
     workers: int | None = None,
 ) -> Iterator:
-    """Apply `function` to the items in threads, in order, with a progress bar.
+    """Apply ``function`` to the items in threads, in order, with a progress bar.
 
-    Pillow's decoders and file access release the interpreter lock, so threads use
-    every core. After an error, an interrupt or a `break` nothing further is started.
+    Pillow's decoders and file access release the interpreter lock, so threads use every core.
+    After an error, an interrupt or a ``break`` nothing further is started.
     """
     pool = ThreadPoolExecutor(workers)
     try:
@@ -173,3 +195,11 @@ def thread_map(
         )
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def parse_json(text: str | bytes) -> object:
+    """A JSON text; ValueError if it is not valid, or nested too deep."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None

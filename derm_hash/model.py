@@ -1,5 +1,7 @@
 """DermHash: a ResNet with attention gates, a hash layer, and a classifier on the code."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pickle import UnpicklingError
 from typing import NamedTuple
 
@@ -16,42 +18,59 @@ from derm_hash.data.images import to_input
 from derm_hash.errors import InputError
 from derm_hash.rotations import inside_disc, rotation_orbit
 
-BACKBONES = ("resnet10", "resnet18", "resnet34", "resnet50")
-
 
 class HashOutput(NamedTuple):
-    """What the network says of a batch: logits (B, classes) and soft code (B, bits) in [0, 1]."""
+    """Output for a batch: logits (B, classes) and soft code (B, bits) in [0, 1]."""
 
     logits: Tensor
     code: Tensor
 
 
-def make_backbone(name: str, weights: str | None) -> ResNet:
-    """A torchvision ResNet, random (None) or with its ImageNet weights ("imagenet").
+def torchvision_resnet(name: str, weights: str | None) -> ResNet:
+    """A ResNet of torchvision, random (None) or with its ImageNet weights ("imagenet").
 
-    "resnet10" has one block in each of the four stages where ResNet-18 has two: half the
-    work, for lessons on a CPU.
+    Raises
+    ------
+    InputError
+        If the weights can be neither downloaded nor read from torch's cache.
     """
-    if name not in BACKBONES:
-        raise InputError(f"Unknown backbone {name!r}: choose one of {', '.join(BACKBONES)}.")
-    if weights not in (None, "imagenet"):
-        raise InputError(f"Unknown weights {weights!r}: choose None or 'imagenet'.")
-    if name == "resnet10":
-        if weights:
-            raise InputError("There are no ImageNet weights for resnet10: use resnet18 or larger.")
-        return ResNet(BasicBlock, [1, 1, 1, 1])
     try:
         return torchvision.models.get_model(name, weights="DEFAULT" if weights else None)
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
-        # OSError: the network. RuntimeError: the wrong hash. The others: a spoiled cache.
-        if weights is None:
-            raise
+        # OSError: no network. RuntimeError: wrong checksum. The others: a damaged file.
         reason = str(error).partition("\n")[0]
         raise InputError(
             f"The ImageNet weights of {name} could not be loaded ({reason}): connect to the "
             f"network, delete {name}-*.pth in {torch.hub.get_dir()}/checkpoints if it is there "
-            "and try again, or go on without them (weights=None)."
+            "and try again, or go on without them (weights=None)"
         ) from error
+
+
+def resnet10(weights: str | None) -> ResNet:
+    """ResNet-18 with one block a stage instead of two: half the work, for lessons on a CPU."""
+    if weights:
+        raise InputError("There are no ImageNet weights for resnet10: use resnet18 or larger")
+    return ResNet(BasicBlock, [1, 1, 1, 1])
+
+
+Backbone = Callable[[str | None], nn.Module]
+"""Weights (None or "imagenet") -> a network with a last linear layer ``fc``."""
+
+BACKBONES: dict[str, Backbone] = {
+    "resnet10": resnet10,
+    **{n: partial(torchvision_resnet, n) for n in ("resnet18", "resnet34", "resnet50")},
+}
+
+
+def make_backbone(backbone: str | Backbone, weights: str | None = None) -> nn.Module:
+    """Build a backbone from its name in ``BACKBONES``, or by calling it."""
+    if weights not in (None, "imagenet"):
+        raise InputError(f"Unknown weights {weights!r}: choose None or 'imagenet'")
+    if callable(backbone):
+        return backbone(weights)
+    if backbone not in BACKBONES:
+        raise InputError(f"Unknown backbone {backbone!r}: choose one of {', '.join(BACKBONES)}")
+    return BACKBONES[backbone](weights)
 
 
 class DermHash(nn.Module):
@@ -62,8 +81,9 @@ class DermHash(nn.Module):
 
     Parameters
     ----------
-    backbone : str
-        A name in ``BACKBONES``.
+    backbone : str or callable
+        A name in ``BACKBONES``, or a function from ``weights`` to a network with a last
+        linear layer ``fc``. A model with a function of your own cannot be saved.
     bits : int
         Length of the code.
     classes : int
@@ -73,43 +93,43 @@ class DermHash(nn.Module):
     weights : None or "imagenet"
         Random initialisation, or torchvision's ImageNet weights (downloaded on first use).
     disc : bool
-        Look at the disc inscribed in the image alone, in training and ever after. A model
-        trained on an orbit that is cut to the disc never saw corners, so it must not see them
-        in a query or in the database either.
-
-    Attributes
-    ----------
-    classifier_shapes_code : bool
-        Whether the classifier's gradient reaches the code, as in the paper. If not, the
-        classifier only reads the codes that something else has shaped.
-    class_names : tuple of str
+        Look at the disc inscribed in the image alone, in training and in use. A model trained
+        on an orbit that is cut to the disc never saw corners, so it must not see them later.
+    detach_classifier : bool
+        Train the classifier to read the code without shaping it: its gradient stops at the
+        code. In the paper (False) the classifier's gradient is what shapes the code.
+    class_names : sequence of str, optional
         Names of the classes, in the order of the logits.
-    image_size : int or None
-        Side in pixels of the images that the model was trained on.
+    image_size : int, optional
+        Side in pixels of the images that the model is trained on.
     """
 
     def __init__(
         self,
-        backbone: str = "resnet18",
+        backbone: str | Backbone = "resnet18",
         bits: int = 16,
         classes: int = 4,
-        attention: str | None = "hdcsa",
+        attention: str | Callable[[int], nn.Module] | None = "hdcsa",
         weights: str | None = None,
         disc: bool = False,
+        detach_classifier: bool = False,
+        class_names: Sequence[str] | None = None,
+        image_size: int | None = None,
     ):
         super().__init__()
         if bits < 1 or classes < 1:
-            raise InputError(f"A model needs at least 1 bit and 1 class, not {bits} and {classes}.")
+            raise InputError(f"A model needs at least 1 bit and 1 class, not {bits} and {classes}")
+        self.class_names = tuple(class_names or (f"class {i}" for i in range(classes)))
+        self.image_size, self.detach_classifier = image_size, detach_classifier
         self.settings = {
             "backbone": backbone,
             "bits": bits,
             "classes": classes,
             "attention": attention,
             "disc": disc,
+            "class_names": self.class_names,
+            "image_size": image_size,
         }
-        self.classifier_shapes_code = True
-        self.class_names = tuple(f"class {i}" for i in range(classes))
-        self.image_size: int | None = None
         self.backbone = add_attention(make_backbone(backbone, weights), attention)
         features = self.backbone.fc.in_features
         self.backbone.fc = nn.Identity()
@@ -126,12 +146,12 @@ class DermHash(nn.Module):
         if self.settings["disc"]:
             x = inside_disc(x)
         features = self.backbone(x)
-        # In 32 bits even if the backbone is in 16: between 1/2 and 1 bfloat16 knows 128 numbers,
-        # too few to rank codes that training has driven close to 0 and 1.
+        # In 32 bits even if the backbone computes in 16: bfloat16 has 128 values between 1/2
+        # and 1, too few to rank codes that training has driven close to 0 and 1.
         with torch.autocast(x.device.type, enabled=False):
             code = torch.sigmoid(self.hash_layer(features.to(self.hash_layer.weight.dtype)))
-            read = code if self.classifier_shapes_code else code.detach()
-            return HashOutput(self.classifier(read), code)
+            logits = self.classifier(code.detach() if self.detach_classifier else code)
+        return HashOutput(logits, code)
 
     @torch.no_grad()
     def hash(self, x: Tensor) -> Tensor:
@@ -142,15 +162,14 @@ class DermHash(nn.Module):
 class OrbitMean(nn.Module):
     """Invariance by construction: the mean of a model's soft code over the orbit of an image.
 
-    For n = 1, 2 or 4 turning the image only changes the order of the orbit, so the mean does
-    not change, whatever the model has learned (up to the rounding of a sum). The price is n
-    forward passes for every image that is encoded. Other n resample the image inside its
-    disc: give them a model trained on discs, and expect a mean that is nearly invariant.
+    For n = 1, 2 or 4, rotating the image only permutes the orbit, so the mean stays the same
+    whatever the model has learned (up to the rounding of a sum). The price is n forward passes
+    for every image that is encoded. Other n resample the image inside its disc: give them a
+    model trained on discs, and expect a mean that is nearly invariant.
 
-    Stands in for a DermHash wherever codes are made (``encode``, ``build_index``,
-    ``rotation_report``; ``dataclasses.replace(run, model=OrbitMean(run.model))`` for a run).
-    The database and the queries need the same one. It is used, not trained or saved: save
-    the model inside.
+    It stands in for a DermHash wherever codes are made (``encode``, ``build_index``,
+    ``rotation_report``). Encode the database and the queries with the same one. It is neither
+    trained nor saved: train and save the model inside.
 
     Parameters
     ----------
@@ -162,7 +181,7 @@ class OrbitMean(nn.Module):
     def __init__(self, model: DermHash, n: int = 4):
         super().__init__()
         if n < 1:
-            raise InputError(f"An orbit has at least one member: n must be 1 or more, not {n}.")
+            raise InputError(f"An orbit has at least one member: n must be 1 or more, not {n}")
         self.model, self.n = model, n
         self.class_names, self.image_size = model.class_names, model.image_size
         self.train(model.training)
@@ -177,7 +196,7 @@ class OrbitMean(nn.Module):
 
         The classifier is linear, so the mean logits are those of the mean code.
         """
-        outputs = [self.model(turned) for turned in rotation_orbit(x, self.n)]
+        outputs = [self.model(rotated) for rotated in rotation_orbit(x, self.n)]
         logits, codes = zip(*outputs, strict=True)
         return HashOutput(torch.stack(logits).mean(dim=0), torch.stack(codes).mean(dim=0))
 
@@ -202,9 +221,12 @@ def encode(
     model : DermHash or OrbitMean
     images : LesionDataset, or (N, 3, S, S) tensor
         uint8, or floating point in [-1, 1].
+    batch_size : int
+    progress : bool
+        Show a progress bar.
     bf16 : bool
-        Compute the features in bfloat16: faster where the hardware computes in it (GPUs, CPUs with
-        AMX or AVX-512 BF16), and very slow elsewhere. Soft codes then differ by up to about 0.01.
+        Compute the features in bfloat16: faster where the hardware computes in it (GPUs, CPUs
+        with AMX or AVX-512 BF16), very slow elsewhere. Soft codes differ by up to about 0.01.
 
     Returns
     -------
@@ -216,7 +238,7 @@ def encode(
     codes = []
     for batch in tqdm(pixels.split(batch_size), "encoding", disable=not progress, leave=False):
         x = to_input(batch) if batch.dtype == torch.uint8 else batch
-        x = x.to(device, memory_format=torch.channels_last)  # what convolutions are fastest with
+        x = x.to(device, memory_format=torch.channels_last)  # the fastest layout for convolutions
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             codes.append(model(x).code.float().cpu())
     model.train(training)

@@ -1,42 +1,41 @@
-"""Training: one batched pass over the orbit a step, resumable, selected on ``val``.
+"""Training from top to bottom: set up, resume, epoch, step, validate, save.
 
-Lightning Fabric brings the device, mixed precision and several GPUs; everything
-else is written out below, from the loss of a step to the checkpoint.
+A step passes the whole orbit through the network in one batch. Lightning Fabric brings the device,
+mixed precision and several GPUs; everything else is written out below.
 """
 
-import dataclasses
-import json
 import math
-import os
 import time
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.images import to_input
-from derm_hash.errors import InputError
-from derm_hash.files import remove_parts, write_atomically
+from derm_hash.data.views import generator, random_view
+from derm_hash.devices import check_batch, make_fabric, whole_batch
+from derm_hash.errors import InputError, one_line
+from derm_hash.files import load_state, locked, save_state, write_atomically
 from derm_hash.losses import OrbitPenalty, class_weights
 from derm_hash.metrics.ranking import precision, relevance
 from derm_hash.metrics.scores import class_means
-from derm_hash.model import encode
-from derm_hash.objectives import OBJECTIVES
+from derm_hash.model import DermHash, encode
+from derm_hash.objectives import OBJECTIVES, hash_centres
 from derm_hash.retrieval import build_index
-from derm_hash.rotations import quarter_turns, rotation_orbit
-from derm_hash.runs import MODEL_FILE, Run, read_config, save_model
+from derm_hash.rotations import rotation_orbit
+from derm_hash.runs import MODEL_FILE, Run, claim_folder, save_model
 from derm_hash.settings import TrainConfig
-from derm_hash.training_state import TrainingState
 
+CHECKPOINT = "checkpoint.safetensors"
 SECONDS_BETWEEN_CHECKPOINTS = 300
+REMEDY = "use a smaller learning_rate or 32-true precision; the last checkpoint is still good"
 
 
 def train(
@@ -57,239 +56,181 @@ def train(
         With splits; trains on ``database``, chooses the best epoch on ``val`` by class-mean
         precision@10 against the database, and never looks at ``query``.
     root : str or Path
-        The run's folder is ``root/config.name``. What is written there is complete at any
-        moment, and going on after a stop gives the same numbers as never having stopped (on
-        the same machine, with the same number of threads).
+        The run's folder is ``root/config.name``. Its files are complete at any moment. A run
+        that was stopped and resumed gives the same numbers as one that was not (on the same
+        machine, with the same number of threads).
     progress : bool
         Show a progress bar.
     on_epoch : callable, optional
-        Called with the history after every epoch (say, to draw it).
+        Called with the history after every epoch (to draw it, say).
     fabric : Fabric, optional
-        By default one device: a GPU where there is one. Start with ``torchrun`` for several:
-        they share each batch, and the loss is that of the whole batch, so the result is that
-        of one device. The exception is batch norm, which normalises each process's share by
-        its own statistics; the first process's running statistics are kept.
+        By default one device: a GPU where there is one. Started with ``torchrun``, processes
+        share each batch and give the result of one device, apart from batch norm, which
+        normalises each process's share by itself.
     compiled : bool
-        Put the network through ``torch.compile``, which is meant for GPUs: the same training, up to
-        rounding. No setting of the run, which may go on with it or without.
+        Pass the network through ``torch.compile``, which is meant for GPUs: the same training
+        up to rounding. A run may be resumed with or without it.
 
     Raises
     ------
     InputError
-        If a split is empty, the processes cannot share a batch equally, or the folder holds a
-        run with other settings or data.
+        If a split is empty, the processes cannot share a batch equally, a loss or weight is
+        not finite, or the folder holds a run with other settings or data.
     """
     fabric = fabric or make_fabric(config.precision)
+    first = fabric.global_rank == 0
     database, val = data.split("database"), data.split("val")
-    images = min(config.batch_size, len(database))
-    check_shares(images, fabric.world_size)
-    check_batch_norm(images // fabric.world_size * config.copies, data.size)
-    state = TrainingState.start(config, data, fabric, steps=batches_in(database, config))
+    batch = min(config.batch_size, len(database))
+    check_batch(batch, config.copies, data.size, fabric.world_size)
+    state = set_up(config, database, fabric)
     if compiled:
-        state.model.module.compile()  # in place, so that checkpoints know nothing of it
+        state.model.module.compile()  # in place: the names of the weights stay the same
     path = Path(root) / config.name
-    with one_at_a_time(path, fabric):  # once all the rest is valid
-        claim_folder(path, config, data, write=fabric.global_rank == 0)
-        state.resume(path / "last.ckpt")
-        train_epochs(state, database, val, path, progress, on_epoch)
+    busy = f"{path.name} is being trained by another process: waiting for it to end."
+    with locked(path, busy) if first else nullcontext():
+        fabric.barrier()
+        claim_folder(path, config, data, write=first)
+        load_checkpoint(state, path / CHECKPOINT)
+        done, total = state.epoch * state.steps + state.step, config.epochs * state.steps
+        shown = {"desc": config.name[:40], "unit": "step", "disable": not (progress and first)}
+        with tqdm(total=total, initial=done, **shown) as bar:
+            while state.epoch < config.epochs:
+                train_epoch(state, database, path, bar)
+                close_epoch(state, val_score(state.model, database, val), path)
+                bar.set_postfix(val=f"{state.history[-1]['val_precision_at_10']:.3f}")
+                if on_epoch:
+                    on_epoch(pd.DataFrame(state.history))
         fabric.barrier()
     return Run.load(path)
 
 
-def train_epochs(state, database, val, path, progress, on_epoch) -> None:
-    """All epochs that are left, with a progress bar; the arguments are those of ``train``."""
-    config = state.config
-    total = config.epochs * state.steps
-    bar = tqdm(
-        total=total,
-        initial=state.epoch * state.steps + state.step,
-        desc=config.name if len(config.name) <= 40 else f"{config.name[:39]}…",
-        unit="step",
-        disable=not progress or state.fabric.global_rank > 0,
+# --- set up -------------------------------------------------------------------------------
+
+
+@dataclass
+class State:
+    """Everything that a step changes, and what it needs."""
+
+    config: TrainConfig
+    fabric: Fabric
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    weights: Tensor | None  # of the classes (classes,)
+    steps: int  # in an epoch
+    epoch: int = 0
+    step: int = 0
+    totals: dict[str, float] = field(default_factory=dict)  # sums over the steps of this epoch
+    history: list[dict[str, float]] = field(default_factory=list)  # a row for each epoch
+
+
+def set_up(config: TrainConfig, database: LesionDataset, fabric: Fabric) -> State:
+    """Network, optimizer and schedule at the start of a run, on the device."""
+    torch.manual_seed(config.seed)
+    classes = len(database.classes)
+    if config.objective == "csq":
+        hash_centres(config.bits, classes)  # raises InputError now if there are too few codes
+    model = DermHash(
+        config.backbone,
+        config.bits,
+        classes,
+        config.attention,
+        config.weights,
+        config.sees_disc,
+        detach_classifier=config.objective != "classification",
+        class_names=database.classes,
+        image_size=database.size,
+    ).to(memory_format=torch.channels_last)
+    steps = max(1, len(database) // config.batch_size)  # an incomplete last batch is left out
+    optimizer = make_optimizer(config, model)
+    scheduler = make_scheduler(config, optimizer, steps)
+    weights = None
+    if config.class_weights != "released":  # those follow from each batch
+        weights = class_weights(database.labels, classes, config.class_weights)
+    model, optimizer = fabric.setup(model, optimizer)
+    weights = weights if weights is None else weights.to(fabric.device)
+    return State(config, fabric, model, optimizer, scheduler, weights, steps)
+
+
+def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """SGD or AdamW, as the config says."""
+    rate, decay = config.learning_rate, config.weight_decay
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(model.parameters(), rate, config.momentum, weight_decay=decay)
+    return torch.optim.AdamW(model.parameters(), rate, weight_decay=decay)
+
+
+def make_scheduler(config: TrainConfig, optimizer, steps: int):
+    """The schedule of the learning rate, advanced after every step."""
+    if config.schedule == "steps":
+        milestones = [epoch * steps for epoch in config.milestones]
+        return torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones)
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        config.learning_rate,
+        total_steps=config.epochs * steps + 1,
+        cycle_momentum=config.optimizer == "adamw",  # the momentum of SGD is a setting
     )
-    with bar:
-        while state.epoch < config.epochs:
-            train_epoch(state, database, path, bar)
-            state.check_weights()
-            state.history.append(state.epoch_row(val_score(state.model, database, val)))
-            save_epoch(state, path)
-            bar.set_postfix(val=f"{state.history[-1]['val_precision_at_10']:.3f}")
-            if on_epoch:
-                on_epoch(pd.DataFrame(state.history))
 
 
-@contextmanager
-def one_at_a_time(path: Path, fabric: Fabric) -> Iterator[None]:
-    """Make the run's folder and hold its lock: two notebooks may want the same model at once.
-
-    The second one waits, and then finds the run finished.
-    """
-    if fabric.global_rank > 0:  # the first process holds the lock for all of them
-        fabric.barrier()
-        yield
-        return
-    path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"{path.name} is being trained by another process: waiting for it to end.")
-        lock.acquire()
-    try:
-        remove_parts(path)
-        fabric.barrier()
-        yield
-    finally:
-        lock.release()
+# --- epoch --------------------------------------------------------------------------------
 
 
-def make_fabric(precision: str = "auto") -> Fabric:
-    """Fabric on one device, or on those of the launcher (torchrun, fabric run)."""
-    precision = best_precision() if precision == "auto" else precision
-    if "LT_CLI_USED" in os.environ:  # fabric run has chosen the devices, and launches itself
-        return Fabric(precision=precision)
-    devices, nodes = 1, 1
-    if torch.distributed.is_torchelastic_launched():
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = int(os.environ["WORLD_SIZE"]) // devices
-    fabric = Fabric(devices=devices, num_nodes=nodes, precision=precision)
-    fabric.launch()
-    return fabric
-
-
-def best_precision() -> str:
-    """What "auto" stands for here. A GPU without bfloat16 only emulates it, slowly."""
-    has_gpu = torch.cuda.is_available()
-    bf16 = has_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16-mixed" if bf16 else "32-true"
-
-
-def check_shares(images: int, processes: int) -> None:
-    """InputError if the processes cannot share a batch of so many images equally."""
-    if images % processes:
-        raise InputError(
-            f"{processes} processes cannot share a batch of {images} images equally: choose a "
-            f"batch_size that is a multiple of {processes}, and not more than there are images."
-        )
-
-
-def check_batch_norm(images: int, size: int) -> None:
-    """InputError if batch norm would see one number of each kind, which has no spread."""
-    if images * math.ceil(size / 32) ** 2 < 2:
-        raise InputError(
-            f"A step sees a single image of {size} px, which batch norm cannot train on: choose a "
-            "larger batch_size, larger images, or an orbit that is looked at."
-        )
-
-
-def claim_folder(path: Path, config: TrainConfig, data: LesionDataset, write: bool = True) -> None:
-    """Check that a run's folder belongs to this run, and write down what it is for."""
-    about = {"classes": list(data.classes), "size": data.size, "fingerprint": fingerprint(data)}
-    if (path / "config.json").exists():
-        old, old_data = read_config(path)
-        changed = [
-            f"{field.name} was {getattr(old, field.name)!r}"
-            for field in dataclasses.fields(config)
-            if getattr(old, field.name) != getattr(config, field.name)
-        ]
-        changed += [f"the data's {key} differs" for key in about if old_data.get(key) != about[key]]
-        if changed:
-            raise InputError(
-                f"{path} holds another run ({', '.join(changed)}): "
-                "choose another name, or delete that folder."
-            )
-    if not write:
-        return
-    text = json.dumps({"config": dataclasses.asdict(config), "data": about}, indent=2)
-    write_atomically(path / "config.json", lambda partial: partial.write_text(text))
-
-
-def fingerprint(data: LesionDataset) -> str:
-    """A checksum of the pixels, labels and splits."""
-    value = zlib.crc32(data.images.contiguous().numpy())
-    value = zlib.crc32(data.labels.numpy(), value)
-    return f"{zlib.crc32(','.join(data.table['split']).encode(), value):08x}"
-
-
-def batches_in(data: LesionDataset, config: TrainConfig) -> int:
-    """Steps in an epoch; an incomplete last batch is left out where there is a whole one."""
-    return max(1, len(data) // config.batch_size)
-
-
-def epoch_batches(state: TrainingState, size: int) -> Iterator[Tensor]:
-    """This process's share of the batches that are left of the epoch, in its own random order.
-
-    The order follows from seed and epoch alone, so a resumed epoch goes on with it.
-    """
-    for step in range(state.step, state.steps):
-        chosen = batch_of(state, step, size)
-        yield chosen[state.fabric.global_rank :: state.fabric.world_size]
-
-
-def batch_of(state: TrainingState, step: int, size: int) -> Tensor:
-    """The whole batch of a step of the epoch: positions in a database of that size."""
-    order = torch.randperm(size, generator=generator(state.config.seed, state.epoch))
-    batch = state.config.batch_size
-    return order[step * batch : (step + 1) * batch]
-
-
-def generator(*key: int) -> torch.Generator:
-    """A random generator that depends on nothing but its key."""
-    return torch.Generator().manual_seed(zlib.crc32(repr(key).encode()))
-
-
-def train_epoch(state: TrainingState, database: LesionDataset, path: Path, bar: tqdm) -> None:
-    """Go through what is left of an epoch, with a checkpoint every few minutes."""
+def train_epoch(state: State, database: LesionDataset, path: Path, bar: tqdm) -> None:
+    """Take the steps that are left of an epoch, with a checkpoint every few minutes."""
     config, fabric, saved = state.config, state.fabric, time.monotonic()
+    share = fabric.global_rank, fabric.world_size
     state.model.train()
-    for chosen in epoch_batches(state, len(database)):
-        x = varied(state, to_input(database.images[chosen].to(fabric.device)))
+    while state.step < state.steps:
+        # 1. This process's share of a random batch, with random changes.
+        chosen = batch_of(state, len(database))[share[0] :: share[1]]
+        key = config.seed, state.epoch, state.step
+        x = to_input(database.images[chosen].to(fabric.device))
+        x = random_view(x, config.augment, config.random_turns, key, *share)
         y = database.labels[chosen].to(fabric.device)
-        losses = step_losses(state.model, x, y, config, state.weights, state.progress, fabric)
+        # 2. Losses, gradients, and a step of the optimizer and the schedule.
+        progress = (state.epoch + state.step / state.steps) / config.epochs
+        losses = step_losses(state.model, x, y, config, state.weights, progress, fabric)
         fabric.backward(losses["loss"])
         rate = state.optimizer.param_groups[0]["lr"]
         state.optimizer.step()
         state.optimizer.zero_grad()
         state.scheduler.step()
-        for name, value in losses.items():
-            number = float(value.detach())
-            if not math.isfinite(number):
-                raise InputError(not_finite_loss(name, number, state, database))
-            state.totals[name] = state.totals.get(name, 0.0) + number
+        # 3. The epoch's sums, and a checkpoint if one is due by the first process's clock.
+        add_losses(state, losses, database)
         state.totals["lr"] = state.totals.get("lr", 0.0) + rate
         state.step += 1
         bar.update()
-        # All processes take part in a checkpoint, so one clock decides.
         if fabric.broadcast(time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS):
-            state.save(path / "last.ckpt")
+            save_checkpoint(state, path / CHECKPOINT)
             saved = time.monotonic()
+    check_weights(state)
 
 
-def not_finite_loss(name: str, number: float, state: TrainingState, database: LesionDataset) -> str:
-    """What to say of a loss that is infinite or not a number: which images led to it."""
-    chosen = batch_of(state, state.step, len(database)).numpy()
-    return (
-        f"The {name} is {number} in step {state.step + 1} of epoch {state.epoch + 1}: check its "
-        f"images ({', '.join(database.table['image'].iloc[chosen])}), or train with a smaller "
-        "learning rate or in 32-true precision; the last checkpoint is the last good one."
-    )
+def batch_of(state: State, size: int) -> Tensor:
+    """Positions of this step's images in a database of that size.
 
-
-def varied(state: TrainingState, x: Tensor) -> Tensor:
-    """This process's share of a batch with the random changes that the config asks for.
-
-    They are drawn for the whole batch and depend on the step alone, so an image changes in
-    the same way however many processes share the batch.
+    The order follows from seed and epoch alone, so a resumed epoch goes on with it.
     """
-    config, fabric = state.config, state.fabric
-    rank, world, key = fabric.global_rank, fabric.world_size, (state.epoch, state.step)
-    if config.augment:
-        x = augment(x, generator(config.seed, *key, 0), rank=rank, world=world)
-    if config.random_turns:
-        rng = generator(config.seed, *key, "turns")
-        turns = torch.randint(4, (len(x) * world,), generator=rng)[rank::world]
-        x = quarter_turns(x, turns.to(x.device))
-    return x
+    order = torch.randperm(size, generator=generator(state.config.seed, state.epoch))
+    batch = state.config.batch_size
+    return order[state.step * batch : (state.step + 1) * batch]
+
+
+def add_losses(state: State, losses: dict[str, Tensor], database: LesionDataset) -> None:
+    """Add a step's losses to the epoch's sums; raise InputError if one is not finite."""
+    for name, value in losses.items():
+        number = float(value.detach())
+        if not math.isfinite(number):
+            images = database.table["image"].iloc[batch_of(state, len(database)).numpy()]
+            raise InputError(
+                f"The {name} is {number} in step {state.step + 1} of epoch {state.epoch + 1}: "
+                f"check the images of the batch ({', '.join(images)}), or {REMEDY}"
+            )
+        state.totals[name] = state.totals.get(name, 0.0) + number
+
+
+# --- step ---------------------------------------------------------------------------------
 
 
 def step_losses(
@@ -306,26 +247,29 @@ def step_losses(
     The whole orbit goes through the network in one batch, so that batch norm sees every
     copy once. ``loss = cross_entropy + hashing + rise * invariance_weight * invariance``,
     where rise goes from 0 to 1 while ``progress``, the share of the run that is done, goes
-    from 0 to ``invariance_rise``. ``hashing`` is the config's objective where that is not
-    classification; the cross-entropy then reaches the classifier alone. With a ``fabric`` of
-    several processes, x and y are one process's share and the losses those of the whole batch.
+    from 0 to ``invariance_rise``. ``hashing`` is the config's objective if that is not
+    classification; the cross-entropy then trains the classifier alone. With a ``fabric`` of
+    several processes, x and y are one process's share, and the losses those of the whole batch.
     """
+    # 1. One forward pass over the orbit.
     copies = config.copies
     orbit = rotation_orbit(x, copies).flatten(0, 1)
     out = model(orbit.contiguous(memory_format=torch.channels_last))
     logits, codes = (each.float().unflatten(0, (copies, len(x))) for each in (out.logits, out.code))
     if fabric is not None and fabric.world_size > 1:
         logits, codes, y = whole_batch(fabric, logits, codes, y)
+    # 2. The objective, on all copies or on the unrotated one.
     seen = copies if config.classify == "orbit" else 1
     y = y.repeat(seen)
-    judged = codes[:seen].flatten(0, 1), logits[:seen].flatten(0, 1), y
     if config.class_weights == "released":
         weights = class_weights(y, logits.shape[-1], "released")
-    losses = {"cross_entropy": OBJECTIVES["classification"](*judged, weights)}
+    inputs = codes[:seen].flatten(0, 1), logits[:seen].flatten(0, 1), y, weights
+    losses = {"cross_entropy": OBJECTIVES["classification"](*inputs)}
     losses["loss"] = losses["cross_entropy"]
     if config.objective != "classification":
-        losses["hashing"] = OBJECTIVES[config.objective](*judged, weights)
+        losses["hashing"] = OBJECTIVES[config.objective](*inputs)
         losses["loss"] = losses["loss"] + losses["hashing"]
+    # 3. The penalty on the orbit.
     if config.invariance:
         losses["invariance"] = OrbitPenalty(config.invariance, config.gamma)(codes)
         rise = min(1.0, progress / config.invariance_rise) if config.invariance_rise else 1.0
@@ -333,33 +277,7 @@ def step_losses(
     return losses
 
 
-def whole_batch(fabric: Fabric, logits: Tensor, codes: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-    """What all processes made of their equal shares, as if one had made it.
-
-    Logits (copies, B, classes), codes (copies, B, bits), labels (B,) -> the same for all images
-    of the batch. Every process then computes the loss of the whole batch: the mean of the
-    shares' losses would be another number where classes have weights or pairs are compared.
-    The gradient of each process's loss flows back to the share it came from, so a share gets
-    it once from each process; the mean over processes, which DDP takes, undoes that.
-    """
-    logits, codes = (
-        torch.cat(list(fabric.all_gather(each, sync_grads=True)), dim=1) for each in (logits, codes)
-    )
-    return logits, codes, fabric.all_gather(y).flatten()
-
-
-def augment(
-    x: Tensor, rng: torch.Generator, light: float = 0.1, rank: int = 0, world: int = 1
-) -> Tensor:
-    """Mirror half of the images and change brightness and contrast by up to ``light``.
-
-    Images (B, 3, S, S) in [-1, 1] -> the same; turning is the orbit's business. They are every
-    ``world``-th image of a batch, from the ``rank``-th on, for which all draws are made.
-    """
-    draws = torch.rand(3, len(x) * world, 1, 1, 1, generator=rng)[:, rank::world]
-    mirror, brightness, contrast = draws.to(x.device)
-    x = torch.where(mirror < 0.5, x.flip(-1), x)
-    return (x * (1 + light * (2 * contrast - 1)) + light * (2 * brightness - 1)).clamp(-1, 1)
+# --- validate and save --------------------------------------------------------------------
 
 
 def val_score(model: nn.Module, database: LesionDataset, val: LesionDataset) -> float:
@@ -371,16 +289,65 @@ def val_score(model: nn.Module, database: LesionDataset, val: LesionDataset) -> 
     return sum(at_10.values()) / len(at_10)
 
 
-def save_epoch(state: TrainingState, path: Path) -> None:
-    """Write the model where it is the best so far, then the history, then the checkpoint.
+def close_epoch(state: State, score: float, path: Path) -> None:
+    """Write the model if it is the best so far, then the history, then the checkpoint.
 
-    A stop before the checkpoint is there makes training do the epoch again, and write the
-    same model and history.
+    A run that is stopped before the checkpoint is written repeats the epoch, and writes the
+    same model and history again.
     """
-    scores = [row["val_precision_at_10"] for row in state.history]
-    if state.fabric.global_rank == 0 and scores[-1] == max(scores):
-        save_model(state.model.module, path / MODEL_FILE)
+    means = {name: total / state.steps for name, total in state.totals.items()}
+    state.history.append({"epoch": state.epoch + 1, **means, "val_precision_at_10": score})
+    state.epoch, state.step, state.totals = state.epoch + 1, 0, {}
     if state.fabric.global_rank == 0:
+        if score == max(row["val_precision_at_10"] for row in state.history):
+            save_model(state.model.module, path / MODEL_FILE)
         table = pd.DataFrame(state.history)
-        write_atomically(path / "metrics.csv", lambda partial: table.to_csv(partial, index=False))
-    state.save(path / "last.ckpt")
+        write_atomically(path / "metrics.csv", lambda part: table.to_csv(part, index=False))
+    save_checkpoint(state, path / CHECKPOINT)
+
+
+def check_weights(state: State) -> None:
+    """Raise InputError if a weight is not finite any more."""
+    weights = (v for v in state.model.state_dict().values() if v.is_floating_point())
+    if not all(value.isfinite().all() for value in weights):
+        raise InputError(f"The weights are not finite in epoch {state.epoch + 1}: {REMEDY}")
+
+
+def save_checkpoint(state: State, path: Path) -> None:
+    """Write a checkpoint: tensors and counters. All processes call it; the first one writes."""
+    check_weights(state)
+    if state.fabric.global_rank == 0:
+        schedule = state.scheduler.state_dict()
+        saved = {name: getattr(state, name) for name in ("epoch", "step", "totals", "history")}
+        saved["model"] = state.model.state_dict()
+        saved["optimizer"] = state.optimizer.state_dict()
+        saved["scheduler"] = {
+            key: schedule[key] for key in ("last_epoch", "_step_count", "_last_lr")
+        }
+        saved["precision"] = state.fabric.strategy.precision.state_dict()  # the scale of 16 bits
+        save_state(path, saved)
+    state.fabric.barrier()
+
+
+def load_checkpoint(state: State, path: Path) -> None:
+    """Go on from a checkpoint if there is one; raise InputError if it does not fit this run."""
+    if not path.exists():
+        return
+    saved = load_state(path)
+    try:
+        state.model.load_state_dict(saved["model"])
+        kept = {int(i): tensors for i, tensors in saved["optimizer"]["state"].items()}
+        state.optimizer.load_state_dict(saved["optimizer"] | {"state": kept})
+        state.scheduler.load_state_dict(saved["scheduler"])
+        state.fabric.strategy.precision.load_state_dict(saved["precision"])
+        for name in ("epoch", "step", "totals", "history"):
+            setattr(state, name, saved[name])
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{path} does not fit this run ({one_line(error)}): delete the run's folder and start "
+            "again"
+        ) from error
+    for parameter, tensors in state.optimizer.state.items():
+        for name, value in tensors.items():  # rounding may depend on the layout in memory
+            if value.shape == parameter.shape:
+                tensors[name] = torch.empty_like(parameter).copy_(value)

@@ -1,8 +1,6 @@
 """Training: the loss of a step by hand, resuming to the bit, and a run's folder."""
 
-import dataclasses
 import functools
-import json
 import math
 import shutil
 import threading
@@ -14,93 +12,48 @@ import pytest
 import torch
 import torch.nn.functional as F
 from filelock import FileLock
+from helpers import (
+    CLASSES,
+    RUN_FILES,
+    SPLITS,
+    Pocket,
+    Stop,
+    assert_same_run,
+    checkpoint_of,
+    color_data,
+    tiny,
+    train_quietly,
+)
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from torch import nn
-from torchvision.models.resnet import BasicBlock
 
-from derm_hash import model as model_module
 from derm_hash import training
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.errors import InputError
-from derm_hash.model import DermHash, HashOutput, make_backbone
+from derm_hash.files import save_state
+from derm_hash.model import DermHash, HashOutput
 from derm_hash.objectives import OBJECTIVES
 from derm_hash.rotations import inside_disc
 from derm_hash.runs import Run, load_model
 from derm_hash.settings import TrainConfig
-from derm_hash.training import augment, step_losses, train
-from derm_hash.training_state import TrainingState, make_optimizer, make_scheduler
+from derm_hash.training import make_optimizer, make_scheduler, step_losses
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-CLASSES = ("MEL", "NV", "BCC")
-SPLITS = ["database"] * 28 + ["val"] * 8 + ["query"] * 4
-COLOURS = torch.tensor([[60, 40, 30], [200, 150, 120], [120, 60, 200]])
-
-
-class Pocket(nn.Module):
-    """A residual network of one block, in the place of resnet10: a step takes milliseconds."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, stride=4, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.block = BasicBlock(16, 16)
-        self.fc = nn.Linear(16, 1)
-
-    def forward(self, x):
-        return self.fc(self.block(self.bn1(self.conv1(x)).relu()).mean(dim=(2, 3)))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def pocket():
-    def make(name, weights):
-        return Pocket() if name == "resnet10" else make_backbone(name, weights)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model_module, "make_backbone", make)
-        yield
-
-
-def make_data(seed=0, splits=SPLITS):
-    """40 images of 32 px; the class is the colour, under noise."""
-    labels = torch.arange(len(splits)) % 3
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randint(-40, 41, (len(splits), 3, 32, 32), generator=generator)
-    images = (COLOURS[labels][:, :, None, None] + noise).clamp(0, 255).to(torch.uint8)
-    names = [f"images/{i}.png" for i in range(len(splits))]
-    label = [CLASSES[i] for i in labels]
-    return LesionDataset(
-        images, pd.DataFrame({"image": names, "label": label, "split": splits}), CLASSES
-    )
 
 
 @pytest.fixture(scope="module")
 def data():
-    return make_data()
+    return color_data()
 
 
-def tiny(**changes):
-    """Three steps an epoch."""
-    small = {"name": "tiny", "backbone": "resnet10", "bits": 8, "epochs": 2, "batch_size": 8}
-    fixed = {"precision": "32-true", "invariance_weight": 0.5}
-    return TrainConfig(**small | fixed | changes)
+@pytest.fixture
+def checkpoint_every_step(monkeypatch):
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", -1)
 
 
-def quiet(config, data, root, **changes):
-    return train(config, data, root, **{"progress": False} | changes)
-
-
-def assert_same_run(run, expected):
-    pd.testing.assert_frame_equal(run.history, expected.history, check_exact=True)
-    states = run.model.state_dict(), expected.model.state_dict()
-    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
-    finals = [torch.load(r.path / "last.ckpt", weights_only=True)["model"] for r in (run, expected)]
-    assert all(torch.equal(value, finals[1][name]) for name, value in finals[0].items())
-
-
-class Stop(Exception):
-    """Somebody pulls the plug."""
+def stop(*args):
+    raise Stop
 
 
 # --- one step -----------------------------------------------------------------------------
@@ -170,7 +123,7 @@ def test_the_weight_rises_over_the_steps_of_a_run(data, tmp_path, monkeypatch):
         return step_losses(*args)
 
     monkeypatch.setattr(training, "step_losses", spy)
-    quiet(tiny(), data, tmp_path)
+    train_quietly(tiny(), data, tmp_path)
     assert seen == pytest.approx([0, 1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6])
 
 
@@ -199,7 +152,7 @@ def test_the_whole_orbit_goes_through_in_one_pass(changes, copies):
 def test_the_gradient_of_a_step_is_that_of_four_passes():
     # In evaluation mode the copies do not meet in the batch norm.
     torch.manual_seed(0)
-    model = DermHash("resnet10", bits=8, classes=3).eval()
+    model = DermHash("pocket", bits=8, classes=3).eval()
     x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     y = torch.tensor([2, 0])
     step_losses(model, x, y, tiny(class_weights="none"))["loss"].backward()
@@ -221,28 +174,6 @@ def test_the_other_penalties_reach_the_loss(kind):
     rho = {"l1": d, "l2": d**2 / 2, "gaussian": 1 - torch.exp(-(d**2) / 2)}[kind]
     losses = step_losses(Stub(), x, torch.tensor([0, 1, 2]), tiny(invariance=kind))
     torch.testing.assert_close(losses["invariance"], rho.mean(dim=(1, 2)).sum())
-
-
-def test_augmentation_mirrors_some_and_changes_the_light_a_little():
-    x = torch.rand(64, 3, 8, 8, generator=torch.Generator().manual_seed(0)) - 0.5
-    changed = augment(x, torch.Generator().manual_seed(1))
-    assert torch.equal(changed, augment(x, torch.Generator().manual_seed(1)))
-    assert not torch.equal(changed, augment(x, torch.Generator().manual_seed(2)))
-    mirrored = 0
-    for before, after in zip(x, changed, strict=True):
-        # One straight line of brightness for the image or for its mirror image.
-        fits = [
-            np.polyfit(candidate.flatten().numpy(), after.flatten().numpy(), 1, full=True)
-            for candidate in (before, before.flip(-1))
-        ]
-        residuals = [fit[1][0] for fit in fits]
-        mirrored += residuals[1] < residuals[0]
-        slope, shift = fits[int(np.argmin(residuals))][0]
-        assert min(residuals) < 1e-9
-        assert abs(slope - 1) <= 0.1 + 1e-6
-        assert abs(shift) <= 0.1 + 1e-6
-    assert 20 < mirrored < 44
-    assert augment(torch.ones(9, 3, 2, 2), torch.Generator().manual_seed(0)).max() <= 1
 
 
 # --- objectives -----------------------------------------------------------------------------
@@ -269,10 +200,10 @@ def test_an_objective_reaches_the_loss_beside_the_classifier_and_the_invariance(
 
 def test_the_classifier_of_a_hashing_objective_reads_the_code_without_shaping_it():
     torch.manual_seed(0)
-    model = DermHash("resnet10", bits=8, classes=3)
+    model = DermHash("pocket", bits=8, classes=3)
     x, y = torch.rand(4, 3, 32, 32) * 2 - 1, torch.tensor([0, 1, 2, 0])
     for shapes in (True, False):
-        model.classifier_shapes_code = shapes
+        model.detach_classifier = not shapes
         model.zero_grad()
         step_losses(model, x, y, tiny(objective="csq"))["cross_entropy"].backward()
         assert model.classifier.weight.grad.abs().max() > 0
@@ -282,7 +213,7 @@ def test_the_classifier_of_a_hashing_objective_reads_the_code_without_shaping_it
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_objective_learns_an_easy_problem(data, tmp_path, name):
     config = tiny(epochs=15, learning_rate=0.03, objective=name)
-    run = quiet(config, data, tmp_path)
+    run = train_quietly(config, data, tmp_path)
     column = "cross_entropy" if name == "classification" else "hashing"
     assert run.history[column].iloc[-1] < 0.7 * run.history[column].iloc[0]
     assert run.history["val_precision_at_10"].max() > 0.9
@@ -301,29 +232,19 @@ def test_every_objective_with_the_invariance_resumes_to_the_bit(data, tmp_path, 
             raise Stop
         return step_losses(*args)
 
-    whole = quiet(config, data, tmp_path / "whole")
+    whole = train_quietly(config, data, tmp_path / "whole")
     assert (whole.history["invariance"] > 0).all()
     with monkeypatch.context() as patch:
         patch.setattr(training, "step_losses", counted)
         with pytest.raises(Stop):
-            quiet(config, data, tmp_path / "stopped")
-    assert_same_run(quiet(config, data, tmp_path / "stopped"), whole)
+            train_quietly(config, data, tmp_path / "stopped")
+    assert_same_run(train_quietly(config, data, tmp_path / "stopped"), whole)
 
 
 def test_csq_without_enough_centres_claims_no_folder(data, tmp_path):
     with pytest.raises(InputError, match="3 classes find no 3 different hash centres of 1 bits"):
-        quiet(tiny(objective="csq", bits=1), data, tmp_path)
+        train_quietly(tiny(objective="csq", bits=1), data, tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_run_from_before_a_setting_existed_is_still_that_run(finished, data, tmp_path):
-    shutil.copytree(finished.path, tmp_path / "tiny")
-    about = json.loads((tmp_path / "tiny" / "config.json").read_text())
-    for field in ("objective", "random_turns", "disc"):
-        del about["config"][field]
-    (tmp_path / "tiny" / "config.json").write_text(json.dumps(about))
-    assert Run.load(tmp_path / "tiny").config == tiny()
-    assert_same_run(quiet(tiny(), data, tmp_path), finished)
 
 
 # --- rotation augmentation, and orbits inside the disc ----------------------------------------
@@ -339,7 +260,7 @@ def seen_by_the_network(config, data, root, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "step_losses", spy)
-        quiet(config, data, root)
+        train_quietly(config, data, root)
     return batches
 
 
@@ -396,7 +317,7 @@ def test_training_and_evaluation_on_c8_see_the_same_disc(data, tmp_path, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(Pocket, "forward", spy)
-        run = quiet(config, data, tmp_path)
+        run = train_quietly(config, data, tmp_path)
         training.encode(run.model, data.split("query"))
         training.encode(load_model(run.path), data.split("query"))
     assert {mode for mode, _ in seen} == {True, False}
@@ -409,31 +330,20 @@ def test_training_and_evaluation_on_c8_see_the_same_disc(data, tmp_path, monkeyp
         assert torch.equal(run.model(x).code, run.model(inside_disc(x, fill=1.0)).code)
 
 
-def test_an_image_changes_in_the_same_way_however_many_processes_share_the_batch():
-    x = torch.rand(8, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    whole = augment(x, torch.Generator().manual_seed(1))
-    for world in (2, 4):
-        for rank in range(world):
-            rng = torch.Generator().manual_seed(1)
-            assert torch.equal(
-                augment(x[rank::world], rng, rank=rank, world=world), whole[rank::world]
-            )
-
-
 # --- whole runs ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def finished(data, tmp_path_factory):
     """A run that nobody disturbed."""
-    return quiet(tiny(), data, tmp_path_factory.mktemp("runs"))
+    return train_quietly(tiny(), data, tmp_path_factory.mktemp("runs"))
 
 
 def test_the_same_seed_gives_the_same_numbers(finished, data, tmp_path):
     torch.manual_seed(12345)  # whatever happened before
     torch.rand(7)
-    assert_same_run(quiet(tiny(), data, tmp_path, progress=True), finished)
-    other = quiet(tiny(seed=1), data, tmp_path / "other")
+    assert_same_run(train_quietly(tiny(), data, tmp_path, progress=True), finished)
+    other = train_quietly(tiny(seed=1), data, tmp_path / "other")
     assert (other.history["loss"] != finished.history["loss"]).all()
 
 
@@ -456,14 +366,11 @@ RECIPES = {
 def test_stopped_after_an_epoch_and_resumed_is_as_never_stopped(data, tmp_path, recipe):
     config = tiny(**RECIPES[recipe])
 
-    def stop(history):
-        raise Stop
-
     with pytest.raises(Stop):
-        quiet(config, data, tmp_path / "a", on_epoch=stop)
+        train_quietly(config, data, tmp_path / "a", on_epoch=stop)
     assert len(Run.load(tmp_path / "a" / "tiny").history) == 1
-    resumed = quiet(config, data, tmp_path / "a")
-    assert_same_run(resumed, quiet(config, data, tmp_path / "b"))
+    resumed = train_quietly(config, data, tmp_path / "a")
+    assert_same_run(resumed, train_quietly(config, data, tmp_path / "b"))
     assert len(resumed.history) == 2
 
 
@@ -482,8 +389,8 @@ def test_stopped_amid_an_epoch_and_resumed_is_as_never_stopped(
 
     monkeypatch.setattr(training, "step_losses", counted)
     with pytest.raises(Stop):
-        quiet(tiny(), data, tmp_path)
-    assert_same_run(quiet(tiny(), data, tmp_path), finished)
+        train_quietly(tiny(), data, tmp_path)
+    assert_same_run(train_quietly(tiny(), data, tmp_path), finished)
     # One step was stopped; the six of two epochs were each done once.
     assert len(steps) == 1 + 6
 
@@ -506,10 +413,10 @@ def test_mixed_precision_stopped_and_resumed_is_as_never_stopped(data, tmp_path,
             raise Stop
 
     with pytest.raises(Stop):
-        quiet(config, data, tmp_path / "a", on_epoch=stop, fabric=mixed(scale))
+        train_quietly(config, data, tmp_path / "a", on_epoch=stop, fabric=mixed(scale))
     whole, half = mixed(scale), mixed(scale)
-    expected = quiet(config, data, tmp_path / "b", fabric=whole)
-    assert_same_run(quiet(config, data, tmp_path / "a", fabric=half), expected)
+    expected = train_quietly(config, data, tmp_path / "b", fabric=whole)
+    assert_same_run(train_quietly(config, data, tmp_path / "a", fabric=half), expected)
     kept = [fabric.strategy.precision.state_dict() for fabric in (half, whole)]
     assert kept[0] == kept[1] and kept[0]["scale"] != scale
 
@@ -517,62 +424,18 @@ def test_mixed_precision_stopped_and_resumed_is_as_never_stopped(data, tmp_path,
 def halfway(config, data, root, fabric=None):
     """Train for an epoch; the checkpoint's path and what it holds."""
 
-    def stop(history):
-        raise Stop
-
     with pytest.raises(Stop):
-        quiet(config, data, root, on_epoch=stop, fabric=fabric)
-    path = root / config.name / "last.ckpt"
+        train_quietly(config, data, root, on_epoch=stop, fabric=fabric)
+    path = root / config.name / "checkpoint.safetensors"
     return path, torch.load(path, weights_only=True)
-
-
-def test_a_checkpoint_without_a_precision_is_one_of_full_precision(finished, data, tmp_path):
-    path, saved = halfway(tiny(), data, tmp_path)
-    assert saved.pop("precision") == {}
-    torch.save(saved, path)
-    with pytest.raises(InputError, match="cannot be read"):
-        quiet(tiny(), data, tmp_path, fabric=mixed())
-    assert_same_run(quiet(tiny(), data, tmp_path), finished)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        *(
-            {"scale": 0.0},
-            {"scale": -1.0},
-            {"scale": 1e300},
-            {"scale": "x"},
-            {"growth_factor": 3.0},
-        ),
-        *({"_growth_tracker": -1}, {"_growth_tracker": 2}, {"growth_interval": 5}, {"other": 1}),
-    ],
-    ids=str,
-)
-def test_a_scale_of_16_bits_that_no_run_reaches_is_refused(data, tmp_path, changes):
-    path, saved = halfway(tiny(), data, tmp_path, mixed())
-    saved["precision"] |= changes
-    torch.save(saved, path)
-    with pytest.raises(InputError, match="cannot be read"):
-        quiet(tiny(), data, tmp_path, fabric=mixed())
-
-
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_a_rate_that_is_not_that_of_the_schedule_is_refused(data, tmp_path, recipe):
-    config = tiny(**RECIPES[recipe])
-    path, saved = halfway(config, data, tmp_path)
-    saved["optimizer"]["param_groups"][0]["lr"] *= 2
-    torch.save(saved, path)
-    with pytest.raises(InputError, match="cannot be read"):
-        quiet(config, data, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("owner", "name", "call"),
     [
         (training, "save_model", 1),
-        (TrainingState, "save", 1),
-        (TrainingState, "save", 2),
+        (training, "save_checkpoint", 1),
+        (training, "save_checkpoint", 2),
         (pd.DataFrame, "to_csv", 1),
         (pd.DataFrame, "to_csv", 2),
     ],
@@ -591,8 +454,8 @@ def test_stopped_before_writing_and_resumed_is_as_never_stopped(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, name, stopping)
         with pytest.raises(Stop):
-            quiet(tiny(), data, tmp_path)
-    assert_same_run(quiet(tiny(), data, tmp_path), finished)
+            train_quietly(tiny(), data, tmp_path)
+    assert_same_run(train_quietly(tiny(), data, tmp_path), finished)
 
 
 def test_stopped_after_the_last_step_of_an_epoch_and_resumed_is_as_never_stopped(
@@ -600,46 +463,43 @@ def test_stopped_after_the_last_step_of_an_epoch_and_resumed_is_as_never_stopped
 ):
     monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", -1)
 
-    def stop(*args):
-        raise Stop
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "val_score", stop)
         with pytest.raises(Stop):
-            quiet(tiny(), data, tmp_path)
-    assert_same_run(quiet(tiny(), data, tmp_path), finished)
+            train_quietly(tiny(), data, tmp_path)
+    assert_same_run(train_quietly(tiny(), data, tmp_path), finished)
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(finished, data, tmp_path):
-    calls, save = [], torch.save
+    calls = []
 
-    def fill_the_disk(state, file):
+    def fill_the_disk(*args):
         calls.append(1)
         if len(calls) == 2:
             raise OSError(28, "No space left on device")
-        save(state, file)
+        save_state(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "save", fill_the_disk)
+        patch.setattr(training, "save_state", fill_the_disk)
         with pytest.raises(OSError, match="No space"):
-            quiet(tiny(), data, tmp_path)
-    names = {".lock", "config.json", "metrics.csv", "model.safetensors", "last.ckpt"}
+            train_quietly(tiny(), data, tmp_path)
+    names = RUN_FILES
     assert {p.name for p in (tmp_path / "tiny").iterdir()} == names
-    assert_same_run(quiet(tiny(), data, tmp_path), finished)
+    assert_same_run(train_quietly(tiny(), data, tmp_path), finished)
 
 
 def test_what_a_killed_process_has_left_is_removed(data, tmp_path):
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / ".metrics.csv.4242.part").write_text("half a ta")
-    quiet(tiny(epochs=1), data, tmp_path)
+    train_quietly(tiny(epochs=1), data, tmp_path)
     assert not list(tmp_path.rglob("*.part"))
 
 
 def test_a_finished_run_is_not_trained_again(finished, data, monkeypatch):
     monkeypatch.setattr(training, "step_losses", None)
-    before = (finished.path / "last.ckpt").read_bytes()
-    assert_same_run(quiet(tiny(), data, finished.path.parent), finished)
-    assert (finished.path / "last.ckpt").read_bytes() == before
+    before = (finished.path / "checkpoint.safetensors").read_bytes()
+    assert_same_run(train_quietly(tiny(), data, finished.path.parent), finished)
+    assert (finished.path / "checkpoint.safetensors").read_bytes() == before
 
 
 def test_a_second_process_waits_for_the_first_and_takes_its_result(
@@ -654,28 +514,33 @@ def test_a_second_process_waits_for_the_first_and_takes_its_result(
         with FileLock(folder / ".lock"):
             started.set()
             time.sleep(0.5)
-            for name in ("config.json", "metrics.csv", "model.safetensors", "last.ckpt"):
+            for name in (
+                "config.json",
+                "metrics.csv",
+                "model.safetensors",
+                "checkpoint.safetensors",
+            ):
                 shutil.copy(finished.path / name, folder / name)
 
     threading.Thread(target=first).start()
     started.wait()
-    assert_same_run(quiet(tiny(), data, tmp_path), finished)
+    assert_same_run(train_quietly(tiny(), data, tmp_path), finished)
     assert "tiny is being trained by another process" in capsys.readouterr().out
 
 
 def test_training_never_looks_at_the_queries(finished, data, tmp_path):
-    poisoned = make_data()
+    poisoned = color_data()
     poisoned.images[36:] = 255
     poisoned.labels[36:] = 0
-    assert_same_run(quiet(tiny(), poisoned, tmp_path / "poisoned"), finished)
+    assert_same_run(train_quietly(tiny(), poisoned, tmp_path / "poisoned"), finished)
     absent = data.select(range(36))
-    assert_same_run(quiet(tiny(), absent, tmp_path / "absent"), finished)
+    assert_same_run(train_quietly(tiny(), absent, tmp_path / "absent"), finished)
 
 
 def test_training_does_look_at_the_database_and_val(finished, tmp_path):
-    changed = make_data()
+    changed = color_data()
     changed.images[:28] = 255 - changed.images[:28]
-    other = quiet(tiny(epochs=1), changed, tmp_path)
+    other = train_quietly(tiny(epochs=1), changed, tmp_path)
     assert other.history["loss"][0] != finished.history["loss"][0]
 
 
@@ -689,7 +554,7 @@ def test_the_epoch_that_was_best_on_val_is_kept(data, tmp_path, monkeypatch):
         return next(scores)
 
     monkeypatch.setattr(training, "val_score", scripted)
-    run = quiet(tiny(epochs=3), data, tmp_path)
+    run = train_quietly(tiny(epochs=3), data, tmp_path)
     assert run.history["val_precision_at_10"].tolist() == [0.9, 0.9, 0.5]
     kept = run.model.state_dict()
     assert all(torch.equal(value, states[1][name]) for name, value in kept.items())
@@ -699,7 +564,7 @@ def test_the_epoch_that_was_best_on_val_is_kept(data, tmp_path, monkeypatch):
 
 def test_the_val_score_is_the_precision_of_the_ten_nearest(data):
     torch.manual_seed(0)
-    model = DermHash("resnet10", bits=8, classes=3)
+    model = DermHash("pocket", bits=8, classes=3)
     database, val = data.split("database"), data.split("val")
     with torch.no_grad():
         code = [
@@ -724,7 +589,7 @@ def test_class_weights_of_the_database_reach_the_loss(data, tmp_path, monkeypatc
 
     monkeypatch.setattr(training, "step_losses", spy)
     with pytest.raises(Stop):
-        quiet(tiny(class_weights=mode), data, tmp_path)
+        train_quietly(tiny(class_weights=mode), data, tmp_path)
     if expected is None:
         assert given == [None]
     else:
@@ -740,9 +605,9 @@ def test_one_forward_pass_and_one_batch_norm_update_a_step(finished, data, tmp_p
         return forward(self, x)
 
     monkeypatch.setattr(DermHash, "forward", counted)
-    run = quiet(tiny(epochs=1), data, tmp_path)
+    run = train_quietly(tiny(epochs=1), data, tmp_path)
     assert sizes == [8 * 4] * 3
-    state = torch.load(run.path / "last.ckpt", weights_only=True)["model"]
+    state = checkpoint_of(run.path)["model"]
     assert {v.item() for k, v in state.items() if k.endswith("num_batches_tracked")} == {3}
 
 
@@ -754,7 +619,7 @@ def test_every_image_is_seen_at_most_once_an_epoch_in_a_new_order(data, tmp_path
         return step_losses(model, x, y, *rest)
 
     monkeypatch.setattr(training, "step_losses", spy)
-    quiet(tiny(augment=False), data, tmp_path)
+    train_quietly(tiny(augment=False), data, tmp_path)
     images, labels = data.split("database").batch(range(28))
     known = set(zip([image.numpy().tobytes() for image in images], labels.tolist(), strict=True))
     first, second = seen[:24], seen[24:]
@@ -766,23 +631,17 @@ def test_every_image_is_seen_at_most_once_an_epoch_in_a_new_order(data, tmp_path
 
 def test_fewer_images_than_a_batch_make_one_step(data, tmp_path):
     few = data.select([0, 1, 2, 28, 29, 30])
-    run = quiet(tiny(epochs=1, batch_size=64), few, tmp_path)
-    state = torch.load(run.path / "last.ckpt", weights_only=True)
+    run = train_quietly(tiny(epochs=1, batch_size=64), few, tmp_path)
+    state = checkpoint_of(run.path)
     assert state["model"]["backbone.bn1.num_batches_tracked"] == 1
     assert math.isfinite(run.history["loss"][0])
 
 
 def test_a_real_backbone_trains_saves_and_resumes(data, tmp_path):
-    config = tiny(epochs=1, batch_size=14)
-
-    def stop(history):
-        raise Stop
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model_module, "make_backbone", make_backbone)
-        with pytest.raises(Stop):
-            quiet(config, data, tmp_path, on_epoch=stop)
-        run = quiet(config, data, tmp_path)
+    config = tiny(backbone="resnet10", epochs=1, batch_size=14)
+    with pytest.raises(Stop):
+        train_quietly(config, data, tmp_path, on_epoch=stop)
+    run = train_quietly(config, data, tmp_path)
     assert sum(p.numel() for p in run.model.parameters()) > 4e6
     assert math.isfinite(run.history["loss"][0])
 
@@ -796,21 +655,18 @@ def test_a_run_that_was_compiled_for_an_epoch_has_the_weights_of_a_plain_one(
         graphs.append(graph)
         return graph.forward
 
-    def stop(history):
-        raise Stop
-
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
     with pytest.raises(Stop):
-        quiet(tiny(), data, tmp_path, on_epoch=stop, compiled=True)
+        train_quietly(tiny(), data, tmp_path, on_epoch=stop, compiled=True)
     assert graphs
-    run = quiet(tiny(), data, tmp_path)
+    run = train_quietly(tiny(), data, tmp_path)
     for name, value in run.model.state_dict().items():
         expected = finished.model.state_dict()[name]
         torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_an_easy_problem_is_learned(data, tmp_path):
-    run = quiet(tiny(epochs=15, learning_rate=0.03), data, tmp_path)
+    run = train_quietly(tiny(epochs=15, learning_rate=0.03), data, tmp_path)
     assert run.history["loss"].iloc[-1] < run.history["loss"].iloc[0] / 2
     assert run.history["val_precision_at_10"].max() > 0.9
     x, y = data.split("query").batch(range(4))
@@ -821,105 +677,29 @@ def test_an_easy_problem_is_learned(data, tmp_path):
 def test_images_may_lie_in_memory_in_any_order(finished, data, tmp_path):
     pixels_last = data.images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     other = LesionDataset(pixels_last, data.table, CLASSES)
-    assert_same_run(quiet(tiny(), other, tmp_path), finished)
+    assert_same_run(train_quietly(tiny(), other, tmp_path), finished)
 
 
 # --- the folder of a run ----------------------------------------------------------------
 
 
-def test_the_folder_holds_the_config_the_metrics_and_the_models(finished, data):
-    names = {".lock", "config.json", "metrics.csv", "model.safetensors", "last.ckpt"}
-    assert {p.name for p in finished.path.iterdir()} == names
-    about = json.loads((finished.path / "config.json").read_text())
-    assert about["config"] == dataclasses.asdict(tiny()) | {"milestones": [40, 60, 80, 100]}
-    assert about["data"]["classes"] == list(CLASSES)
-    assert about["data"]["size"] == 32
-    table = pd.read_csv(finished.path / "metrics.csv")
-    assert set(table.columns) == {
-        "epoch",
-        "cross_entropy",
-        "invariance",
-        "loss",
-        "val_precision_at_10",
-        "lr",
-    }
-    assert table["epoch"].tolist() == [1, 2]
-    pd.testing.assert_frame_equal(table, finished.history)
-    total = table["cross_entropy"] + 0.5 * table["invariance"]
-    # By the second of two epochs the weight of the invariance has risen to its 0.5.
-    assert table["cross_entropy"][0] < table["loss"][0] < total[0]
-    assert table["loss"][1] == pytest.approx(total[1], rel=1e-6)
-    model = load_model(finished.path)
-    assert (model.class_names, model.image_size, model.bits) == (CLASSES, 32, 8)
-
-
-def test_a_run_is_loaded_as_it_was_returned(finished):
-    again = Run.load(str(finished.path))
-    assert again.config == finished.config == tiny()
-    assert_same_run(again, finished)
-
-
 def test_the_history_gives_the_learning_rate_of_each_epoch(data, tmp_path):
-    run = quiet(tiny(epochs=3, **RECIPES["steps"]), data, tmp_path)
+    run = train_quietly(tiny(epochs=3, **RECIPES["steps"]), data, tmp_path)
     assert run.history["lr"].tolist() == pytest.approx([0.01, 0.001, 0.001])
 
 
 def test_the_history_is_handed_out_after_every_epoch(finished, data, tmp_path):
     seen = []
-    quiet(tiny(), data, tmp_path, on_epoch=seen.append)
+    train_quietly(tiny(), data, tmp_path, on_epoch=seen.append)
     assert [len(history) for history in seen] == [1, 2]
     pd.testing.assert_frame_equal(seen[1], finished.history)
-
-
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"seed": 1}, "seed was 0"),
-        ({"bits": 16}, "bits was 8"),
-        ({"epochs": 3, "invariance": None}, "epochs was 2|invariance was 'cauchy'"),
-    ],
-)
-def test_another_config_in_the_same_folder_is_refused(finished, data, changes, named):
-    before = (finished.path / "config.json").read_bytes()
-    for sentence in named.split("|"):
-        with pytest.raises(InputError, match=sentence) as error:
-            quiet(tiny(**changes), data, finished.path.parent)
-    assert str(finished.path) in str(error.value)
-    assert "choose another name, or delete that folder" in str(error.value)
-    assert (finished.path / "config.json").read_bytes() == before
-
-
-def test_other_data_in_the_same_folder_is_refused(finished):
-    with pytest.raises(InputError, match="the data's fingerprint differs"):
-        quiet(tiny(), make_data(seed=1), finished.path.parent)
-    other_split = ["database"] * 27 + ["val"] * 9 + ["query"] * 4
-    with pytest.raises(InputError, match="the data's fingerprint differs"):
-        quiet(tiny(), make_data(splits=other_split), finished.path.parent)
-
-
-def test_fabric_run_launches_its_processes_itself(monkeypatch):
-    for name, value in {
-        "CLI_USED": "1",
-        "DEVICES": "1",
-        "NUM_NODES": "1",
-        "ACCELERATOR": "cpu",
-    }.items():
-        monkeypatch.setenv(f"LT_{name}", value)
-    assert training.make_fabric("32-true").world_size == 1  # a second launch is an error
-
-
-def test_processes_that_cannot_share_a_batch_are_refused():
-    training.check_shares(64, 4)
-    training.check_shares(1, 1)
-    with pytest.raises(InputError, match="3 processes cannot share a batch of 64 images equally"):
-        training.check_shares(64, 3)
 
 
 @pytest.mark.parametrize("missing", ["database", "val"])
 def test_an_empty_split_is_refused_and_claims_no_folder(tmp_path, missing):
     splits = ["query" if s == missing else s for s in SPLITS]
     with pytest.raises(InputError, match=f"'{missing}' has no images"):
-        quiet(tiny(), make_data(splits=splits), tmp_path)
+        train_quietly(tiny(), color_data(splits=splits), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -933,7 +713,7 @@ def test_an_empty_split_is_refused_and_claims_no_folder(tmp_path, missing):
 )
 def test_a_config_that_cannot_be_built_claims_no_folder(data, tmp_path, changes, said):
     with pytest.raises(InputError, match=said):
-        quiet(tiny(**changes), data, tmp_path)
+        train_quietly(tiny(**changes), data, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -950,7 +730,7 @@ def text(path):
 
 
 def another_network(path):
-    torch.save({"model": {}, "optimizer": {}}, path)
+    save_state(path, {"model": {}, "optimizer": {}})
 
 
 @pytest.mark.parametrize("damage", [cut_in_half, empty, text, another_network])
@@ -959,46 +739,18 @@ def test_a_checkpoint_that_cannot_be_read_is_refused_in_one_sentence(
 ):
     folder = tmp_path / "tiny"
     folder.mkdir()
-    for name in ("config.json", "last.ckpt"):
+    for name in ("config.json", "checkpoint.safetensors"):
         (folder / name).write_bytes((finished.path / name).read_bytes())
-    damage(folder / "last.ckpt")
-    with pytest.raises(InputError, match=r"last\.ckpt cannot be read") as error:
-        quiet(tiny(), data, tmp_path)
-    assert "delete the run's folder and start again" in str(error.value)
+    damage(folder / "checkpoint.safetensors")
+    with pytest.raises(
+        InputError, match=r"checkpoint\.safetensors (is not a checkpoint|does not fit)"
+    ) as error:
+        train_quietly(tiny(), data, tmp_path)
+    assert "folder and start again" in str(error.value)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("config", ["", "{}", '{"config": {"epoch": 1}, "data": {}}', "[]"])
-def test_a_config_file_that_cannot_be_read_is_refused(finished, data, tmp_path, config):
-    (tmp_path / "tiny").mkdir()
-    (tmp_path / "tiny" / "config.json").write_text(config)
-    (tmp_path / "tiny" / "metrics.csv").write_text("epoch\n1\n")
-    for act in (lambda: quiet(tiny(), data, tmp_path), lambda: Run.load(tmp_path / "tiny")):
-        with pytest.raises(InputError, match="is not the config of a run"):
-            act()
-
-
-def test_a_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(InputError, match="holds no finished epoch"):
-        Run.load(tmp_path)
-
-
 # --- what it trains with ----------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("native", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
-def test_a_card_that_only_emulates_bfloat16_trains_in_32_bits(native, precision, monkeypatch):
-    def supported(including_emulation=True):
-        return including_emulation or native
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
-    assert training.best_precision() == precision
-
-
-def test_of_equal_epochs_the_last_is_the_best_as_it_is_the_one_that_is_kept():
-    history = pd.DataFrame({"epoch": [1, 2, 3, 4], "val_precision_at_10": [0.5, 0.75, 0.75, 0.6]})
-    assert training.best_epoch(history)["epoch"] == 3
 
 
 @pytest.mark.parametrize("schedule", ["steps", "onecycle"])
@@ -1029,6 +781,6 @@ def test_the_released_optimizer_and_schedules_are_torchs(schedule):
 
 def test_milestones_may_be_a_list(data, tmp_path):
     config = tiny(**RECIPES["steps"] | {"milestones": [1], "epochs": 1})
-    quiet(config, data, tmp_path)
-    quiet(config, data, tmp_path)  # the same run, not another
+    train_quietly(config, data, tmp_path)
+    train_quietly(config, data, tmp_path)  # the same run, not another
     assert Run.load(tmp_path / "tiny").config == config

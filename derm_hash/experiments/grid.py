@@ -34,6 +34,7 @@ from derm_hash import __version__
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.manifest import SPLITS
 from derm_hash.data.splits import split_by_image, split_by_lesion
+from derm_hash.devices import make_fabric
 from derm_hash.errors import InputError
 from derm_hash.experiments.results import (
     Scoring,
@@ -47,9 +48,9 @@ from derm_hash.experiments.results import (
 from derm_hash.experiments.scoring import score_model
 from derm_hash.files import remove_parts, write_atomically
 from derm_hash.model import DermHash, OrbitMean
-from derm_hash.runs import Run
+from derm_hash.runs import Run, fingerprint
 from derm_hash.settings import TrainConfig
-from derm_hash.training import fingerprint, make_fabric, train
+from derm_hash.training import train
 
 SPLITTERS = {"given": None, "lesion": split_by_lesion, "paper": split_by_image}
 READOUTS = {"plain": lambda model: model, "orbit-mean": OrbitMean}

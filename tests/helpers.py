@@ -1,0 +1,84 @@
+"""Set-ups that several test files share: tiny networks, data sets, and comparisons of runs."""
+
+import pandas as pd
+import torch
+from torch import nn
+from torchvision.models.resnet import BasicBlock
+
+from derm_hash.data.dataset import LesionDataset
+from derm_hash.files import load_state
+from derm_hash.model import BACKBONES
+from derm_hash.settings import TrainConfig
+from derm_hash.training import train
+
+CLASSES = ("MEL", "NV", "BCC")
+SPLITS = ["database"] * 28 + ["val"] * 8 + ["query"] * 4
+COLOURS = torch.tensor([[60, 40, 30], [200, 150, 120], [120, 60, 200]])
+RUN_FILES = {".lock", "config.json", "metrics.csv", "model.safetensors", "checkpoint.safetensors"}
+
+
+class Stop(Exception):
+    """Training is interrupted."""
+
+
+class Pocket(nn.Module):
+    """A residual network of one block: a step takes milliseconds."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, stride=4, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.block = BasicBlock(16, 16)
+        self.fc = nn.Linear(16, 1)
+
+    def forward(self, x):
+        return self.fc(self.block(self.bn1(self.conv1(x)).relu()).mean(dim=(2, 3)))
+
+
+BACKBONES["pocket"] = lambda weights: Pocket()
+
+
+def color_data(seed=0, splits=SPLITS) -> LesionDataset:
+    """Images of 32 px in three classes; the class is the colour, under noise."""
+    labels = torch.arange(len(splits)) % 3
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randint(-40, 41, (len(splits), 3, 32, 32), generator=generator)
+    images = (COLOURS[labels][:, :, None, None] + noise).clamp(0, 255).to(torch.uint8)
+    table = {"image": [f"images/{i}.png" for i in range(len(splits))], "split": splits}
+    table["label"] = [CLASSES[i] for i in labels]
+    return LesionDataset(images, pd.DataFrame(table), CLASSES)
+
+
+def tiny(**changes) -> TrainConfig:
+    """A run of two epochs with three steps each on :func:`color_data`."""
+    small = {"name": "tiny", "backbone": "pocket", "bits": 8, "epochs": 2, "batch_size": 8}
+    fixed = {"precision": "32-true", "invariance_weight": 0.5}
+    return TrainConfig(**small | fixed | changes)
+
+
+def train_quietly(config, data, root, **changes):
+    return train(config, data, root, **{"progress": False} | changes)
+
+
+def checkpoint_of(folder) -> dict:
+    """The last checkpoint in a run's folder."""
+    return load_state(folder / "checkpoint.safetensors")
+
+
+def assert_equal_states(ours, expected):
+    """Nested dictionaries hold the same tensors and values, to the bit."""
+    assert ours.keys() == expected.keys()
+    for name, value in ours.items():
+        if isinstance(value, dict):
+            assert_equal_states(value, expected[name])
+        elif isinstance(value, torch.Tensor):
+            assert torch.equal(value, expected[name]), name
+        else:
+            assert value == expected[name], name
+
+
+def assert_same_run(run, expected):
+    """Two runs have the same history, model and checkpoint, to the bit."""
+    pd.testing.assert_frame_equal(run.history, expected.history, check_exact=True)
+    assert_equal_states(run.model.state_dict(), expected.model.state_dict())
+    assert_equal_states(checkpoint_of(run.path), checkpoint_of(expected.path))
