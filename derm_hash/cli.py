@@ -17,7 +17,6 @@ from derm_hash.course import course_data
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.images import open_image, square
 from derm_hash.data.manifest import SPLITS
-from derm_hash.devices import make_fabric
 from derm_hash.errors import LONGEST_NAME, InputError, cannot_be_shown, exit_code, shown
 from derm_hash.experiments.cluster import on_cluster
 from derm_hash.experiments.comparisons import differences, score_table

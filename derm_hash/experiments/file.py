@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from derm_hash.errors import InputError, one_line
 from derm_hash.experiments.results import setting_kinds
-from derm_hash.settings import KINDS, is_of_kind
+from derm_hash.settings import check_type
 
 DATA_KINDS = {"source": str, "size": int, "images": int, "seed": int}
 """What [data] may hold: the arguments of :func:`derm_hash.course_data`."""
@@ -97,6 +97,5 @@ def _value(key: str, value: object, kinds: Mapping, where: str) -> object:
     """Check a value's name and type, and return it: None for "none" where it may be None."""
     if key not in kinds:
         raise InputError(f"{key} in {where} must be one of {', '.join(kinds)}")
-    if not is_of_kind(value, kinds[key]):
-        raise InputError(f"{key} in {where} must be {KINDS[kinds[key]]}, not {value!r}")
+    check_type(f"{key} in {where}", value, kinds[key])
     return None if kinds[key] == str | None and value == "none" else value

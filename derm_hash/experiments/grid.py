@@ -20,13 +20,12 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
 from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
@@ -46,11 +45,11 @@ from derm_hash.experiments.results import (
     write_json,
 )
 from derm_hash.experiments.scoring import score_model
-from derm_hash.files import remove_parts, write_atomically
+from derm_hash.files import locked, remove_parts, write_atomically
 from derm_hash.model import DermHash, OrbitMean
 from derm_hash.runs import Run, fingerprint
 from derm_hash.settings import TrainConfig
-from derm_hash.training import train
+from derm_hash.training import CHECKPOINT, train
 
 SPLITTERS = {"given": None, "lesion": split_by_lesion, "paper": split_by_image}
 READOUTS = {"plain": lambda model: model, "orbit-mean": OrbitMean}
@@ -118,7 +117,7 @@ def run_grid(
         raise InputError(f"jobs must be 1 or more, not {jobs}")
     out = Path(out).resolve()  # workers may have another working directory
     runs, wanted = plan(grid, data, out, {"preset": preset} | settings)
-    with one_command(out):
+    with locked(out, f"Another process runs experiments in {out}: waiting for it to end."):
         finish(runs, out, jobs, progress)
         table = read_results(out).set_index(["run", *Scoring._fields], drop=False)
     return table.loc[wanted].reset_index(drop=True)
@@ -242,29 +241,10 @@ def check_model(config: TrainConfig, classes: int) -> None:
 # --- the runs -----------------------------------------------------------------------------------
 
 
-@contextmanager
-def one_command(out: Path) -> Iterator[None]:
-    """Hold the lock of a folder of experiments; a second command waits for the first one."""
-    out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"Another process runs experiments in {out}: waiting for it to end.")
-        lock.acquire()
-    try:
-        for folder in (out, *out.glob("*/")):
-            remove_parts(folder)
-        yield
-    finally:
-        for images in out.glob(".images-*"):
-            with suppress(PermissionError):  # Windows, while a worker has it open
-                images.unlink()
-        lock.release()
-
-
 def finish(runs: Sequence[PlannedRun], out: Path, jobs: int, progress: bool) -> None:
     """Train and score what is not finished yet, and write the table after every run."""
+    for folder in out.glob("*/"):
+        remove_parts(folder)
     left = [run for run in runs if run.missing(out)]
     calls = [delayed(do_run)(run, out, progress and jobs == 1) for run in left]
     parallel = Parallel(jobs, return_as="generator_unordered", pre_dispatch="all", batch_size=1)
@@ -279,6 +259,10 @@ def finish(runs: Sequence[PlannedRun], out: Path, jobs: int, progress: bool) -> 
             "A worker process was killed, perhaps because memory ran out: the same command goes on "
             "from the checkpoints; give it fewer jobs if this happens again"
         ) from error
+    finally:
+        for images in out.glob(".images-*"):
+            with suppress(PermissionError):  # Windows, while a worker has it open
+                images.unlink()
     collect(out)
 
 
@@ -288,7 +272,7 @@ def do_run(run: PlannedRun, out: Path, progress: bool) -> None:
     with ONE_RUN_AT_A_TIME:
         fabric = make_fabric(run.config.precision)
         if not trained.exists():
-            resumed, start = (path / "last.ckpt").exists(), time.perf_counter()
+            resumed, start = (path / CHECKPOINT).exists(), time.perf_counter()
             train(run.config, run.data.dataset, out, progress, fabric=fabric)
             # The seconds before a stop are not known.
             seconds = None if resumed else round(time.perf_counter() - start, 3)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from derm_hash.errors import InputError, one_line
-from derm_hash.files import parse_json, write_atomically
+from derm_hash.files import parse_json, write_atomically, write_text
 from derm_hash.metrics.scores import SCORES
 from derm_hash.settings import TrainConfig
 
@@ -42,7 +42,7 @@ def table_value(value):
 
 def write_json(path: Path, value: dict) -> None:
     """Write a JSON file, all or nothing."""
-    write_atomically(path, lambda part: part.write_text(json.dumps(value, indent=1)))
+    write_text(path, json.dumps(value, indent=1))
 
 
 def read_json(path: Path) -> dict:
