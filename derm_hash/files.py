@@ -129,17 +129,18 @@ def load_tensors(
 def save_state(path: Path, state: Mapping) -> None:
     """Write nested dictionaries of tensors and JSON values (a checkpoint), all or nothing."""
     tensors: dict[str, Tensor] = {}
-
-    def pack(value: object, name: str) -> object:
-        if isinstance(value, Tensor):
-            tensors[name] = value
-            return {"tensor": name}
-        if isinstance(value, Mapping):
-            return {str(key): pack(each, f"{name}.{key}") for key, each in value.items()}
-        return value
-
-    about = {key: pack(value, key) for key, value in state.items()}
+    about = _pack(state, "", tensors)
     save_tensors(path, tensors, "state", json.dumps(about))
+
+
+def _pack(value: object, name: str, tensors: dict[str, Tensor]) -> object:
+    """Move the tensors of a nested value to ``tensors``; what stays is JSON."""
+    if isinstance(value, Tensor):
+        tensors[name] = value
+        return {"tensor": name}
+    if isinstance(value, Mapping):
+        return {str(key): _pack(each, f"{name}.{key}", tensors) for key, each in value.items()}
+    return value
 
 
 def load_state(path: Path) -> dict:
@@ -152,15 +153,16 @@ def load_state(path: Path) -> dict:
     """
     what, remedy = "a checkpoint of derm-hash", "delete its folder and start again"
     tensors, about = load_tensors(path, "state", what, remedy)
+    return _unpack(about, tensors)
 
-    def unpack(value: object) -> object:
-        if not isinstance(value, dict):
-            return value
-        if value.keys() == {"tensor"}:
-            return tensors[value["tensor"]]
-        return {key: unpack(each) for key, each in value.items()}
 
-    return unpack(about)
+def _unpack(value: object, tensors: Mapping[str, Tensor]) -> object:
+    """The reverse of :func:`_pack`."""
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"tensor"}:
+        return tensors[value["tensor"]].clone()  # or the file would stay mapped to memory
+    return {key: _unpack(each, tensors) for key, each in value.items()}
 
 
 def leaves_folder(name: str) -> bool:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from derm_hash import cli
 from derm_hash.atlas.atlas import make_atlas
-from derm_hash.cli import main, setting
+from derm_hash.cli import main
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.manifest import read_manifest, write_manifest
 from derm_hash.data.splits import split_by_lesion
@@ -50,7 +50,7 @@ def run(folder, tmp_path_factory):
 
 def test_train_leaves_model_index_curves_and_metrics(run):
     names = {path.name for path in run.iterdir()}
-    wanted = {"config.json", "metrics.csv", "model.safetensors", "last.ckpt"}
+    wanted = {"config.json", "metrics.csv", "model.safetensors", "checkpoint.safetensors"}
     assert wanted | {".lock", "index.safetensors", "history.png"} == names
     assert load_model(run).bits == 8
 
@@ -226,8 +226,32 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys):
     assert "goes on" in capsys.readouterr().err
 
 
-def test_settings_have_the_type_of_their_default():
-    assert setting("true", False) is True
-    assert setting("1e-3", 0.5) == 0.001
-    assert setting("7", 30) == 7
-    assert setting("10,20", (1,)) == (10, 20)
+@pytest.mark.parametrize(
+    ("option", "field", "value"),
+    [
+        (["--augment", "true"], "augment", True),
+        (["--augment", "False"], "augment", False),
+        (["--learning-rate", "1e-3"], "learning_rate", 0.001),
+        (["--epochs", "7"], "epochs", 7),
+        (["--milestones", "10,20"], "milestones", (10, 20)),
+        (["--attention", "none"], "attention", None),
+        (["--name", "2024"], "name", "2024"),
+    ],
+)
+def test_settings_on_the_command_line_have_the_type_of_their_field(
+    option, field, value, folder, monkeypatch
+):
+    seen = []
+    monkeypatch.setattr(cli, "train", lambda config, *args, **kwargs: seen.append(config) or stop())
+    assert main(["train", "--data", str(folder), "--size", "32", *option]) == 130
+    assert getattr(seen[0], field) == value
+
+
+def stop():
+    raise KeyboardInterrupt
+
+
+def test_a_setting_of_another_type_is_named(folder, capsys):
+    options = ["--data", str(folder), "--size", "32", "--epochs", "many"]
+    assert main(["train", *options]) == 2
+    assert "epochs must be a whole number, not 'many'" in capsys.readouterr().err

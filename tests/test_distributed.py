@@ -16,26 +16,20 @@ import distributed_worker as worker
 import numpy as np
 import pytest
 import torch
+from helpers import RUN_FILES, checkpoint_of
 
-from derm_hash import model as model_module
+from derm_hash.model import DermHash
 from derm_hash.runs import Run
 from derm_hash.training import step_losses, train
 
 ROOT = Path(__file__).resolve().parent.parent
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_networks(one_thread):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model_module, "make_backbone", lambda name, weights: worker.NETWORKS[name]())
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +72,7 @@ def test_two_processes_give_the_result_of_one(together, alone, name):
     ours, expected = Run.load(together / name), Run.load(alone / name)
     assert list(ours.history) == list(expected.history)
     np.testing.assert_allclose(ours.history, expected.history, rtol=rounding)
-    finals = [
-        torch.load(run.path / "last.ckpt", weights_only=True)["model"] for run in (ours, expected)
-    ]
+    finals = [checkpoint_of(run.path)["model"] for run in (ours, expected)]
     for key, value in finals[1].items():
         torch.testing.assert_close(finals[0][key], value, rtol=rounding, atol=rounding)
     # It did learn, so there is something to agree on.
@@ -94,7 +86,7 @@ def test_the_mean_of_two_shares_would_be_another_loss():
     parts = (slice(None), slice(0, None, 2), slice(1, None, 2))
     weights = torch.tensor([2.0, 0.5, 3.0])
     torch.manual_seed(0)
-    model = model_module.DermHash("resnet10", 8, 3, None)
+    model = DermHash("stateless", 8, 3, None)
     for config in worker.CONFIGS[:-1]:
         with torch.no_grad():
             whole, *shares = (
@@ -117,6 +109,5 @@ def test_a_run_of_two_processes_with_batch_norm_is_whole_and_resumes_to_the_bit(
     assert whole.history.equals(resumed.history)
     for key, value in whole.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[key], value)
-    names = {".lock", "config.json", "metrics.csv", "model.safetensors", "last.ckpt"}
     for run in (whole, resumed):
-        assert {path.name for path in run.path.iterdir()} == names
+        assert {path.name for path in run.path.iterdir()} == RUN_FILES

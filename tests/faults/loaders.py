@@ -11,69 +11,23 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from lightning_fabric import Fabric
+from helpers import color_data, tiny, train_quietly
 from PIL import Image
-from torch import nn
 
 from data_setup import common, dermamnist, download, ham10000, isic2019, ph2, verify
 from data_setup import folder as own_images
 from data_setup.archives import Archive
-from derm_hash import course, data, experiments, images, model, training
-from derm_hash.data.dataset import LesionDataset
-from derm_hash.errors import InputError
+from derm_hash import experiments
+from derm_hash.data import images
+from derm_hash.data import manifest as manifests
+from derm_hash.files import load_state
 from derm_hash.model import DermHash
 from derm_hash.retrieval import HashIndex
-from derm_hash.settings import TrainConfig
-from derm_hash.training_state import TrainingState, make_optimizer, make_scheduler
+from derm_hash.runs import load_model, save_model
 
-CONFIG = TrainConfig(name="run", bits=4, epochs=2)
 CLASSES = ("MEL", "NV")
-
-
-class Pocket(nn.Module):
-    """A network so small that its files are, too; in the place of resnet10."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3)
-        self.norm = nn.BatchNorm2d(4)
-        self.fc = nn.Linear(4, 1)
-
-    def forward(self, x):
-        return self.fc(self.norm(self.conv(x)).mean(dim=(2, 3)))
-
-
-def use_pocket(patch) -> None:
-    """Put the small network in the place of resnet10."""
-    real = model.make_backbone
-    patch.setattr(
-        model, "make_backbone", lambda name, w: Pocket() if name == "resnet10" else real(name, w)
-    )
-
-
-def small_model() -> DermHash:
-    torch.manual_seed(0)
-    found = DermHash("resnet10", 4, 2, attention=None)
-    found.class_names, found.image_size = CLASSES, 32
-    return found
-
-
-def small_state() -> TrainingState:
-    """Training after two of three steps."""
-    torch.manual_seed(0)
-    network = small_model()
-    optimizer = make_optimizer(CONFIG, network)
-    scheduler = make_scheduler(CONFIG, optimizer, 3)
-    state = TrainingState(
-        CONFIG, Fabric(accelerator="cpu", devices=1), network, optimizer, scheduler, None, 3
-    )
-    for _ in range(2):
-        network(torch.rand(4, 3, 8, 8)).logits.sum().backward()
-        optimizer.step()
-        scheduler.step()
-    state.step, state.totals = 2, {"loss": 1.5, "lr": 0.002}
-    return state
+OWN = ("checkpoint", "model", "index")
+"""What the kit writes itself and a library reads; all other files may come from strangers."""
 
 
 def picture(seed: int = 0, kind: str = "PNG") -> bytes:
@@ -112,16 +66,14 @@ def written(path: Path, content: bytes | str) -> Path:
 # --- derm_hash ------------------------------------------------------------------------------
 
 
-@loader("checkpoint", lambda path: small_state().resume(path))
+@loader("checkpoint", load_state)
 def checkpoint(folder):
-    path = folder / "last.ckpt"
-    small_state().save(path)
-    return path
+    return train_quietly(tiny(epochs=1), color_data(), folder).path / "checkpoint.safetensors"
 
 
-@loader("model", model.load_model)
+@loader("model", load_model)
 def model_file(folder):
-    return model.save_model(small_model(), folder / "model.safetensors")
+    return save_model(DermHash("pocket", 4, 2, None), folder / "model.safetensors")
 
 
 @loader("index", HashIndex.load)
@@ -133,21 +85,7 @@ def index(folder):
     return HashIndex.build(codes, [0, 1, 0, 1, 1], items).save(folder / "index.safetensors")
 
 
-@loader("config", lambda path: training.read_config(path.parent))
-def config(folder):
-    pixels = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
-    table = pd.DataFrame({"image": ["a", "b"], "label": CLASSES, "split": "database"})
-    training.claim_folder(folder, CONFIG, LesionDataset(pixels, table))
-    return folder / "config.json"
-
-
-@loader("metrics", training.read_history)
-def metrics(folder):
-    text = "epoch,loss,val_precision_at_10,lr\n1,0.75,0.5,0.001\n2,0.5,0.625,0.0005\n"
-    return written(folder / "metrics.csv", text)
-
-
-@loader("manifest", lambda path: data.read_manifest(path.parent))
+@loader("manifest", lambda path: manifests.read_manifest(path.parent))
 def manifest(folder):
     (folder / "images").mkdir()
     rows = []
@@ -158,46 +96,19 @@ def manifest(folder):
             {"image": f"images/{i}.png", "label": CLASSES[i % 2], "lesion_id": f"L{i}"}
             | {"split": split}
         )
-    return data.write_manifest(pd.DataFrame(rows), folder)
+    return manifests.write_manifest(pd.DataFrame(rows), folder)
 
 
 def read_pixels(path):
     names = [f"{i}.png" for i in range(3)]
-    return np.array(data.stored_pixels(path.parent, names))
+    return np.array(manifests.stored_pixels(path.parent, names))
 
 
 @loader("pixels", read_pixels)
 def pixels(folder):
     for i in range(3):
         written(folder / f"{i}.png", picture(i))
-    return data.store_pixels(folder, [f"{i}.png" for i in range(3)])
-
-
-def read_result(path):
-    out = path.parents[1]
-    experiments.collect(out)
-    try:
-        experiments.read_results(out)
-    except InputError as error:
-        raise AssertionError("a result has made a table that cannot be read") from error
-
-
-ROW = {"run": "run", "readout": "plain", "scored_on": "query", "preset": "recommended"}
-ROW |= {"split": "given", "split_seed": 0, "data": "0123abcd", "attention": "none", "seed": 1}
-ROW |= {"milestones": "40,60", "torch": "2.4", "python": "3.11", "seconds": None, "map": 0.25}
-ROW |= dict.fromkeys(experiments.SCORES, 0.5) | {"flipped_bits": float("nan")}
-
-
-@loader("result", read_result)
-def result(folder):
-    (folder / "run").mkdir()
-    return written(folder / "run" / "result-plain.json", json.dumps(ROW, indent=1))
-
-
-@loader("results", lambda path: experiments.read_results(path.parent))
-def results(folder):
-    pd.DataFrame([ROW, ROW | {"seed": 2}]).to_csv(folder / "results.csv", index=False)
-    return folder / "results.csv"
+    return manifests.store_pixels(folder, [f"{i}.png" for i in range(3)])
 
 
 @loader("experiment", experiments.read_experiment)
@@ -206,20 +117,6 @@ def experiment(folder):
     text += '[[grid]]\nattention = ["none", "hdcsa"]\nseed = [0, 1]\n'
     text += '[train]\nbits = 8\nmilestones = [40, 60]\n[baseline]\nattention = "none"\n'
     return written(folder / "grid.toml", text)
-
-
-def read_atlas(path):
-    if course.stored_atlas(path, 4, 8, 0) is None:
-        raise InputError("The cached atlas is drawn again.")
-
-
-@loader("atlas", read_atlas)
-def atlas(folder):
-    rng, path = np.random.default_rng(0), folder / "atlas.npz"
-    pixels = rng.integers(0, 256, (4, 8, 8, 3), np.uint8)
-    names = {"labels": np.array(["MEL", "NV"] * 2), "lesion_ids": np.array(list("aabc"))}
-    np.savez(path, images=pixels, masks=pixels[..., 0] > 100, **names)
-    return path
 
 
 for kind in ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM"):

@@ -12,13 +12,12 @@ from contextlib import contextmanager
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 import victim
+from helpers import assert_equal_states, checkpoint_of
 from PIL import Image
 
 from data_setup import __main__ as data_setup
 from derm_hash import cli, training
-from derm_hash.checkpoints import read_checkpoint
 from derm_hash.data.manifest import store_pixels, write_manifest
 from derm_hash.retrieval import HashIndex
 from derm_hash.training import train
@@ -161,18 +160,17 @@ def test_a_disk_that_is_full_after_an_epoch_keeps_it_and_training_goes_on(
     room = 2**16 + (model.stat().st_size if fits == "the model" else 0)
     with disk.room_for(room), pytest.raises(OSError, match=r"No space|too large") as error:
         train(victim.CONFIG, data, disk.folder, progress=False)
-    wrong = "last.ckpt" if fits == "the model" else "model.safetensors"
+    wrong = "checkpoint.safetensors" if fits == "the model" else "model.safetensors"
     assert str(folder / wrong) in str(error.value)
     after = contents(folder)
     assert before.keys() == after.keys()
     changed = {name for name in before if before[name] != after[name]}
     assert changed == (set() if fits == "nothing" else {model.name, metrics.name})
-    assert read_checkpoint(folder / "last.ckpt")["position"]["epoch"] == 1
+    assert checkpoint_of(folder)["epoch"] == 1
     ours = train(victim.CONFIG, data, disk.folder, progress=False)
     scores = iter([0.1, 0.2])
     expected = train(victim.CONFIG, data, tmp_path / "undisturbed", progress=False)
-    states = ours.model.state_dict(), expected.model.state_dict()
-    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert_equal_states(ours.model.state_dict(), expected.model.state_dict())
 
 
 def stop(history):

@@ -9,14 +9,14 @@ import random
 import signal
 import time
 
+import pandas as pd
 import pytest
-import torch
 import victim
+from helpers import RUN_FILES, assert_equal_states, checkpoint_of
 
-from derm_hash.checkpoints import read_checkpoint
-from derm_hash.runs import load_model, read_config, read_history
+from derm_hash.files import load_state
+from derm_hash.runs import load_model, read_config
 
-FILES = {".lock", "config.json", "metrics.csv", "model.safetensors", "last.ckpt"}
 KINDS = ("operation", "writing", "time", "operation")
 
 
@@ -87,24 +87,18 @@ def assert_readable(folder):
     if (folder / "config.json").exists():
         read_config(folder)
     if (folder / "metrics.csv").exists():
-        read_history(folder / "metrics.csv")
+        pd.read_csv(folder / "metrics.csv")
     if (folder / "model.safetensors").exists():
         load_model(folder)
-    if (folder / "last.ckpt").exists():
-        read_checkpoint(folder / "last.ckpt")
+    if (folder / "checkpoint.safetensors").exists():
+        load_state(folder / "checkpoint.safetensors")
 
 
 def assert_same_bits(folder, expected):
-    assert {path.name for path in folder.iterdir()} == FILES
+    assert {path.name for path in folder.iterdir()} == RUN_FILES
     assert (folder / "metrics.csv").read_bytes() == (expected / "metrics.csv").read_bytes()
-    ours, theirs = (load_model(path).state_dict() for path in (folder, expected))
-    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
-    ours, theirs = (read_checkpoint(path / "last.ckpt") for path in (folder, expected))
-    assert ours["position"] == theirs["position"]
-    assert all(torch.equal(value, theirs["model"][name]) for name, value in ours["model"].items())
-    for number, state in ours["optimizer"]["state"].items():
-        other = theirs["optimizer"]["state"][number]
-        assert all(torch.equal(value, other[name]) for name, value in state.items())
+    assert_equal_states(*(load_model(path).state_dict() for path in (folder, expected)))
+    assert_equal_states(checkpoint_of(folder), checkpoint_of(expected))
 
 
 @pytest.mark.slow
