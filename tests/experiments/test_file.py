@@ -7,7 +7,7 @@ import pytest
 from derm_hash.course import course_data
 from derm_hash.errors import InputError
 from derm_hash.experiments.file import DATA_KINDS, read_experiment
-from derm_hash.experiments.grid import plan
+from derm_hash.experiments.plan import plan
 
 GRID = "[data]\n[grid]\nseed = [0]\n"
 TRAIN = GRID + "[train]\n"

@@ -16,7 +16,8 @@ from derm_hash.data.splits import split_by_image
 from derm_hash.errors import InputError
 from derm_hash.experiments import grid as grid_module
 from derm_hash.experiments.comparisons import compare, query_column
-from derm_hash.experiments.grid import SharedData, open_shared, run_grid
+from derm_hash.experiments.grid import run_grid
+from derm_hash.experiments.plan import SharedData, open_shared
 from derm_hash.experiments.results import settings_that_differ
 from derm_hash.experiments.scoring import evaluate_run, score_model
 from derm_hash.files import locked

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -9,9 +10,11 @@ import joblib
 import pandas as pd
 import psutil
 import pytest
-from distributed import LocalCluster
+from distributed import KilledWorker, LocalCluster
 
 from derm_hash.cli import main
+from derm_hash.errors import InputError
+from derm_hash.experiments.cluster import on_cluster
 from derm_hash.experiments.results import read_json, read_results
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -104,8 +107,17 @@ def test_processes_share_the_cores(tmp_path):
     assert threads == [os.environ.get("OMP_NUM_THREADS", str(half))] * 2
 
 
-def test_a_scheduler_that_does_not_answer_gets_one_sentence(file, tmp_path, capsys, monkeypatch):
+def test_what_a_cluster_cannot_do_gets_one_sentence(monkeypatch, capsys):
+    with LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster:
+        killed = KilledWorker("task", None, allowed_failures=3)
+        sentence = "One run has ended 4 workers"
+        with pytest.raises(InputError, match=sentence), on_cluster(cluster.scheduler_address):
+            raise killed
+        assert "no worker yet" in capsys.readouterr().out
     monkeypatch.setattr("derm_hash.experiments.cluster.SECONDS_TO_CONNECT", 0.2)
-    command = ["reproduce", str(file), "--out", str(tmp_path), "--scheduler", "tcp://127.0.0.1:9"]
-    assert main(command) == 2
-    assert "No Dask scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err
+    sentence = "No Dask scheduler answers at tcp://127.0.0.1:9"
+    with pytest.raises(InputError, match=sentence), on_cluster("tcp://127.0.0.1:9"):
+        pass
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(InputError, match="Dask is not installed"), on_cluster("tcp://127.0.0.1:9"):
+        pass
