@@ -45,8 +45,8 @@ def pictures(archive: Path | None) -> Iterator[Image.Image]:
             yield Image.fromarray(draw_lesion(CLASSES[i % len(CLASSES)], i, i, size=512)[0])
     else:
         with Archive(archive) as content:
-            for name in list(content.members)[:COUNT]:
-                yield open_image(io.BytesIO(content.read(name)), name)
+            for name, member in list(content.members.items())[:COUNT]:
+                yield open_image(io.BytesIO(member.read_bytes()), name)
 
 
 def write(folder: Path, archive: Path | None) -> list[np.ndarray]:

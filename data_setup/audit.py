@@ -1,4 +1,4 @@
-"""What is wrong with a data set's split: leakage, near-duplicates, imbalance, gaps."""
+"""What is wrong with a data set: leakage, near-duplicates, imbalance, small images, gaps."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from data_setup.duplicates import duplicate_groups
-from derm_hash.data.images import IMAGE_FORMATS, open_image
+from derm_hash.data.images import image_size
 from derm_hash.data.manifest import SPLITS, class_order, read_manifest
 from derm_hash.files import thread_map
 
@@ -27,13 +26,9 @@ LISTED = 20  # lines of a long table
 class Audit:
     """The tables of an audit.
 
-    Attributes:
-        leakage: see `leakage`.
-        duplicates: see `duplicates`.
-        balance: see `split_table`.
-        sizes: width, height and number of images, the most frequent size first; empty
-            where sizes were not given.
-        gaps: see `gaps`.
+    `sizes` holds width, height and number of images, the most frequent size first; it is empty
+    where sizes were not given. For the others see the functions `leakage`, `duplicates`,
+    `split_table` and `gaps`.
     """
 
     leakage: pd.DataFrame
@@ -62,45 +57,30 @@ def run(args: argparse.Namespace) -> None:
     print(f"\n{root}: {len(frame):,} images\n\n{as_text(audit(frame, sizes))}")
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image file, from its header.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    try:
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
-            return image.size
-    except (OSError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return open_image(path).size  # says in a sentence what is wrong
-
-
 # --- the tables -----------------------------------------------------------------------
 
 
 def audit(frame: pd.DataFrame, sizes: Sequence[tuple[int, int]] | None = None) -> Audit:
-    """All tables, from a manifest alone.
-
-    Args:
-        frame: manifest, split; its column ``duplicate_group``, where there is one, says
-            which images are near-duplicates.
-        sizes: width and height of each image, if known.
-    """
+    """All tables, from a split manifest and, if known, width and height of each image."""
     measured = pd.DataFrame(sizes or [], columns=["width", "height"])
     counted = measured.value_counts().rename("images").reset_index()
     return Audit(leakage(frame), duplicates(frame), split_table(frame), counted, gaps(frame))
 
 
 def leakage(frame: pd.DataFrame) -> pd.DataFrame:
-    """Queries whose lesion the system knows already.
+    """Queries whose lesion is in another part too.
 
-    Args:
-        frame: manifest, split; only the columns label, lesion_id and split are used.
+    Parameters
+    ----------
+    frame : DataFrame
+        Manifest, split; only the columns label, lesion_id and split are used.
 
-    Returns:
-        A row per class and one named "all", with the columns ``queries`` (number of query
-        images), ``with_mate`` (those whose lesion is in the database or val too) and
-        ``share`` (the one by the other; nan where no query's lesion is known).
+    Returns
+    -------
+    DataFrame
+        A row per class and one named "all", with the columns ``queries`` (number of query images),
+        ``with_mate`` (those whose lesion is in the database or val too) and ``share`` (with_mate /
+        queries; nan where no query's lesion is known).
     """
     query, known = frame["split"] == "query", frame["lesion_id"] != ""
     elsewhere = set(frame.loc[known & frame["split"].isin(["database", "val"]), "lesion_id"])
@@ -113,12 +93,10 @@ def leakage(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def duplicates(frame: pd.DataFrame) -> pd.DataFrame:
-    """Near-duplicates: a row per group.
+    """Near-duplicates: a row per group, by name; none without the column ``duplicate_group``.
 
-    Returns:
-        The groups by name, with the columns ``images`` and ``lesions`` (how many; an image
-        without lesion_id is its own), ``labels`` and ``parts`` (which). Empty without
-        the manifest column ``duplicate_group``.
+    The columns are ``images`` and ``lesions`` (how many; an image without lesion_id is a lesion of
+    its own), ``labels`` and ``parts`` (which).
     """
     if "duplicate_group" not in frame:
         frame = frame.assign(duplicate_group="")
@@ -181,10 +159,10 @@ def table_text(table: pd.DataFrame) -> list[str]:
     """A table as text of at most `WIDTH` columns; nothing for an empty one."""
     if table.empty:
         return []
-    shown = table.head(LISTED).astype(object).map(cell)
-    shown.index = [short(str(name), 40) for name in shown.index]
-    text = shown.rename_axis(columns=table.index.name).to_string(index=bool(table.index.name))
-    rest = len(table) - len(shown)
+    top = table.head(LISTED).astype(object).map(cell)
+    top.index = [shortened(str(name), 40) for name in top.index]
+    text = top.rename_axis(columns=table.index.name).to_string(index=bool(table.index.name))
+    rest = len(table) - len(top)
     return [text + (f"\n... and {rest:,} more" if rest else "")]
 
 
@@ -192,10 +170,10 @@ def cell(value: float | str) -> str:
     """A value of a table: floats are shares."""
     if isinstance(value, float):
         return "-" if np.isnan(value) else f"{value:.1%}"
-    return short(value, 20) if isinstance(value, str) else f"{value:,}"
+    return shortened(value, 20) if isinstance(value, str) else f"{value:,}"
 
 
-def short(text: str, length: int) -> str:
+def shortened(text: str, length: int) -> str:
     """A text without its middle if it is longer than `length`."""
     half = (length - 3) // 2
     return text if len(text) <= length else f"{text[:half]}...{text[-half:]}"
@@ -226,7 +204,7 @@ def leakage_sentence(table: pd.DataFrame) -> str:
 
 
 def duplicates_sentence(table: pd.DataFrame, torn: int) -> str:
-    """What a table of `duplicates` means of which `torn` groups lie in several parts."""
+    """What a table of `duplicates` means; `torn` of its groups lie in several parts."""
     if table.empty:
         return "No near-duplicate images are known."
     text = f"{table['images'].sum():,} images in {len(table):,} groups are near-duplicates. "
@@ -290,8 +268,5 @@ def gaps_sentence(table: pd.DataFrame) -> str:
             f"{masks:,} images have no mask: heatmaps cannot be compared with the lesion there."
         )
     if lesions:
-        texts.append(
-            f"{lesions:,} images have no lesion_id: each counts as a lesion of its own, whatever "
-            "it shows."
-        )
+        texts.append(f"{lesions:,} images have no lesion_id: each counts as a lesion of its own.")
     return " ".join(texts) or "Every image has a mask and a lesion_id."

@@ -10,21 +10,20 @@ train is the database, val is val, test are the queries. Images of one lesion ar
 from __future__ import annotations
 
 import argparse
-import hashlib
 import zipfile
 from pathlib import Path
-from tokenize import TokenError
 
 import numpy as np
 import pandas as pd
+import pooch
 
-from data_setup.archives import UNREADABLE
-from data_setup.common import add_common_arguments, add_publisher_arguments, build
+from data_setup.build import build
 from data_setup.download import publisher_files
 from data_setup.info import INFO, print_terms
-from data_setup.prepare import Drawn
+from data_setup.options import add_common_arguments, add_publisher_arguments
+from data_setup.sources import Drawn
 from derm_hash.data.dataset import check_memory
-from derm_hash.errors import InputError
+from derm_hash.errors import InputError, one_line
 
 HELP = "DermaMNIST: 10,015 images of 28 to 224 px, 7 classes"
 NAME = "dermamnist"
@@ -55,20 +54,11 @@ def run(args: argparse.Namespace) -> None:
         args,
         NAME,
         {},
-        sources={name: f"MD5 {md5_of(path)}"},
+        sources={name: f"MD5 {pooch.file_hash(str(path), alg='md5')}"},
         rows=lambda: rows(path, args.size),
         about=INFO[NAME].record,
     )
     print_terms(NAME)
-
-
-# --- the file -----------------------------------------------------------------------
-
-
-def md5_of(path: Path) -> str:
-    """MD5 of a file: what the publisher states."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def rows(path: Path, size: int) -> pd.DataFrame:
@@ -100,47 +90,39 @@ def rows(path: Path, size: int) -> pd.DataFrame:
 def load(path: Path, size: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Images (N, S, S, 3) and class numbers (N,) of each part of an npz file; nothing is unpickled.
 
-    Raises:
-        InputError: the file is damaged or holds something else.
+    Raises
+    ------
+    InputError
+        If the file is damaged or holds something else.
     """
     images, labels = {}, {}
     try:
         with zipfile.ZipFile(path) as archive:
             for part in PARTS:
-                images[part] = array(archive, path, f"{part}_images", (size, size, 3))
-                labels[part] = array(archive, path, f"{part}_labels", (1,)).ravel()
+                images[part] = read_array(archive, f"{part}_images", (size, size, 3))
+                labels[part] = read_array(archive, f"{part}_labels", (1,)).ravel()
                 if len(images[part]) != len(labels[part]):
-                    raise _wrong(path, f"has not as many labels as images in its part {part}")
+                    raise ValueError(f"the part {part} does not have as many labels as images")
                 if labels[part].max(initial=0) >= len(LABELS):
-                    raise _wrong(path, f"has labels above {len(LABELS) - 1} in its part {part}")
+                    raise ValueError(f"the part {part} has labels above {len(LABELS) - 1}")
     except InputError:
         raise
-    except UNREADABLE as error:
-        raise _wrong(path, f"is damaged or no npz file ({error})") from error
+    except Exception as error:  # damaged bytes raise almost anything in zipfile and numpy
+        raise InputError(
+            f"{path} is not the npz file of this size ({one_line(error)}): download it again from "
+            f"{HOME}"
+        ) from error
     return images, labels
 
 
-def array(archive: zipfile.ZipFile, path: Path, name: str, shape: tuple) -> np.ndarray:
+def read_array(archive: zipfile.ZipFile, name: str, shape: tuple) -> np.ndarray:
     """One array (N, *shape) of uint8, checked by its header before its contents are unpacked."""
-    try:
-        with archive.open(f"{name}.npy") as file:
-            if np.lib.format.read_magic(file) != (1, 0):
-                raise ValueError("unknown version")
-            found, _, dtype = np.lib.format.read_array_header_1_0(file)
-        if dtype != np.uint8 or len(found) != 1 + len(shape) or found[1:] != shape:
-            raise ValueError(f"type {dtype} and shape {found}")
-        if len(shape) == 3:
-            check_memory(found[0], shape[0])
-        with archive.open(f"{name}.npy") as file:
-            return np.lib.format.read_array(file, allow_pickle=False)
-    except KeyError:
-        raise _wrong(path, f"has no array {name}") from None
-    except InputError:
-        raise
-    except (ValueError, SyntaxError, TokenError) as error:  # numpy parses headers as Python
-        wanted = f"uint8 of shape (N, {', '.join(map(str, shape))})"
-        raise _wrong(path, f"has no array {name} of type {wanted} ({error})") from error
-
-
-def _wrong(path: Path, what: str) -> InputError:
-    return InputError(f"{path} {what}: download it again from {HOME}")
+    with archive.open(f"{name}.npy") as file:
+        np.lib.format.read_magic(file)
+        found, _, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype != np.uint8 or found[1:] != shape or len(found) != 1 + len(shape):
+        raise ValueError(f"{name} has the type {dtype} and the shape {found}")
+    if len(shape) == 3:
+        check_memory(found[0], shape[0])
+    with archive.open(f"{name}.npy") as file:
+        return np.lib.format.read_array(file, allow_pickle=False)

@@ -1,28 +1,29 @@
-"""Near-duplicates: one photograph again, re-encoded, resized, brightened, turned or slightly cut.
+"""Near-duplicates: one photograph again, re-encoded, resized, brightened, rotated or slightly cut.
 
 An image is hashed by 768 bits of its central square in grey: a perceptual hash (16 x 16
 coarse shapes) and two difference hashes (16 x 16 signs of change, across and down). Two
 images are near-duplicates if at most 104 bits differ between the one and any of the eight
-turned and mirrored views of the other.
+rotated and mirrored views of the other.
 
 The 104 were calibrated on the 10,015 images of HAM10000 at 200 x 150 pixels, where
 `lesion_id` says which images show one lesion, mostly in photographs that do differ:
 
-- Two random lesions differ by 339 bits (median), at least 170 among 20,000 pairs. Lesion-
-  mates differ by 333, but one in twenty by 161 or less: these look like one photograph.
+- Two random lesions differ by 339 bits (median), and by at least 170 among 20,000 pairs. Two
+  images of one lesion differ by 333, but one pair in twenty by 161 or less: these look like one
+  photograph.
 - Of 50 million pairs of different lesions one is below the limit, at 54 bits: two copies of
-  one photograph that the archive gives as two lesions. The next one, at 111, is the first
-  mistake: small dark dots on plain skin. There are 9 such up to 120 bits, 124 up to 144.
+  one photograph that the archive lists as two lesions. The next pair, at 111 bits, is the first
+  mistake: small dark dots on plain skin. There are 9 such pairs up to 120 bits, 124 up to 144.
 - Groups do not chain: 54 of two images, 19 of three, 73 in all. With 120 bits the largest
   has 9 images, with 160 bits 155.
 - Of 300 images changed on purpose these shares are found: JPEG quality 50, half size, or
   darker by 30 %: all; brighter by 30 % (which clips): 98 %; 1, 2 or 3 % cut from every side:
-  100, 97, 52 %; turned, mirrored, halved, cut by 1 %, darkened and saved at quality 50,
-  all at once: 98 %. A cut of 5 %, or a turn by 2 degrees, makes another photograph of it.
+  100, 97, 52 %; rotated, mirrored, halved, cut by 1 %, darkened and saved at quality 50,
+  all at once: 98 %. A cut of 5 % or a rotation by 2 degrees is not found.
 
-The perceptual hash alone needs 40 of 256 bits to find as many copies, and then takes some 25
-pairs of lesions for one; with 64 bits (the usual size) it is of no use, for most lesions are
-a dark spot in the middle. The 10,015 images take 19 s on two cores, eight hashes each.
+The perceptual hash alone needs 40 of 256 bits to find as many copies, and then takes about 25
+pairs of different lesions for copies. With 64 bits (the usual size) it is useless, because most
+lesions are a dark spot in the middle. The 10,015 images take 19 s on two cores, eight hashes each.
 """
 
 from __future__ import annotations
@@ -37,40 +38,49 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from derm_hash.data.images import open_image, square
+from derm_hash.data.images import square
+from derm_hash.data.manifest import picture_reader
 from derm_hash.files import thread_map
 
 SIDE = 64  # of the thumbnails that are hashed, in pixels
 RADIUS = 104  # of 768 bits; see above
-BLOCK = 64  # images that are looked up at a time: bounds the memory, whatever is found
+BLOCK = 64  # images that are compared at a time, which bounds the memory
 
-# A lesion has no "up": the four turns of an image and of its mirror image.
+# A lesion has no "up": the four rotations of an image and of its mirror image.
 VIEWS = (None, *Image.Transpose)
 
 
 def duplicate_groups(root: Path, images: Sequence[str], workers: int | None = None) -> list[str]:
     """Which images are near-duplicates of each other.
 
-    Args:
-        root: folder of the images.
-        images: N paths relative to it, all different.
-        workers: threads that read; a few more than cores by default.
+    Parameters
+    ----------
+    root : path of the images' folder
+    images : sequence of N str
+        Paths relative to it, all different.
+    workers : int, optional
+        Number of threads that read; by default a few more than cores.
 
-    Returns:
-        N names: "" for an image without near-duplicates, else the same name for all that
-        are connected, "dup-" and the path of the first of them in the alphabet.
+    Returns
+    -------
+    list of N str
+        "" for an image without near-duplicates; else the same name for all that are connected:
+        "dup-" and the path of the first of them in the alphabet.
 
-    Raises:
-        InputError: an image cannot be read.
+    Raises
+    ------
+    InputError
+        If an image cannot be read.
     """
+    picture = picture_reader(root, images)
     small = thread_map(
-        lambda name: square(open_image(root / name).convert("L"), SIDE),
-        images,
+        lambda i: square(picture(i).convert("L"), SIDE),
+        range(len(images)),
         "looking for near-duplicates",
         True,
         workers,
     )
-    # Threads decode; the hashes are many short calls, which would only wait for each other.
+    # Threads decode. The hashes are many short calls, which would only wait for each other.
     hashes = np.array([view_hashes(image) for image in small], dtype=np.uint8)
     if not len(hashes):
         return []
@@ -82,7 +92,7 @@ def duplicate_groups(root: Path, images: Sequence[str], workers: int | None = No
 
 def view_hashes(image: Image.Image) -> np.ndarray:
     """Hashes of the eight views of a square grey image, the image itself first: uint8 (8, 96)."""
-    views = [image if turn is None else image.transpose(turn) for turn in VIEWS]
+    views = [image if view is None else image.transpose(view) for view in VIEWS]
     return np.stack([np.packbits(hash_bits(view)) for view in views])
 
 
@@ -99,11 +109,10 @@ def hash_bits(image: Image.Image) -> np.ndarray:
 def connected_images(hashes: np.ndarray, radius: int) -> np.ndarray:
     """Number of each image's group: (N,) integers, equal for images connected by near ones.
 
-    Args:
-        hashes: uint8 (N, views, bytes), the image as it is first.
-        radius: the largest distance of near ones in bits, over all views.
+    `hashes` is uint8 (N, views, bytes), with the unchanged image as the first view; `radius` is the
+    largest distance of near images in bits, over all views.
     """
-    # Equal images are one to begin with, so that a thousand blank ones are no million pairs.
+    # Equal images are joined first, so that a thousand blank ones do not make a million pairs.
     _, kept, group = np.unique(hashes[:, 0], axis=0, return_index=True, return_inverse=True)
     joined = np.arange(len(kept))
     for near in near_pairs(hashes[kept], radius):
@@ -117,9 +126,9 @@ def near_pairs(hashes: np.ndarray, radius: int) -> Iterator[np.ndarray]:
     index = faiss.IndexBinaryFlat(8 * hashes.shape[2])
     for start in range(0, len(hashes), BLOCK):
         block = hashes[start : start + BLOCK]
-        # Each block meets itself and the ones before, so that no pair is tried twice.
+        # Each block is compared with itself and the ones before, so that no pair is tried twice.
         index.add(np.ascontiguousarray(block[:, 0]))
-        # faiss takes what is below its radius.
+        # faiss returns what is strictly below its radius.
         limits, _, found = index.range_search(block.reshape(-1, block.shape[2]), radius + 1)
         views = np.repeat(np.arange(len(limits) - 1), np.diff(limits.astype(np.int64)))
         yield np.stack([start + views // block.shape[1], found])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 HELP = "list the data sets: classes, licences, files, citations"
 WIDTH = 100
@@ -21,67 +21,38 @@ DATAVERSE = "https://dataverse.harvard.edu/api/access/datafile/"
 
 @dataclass(frozen=True)
 class File:
-    """A file that a publisher offers.
+    """A file that a publisher offers."""
 
-    Attributes:
-        name: what it is called in a folder of downloads.
-        url: where it is.
-        size: in bytes; None where it is not known.
-        checksum: ``algorithm:hexadecimal digits`` as the publisher states it; None where
-            the publisher states none.
-    """
-
-    name: str
+    name: str  # what it is called in a folder of downloads
     url: str
-    size: int | None = None
-    checksum: str | None = None
+    size: int | None = None  # in bytes; None where it is not known
+    checksum: str | None = None  # "algorithm:hexadecimal digits", if its publisher states one
 
 
 @dataclass(frozen=True)
 class Class:
-    """A class of a data set.
+    """A class of a data set. Several classes of a publisher may have one label."""
 
-    Attributes:
-        label: what manifests call it; ISIC's abbreviation where there is one.
-        name: full name.
-        images: how many there are.
-        code: what the publisher's own table calls it; "" if like the label. Several may
-            have one label.
-    """
-
-    label: str
+    label: str  # what manifests call it; ISIC's abbreviation where there is one
     name: str
     images: int
-    code: str = ""
+    code: str = ""  # what the publisher's own table calls it, if it is not the label
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """What is to be known of a data set before using it.
-
-    Attributes:
-        title: its name.
-        about: what it shows, in a sentence.
-        citation: what to cite.
-        licence: short name of the licence.
-        restrictions: what the licence asks for, in plain words.
-        home: page of the publisher; "" if there is none.
-        classes: in the order that ISIC lists them; () where the user's images decide.
-        notebooks: which notebooks use it.
-        files: what is downloaded; () where nothing is.
-        elsewhere: how to get the files where no download is possible.
-    """
+    """What one must know of a data set before using it."""
 
     title: str
     about: str
     citation: str
     licence: str
-    restrictions: str
-    home: str
-    classes: tuple[Class, ...]
-    notebooks: str
-    files: tuple[File, ...] = ()
-    elsewhere: str = ""
+    restrictions: str  # what the licence asks for, in plain words
+    home: str  # page of the publisher, if there is one
+    classes: tuple[Class, ...]  # in ISIC's order; none where the user's images decide
+    notebooks: str  # which notebooks use it
+    files: tuple[File, ...] = ()  # what is downloaded
+    elsewhere: str = ""  # how to get the files where no download is possible
 
     @property
     def labels(self) -> dict[str, str]:
@@ -102,6 +73,16 @@ _HAM_CITATION = (
     "P. Tschandl, C. Rosendahl, H. Kittler: The HAM10000 dataset, a large collection of "
     "multi-source dermatoscopic images of common pigmented skin lesions. "
     "Scientific Data 5, 180161 (2018). doi:10.1038/sdata.2018.161"
+)
+
+_HAM_CLASSES = (
+    Class("MEL", "melanoma", 1113, "mel"),
+    Class("NV", "melanocytic naevus", 6705, "nv"),
+    Class("BCC", "basal cell carcinoma", 514, "bcc"),
+    Class("BKL", "benign keratosis-like lesion", 1099, "bkl"),
+    Class("AKIEC", "actinic keratosis, intraepithelial carcinoma", 327, "akiec"),
+    Class("DF", "dermatofibroma", 115, "df"),
+    Class("VASC", "vascular lesion", 142, "vasc"),
 )
 
 # Sizes: the byte counts that the servers announce. Checksums: the MD5 sums on the pages of
@@ -131,15 +112,7 @@ INFO: dict[str, DataSet] = {
         restrictions=f"{NON_COMMERCIAL}; share what you derive from it alike (some copies state "
         "CC BY-NC 4.0: the page of your copy decides)",
         home="https://doi.org/10.7910/DVN/DBW86T",
-        classes=(
-            Class("MEL", "melanoma", 1113, "mel"),
-            Class("NV", "melanocytic naevus", 6705, "nv"),
-            Class("BCC", "basal cell carcinoma", 514, "bcc"),
-            Class("BKL", "benign keratosis-like lesion", 1099, "bkl"),
-            Class("AKIEC", "actinic keratosis, intraepithelial carcinoma", 327, "akiec"),
-            Class("DF", "dermatofibroma", 115, "df"),
-            Class("VASC", "vascular lesion", 142, "vasc"),
-        ),
+        classes=_HAM_CLASSES,
         notebooks=ANY_NOTEBOOK,
         # Not the archives of ISIC 2018 Task 3: those come without masks and checksums.
         files=(
@@ -242,15 +215,7 @@ INFO: dict[str, DataSet] = {
         licence="CC BY-NC 4.0",
         restrictions=NON_COMMERCIAL,
         home="https://medmnist.com",
-        classes=(
-            Class("MEL", "melanoma", 1113, "4"),
-            Class("NV", "melanocytic naevus", 6705, "5"),
-            Class("BCC", "basal cell carcinoma", 514, "1"),
-            Class("BKL", "benign keratosis-like lesion", 1099, "2"),
-            Class("AKIEC", "actinic keratosis, intraepithelial carcinoma", 327, "0"),
-            Class("DF", "dermatofibroma", 115, "3"),
-            Class("VASC", "vascular lesion", 142, "6"),
-        ),
+        classes=tuple(replace(c, code=n) for c, n in zip(_HAM_CLASSES, "4512036", strict=True)),
         notebooks=ANY_NOTEBOOK,
         elsewhere="download the file from https://medmnist.com with a browser and name its folder "
         "with --archives DIR",

@@ -13,11 +13,24 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from data_setup.archives import Archive, Member
 from data_setup.audit import leakage, split_table
-from data_setup.common import SPLITTERS, add_common_arguments, add_publisher_arguments, build
+from data_setup.build import build
 from data_setup.download import publisher_files
 from data_setup.info import INFO, PAPER_CLASSES, print_terms
+from data_setup.options import (
+    SPLITTERS,
+    add_class_arguments,
+    add_common_arguments,
+    add_publisher_arguments,
+)
+from data_setup.sources import Source, files_in, images_by_id, size_of
+from data_setup.tables import (
+    manifest_rows,
+    refuse_missing,
+    refuse_repeated,
+    refuse_several_labels,
+    report_unlabelled,
+)
 from derm_hash.data.manifest import read_table
 from derm_hash.errors import InputError
 
@@ -31,7 +44,7 @@ TRUTH = "ISIC_2019_Training_GroundTruth.csv"
 METADATA = "ISIC_2019_Training_Metadata.csv"
 IMAGES = "ISIC_2019_Training_Input"
 PATIENT_COLUMNS = ("age_approx", "anatom_site_general", "sex")
-BY_HAND = INFO[NAME].elsewhere
+REMEDY = f"download it from {HOME}"
 SMALLER = "_downsampled"
 """ISIC marks images so that it has reduced for the challenge; ISIC's own tool does not."""
 
@@ -40,13 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     add_common_arguments(parser, need_root=False)
     add_publisher_arguments(parser)
-    parser.add_argument(
-        "--classes",
-        type=int,
-        choices=sorted(CLASSES),
-        default=4,
-        help="4: MEL NV BCC BKL, the paper's, 23,344 images; 8: all, 25,331 images "
-        "(default: %(default)s)",
+    add_class_arguments(
+        parser, CLASSES, "4: MEL NV BCC BKL, the paper's, 23,344 images; 8: all, 25,331 images"
     )
     parser.add_argument(
         "--dry-run",
@@ -58,9 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Build the data folder ``args.root``, or report what it would hold."""
+    classes = CLASSES[args.classes]
     if args.dry_run:
         folder = publisher_files(args, NAME, [TRUTH, METADATA])
-        dry_run(read_labels(folder), CLASSES[args.classes], args.seed)
+        dry_run(read_labels(folder), classes, args.seed)
         return
     if args.root is None:
         raise InputError("isic2019 needs a data folder to fill: name it with --root FOLDER")
@@ -72,8 +81,8 @@ def run(args: argparse.Namespace) -> None:
             args,
             NAME,
             options={"classes": args.classes},
-            sources=fingerprints(folder),
-            rows=lambda: rows(table, CLASSES[args.classes], images),
+            sources=stamps(folder),
+            rows=lambda: rows(table, classes, images, folder),
             about=INFO[NAME].record,
         )
     print_terms(NAME)
@@ -85,16 +94,21 @@ def run(args: argparse.Namespace) -> None:
 def read_labels(folder: Path) -> pd.DataFrame:
     """Ground truth and metadata together.
 
-    Returns:
+    Returns
+    -------
+    DataFrame
         One row per image, sorted: image_id, label, lesion_id ("" if not known), age_approx,
         anatom_site_general, sex.
 
-    Raises:
-        InputError: a table is missing or lacks a column, lists an image twice or in one
-            table alone, an image has not exactly one class, or a lesion has two.
+    Raises
+    ------
+    InputError
+        If a table is missing or lacks a column, lists an image twice or in one table alone, an
+        image does not have exactly one class, or a lesion has two.
     """
     truth = read_truth(folder / TRUTH)
-    metadata = read_metadata(folder / METADATA)
+    metadata = read_indexed(folder / METADATA, ("lesion_id",)).rename(columns={"gender": "sex"})
+    metadata = metadata[["lesion_id", *(name for name in PATIENT_COLUMNS if name in metadata)]]
     for one, other, name in ((truth, metadata, METADATA), (metadata, truth, TRUTH)):
         if len(alone := one.index.difference(other.index)):
             raise InputError(
@@ -102,12 +116,7 @@ def read_labels(folder: Path) -> pd.DataFrame:
                 f"{alone[0]}: download both from {HOME}"
             )
     table = pd.concat([truth, metadata], axis=1).sort_index().rename_axis("image_id")
-    classes = table[table["lesion_id"] != ""].groupby("lesion_id")["label"].nunique()
-    if (classes > 1).any():
-        raise InputError(
-            f"the images of lesion {classes.idxmax()} have {classes.max()} different classes in "
-            f"{folder / TRUTH}: correct the wrong ones"
-        )
+    refuse_several_labels(table, folder / TRUTH)
     return table.reset_index()
 
 
@@ -117,122 +126,70 @@ def read_truth(path: Path) -> pd.Series:
     classes = [name for name in table if name in (*LABELS, "UNK")]
     values = table[classes].apply(pd.to_numeric, errors="coerce")
     unclear = ~(values.isin([0, 1]).all(axis=1) & (values.sum(axis=1) == 1))
-    if unclear.any():
-        raise InputError(
-            f"{path} does not give exactly one class to {unclear.sum()} images, such as "
-            f"{unclear.idxmax()}: download it from {HOME}"
-        )
-    label = values.idxmax(axis=1).rename("label")
-    if (unknown := label == "UNK").any():
-        raise InputError(
-            f"{path} gives the class UNK, unknown, to {unknown.sum()} images, such as "
-            f"{unknown.idxmax()}: remove their lines"
-        )
+    label = values.where(~unclear, 0).idxmax(axis=1).rename("label")
+    for bad, problem, remedy in (
+        (unclear, "does not give exactly one class", REMEDY),
+        (label == "UNK", "gives the class UNK, unknown,", "remove their lines"),
+    ):
+        if bad.any():
+            raise InputError(
+                f"{path} {problem} to {bad.sum()} images, such as {bad.idxmax()}: {remedy}"
+            )
     return label
-
-
-def read_metadata(path: Path) -> pd.DataFrame:
-    """Image -> lesion and patient."""
-    table = read_indexed(path, ("lesion_id",)).rename(columns={"gender": "sex"})
-    return table[["lesion_id", *(name for name in PATIENT_COLUMNS if name in table)]]
 
 
 def read_indexed(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     """A table with one row per image, by image."""
     if not path.is_file():
-        raise InputError(f"{path} does not exist: download it from {HOME}")
-    table = read_table(path)
-    for column in ("image", *columns):
-        if column not in table:
-            raise InputError(f"{path} has no column {column!r}: download it from {HOME}")
-    key = table["image"].map(image_key)
-    if (twice := key.duplicated()).any():
-        raise InputError(
-            f"{path} lists {table['image'][twice].iloc[0]} twice: download it from {HOME}"
-        )
+        raise InputError(f"{path} does not exist: {REMEDY}")
+    table = read_table(path, columns=("image", *columns), remedy=REMEDY)
+    refuse_repeated(table["image"].map(image_key), path, REMEDY)
     return table.set_index("image")
 
 
 def image_key(name: str) -> str:
-    """What identifies an image: its ISIC number, whatever the size."""
+    """An image's ISIC number, which is the same for the image and its reduced copy."""
     return name.removesuffix(SMALLER)
 
 
 # --- the images ------------------------------------------------------------------------
 
 
-def find_images(folder: Path, stack: ExitStack) -> dict[str, Member | Path]:
-    """`image_key` -> where the image is: in the archive, or in a folder beside the tables.
-
-    Raises:
-        InputError: there is neither, the archive is not safe, or an image is there twice.
-    """
-    path = folder / f"{IMAGES}.zip"
-    if path.exists():
-        archive = stack.enter_context(Archive(path))
-        found = [(PurePosixPath(name), Member(archive, name)) for name in archive.members]
-    elif (folder / IMAGES).is_dir():
-        found = [(file, file) for file in sorted((folder / IMAGES).rglob("*")) if file.is_file()]
-    else:
-        raise InputError(f"{folder} has neither {IMAGES}.zip nor a folder {IMAGES}: {BY_HAND}")
-    images: dict[str, Member | Path] = {}
-    for name, place in found:
-        if name.suffix.lower() not in (".jpg", ".jpeg"):
-            continue
-        if (key := image_key(name.stem)) in images:
-            raise InputError(f"{key} is there twice, {images[key]} and {place}: remove one of them")
-        images[key] = place
-    return images
+def images_in(folder: Path) -> Path:
+    """The archive of images, or else the folder of images beside the tables."""
+    for place in (folder / f"{IMAGES}.zip", folder / IMAGES):
+        if place.exists():
+            return place
+    by_hand = INFO[NAME].elsewhere
+    raise InputError(f"{folder} has neither {IMAGES}.zip nor a folder {IMAGES}: {by_hand}")
 
 
-def rows(
-    table: pd.DataFrame, classes: tuple[str, ...], images: dict[str, Member | Path]
-) -> pd.DataFrame:
-    """The manifest's rows, sorted by image, not split.
-
-    Args:
-        table: see `read_labels`.
-        classes: the labels to keep.
-        images: see `find_images`.
-
-    Raises:
-        InputError: the image of a row is not there.
-    """
-    if unlabelled := sorted(images.keys() - set(table["image_id"].map(image_key))):
-        print(f"Left out, since {TRUTH} has no label for them: {some(unlabelled)}.")
-    table = table[table["label"].isin(classes)].reset_index(drop=True)
-    keys = table["image_id"].map(image_key)
-    if missing := [key for key in keys if key not in images]:
-        raise InputError(f"{TRUTH} lists images that are not there: {some(missing)}; {BY_HAND}")
-    return pd.DataFrame(
-        {
-            "image": "images/" + table["image_id"] + ".jpg",
-            "label": table["label"],
-            "lesion_id": table["lesion_id"],
-            "mask": "",
-            "source": INFO[NAME].title,
-            **{name: table[name] for name in PATIENT_COLUMNS if name in table},
-            "image_from": [images[key] for key in keys],
-            "mask_from": None,
-        }
+def find_images(folder: Path, stack: ExitStack) -> dict[str, Source]:
+    """`image_key` -> file, from the archive or the folder beside the tables."""
+    return images_by_id(
+        files_in(images_in(folder), stack), lambda name: image_key(PurePosixPath(name).stem)
     )
 
 
-def fingerprints(folder: Path) -> dict[str, int | str]:
+def rows(
+    table: pd.DataFrame, classes: tuple[str, ...], images: dict[str, Source], folder: Path
+) -> pd.DataFrame:
+    """The manifest's rows, sorted by image, not split; see `read_labels` and `find_images`."""
+    report_unlabelled(images, table["image_id"].map(image_key), TRUTH)
+    table = table[table["label"].isin(classes)].reset_index(drop=True)
+    keys = table["image_id"].map(image_key)
+    refuse_missing(keys, images, TRUTH, images_in(folder), INFO[NAME].elsewhere)
+    return manifest_rows(table, [images[k] for k in keys], [None] * len(keys), INFO[NAME].title)
+
+
+def stamps(folder: Path) -> dict[str, int | str]:
     """What changes with the files read: their sizes; of a folder the number of files too."""
-    archive, directory = folder / f"{IMAGES}.zip", folder / IMAGES
-    files = [folder / TRUTH, folder / METADATA]
-    if archive.exists():
-        files.append(archive)
-        return {path.name: path.stat().st_size for path in files}
-    sizes = [path.stat().st_size for path in directory.rglob("*") if path.is_file()]
-    found = {path.name: path.stat().st_size for path in files}
+    found = {name: (folder / name).stat().st_size for name in (TRUTH, METADATA)}
+    place = images_in(folder)
+    if place.is_file():
+        return found | {place.name: place.stat().st_size}
+    sizes = [size_of(path) for path in place.rglob("*") if path.is_file()]
     return found | {IMAGES: f"{len(sizes)} files, {sum(sizes)} bytes"}
-
-
-def some(names: list[str]) -> str:
-    """A number of images and one of them."""
-    return f"{len(names)}, such as {names[0]}"
 
 
 # --- the dry run ------------------------------------------------------------------------
@@ -243,14 +200,14 @@ def dry_run(table: pd.DataFrame, classes: tuple[str, ...], seed: int) -> None:
     table = table[table["label"].isin(classes)]
     # The names that the images would have, so that the split is the same.
     frame = table.assign(image="images/" + table["image_id"] + ".jpg", mask="")
-    known = (frame["lesion_id"] != "").sum()
+    known = frame.loc[frame["lesion_id"] != "", "lesion_id"]
     print(
-        f"{INFO[NAME].title}, {len(classes)} classes: {len(frame):,} images; of {known:,} the "
-        f"lesion is known, {frame.loc[frame['lesion_id'] != '', 'lesion_id'].nunique():,} lesions"
+        f"{INFO[NAME].title}, {len(classes)} classes: {len(frame):,} images; of {len(known):,} the "
+        f"lesion is known, {known.nunique():,} lesions"
     )
     for name, split in SPLITTERS.items():
         parts = split(frame, seed=seed)
         print(f"\nSplit {name!r} (seed {seed}), images:\n\n{split_table(parts).to_string()}")
-        table = leakage(parts).to_string(formatters={"share": "{:.1%}".format})
-        print(f"\nQueries whose lesion is in the database or val too:\n\n{table}")
+        shares = leakage(parts).to_string(formatters={"share": "{:.1%}".format})
+        print(f"\nQueries whose lesion is in the database or val too:\n\n{shares}")
     print("\nNear-duplicates, which only the images tell, can change the split 'lesion' a little.")

@@ -18,21 +18,26 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from data_setup.archives import Archive, Member
-from data_setup.common import add_common_arguments, build, fingerprint, summary
+from data_setup.build import build
 from data_setup.info import INFO, print_terms
-from data_setup.prepare import SUFFIXES, read
+from data_setup.options import add_common_arguments
+from data_setup.sources import Source, files_in, images_by_id, listing, read, stamp
+from data_setup.tables import (
+    labels_from,
+    manifest_rows,
+    refuse_missing,
+    refuse_repeated,
+    report_unlabelled,
+)
 from derm_hash.errors import InputError
 
 HELP = "PH2 from its folder or zip file: 200 images with lesion masks, 2 classes"
 NAME = "ph2"
-HOME = INFO[NAME].home
 
 TABLE = "PH2_dataset.txt"
-DIAGNOSES = {"0": "common nevus", "1": "atypical nevus", "2": "melanoma"}
-LABELS = INFO[NAME].labels
-File = Path | Member
 COLUMNS = ("Name", "Clinical Diagnosis")
+DIAGNOSES = {"0": "common nevus", "1": "atypical nevus", "2": "melanoma"}
+REMEDY = "get the data set again"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,14 +49,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="PATH",
         help="the folder PH2Dataset, or a zip file of it; ask its publisher for it at "
-        + HOME.replace("%", "%%"),
+        + INFO[NAME].home.replace("%", "%%"),
     )
 
 
 def run(args: argparse.Namespace) -> None:
     """Build the data folder ``args.root`` from the folder or zip file ``args.archives``."""
+    place = args.archives.expanduser()
+    if place.suffix.lower() == ".rar":
+        raise InputError(f"{place} is a RAR archive: unpack it and name the folder instead")
     with ExitStack() as stack:
-        files, changes = find_files(args.archives.expanduser(), stack)
+        files = files_in(place, stack)
+        changes = stamp(place, files) if place.is_dir() else place.stat().st_size
         build(
             args,
             NAME,
@@ -63,22 +72,7 @@ def run(args: argparse.Namespace) -> None:
     print_terms(NAME)
 
 
-def find_files(source: Path, stack: ExitStack) -> tuple[dict[str, File], int | str]:
-    """The files of a folder or zip by their paths in it, and something that changes with them.
-
-    Raises:
-        InputError: there is no such folder or zip file.
-    """
-    if source.is_dir():
-        names = sorted(p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file())
-        return {name: source / name for name in names}, fingerprint(source, names)
-    if source.suffix.lower() == ".rar":
-        raise InputError(f"{source} is a RAR archive: unpack it and name the folder instead")
-    archive = stack.enter_context(Archive(source))
-    return {name: Member(archive, name) for name in archive.members}, source.stat().st_size
-
-
-def rows(files: dict[str, File], place: Path) -> pd.DataFrame:
+def rows(files: dict[str, Source], place: Path) -> pd.DataFrame:
     """The manifest's rows, sorted by image, not split."""
     tables = [source for name, source in files.items() if PurePosixPath(name).name == TABLE]
     if len(tables) != 1:
@@ -86,78 +80,46 @@ def rows(files: dict[str, File], place: Path) -> pd.DataFrame:
             f"{place} holds {len(tables)} files {TABLE}: name the folder PH2Dataset with --archives"
         )
     diagnosis_of = read_diagnoses(tables[0])
-    image_of = by_id(files, r"(IMD\d+)_Dermoscopic_Image/\1\.\w+")
-    mask_of = by_id(files, r"(IMD\d+)_lesion/\1_lesion\.\w+")
-    if missing := sorted(diagnosis_of.keys() - image_of.keys()):
-        raise InputError(
-            f"{len(missing)} images of {tables[0]} are not in {place} ({summary(missing)}): "
-            "get the data set again"
-        )
-    if unlabelled := sorted(image_of.keys() - diagnosis_of.keys()):
-        print(f"Left out, since {tables[0]} has no diagnosis for them: {summary(unlabelled)}")
+    image_of = images_by_id(files, id_in(r"(IMD\d+)_Dermoscopic_Image/\1\.\w+"))
+    mask_of = images_by_id(files, id_in(r"(IMD\d+)_lesion/\1_lesion\.\w+"))
     ids = sorted(diagnosis_of)
+    refuse_missing(ids, image_of, tables[0], place, REMEDY)
+    report_unlabelled(image_of, ids, tables[0])
     if unmasked := [i for i in ids if i not in mask_of]:
-        print(f"Without a lesion mask: {summary(unmasked)}")
-    return pd.DataFrame(
-        {
-            "image": [f"images/{i}{_suffix(image_of[i])}" for i in ids],
-            "label": [LABELS[diagnosis_of[i]] for i in ids],
-            "lesion_id": "",
-            "mask": [f"masks/{i}{_suffix(mask_of[i])}" if i in mask_of else "" for i in ids],
-            "source": INFO[NAME].title,
-            "diagnosis": [diagnosis_of[i] for i in ids],
-            "image_from": [image_of[i] for i in ids],
-            "mask_from": [mask_of.get(i) for i in ids],
-        }
-    )
+        print(f"Without a lesion mask: {listing(unmasked)}")
+    table = pd.DataFrame({"image_id": ids, "diagnosis": [diagnosis_of[i] for i in ids]})
+    table = table.assign(label=table["diagnosis"].map(INFO[NAME].labels), lesion_id="")
+    images, masks = ([of.get(i) for i in ids] for of in (image_of, mask_of))
+    return manifest_rows(table, images, masks, INFO[NAME].title)
 
 
-def by_id(files: dict[str, File], pattern: str) -> dict[str, File]:
-    """Image id -> the image file whose path ends as the pattern says.
-
-    Raises:
-        InputError: an id has two of them.
-    """
-    found: dict[str, File] = {}
-    for name, source in files.items():
-        match = re.search(f"(?:^|/){pattern}$", name)
-        if match and PurePosixPath(name).suffix.lower() in SUFFIXES:
-            if match[1] in found:
-                raise InputError(f"{source} and {found[match[1]]} are one image: remove one")
-            found[match[1]] = source
-    return found
+def id_in(pattern: str):
+    """A function from a path that ends as the pattern says to the image's id."""
+    return lambda name: (found := re.search(f"(?:^|/){pattern}$", name)) and found[1]
 
 
-def read_diagnoses(source: File) -> dict[str, str]:
+def read_diagnoses(source: Source) -> dict[str, str]:
     """Image id -> diagnosis from PH2's table, whose cells stand between ``|`` or ``||``.
 
-    Raises:
-        InputError: the columns are missing, an image is listed twice, or a diagnosis is unknown.
+    Raises
+    ------
+    InputError
+        If the columns or rows are missing, an image is listed twice, or a diagnosis is unknown.
     """
     lines = read(source).decode("utf-8", errors="replace").splitlines()
     # The legend below the table has no bars at the start of its lines.
-    table = [[cell.strip() for cell in re.split(r"\|+", s)] for s in lines if s.startswith("|")]
-    header = table[0] if table else []
+    cells = [[cell.strip() for cell in re.split(r"\|+", s)] for s in lines if s.startswith("|")]
+    header = cells[0] if cells else []
     if not set(COLUMNS) <= set(header):
         raise InputError(
             f"{source} does not start with a table with the columns {' and '.join(COLUMNS)}: "
-            "get the data set again"
+            f"{REMEDY}"
         )
-    name_at, code_at = (header.index(column) for column in COLUMNS)
-    found: dict[str, str] = {}
-    for row in table[1:]:
-        if len(row) != len(header) or row[code_at] not in DIAGNOSES:
-            raise InputError(
-                f"{source} has a line without one of the clinical diagnoses "
-                f"{', '.join(DIAGNOSES)} ({' '.join(filter(None, row))}): get the data set again"
-            )
-        if row[name_at] in found:
-            raise InputError(f"{source} lists {row[name_at]} twice: get the data set again")
-        found[row[name_at]] = DIAGNOSES[row[code_at]]
-    if not found:
-        raise InputError(f"the table in {source} has no rows: get the data set again")
-    return found
-
-
-def _suffix(source: File) -> str:
-    return PurePosixPath(source.name).suffix.lower()
+    places = [header.index(column) for column in COLUMNS]
+    rows = [[row[i] if i < len(row) else "" for i in places] for row in cells[1:]]
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    if table.empty:
+        raise InputError(f"the table in {source} has no rows: {REMEDY}")
+    refuse_repeated(table["Name"], source, REMEDY)
+    codes = table.set_index("Name")["Clinical Diagnosis"]
+    return labels_from(codes, DIAGNOSES, source, REMEDY).to_dict()

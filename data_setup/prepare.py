@@ -1,22 +1,23 @@
-"""Decodes every image once and stores it as training wants it: small, square, upright.
+"""Decodes every image once and stores it as training needs it: small, square, upright.
 
-With ``--size N`` an image is turned as its EXIF data says, resized in one resampling and stored as
-a JPEG of quality 95; its mask gets exactly the same geometry by nearest neighbour, as a PNG.
+With ``--size N`` an image is rotated as its EXIF data says, resized in one resampling, and stored
+as a JPEG of quality 95; its mask gets exactly the same geometry by nearest neighbour, as a PNG.
 
 - ``--fit crop``: the short side becomes N pixels and the centre square is cut out;
 - ``--fit pad``: the long side becomes N pixels and the rest of the square is filled. Masks are
   filled with 0, no lesion. Images are filled with the median colour of the two edges that are
-  continued: on skin that is skin, beside a dark vignette it is dark. Black bars instead would put a
-  straight, strong edge into every image, always in the same direction, which a network can learn
-  and which betrays how an image was turned.
+  continued: skin colour beside skin, dark beside a dark vignette. Black bars would put a straight,
+  strong edge into every image, always in the same direction; a network can learn it, and it shows
+  how an image was rotated.
 
-Nothing is enlarged. A JPEG or PNG file that is such a square already is kept byte for byte, since
-another compression could only lose. With ``--size original`` all files stay as they are.
+Nothing is enlarged. A JPEG or PNG file that is such a square already is kept byte for byte, because
+compressing it again could only lose detail. With ``--size original`` all files stay as they are.
 
-Where all squares have one size, their decoded pixels are stored beside the files as one array that
-is memory-mapped (`derm_hash.data.store_pixels`). Both were chosen by measurement, by ``python -m
-benchmarks.loading`` on 48 photographs of HAM10000 enlarged to 1024 px, then prepared for 256 px
-(one thread of a small virtual machine, quiet; ratios vary by a third when it is busy):
+Where all squares have one size, their decoded pixels are stored beside the files as one
+memory-mapped array (`derm_hash.data.manifest.store_pixels`); the search for near-duplicates reads
+them from there. Both formats were chosen by measurement, with ``python -m benchmarks.loading`` on
+48 photographs of HAM10000 enlarged to 1024 px, then prepared for 256 px (one thread of a small
+virtual machine, idle; ratios vary by a third when it is busy):
 
 ==============================  ========  =====  ========  ===========
 loading one by one              images/s  ratio  kB/image  PSNR in dB
@@ -28,23 +29,21 @@ PNG                                  508    2.9      87.9     lossless
 memory-mapped array                 5956   33.5     196.6     lossless
 ==============================  ========  =====  ========  ===========
 
-JPEG is small, fast to copy, opens anywhere, and loses nothing that one sees; but it is not ten
-times faster than the originals in every run. The array is, with a wide margin. It can be deleted:
-the files are then read. PNG is neither small nor fast.
+JPEG is small, fast to copy, opens anywhere, and loses nothing visible; but it is not ten times
+faster than the originals in every run. The array is, by a wide margin. It can be deleted: the files
+are then read. PNG is neither small nor fast.
 """
 
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
-from data_setup.archives import MAX_MEMBER
+from data_setup.sources import Source, read
 from derm_hash.data.images import open_image, read_mask, square
 from derm_hash.errors import InputError
 from derm_hash.files import thread_map, write_atomically
@@ -52,41 +51,7 @@ from derm_hash.files import thread_map, write_atomically
 QUALITY = 95
 FITS = ("crop", "pad")
 ORIENTATION = 0x0112  # the EXIF tag
-SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm"}
-"""Of files that are taken for images."""
 KEPT = {"JPEG": ".jpg", "PNG": ".png"}
-
-
-class Source(Protocol):
-    """Where a file comes from: a `pathlib.Path`, `data_setup.archives.Member` or `Drawn`."""
-
-    def read_bytes(self) -> bytes:
-        """The file's contents."""
-
-    def __str__(self) -> str:
-        """What messages call the file."""
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """Pixels in memory as the PNG file that they would be."""
-
-    pixels: np.ndarray
-    """uint8: an image (H, W, 3) or a mask (H, W)."""
-    name: str
-    """What messages call it."""
-
-    @property
-    def size(self) -> int:
-        """Bytes of the file at most, but for some: noise does not compress."""
-        return self.pixels.nbytes
-
-    def read_bytes(self) -> bytes:
-        """The PNG file."""
-        return _encoded(Image.fromarray(self.pixels), "PNG")
-
-    def __str__(self) -> str:
-        return self.name
 
 
 def put(path: Path, data: bytes) -> None:
@@ -103,18 +68,20 @@ def store_all(
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """Store the images and masks of a data set below `root`; what is there already is kept.
 
-    Args:
-        root: the data folder.
-        frame: manifest rows with the columns image, mask, image_from and mask_from.
-        size, fit: see `store`.
-        workers: threads.
+    For the columns of `frame` see `data_setup.build.build`, for `size` and `fit` see `store`.
 
-    Returns:
-        The rows whose images could be stored, with the names that they got and without
-        image_from and mask_from; and why each of the others could not, by image.
+    Returns
+    -------
+    frame : DataFrame
+        The rows whose images could be stored, with the names that they got, and without image_from
+        and mask_from.
+    bad : dict of str to str
+        Image -> why it could not be stored.
 
-    Raises:
-        InputError: two images would get the same name.
+    Raises
+    ------
+    InputError
+        If two images would get the same name.
     """
     check_names(frame, size)
     rows = list(frame[["image", "image_from", "mask", "mask_from"]].itertuples(index=False))
@@ -140,11 +107,7 @@ def store_all(
 
 
 def check_names(frame: pd.DataFrame, size: int | None) -> None:
-    """Refuse images whose stored files would overwrite each other.
-
-    Raises:
-        InputError: it names two of them.
-    """
+    """Refuse images whose stored files would overwrite each other."""
     for column in ("image", "mask"):
         taken: dict[str, str] = {}
         for name in filter(None, frame[column]):
@@ -170,18 +133,26 @@ def store(
 ) -> tuple[str, str]:
     """Store one image and its mask below `root`, unless both are there.
 
-    Args:
-        root: the data folder.
-        image, mask: wanted paths relative to the folder; no mask if "".
-        image_from, mask_from: what to read.
-        size: side of the square in pixels; None keeps the files as they are.
-        fit: ``crop`` or ``pad``.
+    Parameters
+    ----------
+    root : path of the data folder
+    image, mask : str
+        Wanted paths relative to the folder; "" for no mask.
+    image_from, mask_from : Source
+        What to read.
+    size : int or None
+        Side of the square in pixels; None keeps the files as they are.
+    fit : "crop" or "pad"
 
-    Returns:
+    Returns
+    -------
+    tuple of str
         The paths stored, whose suffixes are those of what the files hold.
 
-    Raises:
-        InputError: a file cannot be read or is no image, or the mask has another shape.
+    Raises
+    ------
+    InputError
+        If a file cannot be read or is not an image, or the mask has another shape.
     """
     stored_mask = _with_suffix(mask, ".png") if mask and size else mask
     stems = [image] if size is None else [_with_suffix(image, s) for s in KEPT.values()]
@@ -209,32 +180,10 @@ def store(
     return stored_image, stored_mask
 
 
-def read(source: Source) -> bytes:
-    """The bytes of a file.
-
-    Raises:
-        InputError: it is missing, unreadable or absurdly large.
-    """
-    try:
-        if isinstance(source, Path) and source.stat().st_size > MAX_MEMBER:
-            raise InputError(
-                f"{source} has more than {MAX_MEMBER / 1e6:.0f} MB: replace it or leave it out"
-            )
-        return source.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"{source} cannot be read ({error.strerror}): check the file or leave it out"
-        ) from error
-
-
 def check_shapes(image: Image.Image, image_name: str, mask: Image.Image, mask_name: str) -> None:
-    """Refuse a mask that was not made for the image: reduced is fine, another shape is not.
-
-    Raises:
-        InputError: the sides have different proportions, by more than rounding explains.
-    """
+    """Refuse a mask whose proportions differ from the image's by more than rounding explains."""
     (width, height), (mask_width, mask_height) = image.size, mask.size
-    # In pixels of the mask, by how much its sides fail to be those of the image, reduced.
+    # A mask may be reduced: its sides may differ from the image's reduced ones by 1.5 pixels.
     if abs(mask_width * height - mask_height * width) > 1.5 * max(width, height):
         raise InputError(
             f"{mask_name} has {mask_width} x {mask_height} pixels and its image {image_name} "
@@ -243,13 +192,9 @@ def check_shapes(image: Image.Image, image_name: str, mask: Image.Image, mask_na
 
 
 def squared(image: Image.Image, size: int, fit: str, nearest: bool = False) -> Image.Image:
-    """An image as a square of at most `size` pixels; see the module's text.
+    """An image or mask as a square of at most `size` pixels; see the module's text.
 
-    Args:
-        image: image or mask of any shape.
-        size: side in pixels; a smaller image gives a smaller square.
-        fit: ``crop`` or ``pad``.
-        nearest: nearest neighbour, and filled with 0; for masks.
+    With `nearest`, for masks, the nearest neighbour is used and the square is filled with 0.
     """
     if fit == "crop":
         return square(image, min(size, *image.size), nearest)

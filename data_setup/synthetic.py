@@ -7,8 +7,10 @@ import argparse
 import numpy as np
 import pandas as pd
 
-from data_setup.common import add_common_arguments, build, check_space, positive
-from data_setup.prepare import Drawn
+from data_setup.build import build
+from data_setup.options import add_common_arguments, positive
+from data_setup.record import check_space
+from data_setup.sources import Drawn
 from derm_hash.atlas.atlas import make_atlas
 from derm_hash.data.dataset import atlas_table, check_memory
 from derm_hash.errors import InputError
@@ -36,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
 
 def rows(args: argparse.Namespace) -> pd.DataFrame:
     """Draw; the manifest's rows, not split."""
-    # A drawn image hardly compresses: its raw bytes twice, as a file and decoded, and the mask.
+    # A drawn image hardly compresses: its bytes count twice, as a file and decoded, and the mask's.
     check_space(args.root.expanduser(), 7 * args.images * args.size**2)
     atlas = make_atlas(images=args.images, size=args.size, seed=args.seed)
     table = atlas_table(atlas)

@@ -6,21 +6,15 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_setup.common import (
-    RECORD,
-    SUMS,
-    counts,
-    is_own_record,
-    is_scaffold,
-    positive,
-    read_record,
-    sha256,
-)
+from data_setup.build import counts, sha256
+from data_setup.options import positive
+from data_setup.record import RECORD, SUMS, is_own_record, is_scaffold, read_record
 from derm_hash.data.manifest import MANIFEST, read_manifest
 from derm_hash.errors import InputError
 from derm_hash.files import leaves_folder, thread_map
 
 HELP = "check every file of a data folder against its checksums"
+ANEW = "make the folder anew with --force"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,35 +40,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def history(record: dict) -> Iterator[str]:
-    """How a folder was made, in lines.
-
-    Raises:
-        InputError: a part of the record is no table of names.
-    """
-    words = " ".join(f"{name}={value}" for name, value in part(record, "options").items())
+    """How a folder was made, in lines."""
+    words = " ".join(f"{name}={value}" for name, value in record["options"].items())
     yield f"Made by {record.get('tool')}: {record.get('command')} {words}".rstrip()
-    for name, value in part(record, "sources").items():
+    for name, value in record["sources"].items():
         yield f"  from {name} ({value})"
-    for name, reason in part(record, "bad").items():
+    for name, reason in record["bad"].items():
         yield f"  without {name}: {reason}"
 
 
-def part(record: dict, name: str) -> dict:
-    """A table in the record; empty where there is none."""
-    found = record.get(name) or {}
-    if not isinstance(found, dict):
-        raise InputError(f"{name!r} in {RECORD} is damaged: make the folder anew with --force")
-    return found
-
-
 def check(root: Path, record: dict, workers: int | None = None) -> Iterator[str]:
-    """What is wrong with a data folder: one line per problem, each with its remedy.
-
-    Args:
-        root: the data folder.
-        record: its ``dataset.json``.
-        workers: threads.
-    """
+    """What is wrong with a data folder: one line per problem, each with its remedy."""
     if not (root / MANIFEST).exists():
         yield f"unfinished: {root} has no {MANIFEST}: run the command that made it again"
     try:
@@ -83,7 +59,7 @@ def check(root: Path, record: dict, workers: int | None = None) -> Iterator[str]
         yield f"damaged: {error}"
         return
     if sha256(root / SUMS) != record.get(SUMS):
-        yield f"changed: {SUMS} is not the one that {RECORD} names: make the folder anew"
+        yield f"changed: {SUMS} is not the one that {RECORD} names: {ANEW}"
     found = thread_map(
         lambda name: problem(root, name, sums[name]), list(sums), "verifying", True, workers
     )
@@ -96,12 +72,12 @@ def check(root: Path, record: dict, workers: int | None = None) -> Iterator[str]
         if path.is_file() and not hidden and not own:
             yield f"extra: {name.as_posix()} is not part of the data set: remove it"
     if not problems and counts(read_manifest(root)) != record.get("counts"):
-        yield f"changed: the counts in {RECORD} are not those of {MANIFEST}: make the folder anew"
+        yield f"changed: the counts in {RECORD} are not those of {MANIFEST}: {ANEW}"
 
 
 def problem(root: Path, name: str, expected: str) -> str:
     """What is wrong with one file; "" if nothing is."""
-    remedy = "copy it back, or make the folder anew with --force"
+    remedy = f"copy it back, or {ANEW}"
     try:
         return "" if sha256(root / name) == expected else f"changed: {name}: {remedy}"
     except FileNotFoundError:
@@ -111,20 +87,15 @@ def problem(root: Path, name: str, expected: str) -> str:
 
 
 def read_sums(path: Path) -> dict[str, str]:
-    """File name -> SHA-256 from a file as ``sha256sum`` writes it.
-
-    Raises:
-        InputError: it is missing or damaged.
-    """
-    remedy = "make the folder anew with --force"
+    """File name -> SHA-256 from a file as ``sha256sum`` writes it; `InputError` if damaged."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error}): {remedy}") from error
+        raise InputError(f"{path} cannot be read ({error}): {ANEW}") from error
     sums: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):
         digest, separator, name = line.partition("  ")
         if len(digest) != 64 or not separator or not name or leaves_folder(name):
-            raise InputError(f"line {number} of {path} is no checksum of a file: {remedy}")
+            raise InputError(f"line {number} of {path} is not the checksum of a file: {ANEW}")
         sums[name] = digest
     return sums

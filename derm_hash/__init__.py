@@ -28,7 +28,6 @@ _HOMES = {
         "MatchTarget",
         "gate_maps",
         "grad_cam",
-        "overlay",
     ),
     "losses": ("CauchyRotationLoss", "OrbitPenalty"),
     "metrics": (
@@ -43,8 +42,9 @@ _HOMES = {
     ),
     "model": ("DermHash", "HashOutput", "OrbitMean", "encode"),
     "objectives": ("OBJECTIVES", "hash_centres"),
+    "plots": ("overlay",),
     "retrieval": ("HashIndex", "Hits", "build_index"),
-    "rotations": ("quarter_turns", "rotate", "rotation_orbit"),
+    "rotations": ("rotate_quarters", "rotate", "rotation_orbit"),
     "atlas": ("draw_lesion", "make_atlas"),
     "settings": ("TrainConfig",),
     "runs": ("Run", "load_model", "save_model"),

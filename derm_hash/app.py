@@ -1,9 +1,9 @@
 """``make app``: the retrieval explorer as a page without code, for a lecture or a demonstration.
 
-Voilà serves the notebook ``notebooks/app/retrieval.ipynb`` on 127.0.0.1, each visitor with a
-kernel of their own. A page can send messages of widgets and nothing else, so that visitors cannot
-run code. What the server and the kernels write goes to a temporary folder that is removed in the
-end; an uploaded picture is never written at all.
+Voilà serves the notebook ``notebooks/app/retrieval.ipynb`` on 127.0.0.1. Each visitor has a kernel
+of their own, to which a page can only send messages of widgets, so that visitors cannot run code.
+The server and the kernels write to a temporary folder that is removed at the end; an uploaded
+picture is never written at all.
 """
 
 import argparse
@@ -20,12 +20,12 @@ from pathlib import Path
 from derm_hash.errors import InputError
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "app" / "retrieval.ipynb"
-MOST_MESSAGE = 16_000_000  # bytes from a page at once: more ends its connection
-IDLE = 1800  # seconds after which the kernel of a page that has gone is ended
+MOST_MESSAGE = 16_000_000  # bytes of one message from a page; a larger one ends its connection
+IDLE = 1800  # seconds after which the kernel of a closed page is stopped
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Prepare what is served, then serve it until the process is stopped."""
+    """Prepare the page, then serve it until the process is stopped."""
     parser = argparse.ArgumentParser(prog="python -m derm_hash.app", description=__doc__)
     parser.add_argument("--data", default="atlas", help="a folder with manifest.csv; or atlas")
     parser.add_argument("--run", metavar="DIR", help="a trained run; by default the lesson's")
@@ -46,24 +46,30 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def own_folders(folder: Path) -> dict[str, str]:
-    """Make folders in ``folder`` for all that Jupyter, IPython and matplotlib write."""
+    """Make folders for all that Jupyter, IPython and matplotlib write.
+
+    Returns
+    -------
+    dict of the environment variables that name the folders
+    """
     names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
-    folders = {name: folder / name.lower() for name in (*names, "MPLCONFIGDIR", "TMPDIR", "page")}
+    folders = {name: folder / name.lower() for name in (*names, "MPLCONFIGDIR", "TMPDIR")}
     for path in folders.values():
         path.mkdir()
-    own = {"JUPYTER_PREFER_ENV_PATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    return {name: str(path) for name, path in folders.items() if name != "page"} | own
+    variables = {name: str(path) for name, path in folders.items()}
+    return variables | {"JUPYTER_PREFER_ENV_PATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def prepare(page: Path, data: str, run: str | None) -> None:
-    """Put the notebook, the model and its index into the folder that is served."""
-    # Imported here, since some of them write caches where `own_folders` says.
+    """Make the folder that is served, with the notebook, the model and its index."""
+    # Imported now, after `own_folders` has said where some of them may write caches.
     from derm_hash.course import SIZE, course_data, course_run
     from derm_hash.retrieval import build_index
     from derm_hash.runs import load_model, save_model
 
     if find_spec("voila") is None:
-        raise InputError("Voilà is not installed: run `make setup`, or `pip install voila`.")
+        raise InputError("Voilà is not installed: run `make setup`, or `pip install voila`")
+    page.mkdir(exist_ok=True)
     if run is None:
         dataset = course_data(data)
         model = course_run(dataset).model
@@ -78,7 +84,7 @@ def prepare(page: Path, data: str, run: str | None) -> None:
 
 
 def serve(page: Path, port: int, open_browser: bool) -> int:
-    """Run Voilà on the notebook in ``page`` until it ends; returns its exit status."""
+    """Run Voilà on the notebook in ``page`` until it ends; return its exit status."""
     settings = {
         "Voila": {
             "ip": "127.0.0.1",

@@ -7,6 +7,7 @@ added: ``out = gate(F(x)) * F(x) + x``.
 
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -31,8 +32,8 @@ def channel_mean_max(x: Tensor) -> Tensor:
 
     Where several channels share the maximum, one of them takes its gradient.
     """
-    # On CPUs `mean` is slow in 16 bits, and so is the way back through `amax`, which shares
-    # the gradient out among equals (benchmarks/README.md).
+    # The same as x.mean(1) and x.amax(1), in forms that are faster on CPUs: `mean` is slow in
+    # 16 bits, and so is the backward pass of `amax` (benchmarks/README.md).
     channels = x.shape[1]
     mean = F.conv2d(x, x.new_full((1, channels, 1, 1), 1 / channels))
     return torch.cat([mean, x.max(dim=1, keepdim=True).values], dim=1)
@@ -94,7 +95,7 @@ class HDCSA(SpatialGate):
         if channels < reduction or channels % reduction:
             raise InputError(
                 f"HDCSA cannot squeeze {channels} channels by {reduction}: "
-                "choose a reduction that divides the number of channels."
+                "choose a reduction that divides the number of channels"
             )
         super().__init__(channels, kernel_size)
         squeezed = channels // reduction
@@ -114,28 +115,21 @@ class HDCSA(SpatialGate):
         return torch.sigmoid(self.merge(self.maps(x)))
 
 
-class HDCSAPlain(HDCSA):
-    """HDC-SA with every dilation 1: what remains without the wide receptive field."""
-
-    def __init__(self, channels: int):
-        super().__init__(channels, dilations=(1, 1, 1))
-
-
-def channel_mlp(channels: int, reduction: int) -> nn.Sequential:
+def channel_mlp(channels: int) -> nn.Sequential:
     """The bottleneck that weighs channels: two 1x1 convolutions on a (B, C, 1, 1) tensor."""
     return nn.Sequential(
-        nn.Conv2d(channels, channels // reduction, 1),
+        nn.Conv2d(channels, channels // 16, 1),
         nn.ReLU(inplace=True),
-        nn.Conv2d(channels // reduction, channels, 1),
+        nn.Conv2d(channels // 16, channels, 1),
     )
 
 
 class SE(nn.Module):
     """Squeeze-and-excitation: one weight for each channel (Hu et al., CVPR 2018)."""
 
-    def __init__(self, channels: int, reduction: int = 16):
+    def __init__(self, channels: int):
         super().__init__()
-        self.mlp = channel_mlp(channels, reduction)
+        self.mlp = channel_mlp(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> x times its channel weights, same shape."""
@@ -145,9 +139,9 @@ class SE(nn.Module):
 class CBAM(nn.Module):
     """Channel attention, then spatial attention (Woo et al., ECCV 2018, equations 2 and 3)."""
 
-    def __init__(self, channels: int, reduction: int = 16):
+    def __init__(self, channels: int):
         super().__init__()
-        self.mlp = channel_mlp(channels, reduction)
+        self.mlp = channel_mlp(channels)
         self.spatial = SpatialGate(channels)
 
     def weigh_channels(self, x: Tensor) -> Tensor:
@@ -166,7 +160,7 @@ class CBAM(nn.Module):
 
 GATES: dict[str, Callable[[int], nn.Module]] = {
     "hdcsa": HDCSA,
-    "hdcsa-plain": HDCSAPlain,
+    "hdcsa-plain": partial(HDCSA, dilations=(1, 1, 1)),  # without the wide receptive field
     "spatial": SpatialGate,
     "se": SE,
     "cbam": CBAM,
@@ -178,7 +172,7 @@ def make_gate(gate: str | Callable[[int], nn.Module], channels: int) -> nn.Modul
     if callable(gate):
         return gate(channels)
     if gate not in GATES:
-        raise InputError(f"Unknown attention {gate!r}: choose one of {', '.join(GATES)}, or None.")
+        raise InputError(f"Unknown attention {gate!r}: choose one of {', '.join(GATES)}, or None")
     return GATES[gate](channels)
 
 
@@ -195,8 +189,14 @@ def add_attention(backbone: ResNet, gate: str | Callable[[int], nn.Module] | Non
 
     Returns
     -------
-    The same backbone. The last batch norm of a block, ``norm``, is now
-    ``Sequential(norm=norm, gate=gate)``.
+    torchvision ResNet
+        The same backbone. In each block the last batch norm, ``norm``, is replaced by
+        ``Sequential(norm=norm, gate=gate)``.
+
+    Raises
+    ------
+    InputError
+        If the name is unknown or the gate cannot squeeze a block's channels.
     """
     if gate is None:
         return backbone

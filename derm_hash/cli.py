@@ -27,7 +27,7 @@ from derm_hash.experiments.scoring import evaluate_run
 from derm_hash.files import leaves_folder, write_atomically
 from derm_hash.metrics.scores import SCORES
 from derm_hash.model import encode
-from derm_hash.retrieval import RANKS, HashIndex, build_index
+from derm_hash.retrieval import METRICS, HashIndex, build_index
 from derm_hash.runs import Run, best_epoch
 from derm_hash.settings import PRESETS, TrainConfig
 from derm_hash.training import train
@@ -81,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
     add_run(command)
     command.add_argument("--k", type=int, default=10, help="hits wanted (%(default)s)")
     command.add_argument("--radius", type=int, default=4, help="Hamming radius (%(default)s)")
-    command.add_argument("--rank", choices=RANKS, default=RANKS[0])
+    command.add_argument("--metric", "--rank", choices=METRICS, default=METRICS[0])
     command.add_argument("--label", help="the image's diagnosis, to mark hits as right or wrong")
     command.add_argument("--out", type=Path, default=Path("hits.png"), help="picture (%(default)s)")
 
@@ -196,7 +196,7 @@ def search_command(args) -> None:
     index = HashIndex.load(run.path / INDEX_FILE)
     check_items(index, run.path / INDEX_FILE)
     code = encode(run.model, torch.from_numpy(np.array(query)).permute(2, 0, 1)[None])
-    hits = index.search(code, min(args.k, len(index)), args.radius, args.rank)
+    hits = index.search(code, min(args.k, len(index)), args.radius, args.metric)
     table = hit_table(index, hits)
     if table.empty:
         near = f"within {args.radius} bits of {shown(args.image)}"

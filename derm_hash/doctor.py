@@ -1,7 +1,7 @@
 """What this machine has for the course, and what to do about each thing that is missing.
 
-`derm-hash doctor` and `python -m derm_hash.doctor` print it. Every package is imported inside the
-check that looks at it, so that the report appears however broken the installation is.
+`derm-hash doctor` and `python -m derm_hash.doctor` print it. Each check imports the packages that
+it looks at, so that the report appears however broken the installation is.
 """
 
 import importlib
@@ -17,42 +17,50 @@ from pathlib import Path
 INSTALL = "run `make setup`, or `pip install -c constraints.txt -e '.[lab,test]'`"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 MAC_CHROME = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
-# What a broken binary package raises when it is imported: a missing module or library, an operator
-# that another build of torch does not have, a name that it no longer has.
-BROKEN = (ImportError, OSError, RuntimeError, AttributeError)
 GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the report. `remedy` is a sentence, empty where `ok`; nothing in the course
-    works without what is `essential`."""
+    """One line of the report.
+
+    Attributes
+    ----------
+    name, value : str
+        What was checked, and what was found.
+    remedy : str
+        What to do; empty where nothing is wrong.
+    essential : bool
+        Whether the course cannot run without it.
+    """
 
     name: str
     value: str
-    ok: bool = True
     remedy: str = ""
     essential: bool = False
 
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.remedy
+
 
 def report() -> list[Check]:
-    """All checks, in the order in which they are best read."""
-    checks = (
-        check_python,
-        check_package,
-        check_torch,
-        check_torchvision,
-        check_device,
-        check_faiss,
-        check_requirements,
-        check_memory,
-        check_disk,
-        check_cache,
-        check_lab,
-        check_widgets,
-        check_browser,
-    )
-    return [check() for check in checks]
+    """All checks, in the order in which they are printed."""
+    return [
+        check_python(),
+        check_package(),
+        check_import("torch"),
+        check_torchvision(),
+        check_device(),
+        check_import("faiss"),
+        check_memory(),
+        check_disk(),
+        check_cache(),
+        check_lab(),
+        check_widgets(),
+        check_browser(),
+    ]
 
 
 def print_report() -> int:
@@ -65,34 +73,42 @@ def print_report() -> int:
         if check.remedy:
             print(f"{'':>6}  {'':{width}}  -> {check.remedy}")
     broken = [check.name for check in checks if check.essential and not check.ok]
-    print(f"\nNot working: {', '.join(broken)}." if broken else "\nThe course can run here.")
+    print(f"\nNot working: {', '.join(broken)}" if broken else "\nThe course can run here")
     return int(bool(broken))
 
 
 def check_python() -> Check:
     """Python 3.11 or newer."""
     value = f"{platform.python_version()}, {platform.system()} {platform.machine()}"
-    ok = sys.version_info >= (3, 11)
-    remedy = "" if ok else "Install Python 3.11 or newer and make a new environment with it."
-    return Check("Python", value, ok, remedy, essential=True)
+    new = sys.version_info >= (3, 11)
+    remedy = "" if new else "install Python 3.11 or newer and make a new environment with it"
+    return Check("Python", value, remedy, essential=True)
 
 
 def check_package() -> Check:
-    """derm-hash itself, as an installed package."""
-    version = version_of("derm-hash")
-    remedy = "" if version else f"To install it, {INSTALL}."
-    return Check("derm-hash", version or "not installed", bool(version), remedy, essential=True)
+    """derm-hash, and every package that it needs, in a version that it accepts."""
+    version, (requirements, problem) = version_of("derm-hash"), load("packaging.requirements")
+    if problem or version is None:
+        value = "not installed" if version is None else f"{version}, packaging {problem}"
+        return Check("derm-hash", value, INSTALL, essential=True)
+    needs = [requirements.Requirement(need) for need in metadata.requires("derm-hash")]
+    needs = [need for need in needs if need.marker is None or need.marker.evaluate()]
+    found = {need: version_of(need.name) for need in needs}
+    wrong = [
+        f"{need} (found {version or 'none'})"
+        for need, version in found.items()
+        if version is None or not need.specifier.contains(version, prereleases=True)
+    ]
+    value = f"{version}, {len(needs) - len(wrong)} of {len(needs)} packages as required"
+    remedy = f"missing or too old: {'; '.join(wrong)}; {INSTALL}" if wrong else ""
+    return Check("derm-hash", value, remedy, essential=True)
 
 
-def check_torch() -> Check:
-    """A torch that imports and is new enough."""
-    torch, problem = load("torch")
-    if problem:
-        remedy = f"To install torch, {INSTALL}."
-        return Check("torch", problem, False, remedy, essential=True)
-    ok = numbers(torch.__version__) >= (2, 6)
-    remedy = "" if ok else "Upgrade torch and torchvision together: derm-hash needs torch 2.6."
-    return Check("torch", torch.__version__, ok, remedy, essential=True)
+def check_import(name: str) -> Check:
+    """A package that imports."""
+    module, problem = load(name)
+    value = problem or getattr(module, "__version__", "unknown version")
+    return Check(name, value, INSTALL if problem else "", essential=True)
 
 
 def check_torchvision() -> Check:
@@ -102,21 +118,20 @@ def check_torchvision() -> Check:
     if not problem:
         return Check("torchvision", version or "unknown version", essential=True)
     if version is None:
-        remedy = f"To install torchvision, {INSTALL}."
-    else:
-        remedy = (
-            "torchvision and torch must come from the same place and release: install both again "
-            "with one command, `pip install --force-reinstall torch torchvision`."
-        )
-        problem = f"{version} beside torch {version_of('torch') or '(none)'}: {problem}"
-    return Check("torchvision", problem, False, remedy, essential=True)
+        return Check("torchvision", problem, INSTALL, essential=True)
+    value = f"{version} beside torch {version_of('torch') or '(none)'}: {problem}"
+    remedy = (
+        "install torch and torchvision from the same place and release, with one command: "
+        "`pip install --force-reinstall torch torchvision`"
+    )
+    return Check("torchvision", value, remedy, essential=True)
 
 
 def check_device() -> Check:
-    """Where training will run: a CUDA GPU, Apple's GPU, or the CPU with its threads."""
+    """Where training runs: a CUDA GPU, Apple's GPU, or the CPU."""
     torch, problem = load("torch")
     if problem:
-        return Check("device", "unknown without torch", False, "Repair torch first.")
+        return Check("device", "unknown without torch", "repair torch first")
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / GIB
         more = f", the first of {n}" if (n := torch.cuda.device_count()) > 1 else ""
@@ -124,109 +139,74 @@ def check_device() -> Check:
     if torch.backends.mps.is_available():
         return Check("device", f"GPU of this Mac (MPS), {platform.machine()}")
     value = f"CPU, {torch.get_num_threads()} threads on {os.cpu_count()} cores"
-    if shutil.which("nvidia-smi") is None:
-        return Check("device", value)
     remedy = (
-        "There is an NVIDIA driver, yet this torch does not use the GPU: install a CUDA build of "
-        "torch, or a newer driver."
+        "there is an NVIDIA driver, but this torch does not use the GPU: install a CUDA build of "
+        "torch, or a newer driver"
     )
-    return Check("device", value, False, remedy)
-
-
-def check_faiss() -> Check:
-    """The search library."""
-    faiss, problem = load("faiss")
-    value = problem or getattr(faiss, "__version__", "unknown version")
-    remedy = f"To install faiss-cpu, {INSTALL}." if problem else ""
-    return Check("faiss", value, not problem, remedy, essential=True)
-
-
-def check_requirements() -> Check:
-    """Every package that derm-hash always needs, in a version that it accepts."""
-    requirement, problem = load("packaging.requirements")
-    needs = metadata.requires("derm-hash") if version_of("derm-hash") else None
-    if problem or needs is None:
-        return Check("packages", "cannot be compared", False, f"To repair them, {INSTALL}.", True)
-    needs = [requirement.Requirement(need) for need in needs]
-    needs = [need for need in needs if need.marker is None or need.marker.evaluate()]
-    found = {need: version_of(need.name) for need in needs}
-    wrong = [
-        f"{need} (found {version or 'none'})"
-        for need, version in found.items()
-        if version is None or not need.specifier.contains(version, prereleases=True)
-    ]
-    value = f"{len(needs) - len(wrong)} of {len(needs)} as required"
-    remedy = f"Missing or unfit: {'; '.join(wrong)}. To repair them, {INSTALL}." if wrong else ""
-    return Check("packages", value, not wrong, remedy, essential=True)
+    return Check("device", value, remedy if shutil.which("nvidia-smi") else "")
 
 
 def check_memory() -> Check:
     """Free memory: the course needs about 2 GiB."""
     psutil, problem = load("psutil")
     if problem:
-        return Check("memory", f"unknown: {problem}", False, f"To install psutil, {INSTALL}.")
+        return Check("memory", f"unknown: {problem}", INSTALL)
     memory = psutil.virtual_memory()
-    ok = memory.available >= 2 * GIB
-    remedy = "" if ok else "Close other programs, or train with a smaller batch."
     value = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free"
-    return Check("memory", value, ok, remedy)
+    enough = memory.available >= 2 * GIB
+    return Check("memory", value, "" if enough else "close other programs, or use smaller batches")
 
 
 def check_disk() -> Check:
-    """Free space where the user stands, for data and runs."""
+    """Free space in the working folder, for data and runs."""
     free = shutil.disk_usage(Path.cwd()).free / GIB
-    remedy = "" if free >= 2 else "Free some space: data sets and runs need a few GiB."
-    return Check("disk here", f"{free:.1f} GiB free in {Path.cwd()}", free >= 2, remedy)
+    remedy = "" if free >= 2 else "free some space: data sets and runs need a few GiB"
+    return Check("disk here", f"{free:.1f} GiB free in {Path.cwd()}", remedy)
 
 
 def check_cache() -> Check:
     """The folder for trained models and drawn images, DERM_HASH_HOME."""
     folder = Path(os.environ.get("DERM_HASH_HOME") or "~/.cache/derm-hash").expanduser().absolute()
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(there).free / GIB
     if not (there.is_dir() and os.access(there, os.W_OK)):
-        remedy = "Set the environment variable DERM_HASH_HOME to a folder that you may write to."
-        return Check("cache", f"{folder} cannot be written", False, remedy, essential=True)
-    remedy = "" if free >= 1 else "Free some space, or set DERM_HASH_HOME to a larger disk."
-    return Check("cache", f"{free:.1f} GiB free in {folder}", free >= 1, remedy)
+        remedy = "set the environment variable DERM_HASH_HOME to a folder that you may write to"
+        return Check("cache", f"{folder} cannot be written", remedy, essential=True)
+    free = shutil.disk_usage(there).free / GIB
+    remedy = "" if free >= 1 else "free some space, or set DERM_HASH_HOME to a larger disk"
+    return Check("cache", f"{free:.1f} GiB free in {folder}", remedy)
 
 
 def check_lab() -> Check:
-    """JupyterLab 4."""
+    """JupyterLab 4.2 or newer."""
     version = version_of("jupyterlab")
-    ok = version is not None and numbers(version) >= (4, 2)
-    remedy = "" if ok else f"For the notebooks in JupyterLab 4.2 or newer, {INSTALL}."
-    return Check("JupyterLab", version or "not installed", ok, remedy)
+    new = version is not None and numbers(version) >= (4, 2)
+    remedy = "" if new else f"the notebooks need JupyterLab 4.2 or newer: {INSTALL}"
+    return Check("JupyterLab", version or "not installed", remedy)
 
 
 def check_widgets() -> Check:
-    """ipywidgets with the JupyterLab extension of the same generation (8 goes with 3), where
-    JupyterLab finds it."""
+    """ipywidgets 8 with version 3 of its JupyterLab extension, where JupyterLab finds it."""
     kernel, browser = version_of("ipywidgets"), version_of("jupyterlab-widgets")
     value = f"ipywidgets {kernel or '(none)'}, jupyterlab-widgets {browser or '(none)'}"
-    fit = kernel and browser and (numbers(kernel)[0], numbers(browser)[0]) == (8, 3)
-    if not fit:
-        remedy = "Install a pair that fits: `pip install 'ipywidgets>=8.1'`, then restart Jupyter."
-        return Check("widgets", value, False, remedy)
+    if not (kernel and browser and (numbers(kernel)[0], numbers(browser)[0]) == (8, 3)):
+        remedy = "install a matching pair, `pip install 'ipywidgets>=8.1'`, and restart Jupyter"
+        return Check("widgets", value, remedy)
     paths, problem = load("jupyter_core.paths")
     folders = [] if problem else paths.jupyter_path("labextensions")
     extension = Path("@jupyter-widgets", "jupyterlab-manager", "package.json")
     if any(Path(folder, extension).exists() for folder in folders):
         return Check("widgets", value)
-    remedy = "Install it again: `pip install --force-reinstall --no-deps jupyterlab-widgets`."
-    return Check("widgets", f"{value}, whose files JupyterLab does not find", False, remedy)
+    remedy = "install it again: `pip install --force-reinstall --no-deps jupyterlab-widgets`"
+    return Check("widgets", f"{value}, whose files JupyterLab does not find", remedy)
 
 
 def check_browser() -> Check:
-    """A Chromium or Chrome that programs can drive; a person may use any browser."""
+    """A Chromium or Chrome, which only the browser tests need."""
     path = find_browser()
     remedy = (
-        ""
-        if path
-        else "Only the browser tests need one: install Chromium or Chrome (Debian: `apt-get "
-        "install chromium`)."
+        "for the browser tests, install Chromium or Chrome (Debian: `apt-get install chromium`)"
     )
-    return Check("browser", path or "no Chromium or Chrome found", bool(path), remedy)
+    return Check("browser", path or "no Chromium or Chrome found", "" if path else remedy)
 
 
 def find_browser() -> str | None:
@@ -235,11 +215,12 @@ def find_browser() -> str | None:
     return found or (str(MAC_CHROME) if MAC_CHROME.exists() else None)
 
 
-def load(name):
-    """(module, "") where it imports, else (None, first line of what went wrong)."""
+def load(name: str):
+    """(module, "") where it imports, else (None, the first line of what went wrong)."""
     try:
         return importlib.import_module(name), ""
-    except BROKEN as error:
+    # A missing package or library, or an operator that another build of torch does not have.
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
         first = (str(error).splitlines() or [""])[0]
         return None, f"does not import ({type(error).__name__}: {first})"
 

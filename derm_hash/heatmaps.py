@@ -1,13 +1,15 @@
-"""Where does the network look? HDC-SA gates, and Grad-CAM of a class, a bit, or a match.
+"""Where does the network look? HDC-SA gates, Grad-CAM, and whether a map is faithful.
 
-A target is a small callable on the network's output for one image, so that anything
-differentiable can be explained; the maths of Grad-CAM is the grad-cam package's.
+:func:`grad_cam` explains a class, a bit, or a match with a hit; :func:`gate_maps` reads the
+attention gates; :func:`road_curve` tests whether a map is faithful: if the pixels that it calls
+important are removed, does the evidence drop? The package grad-cam does the mathematics.
+
+A target is a small callable: the network's output for one image -> the number to explain.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import torch
@@ -19,7 +21,7 @@ from tqdm.auto import tqdm
 from derm_hash.errors import InputError
 from derm_hash.model import DermHash, HashOutput
 
-SMALLEST_MAP = 6  # pixels: a coarser map cannot say where in the lesion
+SMALLEST_MAP = 6  # pixels; a coarser map cannot tell the parts of a lesion apart
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ class ClassTarget:
 class BitTarget:
     """Evidence for bit ``index``: plus or minus the logit of the soft code.
 
-    ``on`` says for which value of the bit; by default for the one that it has, so that
-    the evidence is never negative.
+    ``on`` chooses the value of the bit: True or False for evidence that it is 1 or 0. By
+    default it is the value that the bit has, so the evidence is never negative.
     """
 
     index: int
@@ -65,10 +67,10 @@ class MatchTarget:
 
 
 class OneTensor(nn.Module):
-    """DermHash with its two outputs side by side in one tensor, as grad-cam wants them.
+    """DermHash with both outputs side by side in one tensor, as grad-cam requires.
 
-    In 64 bits: in 32 the code of a bit that training has decided is 0 or 1, and no gradient
-    finds back from there to its logit.
+    The code is computed in 64 bits. In 32 bits the sigmoid of a large logit is exactly 0 or
+    1, and its gradient vanishes.
     """
 
     def __init__(self, model: DermHash):
@@ -105,7 +107,7 @@ def grad_cam(
     target: Callable[[HashOutput], Tensor],
     layer: nn.Module | None = None,
 ) -> np.ndarray:
-    """Grad-CAM of anything the network says (Selvaraju et al., ICCV 2017).
+    """Explain any output of the network by Grad-CAM (Selvaraju et al., ICCV 2017).
 
     Parameters
     ----------
@@ -114,18 +116,18 @@ def grad_cam(
     target : callable
         HashOutput of one image -> scalar, such as ``ClassTarget``, ``BitTarget``, ``MatchTarget``.
     layer : Module, optional
-        Where to look; by default the deepest stage that still says where (``cam_layer``).
+        Whose feature map is explained; by default that of :func:`cam_layer`.
 
     Returns
     -------
-    (B, H, W) float32 array in [0, 1], each map scaled to its own maximum; all zero where
-    nothing in the image speaks for the target.
+    (B, H, W) float32 array in [0, 1]
+        Each map is scaled to its own maximum; it is zero if no pixel supports the target.
     """
     training, network = model.training, OneTensor(model)
     targets = [lambda row: target(network.output(row))] * len(x)
     layer = layer or cam_layer(model, x.shape[-1])
-    # Gradients are wanted at the layer's output: there the graph begins, and nothing below is
-    # differentiated, which is most of the work. (Hooks run in order: this one before grad-cam's.)
+    # Only the gradient at the layer's output is needed. Detaching there saves the backward pass
+    # through all layers below, which is most of the work. This hook runs before grad-cam's.
     begin = layer.register_forward_hook(lambda _, __, output: output.detach().requires_grad_())
     try:
         with torch.enable_grad(), GradCAM(network, [layer]) as cam:
@@ -138,7 +140,7 @@ def grad_cam(
 
 @torch.no_grad()
 def gate_maps(model: DermHash, x: Tensor) -> dict[str, np.ndarray]:
-    """The spatial gate of every residual block for a batch of images.
+    """Compute the spatial gate of every residual block for a batch of images.
 
     Parameters
     ----------
@@ -148,8 +150,9 @@ def gate_maps(model: DermHash, x: Tensor) -> dict[str, np.ndarray]:
 
     Returns
     -------
-    dict from the block's name ("layer1.0", ...) to its gate (B, h, w) float32 in (0, 1),
-    h and w being the size of the block's feature map.
+    dict of str to (B, h, w) float32 array in (0, 1)
+        From the block's name ("layer1.0", ...) to its gate; h x w is the size of the
+        block's feature map.
 
     Raises
     ------
@@ -169,7 +172,7 @@ def gate_maps(model: DermHash, x: Tensor) -> dict[str, np.ndarray]:
             block = path.rsplit(".", 2)[0]  # layer1.0.bn2.gate -> layer1.0
             hooks.append(module.register_forward_hook(keep(block)))
     if not hooks:
-        raise InputError("This model has no spatial gate: train one with attention='hdcsa'.")
+        raise InputError("This model has no spatial gate: train one with attention='hdcsa'")
     try:
         model.eval()(x.to(next(model.parameters()).device))
     finally:
@@ -186,28 +189,6 @@ def resize_map(heatmap: np.ndarray, size: int) -> np.ndarray:
     return resized[0, 0].numpy()
 
 
-def overlay(
-    picture: np.ndarray, heatmap: np.ndarray, opacity: float = 0.6, colours: str = "inferno"
-) -> np.ndarray:
-    """Lay a heatmap over a picture; where the map is cold the picture stays as it is.
-
-    Parameters
-    ----------
-    picture : (S, S, 3) uint8 array
-    heatmap : (h, w) array in [0, 1], resized to the picture
-    opacity : float in [0, 1]
-        Of the hottest point.
-
-    Returns
-    -------
-    (S, S, 3) uint8 array
-    """
-    heat = np.clip(resize_map(heatmap, picture.shape[0]), 0, 1)
-    colour = matplotlib.colormaps[colours](heat)[..., :3] * 255
-    weight = opacity * heat[..., None]
-    return (picture * (1 - weight) + colour * weight).round().astype(np.uint8)
-
-
 def road_curve(
     model: DermHash,
     x: Tensor,
@@ -217,42 +198,49 @@ def road_curve(
     seed: int = 0,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Change of the evidence when the hottest, or the coldest, pixels are removed.
+    """Measure how the evidence changes when the hottest, or the coldest, pixels are removed.
+
+    ROAD, "remove and debias" (Rong et al., ICML 2022): removed pixels are replaced by values
+    interpolated from their neighbours. Positive scores mean that the hot pixels matter more.
 
     Parameters
     ----------
     model : DermHash
     x : (B, 3, H, W) tensor in [-1, 1]
-    heatmaps : (B, H, W) array, hot where the map says that the evidence is
+    heatmaps : (B, H, W) array
+        Large where the evidence is.
     target : callable
-        HashOutput of one image -> scalar: what the maps explain. A ``BitTarget`` speaks for
-        the bit as it is in the whole image.
+        HashOutput of one image -> scalar: what the maps explain. A ``BitTarget`` explains
+        the value that the bit has for the whole image.
     removed : sequence of float in (0, 1)
-        Shares of the pixels to take away. Pixels of equal heat, such as the zeros of
-        Grad-CAM, are taken in random order.
+        Shares of the pixels to remove. Pixels of equal heat, such as the zeros of Grad-CAM,
+        are removed in random order.
     seed : int
-        Of that order and of the imputation's noise.
+        Seed of that order and of the noise that ROAD adds.
+    progress : bool
+        Whether to show a progress bar.
 
     Returns
     -------
-    DataFrame with a row for each share and image: removed, image, most_relevant_first and
-    least_relevant_first (change of the target's value, usually negative), and road, half of
-    least minus most: above 0 where the hot pixels matter more. Its mean over the shares is
-    grad-cam's ``ROADCombined``; a random map has 0 on average.
+    DataFrame
+        One row for each share and image, with the columns removed, image,
+        most_relevant_first and least_relevant_first (change of the target's value, usually
+        negative), and road, half of least minus most. The mean of road over the shares is
+        grad-cam's ``ROADCombined``; a random map has 0 on average.
 
     Raises
     ------
     InputError
-        If the heatmaps have not the size of the images, or a share is not in (0, 1).
+        If the heatmaps do not have the images' size, or a share is not in (0, 1).
     """
     heatmaps = np.asarray(heatmaps)
     if heatmaps.shape != (len(x), *x.shape[2:]):
         raise InputError(
             f"Heatmaps {heatmaps.shape} do not fit images {tuple(x.shape)}: pass one map of the "
-            "images' height and width for each."
+            "images' height and width for each"
         )
     if not all(0 < share < 1 for share in removed):
-        raise InputError(f"The share of removed pixels lies between 0 and 1, not {removed}.")
+        raise InputError(f"The share of removed pixels lies between 0 and 1, not {removed}")
     heat, x = _distinct(heatmaps, seed), x.to(next(model.parameters()).device)
     training, network = model.training, OneTensor(model)
     rows = []
@@ -280,9 +268,9 @@ def road_curve(
 
 
 def _distinct(heatmaps: np.ndarray, seed: int) -> np.ndarray:
-    """Heat by rank, all different, evenly spaced in [0, 1], so that a share is a share.
+    """Replace heat by its rank, evenly spaced in [0, 1]; ties are broken at random.
 
-    A threshold among equal pixels would remove all of them, or none.
+    Otherwise a threshold among equal pixels would remove all of them, or none.
     """
     flat = heatmaps.reshape(len(heatmaps), -1)
     luck = np.random.default_rng(seed).random(flat.shape)
@@ -293,7 +281,7 @@ def _distinct(heatmaps: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _row_target(target, row: Tensor, network: OneTensor):
-    """The target as grad-cam wants it: of one row of the network's single output."""
+    """Make the target that grad-cam calls with one row of the network's single output."""
     if isinstance(target, BitTarget) and target.on is None:
         on = bool(network.output(row).code[target.index] > 0.5)
         target = BitTarget(target.index, on)

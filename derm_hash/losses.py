@@ -1,9 +1,9 @@
 """The Cauchy rotation-invariance loss, its rivals, and class weights.
 
 For the orbit u_k = h(R_k x), k = 0..n-1, of soft codes and its mean ubar, an
-invariance loss is ``sum_k mean_{batch, bits} rho(|u_k - ubar|)``. What differs
-is the penalty rho: how much one bit that refuses to agree may cost, and how hard
-it is pulled.
+invariance loss is ``sum_k mean_{batch, bits} rho(|u_k - ubar|)``. The losses
+differ in the penalty rho: how much one bit that disagrees may cost, and how large
+its gradient is.
 """
 
 import numpy as np
@@ -41,10 +41,10 @@ PENALTIES = {"cauchy": cauchy, "l1": l1, "l2": l2, "gaussian": gaussian}
 
 
 class OrbitPenalty(nn.Module):
-    """Pull the soft codes of an image's turned copies towards their mean.
+    """Pull the soft codes of an image's rotated copies towards their mean.
 
-    ``L = sum_k mean_{batch, bits} rho(|u_k - ubar|)``, zero exactly when every
-    copy has the same soft code, and unchanged by the order of the copies.
+    ``L = sum_k mean_{batch, bits} rho(|u_k - ubar|)``. It is zero exactly when all
+    copies have the same soft code, and the order of the copies does not matter.
 
     Parameters
     ----------
@@ -62,9 +62,9 @@ class OrbitPenalty(nn.Module):
     def __init__(self, kind: str = "cauchy", gamma: float = 0.5):
         super().__init__()
         if kind not in PENALTIES:
-            raise InputError(f"Unknown penalty {kind!r}: choose one of {', '.join(PENALTIES)}.")
+            raise InputError(f"Unknown penalty {kind!r}: choose one of {', '.join(PENALTIES)}")
         if not gamma > 0:
-            raise InputError(f"gamma is a scale and must be greater than 0, not {gamma}.")
+            raise InputError(f"gamma is a scale and must be greater than 0, not {gamma}")
         self.kind, self.gamma = kind, gamma
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class OrbitPenalty(nn.Module):
         if codes.ndim != 3:
             raise InputError(
                 f"An orbit of codes has shape (n, B, bits), not {tuple(codes.shape)}: "
-                "stack the codes of the n turned copies."
+                "stack the codes of the n rotated copies"
             )
         distance = (codes - codes.mean(dim=0)).abs()
         return PENALTIES[self.kind](distance, self.gamma).mean(dim=(1, 2)).sum()
@@ -97,24 +97,30 @@ CLASS_WEIGHTS = ("inverse", "released", "none")
 
 
 def class_weights(labels: Tensor, classes: int, mode: str = "inverse") -> Tensor | None:
-    """Weights of the classes in the cross-entropy.
+    """Weigh the classes in the cross-entropy.
 
     Parameters
     ----------
     labels : (N,) int64 tensor of class indices
     classes : int
     mode : str
-        ``"inverse"``: N / (classes * count), so that every class weighs the same in
-        all. ``"released"``: count / N, as in the code that was published with the paper;
+        ``"inverse"``: N / (classes * count), so that all classes have the same total
+        weight. ``"released"``: count / N, as in the code that was published with the paper;
         it strengthens the imbalance and is here for comparison. ``"none"``: no weights.
 
     Returns
     -------
-    (classes,) float tensor, or None for ``"none"``. A class without an image weighs 0.
+    (classes,) float tensor, or None for ``"none"``
+        A class without images has weight 0.
+
+    Raises
+    ------
+    InputError
+        If the mode is unknown.
     """
     if mode not in CLASS_WEIGHTS:
         raise InputError(
-            f"Unknown class weights {mode!r}: choose one of {', '.join(CLASS_WEIGHTS)}."
+            f"Unknown class weights {mode!r}: choose one of {', '.join(CLASS_WEIGHTS)}"
         )
     if mode == "none":
         return None
@@ -125,7 +131,7 @@ def class_weights(labels: Tensor, classes: int, mode: str = "inverse") -> Tensor
 
 
 def penalty_curve(kind: str, gamma: float, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A penalty rho(d) and its gradient d rho / d d, by autograd, at distances d (N,)."""
+    """A penalty rho(d) and its slope by autograd, to plot: d (N,) >= 0 -> two (N,) arrays."""
     x = torch.as_tensor(d, dtype=torch.float64).clone().requires_grad_()
     value = PENALTIES[kind](x, gamma)
     (slope,) = torch.autograd.grad(value.sum(), x)

@@ -1,8 +1,8 @@
-"""The orbit of an image under rotation, exact for quarter turns.
+"""Rotated copies of images, exact for quarter turns.
 
 A photograph of a lesion has no "up": the dermatoscope is put down at any angle.
-The orbit of an image x under the cyclic group C_n is the set of its n turned
-copies {R_k x}, k = 0..n-1, where R_k turns by 360 k / n degrees.
+The orbit of an image x under the cyclic group C_n is the set of its n rotated
+copies {R_k x}, k = 0..n-1, where R_k rotates by 360 k / n degrees.
 """
 
 import torch
@@ -13,57 +13,56 @@ from derm_hash.errors import InputError
 
 
 def rotation_orbit(x: Tensor, n: int = 4) -> Tensor:
-    """Turn a batch of images by every rotation of the cyclic group C_n.
+    """Rotate a batch of images by every rotation of the cyclic group C_n.
 
     Parameters
     ----------
     x : (B, C, H, W) tensor, H == W
         Any dtype for n = 1, 2 or 4; floating point for other n.
     n : int
-        Order of the group. For 1, 2 and 4 every member is a permutation of the
-        pixels, so nothing is lost. For other n the members are resampled
+        Order of the group. For 1, 2 and 4 every rotation is a permutation of the
+        pixels, so nothing is lost. For other n the images are resampled
         (bilinear) and *all* of them are cut to the inscribed disc, since the
-        corners would otherwise tell which way the image was turned.
+        corners would otherwise tell by how much an image was rotated.
 
     Returns
     -------
-    (n, B, C, H, W) tensor; member k is x turned counter-clockwise by 360 k / n degrees.
+    (n, B, C, H, W) tensor
+        Member k is x rotated counter-clockwise by 360 k / n degrees.
 
     Raises
     ------
     InputError
-        If x is not a batch of square images, n < 1, or whole numbers would be resampled.
+        If x is not a batch of square images, n < 1, or integers would be resampled.
     """
     if x.ndim != 4:
-        raise InputError(
-            f"rotation_orbit needs images of shape (B, C, H, W), not {tuple(x.shape)}."
-        )
+        raise InputError(f"rotation_orbit needs images of shape (B, C, H, W), not {tuple(x.shape)}")
     if x.shape[-1] != x.shape[-2]:
         raise InputError(
             f"rotation_orbit needs square images, not {x.shape[-2]} x {x.shape[-1]} pixels: "
-            "a quarter turn would change their shape, so crop or pad them first."
+            "a quarter turn would change their shape, so crop or pad them first"
         )
     if n < 1:
-        raise InputError(f"An orbit has at least one member: n must be 1 or more, not {n}.")
+        raise InputError(f"An orbit has at least one member: n must be 1 or more, not {n}")
     if n in (1, 2, 4):
         return torch.stack([torch.rot90(x, 4 // n * k, dims=(-2, -1)) for k in range(n)])
     return torch.stack([rotate(x, 360 * k / n) for k in range(n)])
 
 
-def quarter_turns(x: Tensor, turns: Tensor) -> Tensor:
-    """Turn each image by its own number of quarter turns, counter-clockwise and exact.
+def rotate_quarters(x: Tensor, quarters: Tensor) -> Tensor:
+    """Rotate each image by its own number of quarter turns, counter-clockwise and exact.
 
-    Images (B, C, H, H) of any dtype and whole numbers (B,) in 0..3 -> the same shape.
+    Images (B, C, H, H) of any dtype, quarters (B,) in 0..3 -> (B, C, H, H).
     """
-    turned = x.clone()
+    rotated = x.clone()
     for k in (1, 2, 3):
-        chosen = turns == k
-        turned[chosen] = torch.rot90(x[chosen], k, dims=(-2, -1))
-    return turned
+        chosen = quarters == k
+        rotated[chosen] = torch.rot90(x[chosen], k, dims=(-2, -1))
+    return rotated
 
 
 def pixel_centres(size: int, device=None, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Where the centres of ``size`` pixels lie if the side of the image is [-1, 1]: (size,)."""
+    """Coordinates of the pixels' centres along a side that spans [-1, 1]: (size,)."""
     return (torch.arange(size, device=device, dtype=dtype) + 0.5) / size * 2 - 1
 
 
@@ -79,9 +78,9 @@ def inside_disc(x: Tensor, fill: float = 0.0) -> Tensor:
 
 
 def rotate(x: Tensor, degrees: float | Tensor, fill: float = 0.0) -> Tensor:
-    """Turn images by any angle about their centre, inside the inscribed disc.
+    """Rotate images by any angle about their centre, inside the inscribed disc.
 
-    The corners are filled at every angle, 0 included: an image and its turned
+    The corners are filled at every angle, 0 included: an image and its rotated
     copy then show the same disc of skin and differ in nothing else.
 
     Parameters
@@ -95,24 +94,29 @@ def rotate(x: Tensor, degrees: float | Tensor, fill: float = 0.0) -> Tensor:
     Returns
     -------
     (B, C, H, W) tensor, bilinearly resampled.
+
+    Raises
+    ------
+    InputError
+        If x is not a batch of square floating point images.
     """
     if x.ndim != 4 or x.shape[-1] != x.shape[-2]:
-        raise InputError(f"rotate needs square images (B, C, H, H), not {tuple(x.shape)}.")
+        raise InputError(f"rotate needs square images (B, C, H, H), not {tuple(x.shape)}")
     if not x.is_floating_point():
-        raise InputError(f"rotate resamples floating point images, not {x.dtype}: convert them.")
+        raise InputError(f"rotate resamples floating point images, not {x.dtype}: convert them")
     angle = torch.deg2rad(torch.as_tensor(degrees, dtype=x.dtype, device=x.device)).expand(len(x))
     cos, sin = (part[:, None, None] for part in (angle.cos(), angle.sin()))
     across = pixel_centres(x.shape[-1], x.device, x.dtype)
     down = across[:, None]
-    # Where each output pixel comes from. A matrix product, as in affine_grid, is made in 16 bits
-    # under mixed precision, which misplaces pixels of large images by half a pixel.
+    # Where each output pixel comes from. F.affine_grid is not used: under mixed precision its
+    # matrix product has 16 bits, which misplaces pixels of large images by half a pixel.
     grid = torch.stack([cos * across - sin * down, sin * across + cos * down], dim=-1)
-    turned = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return inside_disc(turned, fill)
+    rotated = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return inside_disc(rotated, fill)
 
 
-def turn(x: Tensor, degrees: float) -> Tensor:
-    """Turn images (B, C, H, H): exact for multiples of 90 degrees, else inside the disc.
+def rotate_view(x: Tensor, degrees: float) -> Tensor:
+    """Rotate images (B, C, H, H): multiples of 90 degrees exactly, others inside the disc.
 
     Compare the result for other angles with ``rotate(x, 0)``, which shows the same disc.
     """

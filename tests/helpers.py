@@ -1,7 +1,13 @@
 """Set-ups that several test files share: tiny networks, data sets, and comparisons of runs."""
 
+import io
+import struct
+import zlib
+
+import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
@@ -82,3 +88,45 @@ def assert_same_run(run, expected):
     pd.testing.assert_frame_equal(run.history, expected.history, check_exact=True)
     assert_equal_states(run.model.state_dict(), expected.model.state_dict())
     assert_equal_states(checkpoint_of(run.path), checkpoint_of(expected.path))
+
+
+# --- image files --------------------------------------------------------------------------
+
+
+def noise(seed, width=20, height=15):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def encoded(image, kind, **options):
+    """The file of an image."""
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def png_chunk(kind, content):
+    crc = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc)
+
+
+def png_that_claims(width, height, body=None):
+    """A small PNG file whose header promises so many pixels."""
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    body = body or png_chunk(b"IDAT", zlib.compress(bytes(1000)))
+    return b"\x89PNG\r\n\x1a\n" + header + body + png_chunk(b"IEND", b"")
+
+
+def damaged(content, i, rng):
+    """A file with the damage of kind i % 4: cut, a hole, another head, or zeros alone."""
+    content, start = bytearray(content), int(rng.integers(len(content)))
+    match i % 4:
+        case 0:
+            content = content[:start]
+        case 1:
+            content[start : start + 100] = bytes(100)
+        case 2:
+            content[:100] = rng.bytes(100)
+        case 3:
+            content = bytes(len(content))
+    return bytes(content)

@@ -1,49 +1,68 @@
-"""What `make app` puts before Voilà; tests/browser/test_voila.py has the page itself."""
+"""What `make app` serves; tests/browser/test_voila.py has the page itself in a browser."""
 
 import json
+import os
+import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 
 from derm_hash import app
 from derm_hash.course import course_data
-from derm_hash.errors import InputError
 from derm_hash.model import DermHash, encode
 from derm_hash.retrieval import HashIndex
 from derm_hash.runs import load_model, save_model
 
 
-@pytest.fixture
-def lesson(monkeypatch, tmp_path):
-    """A lesson of 60 small images, and a run that has not been trained."""
-    monkeypatch.setattr(course_data, "__defaults__", ("atlas", 48, 60, 0))
+@pytest.fixture(autouse=True)
+def same_environment(monkeypatch):
+    """The process keeps its environment and its signals."""
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(app.signal, "signal", lambda *_: None)
+
+
+def test_what_is_served_is_the_run_with_its_index(tmp_path, monkeypatch):
+    class Server:
+        """Stands for Voilà: copies what it is given to serve."""
+
+        def __init__(self, command):
+            page = Path(command[-1]).parent
+            shutil.copytree(page, tmp_path / "page")
+            shutil.copy(Path(os.environ["JUPYTER_CONFIG_DIR"], "voila.json"), tmp_path)
+            self.folder = page.parent
+
+        def wait(self):
+            assert self.folder.exists()
+            return 0
+
+        terminate = wait
+
+    monkeypatch.setattr(course_data, "__defaults__", ("atlas", 48, 60, 0))  # 60 images
+    monkeypatch.setattr(app.subprocess, "Popen", Server)
     monkeypatch.setattr(app, "find_spec", lambda name: True)
-    model = DermHash("resnet10")
-    model.image_size = 32
-    save_model(model, tmp_path / "model.safetensors")
-    return tmp_path
+    save_model(DermHash("resnet10", image_size=32), tmp_path / "model.safetensors")
+    assert app.main(["--run", str(tmp_path), "--port", "1234", "--no-browser"]) == 0
 
-
-def test_what_is_served_is_the_run_with_its_index(lesson, tmp_path):
     page = tmp_path / "page"
-    page.mkdir()
-    app.prepare(page, "atlas", str(lesson))
+    assert (page / "retrieval.ipynb").is_file()
     assert json.loads((page / "served.json").read_text()) == {"data": "atlas", "size": 32}
     index = HashIndex.load(page / "index.safetensors")
     database = course_data("atlas", 32).split("database")
     codes = encode(load_model(page / "model.safetensors"), database)
-    torch.testing.assert_close(torch.from_numpy(index.codes), torch.from_numpy(codes))
-    assert (page / "retrieval.ipynb").is_file()
+    np.testing.assert_allclose(index.codes, codes, rtol=1e-5, atol=1e-5)
+    settings = json.loads((tmp_path / "voila.json").read_text())
+    assert settings["Voila"]["ip"] == "127.0.0.1" and settings["Voila"]["port"] == 1234
+    assert settings["VoilaConfiguration"]["show_tracebacks"] is False
 
 
-def test_without_voila_one_sentence_says_so(lesson, tmp_path, monkeypatch):
+def test_without_voila_one_sentence_says_so(monkeypatch, capsys):
     monkeypatch.setattr(app, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="Voilà is not installed"):
-        app.prepare(tmp_path, "atlas", str(lesson))
+    assert app.main([]) == 2
+    assert "Voilà is not installed: run `make setup`" in capsys.readouterr().err
 
 
 def test_own_folders_exist_and_lie_in_the_folder(tmp_path):
     folders = app.own_folders(tmp_path)
     inside = [name for name, value in folders.items() if value.startswith(str(tmp_path))]
-    assert set(inside) == {p.name.upper() for p in tmp_path.iterdir()} - {"PAGE"}
-    assert (tmp_path / "page").is_dir()
+    assert set(inside) == {path.name.upper() for path in tmp_path.iterdir()}

@@ -59,21 +59,14 @@ def test_here_nothing_essential_is_broken():
     assert len({c.name for c in checks}) == len(checks)
 
 
-def test_a_problem_comes_with_one_sentence_and_no_problem_with_none(uninstall):
-    uninstall("torch", "torchvision", "faiss", "psutil", "jupyterlab", "packaging", "ipywidgets")
-    for c in doctor.report():
-        assert bool(c.remedy) == (not c.ok), c
-        assert c.ok or c.remedy.endswith("."), c
-
-
 def test_print_report_names_what_is_broken(uninstall, capsys):
     assert doctor.print_report() == 0
-    assert "The course can run here." in capsys.readouterr().out
-    uninstall("faiss")
+    assert "The course can run here" in capsys.readouterr().out
+    uninstall("faiss", "faiss-cpu")
     assert doctor.print_report() == 1
     printed = capsys.readouterr().out
     assert "BROKEN  faiss" in printed
-    assert "Not working: faiss." in printed
+    assert "Not working: derm-hash, faiss\n" in printed
     assert doctor.INSTALL in printed
 
 
@@ -98,20 +91,12 @@ def test_it_runs_where_the_packages_cannot_be_imported():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == ""
-    assert "Not working: torch, torchvision, faiss, packages." in done.stdout
+    assert "Not working: derm-hash, torch, torchvision, faiss\n" in done.stdout
 
 
 def test_an_old_python(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 10, 1))
     assert not check("Python").ok
-
-
-@pytest.mark.parametrize("version, ok", [("2.5.1", False), ("2.6.0+cpu", True), ("3.0a1", True)])
-def test_an_old_torch(monkeypatch, version, ok):
-    import torch
-
-    monkeypatch.setattr(torch, "__version__", version)
-    assert check("torch").ok == ok
 
 
 def test_torchvision_of_another_torch(monkeypatch):
@@ -130,11 +115,17 @@ def test_torchvision_of_another_torch(monkeypatch):
     assert "one command" in found.remedy
 
 
-def test_a_requirement_that_is_too_old(versions):
-    versions(pandas="2.1.0")
-    found = check("packages")
-    assert not found.ok
-    assert "pandas>=2.2 (found 2.1.0)" in found.remedy
+@pytest.mark.parametrize("version, ok", [("2.5.1", False), ("2.6.0+cpu", True), ("3.0a1", True)])
+def test_a_requirement_that_is_too_old(versions, version, ok):
+    versions(torch=version)
+    found = check("derm-hash")
+    assert found.ok == ok and (f"torch>=2.6 (found {version})" in found.remedy) == (not ok)
+
+
+@pytest.mark.parametrize("name", ["derm-hash", "packaging", "torch", "torchvision", "psutil"])
+def test_what_is_not_installed_can_be_installed(uninstall, name):
+    uninstall(name)
+    assert any(doctor.INSTALL in found.remedy for found in doctor.report())
 
 
 def test_devices(monkeypatch):

@@ -14,10 +14,10 @@ from derm_hash.heatmaps import (
     cam_layer,
     gate_maps,
     grad_cam,
-    overlay,
     resize_map,
 )
 from derm_hash.model import DermHash, HashOutput
+from derm_hash.plots.style import overlay
 
 
 @pytest.fixture(scope="module")

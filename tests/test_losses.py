@@ -3,13 +3,20 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from derm_hash.errors import InputError
-from derm_hash.losses import PENALTIES, CauchyRotationLoss, OrbitPenalty, class_weights
+from derm_hash.losses import (
+    PENALTIES,
+    CauchyRotationLoss,
+    OrbitPenalty,
+    class_weights,
+    penalty_curve,
+)
 
 GAMMAS = (0.1, 0.5, 2.0)
 
@@ -199,3 +206,18 @@ def test_inverse_weights_make_the_classes_equal(labels):
 def test_unknown_class_weights_are_refused():
     with pytest.raises(InputError, match="'balanced': choose one of inverse, released, none"):
         class_weights(torch.tensor([0]), 1, "balanced")
+
+
+@pytest.mark.parametrize("gamma", [0.2, 1.0])
+def test_penalty_curves_are_the_formulas(gamma):
+    d = np.linspace(0, 1, 7)
+    bump = np.exp(-((d / gamma) ** 2) / 2)
+    expected = {
+        "cauchy": (np.log(1 + d / gamma), 1 / (gamma + d)),
+        "l1": (d / gamma, np.full(7, 1 / gamma)),
+        "l2": ((d / gamma) ** 2 / 2, d / gamma**2),
+        "gaussian": (1 - bump, d / gamma**2 * bump),
+    }
+    assert set(expected) == set(PENALTIES)
+    for kind, curves in expected.items():
+        np.testing.assert_allclose(penalty_curve(kind, gamma, d), curves, atol=1e-12)

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from derm_hash.errors import InputError
-from derm_hash.rotations import disc_mask, inside_disc, quarter_turns, rotate, rotation_orbit, turn
+from derm_hash.rotations import (
+    disc_mask,
+    inside_disc,
+    rotate,
+    rotate_quarters,
+    rotate_view,
+    rotation_orbit,
+)
 
 
 def numbered(size, batch=1, channels=1):
@@ -158,7 +165,7 @@ def test_inside_disc_keeps_the_disc_and_the_type():
 @pytest.mark.parametrize(("degrees", "k"), [(0, 0), (90, 1), (180.0, 2), (-90, 3), (450, 1)])
 def test_turn_is_exact_for_quarter_turns(degrees, k):
     x = numbered(5, batch=2)
-    assert np.array_equal(turn(x, degrees).numpy(), np.rot90(x.numpy(), k, axes=(-2, -1)))
+    assert np.array_equal(rotate_view(x, degrees).numpy(), np.rot90(x.numpy(), k, axes=(-2, -1)))
 
 
 def test_turned_images_stay_where_they_are_and_nobody_is_warned(recwarn):
@@ -166,15 +173,15 @@ def test_turned_images_stay_where_they_are_and_nobody_is_warned(recwarn):
     the default one."""
     x = torch.zeros(2, 3, 8, 8, device="meta")
     assert disc_mask(8, "meta").device == x.device
-    assert {inside_disc(x).device, rotate(x, 30).device, turn(x, 90).device} == {x.device}
+    assert {inside_disc(x).device, rotate(x, 30).device, rotate_view(x, 90).device} == {x.device}
     assert inside_disc(torch.ones(1, 1, 8, 8, dtype=torch.uint8)).dtype == torch.uint8
     assert not recwarn.list
 
 
 def test_turn_by_another_angle_stays_in_the_disc():
     x = torch.rand(1, 3, 9, 9, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(turn(x, 45), rotate(x, 45))
-    assert (turn(x, 45)[..., ~disc_mask(9)] == 0).all()
+    assert torch.equal(rotate_view(x, 45), rotate(x, 45))
+    assert (rotate_view(x, 45)[..., ~disc_mask(9)] == 0).all()
 
 
 def test_the_gradient_of_an_orbit_reaches_every_pixel():
@@ -188,7 +195,7 @@ def test_the_gradient_of_an_orbit_reaches_every_pixel():
 
 def test_each_image_takes_its_own_quarter_turns():
     x, turns = numbered(5, batch=6, channels=3), torch.tensor([0, 1, 2, 3, 3, 0])
-    turned = quarter_turns(x, turns)
+    turned = rotate_quarters(x, turns)
     for before, k, after in zip(x.numpy(), turns.tolist(), turned.numpy(), strict=True):
         assert (after == np.rot90(before, k, axes=(1, 2))).all()
     assert torch.equal(x, numbered(5, batch=6, channels=3))  # the images themselves stay

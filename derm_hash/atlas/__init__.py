@@ -2,14 +2,15 @@
 
 A *lesion seed* fixes the lesion: its outline, pigment, structures and the skin it grows on. A *view
 seed* fixes the photograph: orientation, zoom, position, light, vignette, hair, ruler, gel bubbles,
-blur, grain. The class decides the lesion only; the photograph and the skin never see the label, so
-that nothing but the dermoscopic criteria tells the classes apart.
+blur, grain. The class decides the lesion alone. Skin and photograph do not depend on the label, so
+that only the dermoscopic criteria tell the classes apart.
 
-A lesion is drawn in its own frame, in which its mean radius is 1, as two maps of chromophore
-(melanin, blood) that absorb light as the Beer-Lambert law has it, and layers of opaque colour on
-top. The photograph turns, scales and shifts that frame into the picture.
+A lesion is drawn in its own frame, in which its mean radius is 1. Two maps of chromophore (melanin,
+blood) absorb light by the Beer-Lambert law; layers of opaque colour lie on top. The photograph
+rotates, scales and shifts that frame into the picture.
 
-The pictures teach and test; they are no substitute for real images, and say nothing about patients.
+The pictures are for teaching and testing. They do not replace real images and say nothing about
+patients.
 
 Sources of the criteria:
 - Argenziano et al., Dermoscopy of pigmented skin lesions: results of a consensus meeting via the

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import numpy as np
 
-from derm_hash.atlas.lesion import CLASSES, _Lesion, _step, check_arguments
+from derm_hash.atlas.lesion import CLASSES, Lesion, check_arguments, smooth_step
 
 CRITERIA: dict[str, str] = {}
-"""What each criterion looks like, and the class it speaks for: name -> one sentence."""
+"""Name of each criterion -> the class that it speaks for, and what it looks like."""
 
-_DRAW = {label: {} for label in CLASSES}  # label -> name -> function(lesion)
+DRAW = {label: {} for label in CLASSES}
+"""Class -> name of a criterion -> the function that draws it on a lesion.
+
+The first criterion of a class draws the outline and the pigment of all its lesions. Each lesion
+shows some of the others on top.
+"""
 
 
-def _criterion(label, name):
-    """Register a drawing function under a criterion's name; its docstring describes the criterion.
-    The first of a class draws the outline and the pigment of all its lesions; each lesion shows
-    some of the others on top."""
+def criterion(label, name):
+    """Register the decorated function as a criterion of a class; its docstring describes it."""
 
     def register(function):
         CRITERIA[name] = f"{label}: {' '.join(function.__doc__.split())}"
-        _DRAW[label][name] = function
+        DRAW[label][name] = function
         return function
 
     return register
 
 
-@_criterion("MEL", "asymmetry")
+@criterion("MEL", "asymmetry")
 def _asymmetry(lesion):
     """Asymmetric in outline and colour, with an irregular border that stops abruptly, and several
     of light brown, dark brown, black, red, white and blue-grey (ABCD rule)."""
@@ -40,15 +43,15 @@ def _asymmetry(lesion):
     lesion.melanin += lesion.patch(0.7, rng.uniform(0.4, 0.8)) * rng.uniform(1.0, 2.4)
 
 
-@_criterion("MEL", "atypical network")
+@criterion("MEL", "atypical network")
 def _atypical_network(lesion):
     """A network of brown to black lines, uneven in width, spacing and darkness (consensus)."""
     lines = _lattice(lesion, lesion.rng.uniform(2.7, 3.6), 0.12)
-    where = _step(0.6 + 0.7 * lesion.noise(4))
+    where = smooth_step(0.6 + 0.7 * lesion.noise(4))
     lesion.melanin += lesion.inside * where * (2.1 * lines - 0.6)
 
 
-@_criterion("MEL", "irregular globules")
+@criterion("MEL", "irregular globules")
 def _irregular_globules(lesion):
     """Dots and globules of many sizes and shades, crowded to one side (consensus)."""
     rng, count = lesion.rng, lesion.rng.integers(14, 26)
@@ -56,7 +59,7 @@ def _irregular_globules(lesion):
     lesion.melanin += 3.0 * lesion.blobs(where, rng.uniform(0.025, 0.1, count), 1.3)
 
 
-@_criterion("MEL", "streaks")
+@criterion("MEL", "streaks")
 def _streaks(lesion):
     """Dark fingers, some with a bulb at the tip, across one part of the border (consensus:
     streaks and pseudopods)."""
@@ -74,16 +77,16 @@ def _streaks(lesion):
     lesion.inside = np.maximum(lesion.inside, fingers)
 
 
-@_criterion("MEL", "blue-white veil")
+@criterion("MEL", "blue-white veil")
 def _blue_white_veil(lesion):
     """An off-centre, structureless blue area under a ground-glass white haze (consensus)."""
     area = lesion.patch(0.6, lesion.rng.uniform(0.6, 0.95), 0.14, 1.1)
     lesion.paint(0.8 * area, (0.25, 0.27, 0.39))
-    haze = _step(0.3 + 0.45 * lesion.noise(9)) * area
+    haze = smooth_step(0.3 + 0.45 * lesion.noise(9)) * area
     lesion.paint(0.5 * haze, (0.62, 0.67, 0.80))
 
 
-@_criterion("NV", "symmetry")
+@criterion("NV", "symmetry")
 def _symmetry(lesion):
     """Round to oval, one or two shades of brown, fading evenly into the skin (ABCD rule)."""
     rng = lesion.rng
@@ -95,17 +98,19 @@ def _symmetry(lesion):
 
 
 def _lattice(lesion, cells, bend):
-    """A honeycomb of dark lines around light holes, `cells` holes per radius, bent by noise: three
-    plane waves at 60 degrees make it."""
+    """A honeycomb (size, size) in 0..1 of dark lines around `cells` light holes per lesion radius.
+
+    Three plane waves at 60 degrees to each other make it; noise bends it by `bend` radii.
+    """
     x = lesion.x + bend * lesion.noise(7, rough=False)
     y = lesion.y + bend * lesion.noise(7, rough=False)
     waves = 0
     for angle in lesion.rng.uniform(0, np.pi) + np.arange(3) * np.pi / 3:
         waves = waves + np.cos(2 * np.pi * cells * (x * np.cos(angle) + y * np.sin(angle)))
-    return _step((0.5 - waves) / 1.8)
+    return smooth_step((0.5 - waves) / 1.8)
 
 
-@_criterion("NV", "regular network")
+@criterion("NV", "regular network")
 def _regular_network(lesion):
     """An even honeycomb of brown lines that thins out at the border (consensus)."""
     lines = _lattice(lesion, lesion.rng.uniform(4.0, 5.0), 0.03)
@@ -113,7 +118,7 @@ def _regular_network(lesion):
     lesion.melanin += lesion.inside * strength * (1.4 * lines - 0.5)
 
 
-@_criterion("NV", "regular globules")
+@criterion("NV", "regular globules")
 def _regular_globules(lesion):
     """Round brown globules, alike in size and evenly spread (consensus)."""
     rng = lesion.rng
@@ -125,7 +130,7 @@ def _regular_globules(lesion):
     lesion.melanin += 1.5 * globules * lesion.inside
 
 
-@_criterion("BCC", "translucent pink")
+@criterion("BCC", "translucent pink")
 def _translucent_pink(lesion):
     """Translucent, pearly pink, at times with some brown, but without a pigment network (Menzies
     et al.)."""
@@ -133,11 +138,11 @@ def _translucent_pink(lesion):
     lesion.outline(rng.uniform(0.06, 0.14), rng.uniform(0.0, 0.2), rng.uniform(0.2, 0.5))
     lesion.melanin += lesion.inside * 1.2 * rng.uniform() ** 2 * np.exp(0.5 * lesion.noise(4))
     lesion.blood += lesion.inside * rng.uniform(0.3, 0.9) * np.exp(0.3 * lesion.noise(5))
-    pearl = _step(0.2 + 0.45 * lesion.noise(8)) * lesion.inside
+    pearl = smooth_step(0.2 + 0.45 * lesion.noise(8)) * lesion.inside
     lesion.paint(0.35 * pearl, (0.96, 0.86, 0.87))
 
 
-@_criterion("BCC", "arborising vessels")
+@criterion("BCC", "arborising vessels")
 def _arborising_vessels(lesion):
     """Bright red, sharp trunks that branch ever finer, like trees (Menzies et al.)."""
     rng, paths, widths = lesion.rng, [], []
@@ -159,7 +164,7 @@ def _arborising_vessels(lesion):
     lesion.paint(0.8 * lesion.strokes(paths, widths, 0.008), (0.58, 0.10, 0.15))
 
 
-@_criterion("BCC", "ovoid nests")
+@criterion("BCC", "ovoid nests")
 def _ovoid_nests(lesion):
     """Large, well-defined, blue-grey ovoid islands (Menzies et al.)."""
     rng, count = lesion.rng, lesion.rng.integers(3, 8)
@@ -168,16 +173,16 @@ def _ovoid_nests(lesion):
     lesion.paint(0.85 * nests, (0.25, 0.24, 0.33))
 
 
-@_criterion("BCC", "ulceration")
+@criterion("BCC", "ulceration")
 def _ulceration(lesion):
     """A raw red defect with orange-brown crust (Menzies et al.)."""
     raw = lesion.patch(0.5, lesion.rng.uniform(0.3, 0.5), 0.25)
     lesion.paint(0.8 * raw, (0.52, 0.10, 0.11))
-    crust = _step(lesion.noise(16) - 0.4) * raw
+    crust = smooth_step(lesion.noise(16) - 0.4) * raw
     lesion.paint(0.6 * crust, (0.76, 0.50, 0.30))
 
 
-@_criterion("BKL", "sharp border")
+@criterion("BKL", "sharp border")
 def _sharp_border(lesion):
     """Stuck on: waxy brown, ending at a sharp, slightly scalloped border (Braun et al.)."""
     rng = lesion.rng
@@ -187,7 +192,7 @@ def _sharp_border(lesion):
     lesion.blood += lesion.inside * rng.uniform(0, 0.7)
 
 
-@_criterion("BKL", "milia-like cysts")
+@criterion("BKL", "milia-like cysts")
 def _milia_like_cysts(lesion):
     """Small round white to yellow cysts that shine like stars (Braun et al.)."""
     count = lesion.rng.integers(8, 17)
@@ -195,7 +200,7 @@ def _milia_like_cysts(lesion):
     lesion.paint(0.95 * cysts, (0.95, 0.89, 0.78))
 
 
-@_criterion("BKL", "comedo-like openings")
+@criterion("BKL", "comedo-like openings")
 def _comedo_like_openings(lesion):
     """Brown to black plugs of keratin, sharp and irregular (Braun et al.)."""
     count = lesion.rng.integers(7, 14)
@@ -204,7 +209,7 @@ def _comedo_like_openings(lesion):
     lesion.paint(0.95 * lesion.blobs(where, radii, 1.4, 0.012), (0.18, 0.11, 0.08))
 
 
-@_criterion("BKL", "ridges")
+@criterion("BKL", "ridges")
 def _ridges(lesion):
     """Dark fissures between fat, winding ridges, like the surface of a brain (Braun et al.)."""
     angle = lesion.rng.uniform(0, np.pi)
@@ -212,22 +217,35 @@ def _ridges(lesion):
     across += 0.17 * lesion.noise(6, rough=False)
     folds = np.cos(2 * np.pi * lesion.rng.uniform(2.0, 2.8) * across)
     strength = np.exp(0.4 * lesion.noise(5))
-    lesion.melanin += lesion.inside * strength * (1.1 * _step(0.1 - 1.1 * folds) - 0.25)
+    lesion.melanin += lesion.inside * strength * (1.1 * smooth_step(0.1 - 1.1 * folds) - 0.25)
 
 
 def lesion_criteria(label, lesion_seed):
-    """The names, out of `CRITERIA`, of what a lesion shows: always two or more. Raises `InputError`
-    as `draw_lesion` does."""
+    """The names in `CRITERIA` that a lesion shows, two or more.
+
+    Parameters
+    ----------
+    label : str
+        One of `CLASSES`.
+    lesion_seed : int
+        From 0.
+
+    Raises
+    ------
+    InputError
+        If the label is unknown or the seed negative.
+    """
     check_arguments(label, lesion_seed)
     rng = np.random.default_rng([lesion_seed, 1])
-    base, *others = _DRAW[label]
+    base, *others = DRAW[label]
     count = rng.integers(1, 3) if label == "NV" else rng.integers(2, 4)
     chosen = sorted(rng.permutation(len(others))[:count])
     return (base, *(others[k] for k in chosen))
 
 
-def _draw(label, names, seed, size, skin):
-    lesion = _Lesion(np.random.default_rng([seed, 2, CLASSES.index(label)]), size, skin)
+def draw_criteria(label, names, seed, size, skin):
+    """A `Lesion` of a class with the criteria `names`, drawn in order."""
+    lesion = Lesion(np.random.default_rng([seed, 2, CLASSES.index(label)]), size, skin)
     for name in names:
-        _DRAW[label][name](lesion)
+        DRAW[label][name](lesion)
     return lesion

@@ -19,28 +19,46 @@ ANGLES = 1024  # samples of the outline
 
 
 @lru_cache(maxsize=2)
-def _noise_tile(rough):
-    """Noise of unit spread with bumps 16 pixels apart, smooth or rough (a fractal surface: its
-    amplitude falls with frequency as f ** -1.8). It repeats after 512 pixels, and is given twice
-    each way, (1024, 1024), so that pieces of up to 512 pixels can start anywhere."""
+def noise_tile(rough):
+    """Noise of standard deviation 1 with bumps 16 pixels apart, (1024, 1024) float32.
+
+    It repeats after 512 pixels, so that pieces of up to 512 pixels can start anywhere.
+
+    Parameters
+    ----------
+    rough : bool
+        A fractal surface, whose amplitude falls with frequency as f ** -1.8; otherwise smooth.
+    """
     f = 16 * np.hypot(np.fft.fftfreq(512)[:, None], np.fft.rfftfreq(512)[None])
     white = np.fft.rfft2(np.random.default_rng(0).standard_normal((512, 512)))
     tile = np.fft.irfft2(white * ((1 + f**2) ** -0.9 if rough else np.exp(-2 * f**2)))
     return np.tile((tile / tile.std()).astype(np.float32), (2, 2))
 
 
-def _step(x):
-    """Smooth step: 0 below 0, 1 above 1."""
+def smooth_step(x):
+    """0 below 0, 1 above 1, and a smooth rise between."""
     x = np.clip(x, 0, 1)
     return x * x * (3 - 2 * x)
 
 
-class _Lesion:
-    """A lesion being drawn; every map is (size, size) float32 in the lesion's own frame.
+class Lesion:
+    """A lesion being drawn, as maps (size, size) float32 in its own frame.
 
-    `radius` (ANGLES,) is the outline in mean radii; `depth` is 1 at the centre, 0 at the border and
-    negative outside; `inside` goes from 1 to 0 across the border; `melanin` and `blood` absorb
-    light; `layers` are (amount, RGB colour) painted over them in turn.
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    size : int
+        Pixels of the frame, which is 2 * `EXTENT` lesion radii wide.
+    skin : (3,) float32 array
+        RGB of the skin, in 0..1.
+
+    Attributes
+    ----------
+    radius : (ANGLES,) the outline in mean radii
+    depth : 1 at the centre, 0 at the border, negative outside
+    inside : 1 inside, 0 outside, and a ramp across the border
+    melanin, blood : how much of each absorbs light
+    layers : list of (amount, RGB colour), painted over the pigment in turn
     """
 
     def __init__(self, rng, size, skin):
@@ -50,7 +68,7 @@ class _Lesion:
         self.brown = MELANIN * (1 + rng.normal(0, 0.07) * np.array([-1, 0, 1], np.float32))
 
     def outline(self, wobble, elongation, fade):
-        """Draw the border: `wobble` makes it irregular, `fade` is its width in radii."""
+        """Draw the border: `wobble` makes it irregular; it is `fade` radii wide."""
         harmonics = np.arange(2, 12)
         wave = np.zeros(ANGLES // 2 + 1, np.complex64)
         wave[2:12] = wobble * np.exp(2j * np.pi * self.rng.uniform(size=10)) / harmonics**0.9
@@ -61,40 +79,44 @@ class _Lesion:
         x, y = self.x + bend * self.noise(6), self.y + bend * self.noise(6)
         rho, angle = cv2.cartToPolar(x, y)
         self.depth = 1 - rho / self.radius_at(angle)
-        self.inside = _step(0.5 + self.depth / fade)
+        self.inside = smooth_step(0.5 + self.depth / fade)
         self.melanin, self.blood = np.zeros_like(self.depth), np.zeros_like(self.depth)
 
     def noise(self, bumps, rough=True):
-        """A random piece of the noise tile with `bumps` bumps across; at every size the same."""
+        """A random piece of the noise tile, `bumps` bumps wide; the same at every size."""
         x, y = self.rng.integers(0, 512, 2)
-        piece = _noise_tile(rough)[y : y + 16 * bumps, x : x + 16 * bumps]
+        piece = noise_tile(rough)[y : y + 16 * bumps, x : x + 16 * bumps]
         return cv2.resize(piece, (self.size, self.size))
 
     def radius_at(self, angles):
+        """The outline's radius at angles in radians."""
         return self.radius[(angles * (ANGLES / (2 * np.pi))).astype(np.int32) % ANGLES]
 
     def edge(self, angles):
-        """The (n, 2) points of the outline at these angles."""
+        """Points (n, 2) of the outline at angles in radians."""
         return self.radius_at(angles)[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
 
     def points(self, count, reach=0.85, middle=0.0, width=2 * np.pi):
-        """(count, 2) random points within `reach` of the border, perhaps only in a sector."""
+        """Random points (count, 2) within `reach` of the way to the border.
+
+        They lie in the sector of `width` radians around the angle `middle`.
+        """
         angles = middle + self.rng.uniform(-0.5, 0.5, count) * width
         return reach * np.sqrt(self.rng.uniform(0, 1, (count, 1))) * self.edge(angles)
 
     def patch(self, reach, radius, rough=0.22, slope=1.6):
-        """A ragged patch somewhere within `reach` of the border: 1 in it, 0 around it."""
+        """A ragged patch of some `radius`, centred within `reach`: 1 in it, 0 around it."""
         x, y = self.points(1, reach)[0]
         distance = np.hypot(self.x - x, self.y - y) / radius + rough * self.noise(7)
-        return _step(slope * (1.1 - distance)) * self.inside
+        return smooth_step(slope * (1.1 - distance)) * self.inside
 
     def pixels(self, points):
-        """Lesion coordinates to OpenCV's fixed-point pixels (4 fractional bits)."""
+        """Points in lesion radii as OpenCV's fixed-point pixels (4 fractional bits)."""
         scaled = (np.asarray(points) / (2 * EXTENT) + 0.5) * self.size - 0.5
         return np.round(scaled * 16).astype(np.int32)
 
     def blobs(self, points, radii, stretch=1.0, soft=0.02):
-        """A map of filled ellipses of random direction and darkness at the points."""
+        """A map of filled ellipses at the points, of random direction and darkness."""
         layer = np.zeros((self.size, self.size), np.uint8)
         scale = self.size / (2 * EXTENT) * 16
         for (x, y), r in zip(self.pixels(points).tolist(), radii, strict=True):
@@ -105,7 +127,7 @@ class _Lesion:
         return self.soften(layer, soft)
 
     def strokes(self, paths, widths, soft=0.012):
-        """A map of polylines [(n, 2) points]; widths in radii."""
+        """A map of polylines through paths (n, 2); all lengths in lesion radii."""
         layer = np.zeros((self.size, self.size), np.uint8)
         for path, width in zip(paths, widths, strict=True):
             width = width * self.size / (2 * EXTENT)
@@ -115,11 +137,12 @@ class _Lesion:
         return self.soften(layer, soft)
 
     def soften(self, layer, sigma):
-        """uint8 layer to float32 in 0..1, blurred by sigma radii."""
+        """A uint8 layer as float32 in 0..1, blurred by `sigma` radii."""
         sigma = max(0.4, sigma * self.size / (2 * EXTENT))
         return cv2.GaussianBlur(layer.astype(np.float32) / 255, (0, 0), sigma)
 
     def paint(self, amount, colour):
+        """Cover `amount` (size, size) in 0..1 of what lies below with an RGB colour."""
         self.layers.append((amount, colour))
 
     def render(self):
@@ -136,10 +159,11 @@ class _Lesion:
 
 
 def check_arguments(label, *seeds, size=96):
+    """Raise InputError unless the atlas can draw this class with these seeds and size."""
     if label not in CLASSES:
-        raise InputError(f"The atlas has no class {label!r}: use one of {', '.join(CLASSES)}.")
+        raise InputError(f"The atlas has no class {label!r}: use one of {', '.join(CLASSES)}")
     for seed in seeds:
         if not isinstance(seed, int | np.integer) or seed < 0:
-            raise InputError(f"A seed is a whole number from 0, not {seed!r}.")
+            raise InputError(f"A seed is a whole number from 0, not {seed!r}")
     if not isinstance(size, int | np.integer) or size < 32:
-        raise InputError(f"The image size is a whole number of pixels from 32, not {size!r}.")
+        raise InputError(f"The image size is a whole number of pixels from 32, not {size!r}")

@@ -5,34 +5,36 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from derm_hash.atlas.lesion import BLOOD, EXTENT, MELANIN, _noise_tile, _step
+from derm_hash.atlas.lesion import BLOOD, EXTENT, MELANIN, noise_tile, smooth_step
 
 
-def _skin_tone(rng):
-    """RGB of the skin, from its melanin and blood; fair more often than dark, as in archives."""
+def skin_tone(rng):
+    """RGB (3,) of the skin in 0..1, fair more often than dark, as in public archives."""
     melanin, blood = rng.gamma(1.5, 0.10), rng.uniform(0.08, 0.62)
     return np.array([0.94, 0.91, 0.93], np.float32) * np.exp(-melanin * MELANIN - blood * BLOOD)
 
 
 def _skin_texture(rng, matrix, size):
-    """(3, size, size) factor near 1: freckles, fine furrows, mottled redness. It turns with the
-    lesion, since both are one piece of skin."""
+    """Freckles, fine furrows and mottled redness, as a factor (3, size, size) near 1.
+
+    It turns with the lesion, since both are one piece of skin.
+    """
     to_lesion = np.linalg.inv(matrix)[:2]
 
     def noise(bumps, rough=True):  # bumps per lesion radius
         place = 16 * bumps * to_lesion
         place[:, 2] += rng.uniform(0, 512, 2)
-        tile, flags = _noise_tile(rough), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        tile, flags = noise_tile(rough), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         return cv2.warpAffine(tile, place, (size, size), None, flags, cv2.BORDER_WRAP)
 
-    freckles = rng.uniform(0.2, 0.8) * _step(noise(3.5, rough=False) - rng.uniform(1.6, 4.5))
+    freckles = rng.uniform(0.2, 0.8) * smooth_step(noise(3.5, rough=False) - rng.uniform(1.6, 4.5))
     melanin = rng.uniform(0.02, 0.06) * noise(14) + freckles
     blood = rng.uniform(0.05, 0.12) * noise(3)
     return np.exp(-MELANIN[:, None, None] * melanin - BLOOD[:, None, None] * blood)
 
 
-def _placement(rng, size):
-    """The 3x3 matrix from lesion coordinates to pixels: any angle is as likely as any other."""
+def placement(rng, size):
+    """A random 3x3 matrix from lesion coordinates to pixels; all angles are equally likely."""
     angle = rng.uniform(0, 2 * np.pi)
     radius = rng.uniform(0.23, 0.40) * size
     x, y = (0.5 + rng.uniform(-0.09, 0.09, 2)) * size - 0.5
@@ -40,8 +42,8 @@ def _placement(rng, size):
     return np.array([[c, -s, x], [s, c, y], [0, 0, 1]])
 
 
-def _strokes_on(image, layer, strength, colour):
-    """Blend a colour into image (3, S, S), in place, where the uint8 layer is set."""
+def _blend(image, layer, strength, colour):
+    """Blend a colour into `image` (3, S, S), in place, where `layer` (S, S) uint8 is set."""
     amount = layer.astype(np.float32) * (strength / 255)
     image += amount * (np.float32(colour).reshape(-1, 1, 1) - image)
 
@@ -57,7 +59,7 @@ def _hair(rng, image):
         width = rng.uniform(0.003, 0.007) * size
         shade, path = min(255, round(255 * width)), [np.round(path).astype(np.int32)]
         cv2.polylines(layer, path, False, shade, max(1, round(width)), cv2.LINE_AA, 4)
-    _strokes_on(image, layer, 0.85, rng.uniform(0.5, 2.5) * np.array([0.14, 0.10, 0.09]))
+    _blend(image, layer, 0.85, rng.uniform(0.5, 2.5) * np.array([0.14, 0.10, 0.09]))
 
 
 def _ruler(rng, image):
@@ -68,7 +70,7 @@ def _ruler(rng, image):
         mark = np.array([[k * pitch, 0.02], [k * pitch, 0.055 if k % 5 else 0.08]])
         mark = [np.round(mark * size * 16).astype(np.int32)]
         cv2.polylines(layer, mark, False, 255, max(1, size // 128), cv2.LINE_AA, 4)
-    _strokes_on(image, np.rot90(layer, rng.integers(4)), 0.8, np.zeros(3))
+    _blend(image, np.rot90(layer, rng.integers(4)), 0.8, np.zeros(3))
 
 
 def _bubbles(rng, image):
@@ -80,24 +82,29 @@ def _bubbles(rng, image):
         cv2.circle(layer, (x, y), round(r), 120, max(1, size // 100), cv2.LINE_AA, 4)
         at = (x - round(0.4 * r), y - round(0.4 * r))
         cv2.circle(layer, at, round(0.25 * r), 255, -1, cv2.LINE_AA, 4)
-    _strokes_on(image, layer, 0.8, np.ones(3))
+    _blend(image, layer, 0.8, np.ones(3))
 
 
 def _light(rng, image):
-    """Exposure, white balance, a gradient across the field, and falling off towards its rim, which
-    sometimes shows as a dark circle."""
+    """Exposure, white balance, a gradient across the field, and a falloff towards its rim.
+
+    The rim sometimes shows as a dark circle.
+    """
     axis = np.linspace(-1, 1, image.shape[-1], dtype=np.float32)
     angle, slope, falloff, rim = rng.uniform([0, 0, 0, 1.02], [2 * np.pi, 0.12, 0.12, 1.3])
     r2 = axis[None] ** 2 + axis[:, None] ** 2
     field = 1 + slope * (np.cos(angle) * axis[None] + np.sin(angle) * axis[:, None]) - falloff * r2
     if rng.random() < 0.12:
-        field *= 0.08 + 0.92 * _step((rim - np.sqrt(r2)) / 0.12)
+        field *= 0.08 + 0.92 * smooth_step((rim - np.sqrt(r2)) / 0.12)
     tint = rng.uniform([0.94, 0.92, 0.90], [1.06, 1.06, 1.14]) * rng.uniform(0.92, 1.14)
     image *= field.astype(np.float32) * tint.astype(np.float32)[:, None, None]
 
 
-def _photograph(lesion, skin_rng, matrix, size):
-    """The lesion on textured skin (3, size, size), and the inside of it (size, size), in 0..1."""
+def place_on_skin(lesion, skin_rng, matrix, size):
+    """The image (3, size, size) of a `Lesion` on textured skin, and its inside (size, size).
+
+    Both are float32 in 0..1. `matrix` (3, 3) leads from lesion coordinates to pixels.
+    """
     frame = 2 * EXTENT / lesion.size
     corner = frame / 2 - EXTENT
     place = matrix @ np.array([[frame, 0, corner], [0, frame, corner], [0, 0, 1]])
@@ -107,8 +114,8 @@ def _photograph(lesion, skin_rng, matrix, size):
     return np.stack(cv2.split(image)) * _skin_texture(skin_rng, matrix, size), inside
 
 
-def _spoil(rng, image):
-    """What happens to a photograph: hair, ruler, bubbles, light, blur."""
+def spoil(rng, image):
+    """Add hair, ruler, bubbles, light and blur to (3, S, S); returns (S, S, 3)."""
     for chance, nuisance in ((0.3, _hair), (0.1, _ruler), (0.15, _bubbles), (1, _light)):
         if rng.random() < chance:
             nuisance(rng, image)
@@ -116,14 +123,17 @@ def _spoil(rng, image):
     return cv2.GaussianBlur(cv2.merge(list(image)), (0, 0), sigma)
 
 
-def _shrink(image, size):
+def shrink(image, size):
+    """Resize to `size` pixels, each the mean of what it covers."""
     return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
 
 
-def _to_bytes(image):
+def to_bytes(image):
+    """Float in 0..1 to uint8."""
     return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
-def _largest_part(mask):
+def largest_part(mask):
+    """The largest connected part of a mask (S, S) bool."""
     _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     return parts == 1 + np.argmax(stats[1:, cv2.CC_STAT_AREA])

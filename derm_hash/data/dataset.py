@@ -10,37 +10,53 @@ import numpy as np
 import pandas as pd
 import psutil
 import torch
-from PIL import Image
 
-from derm_hash.data.images import open_image, read_mask, square, to_input
+from derm_hash.data.images import read_mask, square, to_input
+from derm_hash.data.manifest import (
+    SPLITS,
+    class_order,
+    picture_reader,
+    read_manifest,
+    with_all_columns,
+)
+from derm_hash.data.splits import split_by_lesion
 from derm_hash.errors import InputError, shown
+from derm_hash.files import thread_map
 
 if TYPE_CHECKING:
     from derm_hash.atlas.atlas import Atlas
-from derm_hash.data.manifest import (
-    SPLITS,
-    _with_all_columns,
-    class_order,
-    read_manifest,
-    stored_pixels,
-)
-from derm_hash.data.splits import split_by_lesion
-from derm_hash.files import thread_map
 
 
-class LesionDataset(torch.utils.data.Dataset):
+class LesionDataset:
     """Labelled lesion images, decoded, squared and held in memory.
 
-    One uint8 tensor of N * 3 * S * S bytes holds them all: 0.12 GB for the 9,431
-    four-class images of HAM10000 at 64 px, 3.8 GB for the 25,331 of ISIC 2019 at
-    224 px. Training thus decodes nothing. A split or selection copies its part.
+    One uint8 tensor of N * 3 * S * S bytes holds them all: 0.12 GB for the 9,431 four-class images
+    of HAM10000 at 64 px, 3.8 GB for the 25,331 of ISIC 2019 at 224 px. Training thus decodes
+    nothing. A split or selection copies its part. See also `from_folder` and `from_atlas`.
 
-    Attributes:
-        images: uint8 tensor (N, 3, S, S), RGB.
-        labels: int64 tensor (N,), positions in `classes`.
-        table: the manifest's rows, index 0..N-1.
-        classes: class names.
-        size: S, the side of the images in pixels.
+    Parameters
+    ----------
+    images : uint8 tensor (N, 3, S, S), RGB
+    table : DataFrame
+        N manifest rows with at least image and label.
+    classes : sequence of str, optional
+        Class names, in the order that labels count; by default see `class_order`.
+    root : path, optional
+        Folder of the mask files, which are read when asked for.
+    masks : bool array (N, S, S), optional
+        Masks in memory, instead of files.
+
+    Attributes
+    ----------
+    images, table, classes : as above; the table has all columns of a manifest
+    labels : int64 tensor (N,), positions in `classes`
+    size : S, the side of the images in pixels
+
+    Raises
+    ------
+    InputError
+        If the images have another shape or type, their number is not that of the rows, or a label
+        is not in `classes`.
     """
 
     def __init__(
@@ -51,30 +67,16 @@ class LesionDataset(torch.utils.data.Dataset):
         root: str | Path | None = None,
         masks: np.ndarray | None = None,
     ) -> None:
-        """Put a data set together from its parts; see also `from_folder` and `from_atlas`.
-
-        Args:
-            images: uint8 tensor (N, 3, S, S).
-            table: N manifest rows with at least image and label.
-            classes: class names, in the order that labels count; by default the labels
-                that occur, in ISIC's order where they are ISIC's, else sorted.
-            root: folder of the mask files, which are read when asked for.
-            masks: bool (N, S, S), instead of files.
-
-        Raises:
-            InputError: the images have another shape or type, or there are not as many
-                as rows, or a label is not in `classes`.
-        """
         square_rgb = (
             images.ndim == 4 and images.shape[1] == 3 and images.shape[2] == images.shape[3]
         )
         if images.dtype != torch.uint8 or not square_rgb or len(images) != len(table):
             raise InputError(
                 f"images of type {images.dtype} and shape {tuple(images.shape)} with {len(table)} "
-                "table rows are no data set: give a uint8 tensor (N, 3, S, S) and N rows"
+                "table rows are not a data set: give a uint8 tensor (N, 3, S, S) and N rows"
             )
         self.images = images
-        self.table = _with_all_columns(table)
+        self.table = with_all_columns(table)
         self.classes = tuple(classes) if classes is not None else class_order(self.table["label"])
         self.size = int(images.shape[-1])
         self._root = None if root is None else Path(root)
@@ -98,51 +100,43 @@ class LesionDataset(torch.utils.data.Dataset):
     ) -> LesionDataset:
         """Read a data folder; its splits are used as they stand.
 
-        Args:
-            root: folder with ``manifest.csv``; see `read_manifest`.
-            size: side in pixels; see `square`.
-            classes: class names in the wanted order; see `class_order` for the default.
-            progress: show a progress bar.
+        Parameters
+        ----------
+        root : path of a folder with ``manifest.csv``; see `read_manifest`
+        size : int
+            Side of the images in pixels; see `square`.
+        classes : sequence of str, optional
+            Class names in the wanted order; by default see `class_order`.
+        progress : bool
+            Show a progress bar.
 
-        Raises:
-            InputError: the manifest or an image cannot be used, or the images do not fit
-                in memory.
+        Raises
+        ------
+        InputError
+            If the manifest or an image cannot be used, or the images do not fit in memory.
         """
         root = Path(root).expanduser()
         table = read_manifest(root, classes)
         check_memory(len(table), size)
         images = torch.empty((len(table), 3, size, size), dtype=torch.uint8)
-        pixels, stored = images.numpy(), stored_pixels(root, table["image"])
+        pixels, picture = images.numpy(), picture_reader(root, table["image"])
 
         def load(i: int) -> None:
-            if stored is not None and stored.shape[1] == size:
-                picture = stored[i]  # as `square` would leave it, without two more copies
-            elif stored is not None:
-                picture = square(Image.fromarray(stored[i]), size)
-            else:
-                picture = square(open_image(root / table["image"].iat[i]), size)
-            pixels[i] = np.asarray(picture).transpose(2, 0, 1)
+            pixels[i] = np.asarray(square(picture(i), size)).transpose(2, 0, 1)
 
         for _ in thread_map(load, range(len(table)), f"reading {root.name}", progress):
             pass
         return cls(images, table, classes, root=root)
 
     @classmethod
-    def from_atlas(
-        cls, atlas: Atlas, query: float = 0.15, val: float = 0.1, seed: int = 0
-    ) -> LesionDataset:
+    def from_atlas(cls, atlas: Atlas, query: float = 0.15, val: float = 0.1) -> LesionDataset:
         """The built-in atlas as a data set, split by lesion; see `split_by_lesion`."""
-        table = split_by_lesion(atlas_table(atlas), query, val, seed)
+        table = split_by_lesion(atlas_table(atlas), query, val)
         images = torch.from_numpy(atlas.images).permute(0, 3, 1, 2).contiguous()
         return cls(images, table, masks=atlas.masks)
 
     def split(self, name: str) -> LesionDataset:
-        """The images of one part: ``database``, ``val`` or ``query``.
-
-        Raises:
-            InputError: the name is unknown, the data has not been split, or the part is
-                empty.
-        """
+        """The images of ``database``, ``val`` or ``query``; `InputError` if there are none."""
         if name not in SPLITS:
             raise InputError(f"there is no split {name!r}: use {', '.join(SPLITS)}")
         split = self.table["split"]
@@ -181,11 +175,7 @@ class LesionDataset(torch.utils.data.Dataset):
         return self.images[i].permute(1, 2, 0).numpy().copy()
 
     def mask(self, i: int) -> np.ndarray | None:
-        """Lesion mask of image i, bool (S, S), cut as the image; None where there is none.
-
-        Raises:
-            InputError: the mask file cannot be read.
-        """
+        """Lesion mask of image i, bool (S, S), cut as the image; None where there is none."""
         if self._masks is not None:
             return np.asarray(self._masks[i], dtype=bool)
         name = self.table["mask"].iat[i]
@@ -195,10 +185,6 @@ class LesionDataset(torch.utils.data.Dataset):
 
     def __len__(self) -> int:
         return len(self.images)
-
-    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
-        """Image i as network input (3, S, S) float32 in [-1, 1], and its label."""
-        return to_input(self.images[i]), int(self.labels[i])
 
     def __repr__(self) -> str:
         counts = torch.bincount(self.labels, minlength=len(self.classes)).tolist()
@@ -211,9 +197,9 @@ class LesionDataset(torch.utils.data.Dataset):
 
 
 def atlas_table(atlas: Atlas) -> pd.DataFrame:
-    """Manifest rows of the built-in atlas, not split; its files are named after their positions."""
+    """Manifest rows of the built-in atlas, not split; files are named after their positions."""
     names = [f"ATLAS_{i:07d}" for i in range(len(atlas.labels))]
-    return _with_all_columns(
+    return with_all_columns(
         pd.DataFrame(
             {
                 "image": [f"images/{name}.png" for name in names],
@@ -227,11 +213,7 @@ def atlas_table(atlas: Atlas) -> pd.DataFrame:
 
 
 def check_memory(count: int, size: int) -> None:
-    """Refuse more images (3, size, size) of uint8 than fit, before the system starts to swap.
-
-    Raises:
-        InputError: they take more than the free memory, or `size` is below 1.
-    """
+    """`InputError` for more uint8 images (3, size, size) than fit in the free memory."""
     if size < 1:
         raise InputError(f"an image size of {size} pixels is not possible: use 32 or more")
     need, free = 3 * count * size**2, psutil.virtual_memory().available

@@ -1,9 +1,7 @@
-"""Image files of any usual kind, read with distrust, and the network's input made of them."""
+"""Reads image files of any usual kind, and turns them into the network's input."""
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -12,79 +10,66 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from derm_hash.errors import InputError
+from derm_hash.errors import InputError, one_line
 
 MAX_PIXELS = 80_000_000
-"""Larger images are refused. A dermoscopic camera makes some 20 million; a small file
-that claims many more is broken or made to fill the memory."""
+"""Larger images are refused. Dermoscopic cameras have about 20 million pixels; a small file that
+claims many more is damaged, or was made to fill the memory."""
 
-# Pillow's readers, loaded now because loading them from several threads is a race. The
-# exotic ones stay out: they add nothing here but code that parses untrusted files.
+# Pillow loads its readers here, because loading them in several threads at once is a race. Rare
+# formats are left out: they would only add code that parses untrusted files.
 Image.init()
 IMAGE_FORMATS = tuple(
     name for name in ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "PPM") if name in Image.OPEN
-)
-
-# What Pillow's decoders raise on damaged files: besides OSError, whatever their
-# parsing of untrusted bytes runs into. (Its bomb warning is an exception class,
-# raised where warnings are turned into errors.)
-_DECODER_ERRORS = (
-    OSError,
-    EOFError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    ArithmeticError,
-    AssertionError,
-    RuntimeError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    Warning,
-    Image.DecompressionBombError,
 )
 
 
 def open_image(file: str | Path | BinaryIO, name: str | None = None) -> Image.Image:
     """Read one image of any usual kind as 8-bit RGB, upright.
 
-    EXIF orientation is applied. Transparent pixels are laid on white, as they
-    look on a page. Grey images get three equal channels; see `_grey_8bit` for
-    16-bit, integer and float ones. Of an animation the first frame is taken.
+    The EXIF orientation is applied. Transparent pixels are laid on white, as they look on a page.
+    Grey images get three equal channels; see :func:`_grey_8bit` for those of more than 8 bits. Of
+    an animation the first frame is read.
 
-    Args:
-        file: path, or a binary file object.
-        name: what error messages call the image; the path by default.
+    Parameters
+    ----------
+    file : path or binary file object
+    name : str, optional
+        What error messages call the image; the path by default.
 
-    Returns:
-        Image in mode RGB, fully decoded.
+    Returns
+    -------
+    Image of mode RGB, fully decoded
 
-    Raises:
-        InputError: the file is missing, is no image, is cut short or damaged, or
-            has more than `MAX_PIXELS` pixels.
+    Raises
+    ------
+    InputError
+        If the file is missing, is not an image, is damaged or cut short, or has more than
+        `MAX_PIXELS` pixels.
     """
-    return _opened(file, name, _to_rgb)
+    return _decoded(file, name, _to_rgb)
 
 
-def _opened(
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image file, from its header; raises `InputError` as `open_image`."""
+    try:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
+            return image.size
+    except Exception:  # noqa: BLE001 as in `_decoded`
+        return open_image(path).size  # says in a sentence what is wrong
+
+
+def _decoded(
     file: str | Path | BinaryIO,
     name: str | None,
     convert: Callable[[Image.Image, str], Image.Image],
 ) -> Image.Image:
-    """An image file, upright, as `convert` makes it of Pillow's image and the name; decodes it."""
-    if name is None:
-        name = (
-            str(file) if isinstance(file, str | Path) else str(getattr(file, "name", "the image"))
-        )
+    """Decode an image file, turn it upright, and hand it with its name to `convert`."""
+    name = name or (str(file) if isinstance(file, str | Path) else "the image")
     try:
         with Image.open(file, formats=IMAGE_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise InputError(
-                    f"{name} has {image.width} x {image.height} pixels, more than the "
-                    f"{MAX_PIXELS // 10**6} million that are read: make it smaller first"
-                )
+                raise Image.DecompressionBombError
             return convert(ImageOps.exif_transpose(image), name)
     except InputError:
         raise
@@ -100,10 +85,11 @@ def _opened(
             f"{name} has more than the {MAX_PIXELS // 10**6} million pixels that are read: "
             "make it smaller first"
         ) from None
-    except _DECODER_ERRORS as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+    # Pillow documents OSError for damaged files, but its decoders pass on whatever the parsing
+    # of damaged bytes leads to: SyntaxError, struct.error, TypeError, zlib.error and others.
+    except Exception as error:
         raise InputError(
-            f"{name} is damaged or cut short ({reason}): replace it or leave it out"
+            f"{name} is damaged or cut short ({one_line(error)}): replace it or leave it out"
         ) from error
 
 
@@ -129,7 +115,7 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def _finite(image: Image.Image, name: str) -> np.ndarray:
-    """The values of a grey image (H, W), none of which is infinite or NaN."""
+    """The values of a grey image (H, W); `InputError` if one is infinite or NaN."""
     values = np.asarray(image)
     if not np.isfinite(values).all():
         raise InputError(f"{name} has pixels that are not finite numbers: replace it")
@@ -139,9 +125,9 @@ def _finite(image: Image.Image, name: str) -> np.ndarray:
 def _grey_8bit(values: np.ndarray, mode: str) -> np.ndarray:
     """Grey values of more than 8 bits (H, W) as uint8 (H, W).
 
-    16-bit values use their full range, 0..65535. A float image in 0..1 uses that
-    range, one in 0..255 is rounded; any other range is stretched to 0..255, since
-    nothing in the file says what it means.
+    16-bit values use their full range, 0..65535. A float image in 0..1 uses that range, and one in
+    0..255 is rounded. Any other range is stretched to 0..255, because nothing in the file says
+    what it means.
     """
     low, high = float(values.min()), float(values.max())
     if mode == "F" and low >= 0 and high <= 1:
@@ -152,7 +138,7 @@ def _grey_8bit(values: np.ndarray, mode: str) -> np.ndarray:
         low, high = 0.0, 65535.0
     scale = 255.0 / (high - low) if high > low else 0.0
     grey = np.empty(values.shape, dtype=np.uint8)
-    for rows in range(0, len(values), 256):  # all at once take eight times that
+    for rows in range(0, len(values), 256):  # all rows at once would take eight times the memory
         part = slice(rows, rows + 256)
         grey[part] = np.rint((values[part].astype(np.float64) - low) * scale)
     return grey
@@ -161,16 +147,22 @@ def _grey_8bit(values: np.ndarray, mode: str) -> np.ndarray:
 def square(image: Image.Image, size: int, nearest: bool = False) -> Image.Image:
     """Resize the short side to `size` pixels and cut out the centre, in one resampling.
 
-    Args:
-        image: image or mask of any shape.
-        size: side of the result in pixels.
-        nearest: nearest neighbour instead of bicubic with antialiasing; for masks.
+    Parameters
+    ----------
+    image : image or mask of any shape
+    size : int
+        Side of the result in pixels.
+    nearest : bool
+        Use the nearest neighbour instead of bicubic with antialiasing; for masks.
 
-    Returns:
-        Image of `size` x `size` pixels, in the mode of `image`.
+    Returns
+    -------
+    Image of `size` x `size` pixels, in the mode of `image`
 
-    Raises:
-        InputError: `size` is below 1.
+    Raises
+    ------
+    InputError
+        If `size` is below 1.
     """
     if size < 1:
         raise InputError(f"an image size of {size} pixels is not possible: use 32 or more")
@@ -181,15 +173,17 @@ def square(image: Image.Image, size: int, nearest: bool = False) -> Image.Image:
 def read_mask(file: str | Path | BinaryIO, name: str | None = None) -> Image.Image:
     """Read a lesion mask as an image of mode L with the values 0 and 255.
 
-    Masks are stored as 0/1, 0/255 or, in files of more than 8 bits, 0 and any larger
-    number; ones that somebody resampled have values in between, which count as lesion
-    from the half on. The colours of a palette are classes, of which the first one is no
-    lesion, unless they are greys. Nor is a lesion where the mask is transparent.
+    Masks are stored as 0/1, 0/255 or, in files of more than 8 bits, 0 and any larger number.
+    Resampled masks have values in between; from one half upwards they count as lesion. The colours
+    of a palette are classes: the first one is the background and all others are lesion, unless
+    they are greys. Transparent pixels are background.
 
-    Raises:
-        InputError: as `open_image`.
+    Raises
+    ------
+    InputError
+        As `open_image`.
     """
-    return _opened(file, name, _to_mask)
+    return _decoded(file, name, _to_mask)
 
 
 def _to_mask(image: Image.Image, name: str) -> Image.Image:
@@ -199,7 +193,7 @@ def _to_mask(image: Image.Image, name: str) -> Image.Image:
     else:
         values = np.asarray(_laid_on("black", _classes_in_white(image)).convert("L"))
     high = values.max()
-    # Not the half of any maximum: an empty mask that was a JPEG has some noise.
+    # Not half of any maximum: an empty mask that was once a JPEG has some noise.
     full = next((level for level in (1, 255) if high <= level), high)
     return Image.fromarray((values >= full / 2).astype(np.uint8) * 255)
 

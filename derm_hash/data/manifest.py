@@ -1,7 +1,7 @@
-"""Lesion images with their labels: the manifest, the splits, the data set in memory.
+"""The manifest of a data folder, and the decoded pixels that may be stored beside it.
 
-A data folder holds ``manifest.csv`` and the files that it names. The manifest
-has one row per image and the columns
+A data folder holds ``manifest.csv`` and the files that it names. The manifest has one row per
+image and these columns:
 
 =========  =====================================================================
 image      path of the image, relative to the folder; ``/`` between its parts
@@ -13,29 +13,23 @@ source     where the image comes from
 =========  =====================================================================
 
 Further columns are kept. One of them has a meaning: images with the same non-empty
-``duplicate_group`` are near-duplicates, which `split_by_lesion` keeps together.
-Only ``image`` and ``label`` are required, so a spreadsheet with two columns is
-enough to bring one's own images.
+``duplicate_group`` are near-duplicates, and `split_by_lesion` keeps them together. Only ``image``
+and ``label`` are required, so a spreadsheet with two columns is enough for images of one's own.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from tokenize import TokenError
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from derm_hash.data.images import IMAGE_FORMATS, open_image
-from derm_hash.errors import LONGEST_NAME, InputError, cannot_be_shown, shown
-
-if TYPE_CHECKING:
-    pass
+from derm_hash.data.images import image_size, open_image
+from derm_hash.errors import LONGEST_NAME, InputError, cannot_be_shown, one_line, shown
 from derm_hash.files import leaves_folder, thread_map, write_atomically
 
 MANIFEST = "manifest.csv"
@@ -44,24 +38,94 @@ COLUMNS = (*REQUIRED, "lesion_id", "split", "mask", "source")
 SPLITS = ("database", "val", "query")
 ISIC_CLASSES = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")
 
+# --- tables -----------------------------------------------------------------------------
+
+
+def read_table(
+    path: str | Path, separator: str = ",", columns: Sequence[str] = (), remedy: str = ""
+) -> pd.DataFrame:
+    """Read a table with one header line; every value is a string without outer blanks.
+
+    Parameters
+    ----------
+    path : path of a file of UTF-8 text
+    separator : str
+        What stands between two values.
+    columns : sequence of str
+        Columns that the table must have. Where some are named, it must have rows, too.
+    remedy : str
+        What the user can do about a missing column or a table without rows.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or empty, is not UTF-8 text, has a row with more values than
+        columns, two columns of one name, or lacks a column or rows that it must have.
+    """
+    try:
+        table = pd.read_csv(
+            path, sep=separator, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+        )
+    except pd.errors.EmptyDataError:
+        raise InputError(f"{path} is empty: replace it, or prepare the folder again") from None
+    except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
+        raise InputError(
+            f"{path} cannot be read as a table in UTF-8 text ({one_line(error)}): save it as CSV "
+            "again"
+        ) from error
+    table = table.fillna("").apply(lambda column: column.str.strip())
+    header, table = table.iloc[0], table.iloc[1:].reset_index(drop=True)
+    table.columns = pd.Index([name or f"Unnamed: {i}" for i, name in enumerate(header)])
+    if not table.columns.is_unique:
+        again = shown(table.columns[table.columns.duplicated()][0])
+        raise InputError(f"{path} has two columns '{again}': rename or remove one of them")
+    for column in columns:
+        if column not in table:
+            found = shown(", ".join(table.columns))
+            raise InputError(f"{path} has no column {column!r} (its columns: {found}): {remedy}")
+    if columns and table.empty:
+        raise InputError(f"{path} has no rows: {remedy}")
+    return table
+
+
+def with_all_columns(frame: pd.DataFrame) -> pd.DataFrame:
+    """The manifest's columns first, "" where one is missing; index 0..N-1."""
+    extra = [column for column in frame.columns if column not in COLUMNS]
+    return frame.reindex(columns=[*COLUMNS, *extra], fill_value="").reset_index(drop=True)
+
+
+def class_order(labels: Sequence[str]) -> tuple[str, ...]:
+    """The distinct labels: in the order of `ISIC_CLASSES` if they are all there, else sorted."""
+    present = set(labels)
+    if present <= set(ISIC_CLASSES):
+        return tuple(name for name in ISIC_CLASSES if name in present)
+    return tuple(sorted(present))
+
+
+# --- the manifest -----------------------------------------------------------------------
+
 
 def read_manifest(root: str | Path, classes: Sequence[str] | None = None) -> pd.DataFrame:
     """Read and check ``manifest.csv`` of a data folder.
 
-    Args:
-        root: the data folder.
-        classes: the labels that may occur; None allows any.
+    Parameters
+    ----------
+    root : path of the data folder
+    classes : sequence of str, optional
+        The labels that may occur; by default any.
 
-    Returns:
-        One row per image, in file order, index 0..N-1. All columns are strings, ""
-        where nothing is known; the columns of the module's table come first and are
-        all there.
+    Returns
+    -------
+    DataFrame
+        One row per image, in file order, index 0..N-1. All columns are strings, "" where nothing
+        is known. The columns of the module's table come first and are all there.
 
-    Raises:
-        InputError: there is no manifest, it cannot be read, lacks a required column,
-            has no rows, an empty or unknown label, an unknown split, a name that cannot
-            be shown, the same image twice, or a path that leaves the folder or names no
-            file.
+    Raises
+    ------
+    InputError
+        If there is no manifest, it cannot be read, lacks a required column or has no rows; if a
+        label is empty or unknown, a split is unknown, a name cannot be displayed, an image is
+        listed twice, or a path leaves the folder or names no file.
     """
     root = Path(root).expanduser()
     path = root / MANIFEST
@@ -70,135 +134,79 @@ def read_manifest(root: str | Path, classes: Sequence[str] | None = None) -> pd.
             f"{root} has no {MANIFEST}: prepare the folder with `python -m data_setup` (see its "
             "--help), or write a CSV file with the columns image and label"
         )
-    frame = read_table(path)
-    for column in REQUIRED:
-        if column not in frame:
-            columns = shown(", ".join(frame.columns))
-            raise InputError(
-                f"{path} has no column {column!r} (its columns: {columns}): "
-                f"name the columns {', '.join(REQUIRED)} in the first line, with commas between"
-            )
-    if frame.empty:
-        raise InputError(f"{path} has no rows: add one line for each image, or prepare it again")
-    frame = _with_all_columns(frame)
-    for column in ("image", "mask"):
-        frame[column] = frame[column].map(plain_path)
+    remedy = (
+        f"name the columns {', '.join(REQUIRED)} in the first line, with commas between, and give "
+        "each image a line"
+    )
+    frame = with_all_columns(read_table(path, columns=REQUIRED, remedy=remedy))
+    for column in ("image", "mask"):  # without detours: a//b.png and a/./b.png are a/b.png
+        frame[column] = frame[column].map(lambda name: name and str(PurePosixPath(name)))
     _check_values(frame, path, classes)
-    _check_paths(frame, root)
+    for column in ("image", "mask"):
+        _check_paths(frame[column], root)
     return frame
 
 
-def read_table(path: str | Path, separator: str = ",") -> pd.DataFrame:
-    """Read a table with one header line; every value is a string without outer blanks.
-
-    Raises:
-        InputError: the file is missing, is empty, is no UTF-8 text, has rows of different
-            lengths, or two columns of one name.
-    """
-    options = {"sep": separator, "dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
-    try:
-        frame = pd.read_csv(path, **options)
-        header = pd.read_csv(path, **options, header=None, nrows=1).iloc[0].str.strip()
-    except pd.errors.EmptyDataError:
-        raise InputError(f"{path} is empty: replace it, or prepare the folder again") from None
-    except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(
-            f"{path} cannot be read as a table in UTF-8 text ({reason}): save it as CSV again"
-        ) from error
-    if not isinstance(frame.index, pd.RangeIndex):
-        raise InputError(
-            f"{path} has rows with more values than its first line names: save it as CSV again"
-        )
-    # As the file has them: pandas renames columns that come again, before their blanks are gone.
-    names = pd.Index([name or f"Unnamed: {i}" for i, name in enumerate(header)])
-    if not names.is_unique:
-        again = shown(names[names.duplicated()][0])
-        raise InputError(f"{path} has two columns '{again}': rename or remove one of them")
-    frame.columns = names
-    return frame.fillna("").apply(lambda column: column.str.strip())
-
-
-def plain_path(name: str) -> str:
-    """A relative path without detours: ``a//b.png`` and ``a/./b.png`` are ``a/b.png``."""
-    return PurePosixPath(name).as_posix() if name else ""
-
-
-def _with_all_columns(frame: pd.DataFrame) -> pd.DataFrame:
-    """The manifest's columns first, "" where one is missing; index 0..N-1."""
-    extra = [column for column in frame.columns if column not in COLUMNS]
-    return frame.reindex(columns=[*COLUMNS, *extra], fill_value="").reset_index(drop=True)
-
-
 def _check_values(frame: pd.DataFrame, path: Path, classes: Sequence[str] | None) -> None:
-    """Labels, splits and duplicate images."""
+    """Check labels, names, splits, and that no image is listed twice."""
 
-    def where(bad: pd.Series) -> str:
-        # Line 1 of the file is the header.
-        rows = bad[bad].index
-        more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
-        return f"in line {rows[0] + 2}{more} of {path}"
+    def refuse(bad: pd.Series, column: str, problem: str) -> None:
+        if bad.any():
+            rows = bad[bad].index
+            more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+            where = f"in line {rows[0] + 2}{more} of {path}"  # line 1 is the header
+            value = shown(frame.at[rows[0], column])
+            name = f"{column} '{value}'" if value else column
+            raise InputError(f"the {name} {where} {problem}")
 
     for column in REQUIRED:
-        if (bad := frame[column] == "").any():
-            raise InputError(f"the {column} is empty {where(bad)}: fill it in or remove the row")
+        refuse(frame[column] == "", column, "is empty: fill it in or remove the row")
     for column in ("image", "label", "lesion_id", "mask"):
-        if (bad := frame[column].map(cannot_be_shown)).any():
-            value = frame.loc[bad, column].iloc[0]
-            raise InputError(
-                f"the {column} '{shown(value)}' {where(bad)} has a control character or more than "
-                f"{LONGEST_NAME} characters: rename it"
-            )
-    if (bad := ~frame["split"].isin(["", *SPLITS])).any():
-        value = frame.loc[bad, "split"].iloc[0]
-        raise InputError(
-            f"the split '{shown(value)}' {where(bad)} is unknown: use {', '.join(SPLITS)} "
-            "or leave it empty"
+        long = f"has a control character or more than {LONGEST_NAME} characters: rename it"
+        refuse(frame[column].map(cannot_be_shown), column, long)
+    unknown = f"is unknown: use {', '.join(SPLITS)} or leave it empty"
+    refuse(~frame["split"].isin(["", *SPLITS]), "split", unknown)
+    if classes is not None:
+        other = (
+            f"is none of the classes {shown(', '.join(classes))}: correct it, remove the row, or "
+            "add the class"
         )
-    if classes is not None and (bad := ~frame["label"].isin(classes)).any():
-        value = frame.loc[bad, "label"].iloc[0]
-        raise InputError(
-            f"the label {value!r} {where(bad)} is none of the classes {shown(', '.join(classes))}: "
-            "correct it, remove the row, or add the class"
-        )
-    if (bad := frame["image"].duplicated()).any():
-        value = frame.loc[bad, "image"].iloc[0]
-        raise InputError(f"the image {value} is listed again {where(bad)}: keep one of its rows")
+        refuse(~frame["label"].isin(classes), "label", other)
+    refuse(frame["image"].duplicated(), "image", "is listed again: keep one of its rows")
 
 
-def _check_paths(frame: pd.DataFrame, root: Path) -> None:
-    """Every image and mask lies inside the folder and exists."""
-    for column in ("image", "mask"):
-        names = [name for name in frame[column] if name]
-        for name in names:
-            if leaves_folder(name):
-                raise InputError(
-                    f"the {column} path {name!r} in {root / MANIFEST} leaves the folder: "
-                    "use paths relative to the folder, without '..'"
-                )
-        # Path.is_file raises an error where a name is too long.
-        missing = [name for name in names if not os.path.isfile(root / name)]  # noqa: PTH113
-        if missing:
-            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+def _check_paths(names: pd.Series, root: Path) -> None:
+    """Check that every image, or every mask, lies inside the folder and exists."""
+    where = f"in {root / MANIFEST}"
+    for name in names:
+        if leaves_folder(name):
             raise InputError(
-                f"the {column} {missing[0]}{more} is listed in {root / MANIFEST} but missing: "
-                "copy it there or remove its row"
+                f"the {names.name} path {name!r} {where} leaves the folder: use paths relative to "
+                "the folder, without '..'"
             )
+    # Path.is_file raises an error where a name is too long.
+    missing = [name for name in names if name and not os.path.isfile(root / name)]  # noqa: PTH113
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise InputError(
+            f"the {names.name} {missing[0]}{more} is listed {where} but missing: copy it there or "
+            "remove its row"
+        )
 
 
 def write_manifest(frame: pd.DataFrame, root: str | Path) -> Path:
-    """Write ``manifest.csv`` into a data folder, whole or not at all.
+    """Write ``manifest.csv`` into a data folder, made if missing; whole or not at all.
 
-    Args:
-        frame: one row per image with at least image and label; missing columns are
-            written empty, further ones are kept.
-        root: the data folder; made if missing.
+    Parameters
+    ----------
+    frame : DataFrame
+        One row per image with at least image and label (else `InputError`). Missing columns are
+        written empty, further ones are kept.
+    root : path of the data folder
 
-    Returns:
-        Path of the manifest.
-
-    Raises:
-        InputError: the frame lacks a required column.
+    Returns
+    -------
+    Path of the manifest
     """
     content = manifest_bytes(frame)
     root = Path(root).expanduser()
@@ -209,19 +217,35 @@ def write_manifest(frame: pd.DataFrame, root: str | Path) -> Path:
 
 
 def manifest_bytes(frame: pd.DataFrame) -> bytes:
-    """What `write_manifest` writes, on every system the same; raises as it does."""
+    """What `write_manifest` writes, the same on every system; raises as it does."""
     for column in REQUIRED:
         if column not in frame:
             raise InputError(f"the table to write as {MANIFEST} has no column {column!r}: add it")
-    text = _with_all_columns(frame).fillna("").to_csv(index=False, lineterminator="\n")
+    text = with_all_columns(frame).fillna("").to_csv(index=False, lineterminator="\n")
     return text.encode()
 
 
-def pixels_path(root: Path, names: Sequence[str]) -> Path:
-    """Where the decoded images of a folder are, if they are stored.
+# --- decoded pixels -----------------------------------------------------------------------
 
-    The file's name depends on the images' names, their order and their sizes on disk, so
-    that it is not found any more when the manifest or an image is changed.
+
+def picture_reader(root: Path, names: Sequence[str]) -> Callable[[int], Image.Image]:
+    """A function from the position of an image in `names` to the image as RGB.
+
+    The pixels come from the array that `store_pixels` wrote, if there is one, and else from the
+    image files. `InputError` if the array is damaged or, later, if an image cannot be read.
+    """
+    stored = stored_pixels(root, names)
+    if stored is not None:
+        return lambda i: Image.fromarray(stored[i])
+    names = list(names)
+    return lambda i: open_image(root / names[i])
+
+
+def pixels_path(root: Path, names: Sequence[str]) -> Path:
+    """Path of the array with the decoded images of a folder, whether or not it exists.
+
+    The file's name depends on the images' names, their order and their sizes in bytes, so an
+    array is not found any more after the manifest or an image has changed.
     """
     digest = hashlib.sha256()
     for name in names:
@@ -230,17 +254,13 @@ def pixels_path(root: Path, names: Sequence[str]) -> Path:
 
 
 def stored_pixels(root: Path, names: Sequence[str]) -> np.ndarray | None:
-    """The decoded images of a folder: uint8 (N, S, S, 3), memory-mapped; None if not stored.
-
-    Raises:
-        InputError: the file is damaged.
-    """
+    """The decoded images of a folder: uint8 (N, S, S, 3), memory-mapped; None if not stored."""
     path = pixels_path(root, names)
     if not path.is_file():
         return None
     try:
-        array = np.lib.format.open_memmap(path, mode="r")  # no pickle, no archive
-    except (OSError, EOFError, ValueError, OverflowError, SyntaxError, TokenError) as error:
+        array = np.lib.format.open_memmap(path, mode="r")  # cannot unpickle anything
+    except Exception as error:  # numpy parses the header as Python, with any error of the parser
         raise InputError(
             f"{path} is damaged: delete it, and the image files are read instead"
         ) from error
@@ -251,23 +271,22 @@ def stored_pixels(root: Path, names: Sequence[str]) -> np.ndarray | None:
 
 
 def store_pixels(root: Path, names: Sequence[str], workers: int | None = None) -> Path | None:
-    """Store the decoded images of a folder beside them, for `stored_pixels`.
+    """Store the decoded images of a folder beside them, for `picture_reader`.
 
-    Args:
-        root: the data folder.
-        names: paths of N images relative to it, in the manifest's order.
-        workers: threads.
+    Parameters
+    ----------
+    root : path of the data folder
+    names : sequence of N str
+        Paths of the images relative to it, in the manifest's order.
+    workers : int, optional
+        Number of threads.
 
-    Returns:
+    Returns
+    -------
+    Path or None
         The file, of 3 bytes per pixel; None if the images are not squares of one size.
-
-    Raises:
-        InputError: an image cannot be read.
     """
-    sizes = set()
-    for name in names:
-        with Image.open(root / name, formats=IMAGE_FORMATS) as image:
-            sizes.add(image.size)
+    sizes = {image_size(root / name) for name in names}
     if len(sizes) != 1 or len(side := set(sizes.pop())) != 1:
         return None
     shape = (len(names), *2 * tuple(side), 3)
@@ -289,22 +308,11 @@ def store_pixels(root: Path, names: Sequence[str], workers: int | None = None) -
 
 
 def reserve(path: Path) -> None:
-    """Give a file all the disk space that its size needs.
+    """Give a file all the disk space that its size needs; OSError if the disk has less.
 
-    A memory-mapped file takes its space when it is written to, and a disk that is full by then
-    ends the process without a word.
-
-    Raises:
-        OSError: the disk has less.
+    A memory-mapped file takes its space when it is written to. If the disk is full by then, the
+    system ends the process without a message.
     """
     if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-
-
-def class_order(labels: Sequence[str]) -> tuple[str, ...]:
-    """The distinct labels: in the order of `ISIC_CLASSES` if they are all there, else sorted."""
-    present = set(labels)
-    if present <= set(ISIC_CLASSES):
-        return tuple(name for name in ISIC_CLASSES if name in present)
-    return tuple(sorted(present))

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from derm_hash.data.manifest import with_all_columns
 from derm_hash.errors import InputError
-
-if TYPE_CHECKING:
-    pass
-from derm_hash.data.manifest import _with_all_columns
 
 
 def split_by_lesion(
@@ -22,35 +18,42 @@ def split_by_lesion(
 ) -> pd.DataFrame:
     """Fill the split column so that no lesion, and no near-duplicate, is in two parts.
 
-    In each class the lesions are shuffled; the first ones become queries, the next
-    ones val, the rest database. A part ends at the lesion whose end comes closest to
-    its share of the class's images. A class with three lesions or more has at least
-    one in every part; smaller ones may lie in the database alone. The result depends
-    on neither the order of the rows nor the other classes, so that four and seven
-    classes of one data set are split alike.
+    In each class the lesions are shuffled. The first ones become queries, the next ones val, the
+    rest database. A part ends at the lesion whose end comes closest to its share of the class's
+    images. A class with three lesions or more has at least one in every part; a smaller class may
+    lie in the database alone. The result depends neither on the order of the rows nor on the other
+    classes, so that four and seven classes of one data set are split alike.
 
-    Lesions that are connected by near-duplicate images count as one: the largest of
-    them (of several the first by name) stands for all, its place in the shuffled order
-    and its class included, and the others leave the order without changing it. So a
-    group found later moves few images. Only a group over several classes can make
-    the split of one class depend on another.
+    Lesions that are connected by near-duplicate images count as one. The largest of them (on a
+    tie, the first by name) stands for all, with its place in the shuffled order and its class; the
+    others leave the order without changing it. So a group that is found later moves few images.
+    Only a group over several classes can make the split of one class depend on another.
 
-    Args:
-        frame: manifest; a row without lesion_id is a lesion of its own. A lesion with
-            several labels counts for its most frequent one. Rows with the same non-empty
-            value in the column duplicate_group, where there is one, are near-duplicates.
-        query: share of each class's images to be queries, 0 <= query < 1.
-        val: share of the other images to be val, 0 <= val < 1.
-        seed: of the shuffling.
+    Parameters
+    ----------
+    frame : DataFrame
+        Manifest. A row without lesion_id is a lesion of its own. A lesion with several labels
+        counts for its most frequent one. Rows with the same non-empty value in the column
+        duplicate_group, where there is one, are near-duplicates.
+    query : float
+        Share of each class's images to be queries, 0 <= query < 1.
+    val : float
+        Share of the other images to be val, 0 <= val < 1.
+    seed : int
+        Seed of the shuffling.
 
-    Returns:
+    Returns
+    -------
+    DataFrame
         Copy of the frame with the split column filled.
 
-    Raises:
-        InputError: a share is outside [0, 1).
+    Raises
+    ------
+    InputError
+        If a share is outside [0, 1).
     """
     _check_shares(query, val)
-    frame = _with_all_columns(frame)
+    frame = with_all_columns(frame)
     lesion = _lesion_keys(frame)
     leader_of = _leaders(lesion, frame)
     leader = lesion.map(leader_of)
@@ -68,15 +71,15 @@ def split_by_image(
 ) -> pd.DataFrame:
     """Fill the split column image by image, as the paper's protocol does.
 
-    Of each class the share `query` of the images, rounded down, become queries and the
-    share `val` of the rest, rounded down, val. Images of one lesion can land on both
-    sides, so retrieval partly finds the same lesion again: use `split_by_lesion` for
-    an honest measure, and this one to compare with published numbers.
+    In each class the share `query` of the images, rounded down, becomes queries, and the share
+    `val` of the rest, rounded down, becomes val. Images of one lesion can land on both sides, so
+    that retrieval partly finds the same lesion again. Use `split_by_lesion` for an honest measure,
+    and this split to compare with published numbers.
 
-    Args, returns and raises as `split_by_lesion`.
+    Parameters, returned value and errors are those of `split_by_lesion`.
     """
     _check_shares(query, val)
-    frame = _with_all_columns(frame)
+    frame = with_all_columns(frame)
     part_of = {}
     for _, images in frame["image"].groupby(frame["label"]):
         names = _shuffled(images, seed)
@@ -95,7 +98,7 @@ def _lesion_keys(frame: pd.DataFrame) -> pd.Series:
 
 
 def _leaders(lesion: pd.Series, frame: pd.DataFrame) -> dict[str, str]:
-    """Lesion -> the largest one, of several the first by name, of those it is connected to."""
+    """Lesion -> the largest lesion it is connected to; on a tie, the first by name."""
     lesions = lesion.value_counts().rename_axis("lesion").reset_index()
     lesions = lesions.sort_values(["count", "lesion"], ascending=[False, True], ignore_index=True)
     names = lesions["lesion"]
@@ -112,19 +115,19 @@ def _leaders(lesion: pd.Series, frame: pd.DataFrame) -> dict[str, str]:
 
 
 def _most_frequent_label(lesion: pd.Series, label: pd.Series) -> pd.Series:
-    """Label of each lesion: the most frequent one, of several the first in the alphabet."""
+    """Label of each lesion: the most frequent one; on a tie, the first in the alphabet."""
     counts = pd.DataFrame({"lesion": lesion, "label": label}).value_counts().reset_index()
     counts = counts.sort_values(["lesion", "count", "label"], ascending=[True, False, True])
     return counts.drop_duplicates("lesion").set_index("lesion")["label"]
 
 
 def _shuffled(names: Sequence[str], seed: int) -> list[str]:
-    """The names in an order that depends on the set of names and the seed alone."""
+    """The names in an order that depends only on the set of names and the seed."""
     return np.random.default_rng(seed).permutation(sorted(names)).tolist()
 
 
 def _cut(keys: list[str], images: np.ndarray, query: float, val: float) -> dict[str, str]:
-    """Lesion -> part, for one class: `keys` in shuffled order with their numbers of images."""
+    """Lesion -> part, for the shuffled lesions of one class and their numbers of images."""
     ends = np.concatenate([[0], np.cumsum(images)])
     total = ends[-1]
 

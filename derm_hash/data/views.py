@@ -9,7 +9,7 @@ import zlib
 import torch
 from torch import Tensor
 
-from derm_hash.rotations import quarter_turns
+from derm_hash.rotations import rotate_quarters
 
 
 def generator(*key: int | str) -> torch.Generator:
@@ -42,7 +42,7 @@ def random_view(
     if rotations:
         rng = generator(*key, "turns")
         quarters = torch.randint(4, (len(x) * world,), generator=rng)[rank::world]
-        x = quarter_turns(x, quarters.to(x.device))
+        x = rotate_quarters(x, quarters.to(x.device))
     return x
 
 

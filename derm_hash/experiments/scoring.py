@@ -62,9 +62,7 @@ def score_model(
     codes, labels = encode(model, queries, progress=progress), queries.labels.numpy()
     found = query_scores(index, codes, labels)
     turned = rotation_scores(model, to_input(queries.images), index=index).groupby("image").mean()
-    stability = pd.DataFrame(
-        {"flipped_bits": turned["flipped_bits"], "overlap_at_10": turned["topk_overlap"]}
-    ).reset_index(drop=True)
+    stability = turned[["flipped_bits", "overlap_at_10"]].reset_index(drop=True)
     scores = mean_scores(found, data.classes) | code_quality(index.codes)
     scores |= {name: float(values.mean()) for name, values in stability.items()}
     about = queries.table[["image", "lesion_id", "label"]].reset_index(drop=True)

@@ -8,13 +8,14 @@ from itertools import pairwise
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
+from scipy.ndimage import binary_erosion
 
-from derm_hash import plots
 from derm_hash.explorers.states import HeatView, LossView, Query, RetrievalState, RetrievalView
-from derm_hash.heatmaps import overlay
-from derm_hash.plots.pictures import bits
+from derm_hash.plots.curves import PENALTY_COLORS, PENALTY_NAMES, PENALTY_STYLES
+from derm_hash.plots.pictures import format_bits
+from derm_hash.plots.style import GREY, INK, WRONG, overlay
 
-FONT = f'font-family="DejaVu Sans, Verdana, sans-serif" fill="{plots.INK}"'
+FONT = f'font-family="DejaVu Sans, Verdana, sans-serif" fill="{INK}"'
 BLUE = "#0072b2"
 SHOWN = 256  # pixels: smaller pictures are enlarged before an outline is drawn on them
 
@@ -54,10 +55,8 @@ def with_heat(picture, heat, mask, opacity: float) -> np.ndarray:
 
 
 def edge(mask: np.ndarray) -> np.ndarray:
-    """The pixels of a mask (S, S) bool that touch what is not in it."""
-    padded = np.pad(mask, 1, mode="edge")
-    core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return mask & ~core
+    """The pixels of a mask (S, S) bool that touch a pixel outside it."""
+    return mask & ~binary_erosion(mask, border_value=1)
 
 
 def code_strip(code: np.ndarray, reference: np.ndarray) -> str:
@@ -66,7 +65,7 @@ def code_strip(code: np.ndarray, reference: np.ndarray) -> str:
     for i, (value, old) in enumerate(zip(code, reference, strict=True)):
         bit, changed = value > 0.5, (value > 0.5) != (old > 0.5)
         shade = round(255 * (1 - float(value)))
-        ring = f"outline:3px solid {plots.WRONG};outline-offset:-3px;" if changed else ""
+        ring = f"outline:3px solid {WRONG};outline-offset:-3px;" if changed else ""
         style = (
             f"display:inline-block;width:1.15em;text-align:center;line-height:1.6;{ring}"
             f"border:1px solid #767676;background:rgb({shade},{shade},{shade});"
@@ -131,7 +130,7 @@ def _chart(left, title, ylabel, curves, lines, distance, dots) -> list[str]:
         )
         parts.append(f'<polyline points="{path}" fill="none" {_stroke(kind)}/>')
     for kind, y in dots.items():
-        color = plots.PENALTY_COLORS[kind]
+        color = PENALTY_COLORS[kind]
         (x0, y0), (x1, y1) = at(distance[0], y[0]), at(distance[1], y[1])
         parts.append(f'<circle cx="{x1:.1f}" cy="{y1:.1f}" r="5.5" fill="{color}"/>')
         diamond = f"M{x0:.1f} {y0 - 8:.1f}l8 8l-8 8l-8 -8z"
@@ -141,8 +140,8 @@ def _chart(left, title, ylabel, curves, lines, distance, dots) -> list[str]:
 
 def _stroke(kind: str) -> str:
     dashes = {"-": "none", "--": "9 5", "-.": "9 4 2 4", ":": "2 4"}
-    dash = dashes[plots.PENALTY_STYLES[kind]]
-    return f'stroke="{plots.PENALTY_COLORS[kind]}" stroke-width="2.5" stroke-dasharray="{dash}"'
+    dash = dashes[PENALTY_STYLES[kind]]
+    return f'stroke="{PENALTY_COLORS[kind]}" stroke-width="2.5" stroke-dasharray="{dash}"'
 
 
 def _legend(kinds) -> list[str]:
@@ -151,7 +150,7 @@ def _legend(kinds) -> list[str]:
     for i, kind in enumerate(kinds):
         x = 60 + 125 * i
         parts.append(f'<path d="M{x} 306h36" {_stroke(kind)}/>')
-        parts.append(f'<text x="{x + 44}" y="311">{plots.PENALTY_NAMES[kind]}</text>')
+        parts.append(f'<text x="{x + 44}" y="311">{PENALTY_NAMES[kind]}</text>')
     marks = "◆ the bit that disagrees &#160;&#160; ● the three others (at one place)"
     return [*parts, f'<text x="60" y="335">{marks}</text>']
 
@@ -179,7 +178,7 @@ def svg_follows(followed: dict[float, float], angle: float, mirrored: bool) -> s
         x = at(tick, 0).partition(",")[0]
         parts.append(f'<text x="{x}" y="{bottom + 16}" text-anchor="middle">{tick}°</text>')
     x = at(angle, 0).partition(",")[0]
-    parts.append(f'<path d="M{x} {top}V{bottom}" stroke="{plots.GREY}" stroke-dasharray="3 3"/>')
+    parts.append(f'<path d="M{x} {top}V{bottom}" stroke="{GREY}" stroke-dasharray="3 3"/>')
     # Neither turned nor mirrored, it is itself; mirrored, that has to be looked at too.
     known = followed if mirrored else {**followed, 0: 1.0}
     points = sorted((known | {360: known[0]} if 0 in known else known).items())
@@ -231,7 +230,7 @@ def about(query: Query, name: str) -> str:
 def in_words(view: RetrievalView, state: RetrievalState) -> str:
     """The numbers of a view, as HTML."""
     n, right = len(view.hits), sum(bool(hit.right) for hit in view.hits)
-    where = "in the database" if state.radius is None else f"within {bits(state.radius)}"
+    where = "in the database" if state.radius is None else f"within {format_bits(state.radius)}"
     only = f" of {html.escape(state.hits_from)}" if state.hits_from else ""
     parts = [f"{view.within} images{only} {where}"]
     if view.precision is not None:

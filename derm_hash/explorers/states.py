@@ -1,7 +1,7 @@
 """The explorers' states: what is asked, and what there is to see, in plain Python.
 
 A state has methods that set what is asked (the query, the angle, k, ...), and ``view()``, which
-computes what there is to see. It needs no browser; `derm_hash.widgets` puts it on a page.
+computes what there is to see. It needs no browser; `derm_hash.explorers.widgets` puts it on a page.
 """
 
 import io
@@ -22,11 +22,11 @@ from derm_hash.heatmaps import BitTarget, ClassTarget, MatchTarget, gate_maps, g
 from derm_hash.losses import PENALTIES, OrbitPenalty, penalty_curve
 from derm_hash.metrics.overlap import mask_energy, pointing_game
 from derm_hash.model import DermHash, encode
-from derm_hash.retrieval import RANKS, HashIndex
-from derm_hash.rotations import disc_mask, rotate, turn
+from derm_hash.retrieval import METRICS, HashIndex
+from derm_hash.rotations import disc_mask, rotate, rotate_view
 from derm_hash.runs import Run
 
-MOST_HITS = 20
+MOST_SHOWN = 20  # hits
 MOST_BYTES = 10_000_000
 """Of an uploaded file."""
 UNDO = 100  # queries that the way back remembers
@@ -47,7 +47,7 @@ def picture_of(x: Tensor) -> np.ndarray:
     return from_input(x).permute(1, 2, 0).numpy()
 
 
-def short(name: str) -> str:
+def image_id(name: str) -> str:
     """The id of an image: its file name without folder and ending."""
     return name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
 
@@ -71,7 +71,7 @@ class Query:
 def query_from(dataset: LesionDataset, position: int, origin: str) -> Query:
     """Image ``position`` of a data set as a query; origin is "query" or "database"."""
     row = dataset.table.iloc[position]
-    image, _ = dataset[position]
+    image = dataset.batch([position])[0][0]
     return Query(image, row["image"], row["label"], row["lesion_id"], origin, position)
 
 
@@ -111,12 +111,12 @@ class QueryState:
         if not np.array_equal(index.labels, self.database.labels.numpy()):
             raise InputError(
                 f"The index of {len(index)} images was not made from this database of "
-                f"{len(self.database)}: make it with build_index(model, dataset.split('database'))."
+                f"{len(self.database)}: make it with build_index(model, dataset.split('database'))"
             )
         if index.bits != self.model.bits:
             raise InputError(
                 f"The index holds codes of {index.bits} bits and the model makes "
-                f"{self.model.bits}: make the index with this model."
+                f"{self.model.bits}: make the index with this model"
             )
         self.classes = self.queries.classes
         self._parts: dict[str | None, tuple[HashIndex, np.ndarray]] = {}
@@ -147,7 +147,7 @@ class QueryState:
     def choose(self, position: int) -> None:
         """Ask about query image ``position``, 0..N-1."""
         if not 0 <= position < len(self.queries):
-            raise InputError(f"There are {len(self.queries)} queries, from 0 on: no {position}.")
+            raise InputError(f"There are {len(self.queries)} queries, from 0 on: no {position}")
         self.ask(query_from(self.queries, position, "query"))
         place = np.flatnonzero(self.among == position)
         if len(place):
@@ -160,19 +160,19 @@ class QueryState:
         if not paths:
             raise InputError(
                 f"There is no image {name!r} among the {len(self.queries)} queries and "
-                f"{len(self.database)} database images: write an id as it stands with a picture."
+                f"{len(self.database)} database images: write an id as it stands with a picture"
             )
         if len(paths) > 1:
             raise InputError(
                 f"{len(paths)} images have the id {name!r}: write the path of one, such as "
-                f"{paths[0]} or {paths[1]}."
+                f"{paths[0]} or {paths[1]}"
             )
         origin, position = self._positions[paths[0]]
         (self.choose if origin == "query" else self.ask_database)(position)
 
     def id_of(self, path: str) -> str:
         """The id that `choose_id` knows an image by: the path where others have the short one."""
-        return path if len(self._paths.get(short(path), [])) > 1 else short(path)
+        return path if len(self._paths.get(image_id(path), [])) > 1 else image_id(path)
 
     @cached_property
     def _positions(self) -> dict[str, tuple[str, int]]:
@@ -189,20 +189,20 @@ class QueryState:
         """Short id -> the paths of all images that have it, such as MEL/001 and NV/001."""
         result: dict[str, list[str]] = {}
         for path in self._positions:
-            result.setdefault(short(path), []).append(path)
+            result.setdefault(image_id(path), []).append(path)
         return result
 
     def ask_database(self, position: int) -> None:
         """Make image ``position`` of the database the query."""
         if not 0 <= position < len(self.database):
-            raise InputError(f"The database has {len(self.database)} images: no {position}.")
+            raise InputError(f"The database has {len(self.database)} images: no {position}")
         self.ask(query_from(self.database, position, "database"))
 
     def show_class(self, name: str | None) -> None:
         """Go through the queries of one class, or all (None), from its first one on."""
         among = np.flatnonzero([name in (None, label) for label in self.queries.table["label"]])
         if not len(among):
-            raise InputError(f"There is no query of the class {name}: choose another.")
+            raise InputError(f"There is no query of the class {name}: choose another")
         self.among, self.only_class = among, name
         self.choose(int(among[0]))
 
@@ -241,7 +241,7 @@ class QueryState:
 
     def turned(self, x: Tensor) -> Tensor:
         """Images or maps (B, C, S, S), mirrored and turned as the query is."""
-        return turn(x.flip(-1) if self.mirrored else x, self.angle)
+        return rotate_view(x.flip(-1) if self.mirrored else x, self.angle)
 
     @property
     def is_turned(self) -> bool:
@@ -273,7 +273,7 @@ class QueryState:
     def search_in(self, name: str | None) -> None:
         """Search in the database images of one class, or in all (None)."""
         if name is not None and not (self.database.table["label"] == name).any():
-            raise InputError(f"The database has no image of the class {name}: choose another.")
+            raise InputError(f"The database has no image of the class {name}: choose another")
         self.hits_from = name
 
     def searched(self) -> tuple[HashIndex, np.ndarray]:
@@ -361,24 +361,24 @@ class RetrievalState(QueryState):
 
     def __init__(self, model, index, dataset, database=None, seed=0):
         super().__init__(model, index, dataset, database, seed)
-        self.k, self.radius, self.rank = 10, 4, RANKS[0]
+        self.k, self.radius, self.rank = 10, 4, METRICS[0]
 
     def set_k(self, k: int) -> None:
         """Show this many hits, 1..20."""
-        if not 1 <= k <= MOST_HITS:
-            raise InputError(f"k is the number of hits, from 1 to {MOST_HITS}, not {k}.")
+        if not 1 <= k <= MOST_SHOWN:
+            raise InputError(f"k is the number of hits, from 1 to {MOST_SHOWN}, not {k}")
         self.k = int(k)
 
     def set_radius(self, radius: int | None) -> None:
         """Search within this Hamming radius, or everywhere (None)."""
         if radius is not None and radius < 0:
-            raise InputError(f"A Hamming radius is 0 or more, or None for no limit, not {radius}.")
+            raise InputError(f"A Hamming radius is 0 or more, or None for no limit, not {radius}")
         self.radius = radius
 
     def set_rank(self, rank: str) -> None:
-        """Rank by one of ``retrieval.RANKS``."""
-        if rank not in RANKS:
-            raise InputError(f"Unknown ranking {rank!r}: choose one of {', '.join(RANKS)}.")
+        """Rank by one of ``retrieval.METRICS``."""
+        if rank not in METRICS:
+            raise InputError(f"Unknown ranking {rank!r}: choose one of {', '.join(METRICS)}")
         self.rank = rank
 
     def upload(self, content: bytes, name: str = "the file") -> None:
@@ -514,27 +514,27 @@ class HeatmapState(QueryState):
     def explain(self, subject: str) -> None:
         """Show the map of one of ``subjects``."""
         if subject not in self.subjects:
-            raise InputError(f"There is no heatmap {subject!r}: choose one that is listed.")
+            raise InputError(f"There is no heatmap {subject!r}: choose one that is listed")
         self.subject = subject
 
     def ask_database(self, position: int) -> None:
         """Make image ``position`` of the database the query, if that leaves it any hits."""
         if position == 0 and len(self.database) == 1:
             raise InputError(
-                "There are no hits for the only image of the database: ask about a query image."
+                "There are no hits for the only image of the database: ask about a query image"
             )
         super().ask_database(position)
 
     def set_place(self, place: int) -> None:
         """Look at the hit at this place, from 0."""
         if not 0 <= place < min(10, len(self.index) - (self.query.origin == "database")):
-            raise InputError(f"There is no hit number {place + 1}: choose one that is listed.")
+            raise InputError(f"There is no hit number {place + 1}: choose one that is listed")
         self.place = int(place)
 
     def set_opacity(self, opacity: float) -> None:
         """Opacity of the hottest point, 0..1."""
         if not 0 <= opacity <= 1:
-            raise InputError(f"Opacity lies between 0 and 1, not {opacity}.")
+            raise InputError(f"Opacity lies between 0 and 1, not {opacity}")
         self.opacity = float(opacity)
 
     def view(self) -> HeatView:
@@ -700,13 +700,13 @@ class LossState:
     def set_gamma(self, gamma: float) -> None:
         """Scale of the penalties, greater than 0."""
         if not gamma > 0:
-            raise InputError(f"gamma is a scale and must be greater than 0, not {gamma}.")
+            raise InputError(f"gamma is a scale and must be greater than 0, not {gamma}")
         self.gamma = float(gamma)
 
     def set_kinds(self, kinds: Sequence[str]) -> None:
         """The penalties to show, at least one."""
         if not kinds or set(kinds) - set(PENALTIES):
-            raise InputError(f"Choose at least one of the penalties {', '.join(PENALTIES)}.")
+            raise InputError(f"Choose at least one of the penalties {', '.join(PENALTIES)}")
         self.kinds = tuple(kind for kind in PENALTIES if kind in kinds)
 
     def set_odd(self, value: float) -> None:
@@ -720,7 +720,7 @@ class LossState:
     @staticmethod
     def _soft(value: float) -> float:
         if not 0 <= value <= 1:
-            raise InputError(f"A soft bit lies between 0 and 1, not {value}.")
+            raise InputError(f"A soft bit lies between 0 and 1, not {value}")
         return float(value)
 
     def view(self) -> LossView:

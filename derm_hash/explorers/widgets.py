@@ -1,6 +1,6 @@
 """The explorers: turn a lesion and watch the bits, see why a hit matched, bend the loss.
 
-Each explorer is a thin ipywidgets view on a state of `derm_hash.explorer_states`: pictures
+Each explorer is a thin ipywidgets view on a state of `derm_hash.explorers.states`: pictures
 travel as encoded bytes (in HTML, since ipywidgets' Image knows no alternative text), not as figures
 drawn again; and the page sends a slider's latest value only when the last one has
 been answered, so that dragging never queues up work.
@@ -38,7 +38,7 @@ from derm_hash.explorers.parts import (
 )
 from derm_hash.explorers.states import (
     MOST_BYTES,
-    MOST_HITS,
+    MOST_SHOWN,
     PAGE,
     HeatmapState,
     Hit,
@@ -47,10 +47,12 @@ from derm_hash.explorers.states import (
     RetrievalState,
     RetrievalView,
     hits_csv,
-    short,
+    image_id,
 )
 from derm_hash.losses import PENALTIES
-from derm_hash.retrieval import RANKS
+from derm_hash.plots.pictures import format_bits, format_distance
+from derm_hash.plots.style import RIGHT, WRONG
+from derm_hash.retrieval import METRICS
 
 ROW = {"flex_flow": "row wrap", "align_items": "center", "grid_gap": "4px 10px"}
 SIDE_BY_SIDE = {"flex_flow": "row wrap", "grid_gap": "4px 16px"}
@@ -304,7 +306,7 @@ class QueryExplorer(Explorer):
 
     def offer(self) -> None:
         """Show the links that save the present view."""
-        name = f"{short(self.state.query.name)}-{self.state.angle:g}"
+        name = f"{image_id(self.state.query.name)}-{self.state.angle:g}"
         self.links.value = link(self.picture_png(), "image/png", f"{name}.png", "picture (PNG)")
 
     def sync(self) -> None:
@@ -349,14 +351,14 @@ class RetrievalExplorer(QueryExplorer):
             self.states[names[1]] = RetrievalState(*other, state.queries, state.database)
         most = min(8, *(each.index.bits for each in self.states.values()))
         self.k = widgets.IntSlider(
-            state.k, min=1, max=MOST_HITS, description="hits (k)", style=WIDE
+            state.k, min=1, max=MOST_SHOWN, description="hits (k)", style=WIDE
         )
         state.set_radius(min(state.radius, most))
         radii = [(str(r), r) for r in range(most + 1)] + [("no limit", NO_LIMIT)]
         self.radius = widgets.SelectionSlider(
             options=radii, value=state.radius, description="radius (bits)", style=WIDE
         )
-        self.rank = chooser("ranking", RANKS)
+        self.rank = chooser("ranking", METRICS)
         self.source = chooser("search in", classes_of(state.database.table["label"], state.classes))
         self.file = widgets.FileUpload(
             description="upload an image",
@@ -415,7 +417,7 @@ class RetrievalExplorer(QueryExplorer):
         """Show the links that save the present view, and its hits as a table."""
         super().offer()
         content = hits_csv(self.views, self.state.angle, self.state.mirrored).encode()
-        name = f"{short(self.state.query.name)}-{self.state.angle:g}.csv"
+        name = f"{image_id(self.state.query.name)}-{self.state.angle:g}.csv"
         self.links.value = f"save: {self.links.value} · " + link(
             content, "text/csv", name, "hits (CSV)"
         )
@@ -448,7 +450,7 @@ class HitPanel(widgets.VBox):
 
     def __init__(self, name: str):
         self.strip, self.summary = widgets.HTML(), widgets.HTML()
-        self.cells = [HitCell() for _ in range(MOST_HITS)]
+        self.cells = [HitCell() for _ in range(MOST_SHOWN)]
         grid = widgets.GridBox(self.cells, layout={"width": "100%"})
         grid.layout.grid_template_columns = "repeat(auto-fill, minmax(128px, 1fr))"
         title = [widgets.HTML(f"<b>{html.escape(name)}</b>")] if name else []
@@ -476,12 +478,12 @@ class HitCell(Pressable):
 
     def show(self, place: int, hit: Hit, name: str, picture: bytes) -> None:
         """Show a hit; place: from 0; name: its id."""
-        frame = {True: f"solid {plots.RIGHT}", False: f"dashed {plots.WRONG}", None: "solid grey"}
+        frame = {True: f"solid {RIGHT}", False: f"dashed {WRONG}", None: "solid grey"}
         words = f"hit {place + 1}: {hit.label}, {name}"
         texts = [
             f"<b>{place + 1}. {html.escape(hit.label)} {hit.mark}</b>",
             html.escape(name),
-            f"{plots.bits(hit.hamming)}, {plots.fine(hit.distance)}",
+            f"{format_bits(hit.hamming)}, {format_distance(hit.distance)}",
         ]
         texts += ["<b>⚠ same lesion</b>"] * hit.same_lesion
         self.face.value = picture_html(picture, words, 116, frame[hit.right]) + lines(*texts)
@@ -558,7 +560,7 @@ class HeatmapExplorer(QueryExplorer):
 
     def _list_hits(self, hits: list[Hit], place: int) -> None:
         options = [
-            (f"{i + 1}. {hit.label} {hit.mark} ({plots.bits(hit.hamming)})", i)
+            (f"{i + 1}. {hit.label} {hit.mark} ({format_bits(hit.hamming)})", i)
             for i, hit in enumerate(hits)
         ]
         if list(self.hit.options) != options:

@@ -20,9 +20,4 @@ from derm_hash.metrics.scores import (
     paper_scores,
     query_scores,
 )
-from derm_hash.metrics.stability import (
-    flipped_bits,
-    rotation_report,
-    rotation_scores,
-    topk_overlap,
-)
+from derm_hash.metrics.stability import flipped_bits, overlap, rotation_report, rotation_scores

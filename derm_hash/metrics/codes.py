@@ -1,4 +1,4 @@
-"""Is a set of codes well used? Balance, correlation, diversity, distance from binary."""
+"""How well does a set of codes use its bits? Balance, correlation, diversity, quantisation."""
 
 import numpy as np
 
@@ -6,31 +6,32 @@ from derm_hash.errors import InputError
 
 
 def code_quality(codes: np.ndarray) -> dict[str, float]:
-    """How well a set of soft codes uses its bits.
+    """Measure how well a set of soft codes uses its bits.
 
     Parameters
     ----------
-    codes : (N, bits) soft codes in [0, 1]; bit b of image i is h_ib = [code > 0.5]
+    codes : (N, bits) array
+        Soft codes in [0, 1]; bit b of image i is h_ib = [code > 0.5].
 
     Returns
     -------
-    dict of float:
+    dict of float
         bit_balance
-            ``1/b sum_b (1 - |2 p_b - 1|)``, p_b the share of ones in bit b: 1 where every bit
-            halves the images, 0 where all are constant. Balanced and uncorrelated bits are
-            what Weiss, Torralba & Fergus ask of a code ("Spectral hashing", NIPS 2008).
+            ``1/b sum_b (1 - |2 p_b - 1|)``, p_b the share of ones in bit b: 1 if every bit
+            is one for half of the images, 0 if all bits are constant. Weiss, Torralba & Fergus
+            ask for balanced and uncorrelated bits ("Spectral hashing", NIPS 2008).
         bit_correlation
             Mean absolute Pearson correlation of two different bits, in [0, 1], over the
-            pairs of bits that are not constant; 0 where there is no such pair. Bits that say
-            the same thing twice have 1.
+            pairs of bits that are not constant; 0 if there is no such pair, 1 if all bits
+            are copies of one.
         distinct_codes
             Number of different hash codes, at most min(N, 2^bits).
         code_entropy
             ``-sum_c p_c log2 p_c`` over the different codes, in bits, p_c the share of images
             with code c (Shannon, 1948): at most min(bits, log2 N).
         quantisation_gap
-            Mean of |code - h|, in [0, 0.5]: what the threshold throws away; 0 for binary
-            codes. The quantisation loss of Gong & Lazebnik ("Iterative quantization", CVPR
+            Mean of |code - h|, in [0, 0.5]: what rounding to bits changes; 0 for binary
+            codes. It is the quantisation loss of Gong & Lazebnik ("Iterative quantization", CVPR
             2011) as a mean absolute difference.
 
     Raises
@@ -40,7 +41,7 @@ def code_quality(codes: np.ndarray) -> dict[str, float]:
     """
     codes = np.asarray(codes)
     if codes.ndim != 2 or not codes.size:
-        raise InputError(f"Code quality needs codes of shape (N, bits), not {codes.shape}.")
+        raise InputError(f"Code quality needs codes of shape (N, bits), not {codes.shape}")
     hard = codes > 0.5
     packed = np.ascontiguousarray(np.packbits(hard, axis=1))
     _, counts = np.unique(packed.view(f"V{packed.shape[1]}"), return_counts=True)

@@ -1,4 +1,4 @@
-"""Does a heatmap look at the lesion? Scores of a map against a mask."""
+"""Does a heatmap point at the lesion? Scores of a heatmap against a mask."""
 
 import numpy as np
 
@@ -6,11 +6,21 @@ from derm_hash.errors import InputError
 
 
 def mask_energy(heatmap: np.ndarray, mask: np.ndarray) -> float:
-    """Share of a heatmap's sum that falls on the lesion: (H, W) >= 0 x (H, W) bool -> [0, 1].
+    """Share of a heatmap's sum that lies on the lesion.
 
     ``sum_{p in mask} heat_p / sum_p heat_p`` (the energy-based pointing game of Wang et al.,
-    "Score-CAM", CVPR workshops 2020, with a mask for the box). Compare it with
-    ``mask.mean()``, which a flat heatmap gets. 0 for an empty heatmap.
+    "Score-CAM", CVPR workshops 2020, with a mask instead of a box). Compare it with
+    ``mask.mean()``, the score of a flat heatmap.
+
+    Parameters
+    ----------
+    heatmap : (H, W) array >= 0
+    mask : (H, W) bool array
+
+    Returns
+    -------
+    float in [0, 1]
+        0 for an empty heatmap.
     """
     _check_heatmap(heatmap, mask)
     total = float(heatmap.sum())
@@ -18,17 +28,28 @@ def mask_energy(heatmap: np.ndarray, mask: np.ndarray) -> float:
 
 
 def pointing_game(heatmap: np.ndarray, mask: np.ndarray) -> bool:
-    """Whether the highest point lies on the lesion (Zhang et al., "Top-down neural attention
-    by excitation backprop", ECCV 2016)."""
+    """Whether the hottest pixel of a heatmap (H, W) lies on the lesion, a mask (H, W).
+
+    Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016.
+    """
     _check_heatmap(heatmap, mask)
     return bool(mask.ravel()[heatmap.argmax()])
 
 
 def iou_at_mask_area(heatmap: np.ndarray, mask: np.ndarray) -> float:
-    """Intersection over union of the lesion and as many of the hottest pixels: -> [0, 1].
+    """Intersection over union of the lesion and equally many of the hottest pixels.
 
-    ``|T & M| / |T | M|`` (Jaccard, 1901), T being the |M| hottest pixels; pixels that tie are
-    taken from the top left. The threshold needs no tuning, and a larger map wins nothing.
+    ``|T & M| / |T | M|`` (Jaccard, 1901), where T are the |M| hottest pixels; of pixels that
+    tie, the upper left ones are taken. So there is no threshold to choose.
+
+    Parameters
+    ----------
+    heatmap : (H, W) array
+    mask : (H, W) bool array
+
+    Returns
+    -------
+    float in [0, 1]
     """
     _check_heatmap(heatmap, mask)
     hottest = np.zeros(mask.size, dtype=bool)
@@ -41,5 +62,5 @@ def _check_heatmap(heatmap: np.ndarray, mask: np.ndarray) -> None:
     if heatmap.shape != mask.shape:
         raise InputError(
             f"A heatmap {heatmap.shape} and a mask {mask.shape} of different shape cannot be "
-            "compared: resize the heatmap to the mask first."
+            "compared: resize the heatmap to the mask first"
         )

@@ -1,10 +1,13 @@
-"""How good is retrieval? Every score of every query, and their means under fixed names.
+"""How good is retrieval? The scores of every query, and their means under fixed names.
 
-Three families are reported under names that cannot be confused: ``paper_*`` follow the
-protocol of Zhang et al. (2022), whose "mAP" is a class-balanced precision among at most
-ten hits within a Hamming radius; ``map`` and the others without a prefix are the usual
-scores of one ranking of the whole database; ``tie_aware_*`` are their expectations when
-ranked by Hamming distance, over every order of the ties.
+There are three families of scores, and the names tell them apart:
+
+- ``paper_*`` follow the protocol of Zhang et al. (2022): they look at the hits within a
+  Hamming radius, at most ten. The paper calls the class-balanced precision of these "mAP".
+- Names without a prefix, such as ``map`` and ``precision_at_10``, are the usual scores of
+  a ranking of the whole database.
+- ``tie_aware_*`` are the usual scores again, for a ranking by Hamming distance. Many hash
+  codes tie, so each is the expected value over all orders of the ties.
 """
 
 import numpy as np
@@ -33,21 +36,29 @@ from derm_hash.metrics.ties import (
 )
 
 SCORES = ("class_mean_map", "class_mean_precision_at_10", "flipped_bits", "overlap_at_10")
-QUERIES_AT_ONCE = 256  # whole rankings held at a time: bounds the memory
-LOOKUP_RADIUS = 2  # bits: what a hash table reaches by probing; usual in papers on hashing
+QUERIES_AT_ONCE = 256  # whole rankings that are held at once: bounds memory
+LOOKUP_RADIUS = 2  # bits; papers on hashing usually report lookups in a hash table within 2 bits
 
 
 def class_means(values: np.ndarray, labels: np.ndarray) -> dict[int, float]:
-    """Mean of a value of each query (Q,) within each class that has queries."""
+    """Average values of queries within each class: (Q,), (Q,) -> {class: mean}."""
     return {int(c): float(values[labels == c].mean()) for c in np.unique(labels)}
 
 
 def paper_scores(
-    index, codes: np.ndarray, labels: np.ndarray, k: int = 10, radius: int = 4, rank: str = "cosine"
+    index,
+    codes: np.ndarray,
+    labels: np.ndarray,
+    k: int = 10,
+    radius: int = 4,
+    metric: str = "cosine",
 ) -> dict[str, np.ndarray]:
-    """The paper protocol's two scores of every query, the part of :func:`query_scores` that needs
-    no ranking of the whole database; arguments and names are the same."""
-    near = relevance(index.search(codes, k, radius, rank).ids, index.labels, labels)
+    """Compute the paper protocol's two scores of every query.
+
+    This is the part of :func:`query_scores` that does not rank the whole database; the
+    parameters and names are the same.
+    """
+    near = relevance(index.search(codes, k, radius, metric).ids, index.labels, labels)
     return {"paper_precision": precision(near), "paper_reciprocal_rank": reciprocal_rank(near)}
 
 
@@ -57,7 +68,7 @@ def query_scores(
     labels: np.ndarray,
     k: int = 10,
     radius: int = 4,
-    rank: str = "cosine",
+    metric: str = "cosine",
 ) -> pd.DataFrame:
     """Score the retrieval of every single query.
 
@@ -68,13 +79,15 @@ def query_scores(
     index : HashIndex
     codes : (Q, bits) soft codes of the queries
     labels : (Q,) their class indices
-    k, radius, rank
-        As in :meth:`HashIndex.search`. Equal distances keep the database's order.
+    k, radius, metric
+        As in :meth:`HashIndex.search`, which calls the metric ``rank``.
 
     Returns
     -------
-    DataFrame with a row for each query, every value in [0, 1] (with the number k in the
-    place of the letter; a query without any relevant item in the database has 0):
+    DataFrame
+        One row for each query, with the columns below (the number k replaces the letter).
+        All scores lie in [0, 1]; a query without a relevant image in the database has 0.
+
         label
             The query's class.
         paper_precision, paper_reciprocal_rank
@@ -84,14 +97,15 @@ def query_scores(
         ap, reciprocal_rank
             Over the ranking of the whole database.
         precision_at_recall_0, ..._10, ... 100
-            Interpolated precision of that ranking where so many per cent of the relevant
-            items are found: the precision-recall curve.
+            The precision-recall curve of that ranking: interpolated precision where 0, 10,
+            ... 100 per cent of the relevant images have been found.
         precision_within_2_bits, nothing_within_2_bits
-            Share of relevant items among all within Hamming radius 2, 0 where there are
-            none; 1 where there are none, else 0.
+            Share of relevant images among those within Hamming radius 2 (0 if there are
+            none), and whether there are none (1 or 0).
         tie_aware_precision_at_k, tie_aware_recall_at_k, tie_aware_ndcg_at_k,
         tie_aware_ap_at_k, tie_aware_ap, tie_aware_reciprocal_rank
-            Expectations over all orders of ties, ranked by Hamming distance whatever ``rank``.
+            Expected values over all orders of ties in a ranking by Hamming distance, for
+            every ``metric``.
 
     Raises
     ------
@@ -101,13 +115,14 @@ def query_scores(
     codes, labels = np.asarray(codes), np.asarray(labels)
     if not len(codes) or len(codes) != len(labels):
         raise InputError(
-            f"Retrieval is scored on one label a query, not {len(labels)} labels "
-            f"for {len(codes)} queries."
+            f"Retrieval scores need one label for each query, not {len(labels)} labels "
+            f"for {len(codes)} queries"
         )
-    scores = {"label": labels} | paper_scores(index, codes, labels, k, radius, rank)
+    scores = {"label": labels} | paper_scores(index, codes, labels, k, radius, metric)
     parts = []
     for part in np.array_split(np.arange(len(codes)), len(codes) // QUERIES_AT_ONCE + 1):
-        ranked = relevance(index.order(codes[part], rank), index.labels, labels[part])
+        ids = index.search(codes[part], len(index), radius=None, rank=metric).ids
+        ranked = relevance(ids, index.labels, labels[part])
         histograms = hamming_histograms(index.codes, index.labels, codes[part], labels[part])
         parts.append(_ranking_scores(ranked, k) | _hamming_scores(*histograms, k))
     scores |= {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -148,21 +163,23 @@ def evaluate_retrieval(
     labels: np.ndarray,
     k: int = 10,
     radius: int = 4,
-    rank: str = "cosine",
+    metric: str = "cosine",
     class_names: tuple[str, ...] | None = None,
 ) -> dict[str, float]:
     """Score the retrieval of all queries.
 
     Parameters
     ----------
-    index, codes, labels, k, radius, rank
+    index, codes, labels, k, radius, metric
         As in :func:`query_scores`.
     class_names : tuple of str, optional
         Names for the scores of single classes; by default the index of the class.
 
     Returns
     -------
-    dict of float:
+    dict of float
+        The number k replaces the letter in these names:
+
         paper_precision, paper_reciprocal_rank
             The paper protocol, mean over classes.
         precision_at_k, map, map_at_k, tie_aware_map, ...
@@ -175,17 +192,16 @@ def evaluate_retrieval(
         queries_NAME
             Number of queries of the class.
         bit_balance, bit_correlation, distinct_codes, code_entropy, quantisation_gap
-            :func:`derm_hash.codes.code_quality` of the database's codes.
-    (with the number k in the place of the letter)
+            :func:`code_quality` of the database's codes.
     """
-    table = query_scores(index, codes, labels, k, radius, rank)
+    table = query_scores(index, codes, labels, k, radius, metric)
     return mean_scores(table, class_names) | code_quality(index.codes)
 
 
 def mean_scores(
     table: pd.DataFrame, class_names: tuple[str, ...] | None = None
 ) -> dict[str, float]:
-    """The means of :func:`query_scores`, under the names of :func:`evaluate_retrieval`."""
+    """Average the table of :func:`query_scores`; names as in :func:`evaluate_retrieval`."""
     labels = table["label"].to_numpy()
     names = {int(c): class_names[int(c)] if class_names else str(int(c)) for c in np.unique(labels)}
     scores, by_class = {}, {}

@@ -1,4 +1,4 @@
-"""Does the code hold still when the image is turned?"""
+"""Do the code and the hits stay the same when the image is rotated?"""
 
 import numpy as np
 import pandas as pd
@@ -7,36 +7,48 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from derm_hash.errors import InputError
-from derm_hash.rotations import rotate, turn
+from derm_hash.rotations import rotate, rotate_view
+
+K = 10  # hits of which overlap_at_10 compares two searches
 
 
 def flipped_bits(codes: np.ndarray | Tensor) -> float:
-    """Share of bits that change when the image is turned.
+    """Share of bits that change when the image is rotated.
 
     Parameters
     ----------
-    codes : (n, N, bits) soft codes of the orbits of N images; member 0 is unturned
+    codes : (n, N, bits) array or tensor
+        Soft codes of the orbits of N images; member 0 is not rotated.
 
     Returns
     -------
-    float in [0, 1]: mean over members 1.., images and bits of [bit differs from member 0].
+    float in [0, 1]
+        Mean over members 1.., images and bits of [bit differs from member 0].
+
+    Raises
+    ------
+    InputError
+        If the shape is wrong or there is nothing to compare with member 0.
     """
     hard = np.asarray(codes) > 0.5
     if hard.ndim != 3 or len(hard) < 2:
-        raise InputError(f"Flipped bits need codes (n >= 2, N, bits), not {hard.shape}.")
+        raise InputError(f"Flipped bits need codes (n >= 2, N, bits), not {hard.shape}")
     return float((hard[1:] != hard[0]).mean())
 
 
-def topk_overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean share of hits that two searches have in common: ids (Q, k) x (Q, k) -> [0, 1].
+def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Share of hits that two searches have in common, for each query.
 
-    ``|A & B| / k``. Missing hits (-1) never count as common; the share is of the k wanted.
+    Parameters
+    ----------
+    a, b : (Q, k) integer arrays
+        Ids of the hits of the same queries; -1 where there is no hit.
+
+    Returns
+    -------
+    (Q,) float array in [0, 1]
+        ``|A & B| / k``. A missing hit is never in common.
     """
-    return float(_common(a, b).mean())
-
-
-def _common(a, b):
-    """The same for each query; the hits of one search all differ."""
     both = np.sort(np.concatenate([a, b], axis=1), axis=1)
     return ((both[:, 1:] == both[:, :-1]) & (both[:, 1:] >= 0)).sum(axis=1) / a.shape[1]
 
@@ -46,47 +58,51 @@ def rotation_scores(
     images: Tensor,
     angles: tuple[float, ...] = (90, 180, 270),
     index=None,
-    k: int = 10,
     batch_size: int = 256,
 ) -> pd.DataFrame:
-    """How far the code of every single image moves when it is turned.
+    """Measure how far the code of every single image moves when the image is rotated.
 
-    The parameters are those of :func:`rotation_report`.
+    Parameters
+    ----------
+    model, images, angles, index, batch_size
+        As in :func:`rotation_report`.
 
     Returns
     -------
-    DataFrame with a row for each angle and image: angle, image (its place in ``images``),
-    flipped_bits, code_distance and, given an index, topk_overlap, as in the report. Its
-    columns are what :func:`derm_hash.uncertainty.bootstrap_interval` and ``paired_test``
-    take.
+    DataFrame
+        One row for each angle and image, with the columns angle, image (its position in
+        ``images``), flipped_bits, code_distance and, given an index, overlap_at_10, as in
+        the report. :func:`bootstrap_interval` and :func:`paired_test` take such columns.
     """
     device, training = next(model.parameters()).device, model.training
 
     @torch.no_grad()
-    def encode(move, title) -> np.ndarray:
+    def encode(view, title) -> np.ndarray:
         batches = tqdm(images.split(batch_size), title, leave=False, disable=None)
-        return np.concatenate([model(move(x.to(device))).code.float().cpu() for x in batches])
+        return np.concatenate([model(view(x.to(device))).code.float().cpu() for x in batches])
 
     def search(codes):
-        return index.search(codes, k, radius=None).ids
+        return index.search(codes, K, radius=None).ids
 
     tables, upright, upright_ids = [], {}, {}
     model.eval()
     try:
         for angle in angles:
-            # Where corners are cut, compare discs; either kind of upright image once.
+            # A rotated disc is compared with the upright disc, a rotated square with the square.
             square = angle % 90 == 0
             if square not in upright:
                 upright[square] = encode(lambda x, s=square: x if s else rotate(x, 0), "upright")
-            turned = encode(lambda x, a=angle: turn(x, a), f"turned by {angle}")
-            moved = np.abs(turned - upright[square]).mean(axis=1)
-            flips = ((turned > 0.5) != (upright[square] > 0.5)).mean(axis=1)
-            columns = {"angle": angle, "image": np.arange(len(images))}
-            columns |= {"flipped_bits": flips, "code_distance": moved}
+            codes = encode(lambda x, a=angle: rotate_view(x, a), f"rotated by {angle}")
+            columns = {
+                "angle": angle,
+                "image": np.arange(len(images)),
+                "flipped_bits": ((codes > 0.5) != (upright[square] > 0.5)).mean(axis=1),
+                "code_distance": np.abs(codes - upright[square]).mean(axis=1),
+            }
             if index is not None:
                 if square not in upright_ids:
                     upright_ids[square] = search(upright[square])
-                columns["topk_overlap"] = _common(upright_ids[square], search(turned))
+                columns["overlap_at_10"] = overlap(upright_ids[square], search(codes))
             tables.append(pd.DataFrame(columns))
     finally:
         model.train(training)
@@ -98,30 +114,38 @@ def rotation_report(
     images: Tensor,
     angles: tuple[float, ...] = (90, 180, 270),
     index=None,
-    k: int = 10,
     batch_size: int = 256,
 ) -> pd.DataFrame:
-    """How far the code moves when images are turned, mean over the images.
+    """Measure how far the code moves when images are rotated, mean over the images.
 
     Parameters
     ----------
-    model : DermHash
+    model : DermHash or OrbitMean
     images : (N, 3, S, S) float tensor in [-1, 1]
     angles : tuple of float
-        In degrees, counter-clockwise. Multiples of 90 turn the whole square without
-        resampling; other angles compare the inscribed discs, at 0 degrees too.
+        In degrees, counter-clockwise. Multiples of 90 rotate the whole square without
+        resampling; other angles compare the inscribed discs.
     index : HashIndex, optional
-        A database to search with the upright and with the turned image.
-    k : int
-        Hits wanted, from the whole database by cosine distance: a query with little
-        within a radius would otherwise look unstable.
+        A database to search with the upright and with the rotated image.
+    batch_size : int
+        Images that the model sees at once.
 
     Returns
     -------
-    DataFrame with a row for each angle: angle, flipped_bits (share of bits in [0, 1]),
-    code_distance (mean absolute difference of soft codes) and, given an index,
-    topk_overlap (share of the k hits that both searches find, in [0, 1]).
+    DataFrame
+        One row for each angle, with the columns
+
+        angle
+            In degrees.
+        flipped_bits
+            Share of bits that change, in [0, 1].
+        code_distance
+            Mean absolute difference of the soft codes.
+        overlap_at_10
+            Given an index: share of the ten nearest images by cosine distance that both
+            searches find, in [0, 1]. They come from the whole database, since a query with
+            few images within a radius would otherwise look unstable.
     """
-    scores = rotation_scores(model, images, angles, index, k, batch_size)
+    scores = rotation_scores(model, images, angles, index, batch_size)
     means = scores.drop(columns="image").groupby("angle", sort=False).mean()
     return means.reset_index()

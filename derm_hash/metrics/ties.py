@@ -1,15 +1,15 @@
-"""Scores that do not depend on luck: their expectation over every order of tied items.
+"""Scores of a ranking with ties: expected values over all orders of the tied items.
 
-Codes of b bits know b + 1 distances, so that thousands of images tie for a place, and a
-ranking by Hamming distance is one of very many. Each function below gives the mean of a
-score of :mod:`derm_hash.ranking` over all orders within the ties, in closed form (McSherry
-& Najork, "Computing information retrieval performance measures efficiently in the
-presence of tied scores", ECIR 2008).
+Codes of b bits have only b + 1 different Hamming distances, so thousands of images tie,
+and a ranking by Hamming distance is one of very many. Each function below gives the mean
+of a score of :mod:`derm_hash.metrics.ranking` over all orders within the ties, in closed
+form (McSherry & Najork, "Computing information retrieval performance measures efficiently
+in the presence of tied scores", ECIR 2008).
 
-All that is needed is a histogram for each query: how many items, and how many relevant
-ones, lie at each distance. In the formulas group d has t_d items, r_d of them relevant,
-and before it come n_d = sum_{e < d} t_e items, m_d = sum_{e < d} r_e relevant. R is the
-number of all relevant items, N of all items.
+The functions take a histogram for each query: how many items, and how many relevant ones,
+lie at each distance. In the formulas group d has t_d items, r_d of them relevant, and
+n_d = sum_{e < d} t_e items come before it, m_d = sum_{e < d} r_e of them relevant. R is
+the number of all relevant items, N of all items.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ from scipy.stats import hypergeom
 from derm_hash.errors import InputError
 from derm_hash.metrics.ranking import cumulative_discount
 
-NEGLIGIBLE = 1e-15  # the chance left over at which a sum of probabilities may end
+NEGLIGIBLE = 1e-15  # a sum over outcomes stops when less probability than this is left
 
 
 def hamming_histograms(
@@ -27,27 +27,34 @@ def hamming_histograms(
     codes: np.ndarray,
     labels: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How many items, and how many with the query's label, lie at each Hamming distance.
+    """Count the items, and those with the query's label, at each Hamming distance.
 
     Parameters
     ----------
-    database_codes, database_labels : (N, bits) soft codes, (N,)
-    codes, labels : (Q, bits) soft codes, (Q,)
+    database_codes, database_labels : (N, bits) soft codes, (N,) class indices
+    codes, labels : (Q, bits) soft codes, (Q,) class indices
+        Of the queries.
 
     Returns
     -------
-    total, relevant : two (Q, bits + 1) int64 arrays, column d for distance d
+    total, relevant : two (Q, bits + 1) int64 arrays
+        Column d counts the items at distance d.
+
+    Raises
+    ------
+    InputError
+        If queries and database have codes of different length.
     """
     bits = codes.shape[1]
     if database_codes.shape[1] != bits:
         raise InputError(
             f"Codes of {bits} and {database_codes.shape[1]} bits have no Hamming distance: "
-            "encode queries and database with one model."
+            "encode queries and database with one model"
         )
-    # Of signs +-1, a . b = bits - 2 distance, exactly.
+    # For codes of signs +-1, a . b = bits - 2 distance, and the product is exact.
     a, b = (np.where(c > 0.5, np.float32(1), np.float32(-1)) for c in (codes, database_codes))
     distance = ((bits - a @ b.T) / 2).astype(np.int64)
-    distance += np.arange(len(codes))[:, None] * (bits + 1)  # a place for each query and distance
+    distance += np.arange(len(codes))[:, None] * (bits + 1)  # one bin for each query and distance
     same = labels[:, None] == database_labels
     size = len(codes) * (bits + 1)
     counts = (np.bincount(d, minlength=size) for d in (distance.ravel(), distance[same]))
@@ -58,9 +65,9 @@ def hamming_histograms(
 def expected_precision(total: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
     """Expected precision at k: histograms (Q, D) -> (Q,).
 
-    ``E[P@k] = 1/min(k, N) sum_d r_d min(max((k - n_d) / t_d, 0), 1)``: only the group that
-    holds place k counts in part, and each of its items is as likely as the others to come
-    before it.
+    ``E[P@k] = 1/min(k, N) sum_d r_d min(max((k - n_d) / t_d, 0), 1)``. Groups before rank k
+    count in full. The group that contains rank k counts in part: all of its items are equally
+    likely to be among the first k.
     """
     return _expected_hits(total, relevant, k) / np.maximum(np.minimum(k, total.sum(axis=1)), 1)
 
@@ -91,7 +98,7 @@ def expected_ndcg(total: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray
 def expected_average_precision(total: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     """Expected average precision of the whole ranking: histograms (Q, D) -> (Q,); 0 if R is 0.
 
-    Place n_d + j holds a relevant item with probability r_d / t_d, and then on average
+    Rank n_d + j holds a relevant item with probability r_d / t_d, and then on average
     (j - 1) (r_d - 1) / (t_d - 1) of the j - 1 tied items before it are relevant:
 
     ``E[AP] = 1/R sum_d (r_d / t_d) sum_{j=1}^{t_d}
@@ -108,10 +115,10 @@ def expected_average_precision(total: np.ndarray, relevant: np.ndarray) -> np.nd
 def expected_average_precision_at(total: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
     """Expected average precision of the first k hits: histograms (Q, D) -> (Q,).
 
-    As in :func:`derm_hash.ranking.average_precision` the mean is over the relevant hits
+    As in :func:`derm_hash.metrics.ranking.average_precision` the mean is over the relevant hits
     among the k, whose number is itself random (McSherry & Najork leave this score out).
-    The group that holds place k has s = k - n_d of its items up to there. Given that x of
-    them are relevant, with the hypergeometric probability p(x) = C(r_d, x)
+    The group that contains rank k has s = k - n_d of its items among the first k. Given that
+    x of them are relevant, with the hypergeometric probability p(x) = C(r_d, x)
     C(t_d - r_d, s - x) / C(t_d, s), they are a group of s items, x relevant, so that with
     the inner sums of :func:`expected_average_precision`
     ``E[AP@k] = sum_x p(x) (sum of the groups before + sum of this one) / (m_d + x)``.
@@ -119,7 +126,7 @@ def expected_average_precision_at(total: np.ndarray, relevant: np.ndarray, k: in
     harmonic, start, hits = _harmonic(total), _before(total), _before(relevant)
     k = np.minimum(k, total.sum(axis=1))
     summands = _precisions(harmonic, start, hits, total, relevant)
-    # The first group that reaches place k.
+    # The first group that reaches rank k.
     group = (start + total < k[:, None]).sum(axis=1)[:, None]
     before = np.where(np.arange(total.shape[1]) < group, summands, 0).sum(axis=1, keepdims=True)
     n, m, t, r = (np.take_along_axis(x, group, axis=1) for x in (start, hits, total, relevant))
@@ -134,11 +141,11 @@ def expected_average_precision_at(total: np.ndarray, relevant: np.ndarray, k: in
 def expected_reciprocal_rank(total: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     """Expected reciprocal rank of the first relevant item: histograms (Q, D) -> (Q,); 0 if R is 0.
 
-    In the first group with a relevant item, place j is the first relevant one with
+    In the first group with a relevant item, its j-th item is the first relevant one with
     probability p_j = C(t - j, r - 1) / C(t, r), so that ``E[RR] = sum_{j=1}^{t - r + 1}
-    p_j / (n + j)``. The chance q_j that the first j places hold none obeys q_0 = 1 and
-    q_j = q_{j-1} (t - r - j + 1) / (t - j + 1); p_j = q_{j-1} - q_j. The sum ends where q_j is
-    below 1e-15.
+    p_j / (n + j)``. The probability q_j that none of its first j items is relevant
+    obeys q_0 = 1 and q_j = q_{j-1} (t - r - j + 1) / (t - j + 1); p_j = q_{j-1} - q_j. The sum
+    ends where q_j is below 1e-15.
     """
     group = (relevant > 0).argmax(axis=1)[:, None]
     n, t, r = (
@@ -156,7 +163,7 @@ def expected_reciprocal_rank(total: np.ndarray, relevant: np.ndarray) -> np.ndar
 
 
 def _before(counts):
-    """How many come before each group: (Q, D) -> (Q, D)."""
+    """Count what comes before each group: (Q, D) -> (Q, D)."""
     return np.cumsum(counts, axis=1) - counts
 
 
@@ -166,9 +173,9 @@ def _harmonic(total):
 
 
 def _precisions(harmonic, n, m, t, r):
-    """Expected sum over a group of (relevant here) * (precision here), elementwise.
+    """Expected sum of the precisions at the relevant items of a group, elementwise.
 
-    The group has t items, r of them relevant, after n items, m of them relevant.
+    The group has t items, r of them relevant; n items come before it, m of them relevant.
     """
     h = harmonic[n + t] - harmonic[n]
     others = (r - 1) / np.maximum(t - 1, 1)

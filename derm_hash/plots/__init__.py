@@ -1,12 +1,12 @@
 """The figures that the notebooks share, in one visual language.
 
-Every function returns a matplotlib Figure that pyplot does not know of: in a notebook it
-is shown where it is the last value of a cell, once, or with ``display(figure)``. Where a
-function can draw into an ``ax`` of yours it returns that instead. A picture is a uint8
-array (S, S, 3), or network input (3, S, S) in [-1, 1].
+Every function returns a matplotlib Figure that pyplot does not manage: a notebook shows it once,
+where it is the last value of a cell, or with ``display(figure)``. A function with an ``ax`` draws
+into your axes and returns them instead. A *picture* is a uint8 array (S, S, 3), or network input
+(3, S, S) in [-1, 1].
 
-Classes and right or wrong never differ by colour alone: there is always a word, a mark
-or a line style too.
+Classes, and right and wrong hits, never differ by colour alone: a word, a mark or a line style
+tells them apart too.
 """
 
 from derm_hash.plots.curves import (
@@ -30,12 +30,13 @@ from derm_hash.plots.pictures import (
     plot_query,
 )
 from derm_hash.plots.style import (
-    INK,
     WIDTH,
     class_color,
     figure_png,
     new_figure,
+    overlay,
     show_picture,
+    text_color,
     use_style,
 )
 from derm_hash.plots.tables import plot_audit, plot_class_bars, plot_differences, plot_scores

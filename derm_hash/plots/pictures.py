@@ -1,4 +1,4 @@
-"""Pictures: grids of lesions, hits, codes, gates and heatmaps."""
+"""Figures of pictures: grids of lesions, hits, codes, gates and heatmaps."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,6 @@ from matplotlib.patches import Rectangle
 
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.errors import InputError
-from derm_hash.heatmaps import overlay
 from derm_hash.plots.style import (
     DASHED,
     GREY,
@@ -21,18 +20,21 @@ from derm_hash.plots.style import (
     RIGHT,
     WIDTH,
     WRONG,
-    _new_axes,
     as_picture,
     class_color,
+    new_axes,
     new_figure,
+    overlay,
     picture_axes,
     show_picture,
 )
 
+MONTAGE_COLUMNS = 8
+
 
 def image_grid(
     pictures: Sequence,
-    titles: Sequence[str] | None = None,
+    titles: Sequence[str],
     columns: int = 8,
     colors: Sequence[str] | None = None,
     title: str | None = None,
@@ -42,36 +44,38 @@ def image_grid(
     Parameters
     ----------
     pictures : sequence of pictures
-    titles : what stands above each; by default its number
+    titles : sequence of str
+        The line above each picture.
     columns : int
-    colors : colours of frames around them, such as ``class_color(label)``
-    title : of the figure
+    colors : sequence of str, optional
+        Colours of frames around the pictures, such as ``class_color(label)``.
+    title : str, optional
+        Of the figure.
     """
     columns = max(1, min(columns, len(pictures)))
     rows = -(-len(pictures) // columns) or 1
     side = min(WIDTH / columns, 2.2)
-    titles = [str(i) for i in range(len(pictures))] if titles is None else titles
-    lines = 0.2 * max((str(t).count("\n") + 1 for t in titles), default=1)
+    lines = 0.2 * max((title.count("\n") + 1 for title in titles), default=1)
     figure = new_figure(side * columns, (side + lines) * rows + 0.3 * bool(title), title)
     axes = picture_axes(figure, rows, columns)
     colors = colors or [None] * len(pictures)
     for ax, picture, text, color in zip(axes, pictures, titles, colors, strict=False):
-        show_picture(ax, picture, str(text), color)
+        show_picture(ax, picture, text, color)
     for ax in axes[len(pictures) :]:
         ax.set_axis_off()
     return figure
 
 
-def montage(dataset: LesionDataset, per_class: int = 8, seed: int = 0) -> Figure:
-    """Random pictures of every class, one row each, with the number of images it has."""
+def montage(dataset: LesionDataset, seed: int = 0) -> Figure:
+    """A row of random pictures for each class, with its number of images."""
     rng = np.random.default_rng(seed)
     rows = len(dataset.classes)
-    side = min(WIDTH / (per_class + 0.8), 1.3)
-    figure = new_figure(side * (per_class + 0.8), side * rows + 0.1)
-    axes = picture_axes(figure, rows, per_class).reshape(rows, per_class)
+    side = WIDTH / (MONTAGE_COLUMNS + 0.8)
+    figure = new_figure(WIDTH, side * rows + 0.1)
+    axes = picture_axes(figure, rows, MONTAGE_COLUMNS).reshape(rows, MONTAGE_COLUMNS)
     for label, name in enumerate(dataset.classes):
         members = np.flatnonzero(dataset.labels.numpy() == label)
-        shown = rng.permutation(members)[:per_class]
+        shown = rng.permutation(members)[:MONTAGE_COLUMNS]
         for ax, i in zip(axes[label], shown, strict=False):
             show_picture(ax, dataset.picture(i))
         for ax in axes[label][len(shown) :]:
@@ -81,7 +85,7 @@ def montage(dataset: LesionDataset, per_class: int = 8, seed: int = 0) -> Figure
 
 
 def _label_row(ax: Axes, text: str, color: str) -> None:
-    """A name to the left of a row, with a bar in its colour."""
+    """Write a name to the left of a row, with a bar in its colour."""
     place = {"xycoords": "axes fraction", "textcoords": "offset points", "annotation_clip": False}
     place |= {"ha": "right", "va": "center", "parse_math": False}
     ax.annotate(text, (0, 0.5), xytext=(-14, 0), **place)
@@ -90,14 +94,7 @@ def _label_row(ax: Axes, text: str, color: str) -> None:
 
 
 def plot_query(queries: LesionDataset, query: int, code=None) -> Figure:
-    """One image by itself, with its diagnosis, the name of its file, and its code if given.
-
-    Parameters
-    ----------
-    queries : LesionDataset
-    query : its place among them
-    code : (bits,) soft code, optional
-    """
+    """Image ``query`` of a data set, with its class, its file name, and its soft code (bits,)."""
     row = queries.table.iloc[query]
     figure = new_figure(2.4, 2.9 + 0.25 * (code is not None))
     (ax,) = picture_axes(figure, 1, 1)
@@ -108,20 +105,12 @@ def plot_query(queries: LesionDataset, query: int, code=None) -> Figure:
     return figure
 
 
-def plot_code(code, reference=None, ax: Axes | None = None) -> Figure | Axes:
-    """A code as a strip of bits: the shade is the soft value, the digit the bit.
-
-    Parameters
-    ----------
-    code : (bits,) soft code in [0, 1]
-    reference : (bits,) soft code, optional
-        Bits that differ from it get a frame and a wedge above.
-    ax : Axes, optional
-    """
+def plot_code(code, ax: Axes | None = None) -> Figure | Axes:
+    """A soft code (bits,) in [0, 1] as a strip: shades show its values, digits the hash code."""
     n = len(code)
-    target, result = _new_axes(ax, min(0.4 * n + 0.4, WIDTH), 0.95)
-    draw_code(target, code, reference, (-0.5, 0, n, 1), target.transData)
-    for i, bit in enumerate(_bits(code)):
+    target, result = new_axes(ax, min(0.4 * n + 0.4, WIDTH), 0.95)
+    draw_code(target, code, None, (-0.5, 0, n, 1), target.transData)
+    for i, bit in enumerate(_hash_code(code)):
         size, color = float(np.clip(130 / n, 4, 9)), "white" if bit else INK
         target.text(i, 0.45, int(bit), color=color, fontsize=size, ha="center", va="center")
     target.set(xlim=(-0.5, n - 0.5), ylim=(0, 1.35), yticks=[], xticks=range(n))
@@ -132,10 +121,22 @@ def plot_code(code, reference=None, ax: Axes | None = None) -> Figure | Axes:
 
 
 def draw_code(ax: Axes, code, reference, box, transform) -> None:
-    """The strip of a code in a box (x, y, width, height) of some coordinates of the axes."""
+    """Draw a soft code (bits,) as a strip of cells.
+
+    Parameters
+    ----------
+    ax : Axes
+    code : (bits,) soft code in [0, 1]
+    reference : (bits,) soft code, or None
+        Bits that differ from it get a frame and a wedge above.
+    box : tuple of float
+        x, y, width and height of the strip.
+    transform : matplotlib transform
+        Of the coordinates of the box.
+    """
     code = np.asarray(code, dtype=float)
     if code.ndim != 1 or code.min() < 0 or code.max() > 1:
-        raise InputError(f"A soft code is a row of values in [0, 1], not {code.shape}.")
+        raise InputError(f"A soft code has shape (bits,) and values in [0, 1], not {code.shape}")
     x, y, width, height = box
     width /= len(code)
     square = np.array([(0, 0), (width, 0), (width, height), (0, height)])
@@ -143,7 +144,7 @@ def draw_code(ax: Axes, code, reference, box, transform) -> None:
     style = {"transform": transform, "clip_on": False}
     shades = [str(1 - value) for value in code]
     ax.add_collection(PolyCollection(cells, facecolors=shades, edgecolors=GREY, lw=0.8, **style))
-    if reference is not None and (changed := _bits(code) != _bits(reference)).any():
+    if reference is not None and (changed := _hash_code(code) != _hash_code(reference)).any():
         top = np.array([(0.1, 1.3), (0.9, 1.3), (0.5, 1.05)]) * (width, height)
         wedges = np.array([x, y]) + top + np.flatnonzero(changed)[:, None, None] * (width, 0)
         frames = PolyCollection(cells[changed], facecolors="none", edgecolors=WRONG, lw=2, **style)
@@ -151,46 +152,46 @@ def draw_code(ax: Axes, code, reference, box, transform) -> None:
         ax.add_collection(PolyCollection(wedges, facecolors=WRONG, edgecolors="none", **style))
 
 
-def _bits(code) -> np.ndarray:
+def _hash_code(code) -> np.ndarray:
     return np.asarray(code) > 0.5
 
 
-def bits(n: int) -> str:
-    """A number of bits in words."""
+def format_bits(n: int) -> str:
+    """A Hamming distance, such as "1 bit"."""
     return f"{n} bit" if n == 1 else f"{n} bits"
 
 
-def fine(distance: float) -> str:
-    """A distance between soft codes; trained codes often differ by less than a thousandth."""
+def format_distance(distance: float) -> str:
+    """A distance between soft codes; those of trained codes are often below 0.001."""
     return f"{distance:.3f}" if distance >= 0.0005 else f"{distance:.0e}" if distance else "0"
 
 
-def plot_orbit(pictures: Sequence, codes=None, angles: Sequence[float] | None = None) -> Figure:
-    """Turned copies of a picture, with their codes below if given.
+def plot_orbit(pictures: Sequence, codes=None) -> Figure:
+    """Rotated copies of a picture, with their soft codes below.
 
     Parameters
     ----------
-    pictures : n pictures, the first one unturned
-    codes : (n, bits) soft codes, optional; bits that differ from the first are marked
-    angles : in degrees; by default the cyclic group's, 360 k / n
+    pictures : sequence of n pictures
+        Rotated by 360 k / n degrees, k = 0..n-1.
+    codes : (n, bits) soft codes, optional
+        Bits that differ from the first picture's are marked.
     """
     n = len(pictures)
-    angles = [360 * k / n for k in range(n)] if angles is None else angles
     side = min(WIDTH / n, 2.3)
     figure = new_figure(side * n, side + 0.3 + 0.62 * (codes is not None))
     axes = picture_axes(figure, 1, n)
     for k, ax in enumerate(axes):
-        show_picture(ax, pictures[k], f"{angles[k]:g}°")
+        show_picture(ax, pictures[k], f"{360 * k / n:g}°")
         if codes is not None:
             strip_below(ax, codes[k], None if k == 0 else codes[0])
-            changed = int((_bits(codes[k]) != _bits(codes[0])).sum())
+            changed = int((_hash_code(codes[k]) != _hash_code(codes[0])).sum())
             text = "code" if k == 0 else f"{changed} of {len(codes[k])} bits differ"
             ax.text(0.5, -0.2, text, fontsize=9, ha="center", va="top", transform=ax.transAxes)
     return figure
 
 
 def strip_below(ax: Axes, code, reference=None) -> None:
-    """The code of a picture below it."""
+    """Draw the soft code of a picture below it; ``reference`` as in :func:`draw_code`."""
     draw_code(ax, code, reference, (0, -0.15, 1, 0.1), ax.transAxes)
 
 
@@ -199,30 +200,34 @@ def plot_hits(
     hit_pictures: Sequence,
     hit_labels: Sequence[str],
     query_label: str | None,
-    hamming: Sequence[int] | None = None,
-    distance: Sequence[float] | None = None,
+    hamming: Sequence[int],
+    distance: Sequence[float],
     query_code=None,
     hit_codes=None,
-    columns: int = 5,
     title: str | None = None,
 ) -> Figure:
-    """A query and what was found for it, best first.
+    """A query and its hits, nearest first.
 
-    Right hits have a tick and a solid frame, wrong ones a cross and a dashed frame.
+    Hits of the query's class have a tick and a solid frame, others a cross and a dashed frame.
 
     Parameters
     ----------
-    query_picture, hit_pictures : pictures
-    hit_labels, query_label : class names; None where the query's is not known, so that no
-        hit is right or wrong
-    hamming : distances in bits, as ``Hits.hamming[i]``; the -1 of missing hits at the end
-        need no pictures
-    distance : between soft codes, as ``Hits.distance[i]``
-    query_code, hit_codes : (bits,) and (k, bits) soft codes, drawn as strips below
-    columns : hits in a row
+    query_picture : picture
+    hit_pictures : sequence of pictures
+    hit_labels : sequence of str
+        Class names.
+    query_label : str or None
+        None where the class is not known; then no hit is right or wrong.
+    hamming, distance : sequence of int and of float
+        As ``Hits.hamming[i]`` and ``Hits.distance[i]``; the -1 of missing hits at the end are
+        ignored.
+    query_code, hit_codes : (bits,) and (k, bits) soft codes, optional
+        Drawn as strips below the pictures.
+    title : str, optional
+        Of the figure.
     """
     found, coded = len(hit_pictures), query_code is not None and hit_codes is not None
-    columns = max(2, min(columns, found))
+    columns = max(2, min(5, found))
     rows = -(-found // columns) or 1
     height = max(rows * (1.95 + 0.25 * coded), 2.5) + 0.3 * bool(title)
     figure = new_figure(1.55 * (columns + 1.35), height, title)
@@ -238,7 +243,8 @@ def plot_hits(
     for i in range(found):
         ax = figure.add_subplot(grid[i // columns, 1 + i % columns], **bare)
         mark, frame = _verdict(hit_labels[i], query_label)
-        text = f"{i + 1}. {hit_labels[i]} {mark}".rstrip() + _distances(hamming, distance, i)
+        text = f"{i + 1}. {hit_labels[i]} {mark}".rstrip()
+        text += f"\n{format_bits(hamming[i])}, {format_distance(distance[i])}"
         show_picture(ax, hit_pictures[i], text, *frame)
         if coded:
             strip_below(ax, hit_codes[i], query_code)
@@ -252,24 +258,20 @@ def _verdict(label: str, query_label: str | None) -> tuple[str, tuple[str | None
     return ("✓", (RIGHT, "-")) if label == query_label else ("✗", (WRONG, DASHED))
 
 
-def _distances(hamming, distance, i: int) -> str:
-    parts = [] if hamming is None else [bits(int(hamming[i]))]
-    parts += [] if distance is None else [fine(float(distance[i]))]
-    return "\n" + ", ".join(parts) if parts else ""
-
-
-def plot_gates(picture, maps: Mapping[str, np.ndarray], columns: int = 5) -> Figure:
+def plot_gates(picture, maps: Mapping[str, np.ndarray]) -> Figure:
     """The attention gate of every block, laid over the picture.
+
+    Each block has its own scale, from its lowest to its highest value, since some gates are much
+    flatter than others. The range is written above the map.
 
     Parameters
     ----------
-    picture : a picture
-    maps : block name -> gate (h, w) in (0, 1), or (1, h, w) as ``gate_maps`` gives for one image
-        Each block has its own scale, from its lowest to its highest value (written above it),
-        since some gates are much flatter than others.
+    picture : picture
+    maps : dict from a block's name to its gate
+        (h, w) in (0, 1), or (1, h, w) as ``gate_maps`` returns for one image.
     """
     picture = as_picture(picture)
-    columns = min(columns, len(maps) + 1)
+    columns = min(5, len(maps) + 1)
     rows = -(-(len(maps) + 1) // columns)
     figure = new_figure(WIDTH, rows * (WIDTH / columns + 0.25))
     axes = picture_axes(figure, rows, columns)
@@ -285,18 +287,18 @@ def plot_gates(picture, maps: Mapping[str, np.ndarray], columns: int = 5) -> Fig
     return figure
 
 
-def plot_heatmaps(picture, heatmaps: Mapping[str, np.ndarray], mask=None, columns: int = 4):
-    """Heatmaps over a picture, with the outline of the lesion if its mask is given.
+def plot_heatmaps(
+    picture, heatmaps: Mapping[str, np.ndarray], mask=None, columns: int = 4
+) -> Figure:
+    """Heatmaps over a picture.
 
     Parameters
     ----------
-    picture : a picture
-    heatmaps : title -> map (h, w) in [0, 1]
+    picture : picture
+    heatmaps : dict from a title to a map (h, w) in [0, 1]
     mask : (S, S) bool, optional
-
-    Returns
-    -------
-    Figure
+        Of the lesion, whose outline is drawn.
+    columns : int
     """
     picture = as_picture(picture)
     columns = min(columns, len(heatmaps) + 1)
@@ -317,7 +319,7 @@ def plot_heatmaps(picture, heatmaps: Mapping[str, np.ndarray], mask=None, column
 
 
 def draw_outline(ax: Axes, mask) -> None:
-    """The edge of a mask (S, S) bool: white on black, to be seen on light and on dark."""
+    """Draw the outline of a mask (S, S) bool, white on black to stand out on any picture."""
     mask = np.asarray(mask, dtype=float)
     if 0 < mask.mean() < 1:
         for color, width in (("black", 2.6), ("white", 1.2)):
@@ -325,7 +327,7 @@ def draw_outline(ax: Axes, mask) -> None:
 
 
 def _heat_bar(figure: Figure, axes: list[Axes], label: str, ends: list[str]) -> None:
-    """The colours of ``overlay`` as they look on skin: the colder, the more transparent."""
+    """Add a colour bar of ``overlay`` on skin, where cold colours are transparent."""
     x = np.linspace(0, 1, 12)[:, None]
     skin, heat = np.array([0.82, 0.65, 0.6]), mpl.colormaps["inferno"](x[:, 0])[:, :3]
     colors = ListedColormap(skin * (1 - 0.6 * x) + heat * 0.6 * x)

@@ -15,9 +15,10 @@ from matplotlib.patches import Rectangle
 from PIL import Image, ImageOps
 
 from derm_hash.data.images import from_input
+from derm_hash.heatmaps import resize_map
 
-# Okabe and Ito's palette, with two dark tones more: tells classes apart for colour-blind
-# readers too ("Color Universal Design", 2008).
+# Okabe and Ito's palette ("Color Universal Design", 2008) and two dark tones, which
+# colour-blind readers can tell apart.
 CLASS_COLORS = {
     "MEL": "#d55e00",
     "NV": "#0072b2",
@@ -32,19 +33,19 @@ CLASS_COLORS = {
 OTHER_COLORS = ("#332288", "#117733", "#aa4499", "#999933", "#882255", "#44aa99", "#661100")
 
 INK = "#262626"  # text and lines
-GREY = "#767676"  # what is beside the point; still readable on white
+GREY = "#767676"  # minor things; still readable on white
 RIGHT, WRONG = "#0072b2", "#d55e00"
 DASHED = (0, (2, 1))
 WIDTH = 9.0  # inches: as wide as a cell of a notebook
 DPI = 96
 
 STYLE = {
-    # A white sheet in the light and in the dark JupyterLab, so that both read the same.
+    # White in the dark JupyterLab too, so that figures look the same in both.
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     "figure.dpi": DPI,
     "savefig.dpi": "figure",
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so that it is the same everywhere
+    "font.family": "DejaVu Sans",  # ships with matplotlib, so it is the same everywhere
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.labelsize": 10,
@@ -68,38 +69,38 @@ STYLE = {
 
 
 def use_style() -> None:
-    """Set fonts, sizes and colours for all figures, and let notebooks keep them as small PNGs."""
-    # IPython is not needed to draw, and only there in notebooks.
+    """Set fonts, sizes and colours of all figures, and let notebooks store them as small PNGs."""
+    # IPython is loaded in notebooks alone, and drawing does not need it.
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if hasattr(shell, "kernel"):
-        mpl.get_backend()  # now rather than later: it sets its own way of showing figures
+        mpl.get_backend()  # loaded first, since it sets a way of its own to show figures
         shell.display_formatter.formatters["image/png"].for_type(Figure, figure_png)
     sns.set_theme(style="whitegrid", rc=STYLE)
 
 
 def figure_png(figure: Figure) -> bytes:
-    """A figure as PNG, cut to what is drawn, with 256 colours: less than half the usual size."""
+    """A figure as PNG, cropped, with 256 colours: less than half the usual size."""
     buffer, small = io.BytesIO(), io.BytesIO()
-    # Figures with a layout of their own keep everything inside; others may not.
+    # A layout engine keeps everything inside the figure.
     tight = None if figure.get_layout_engine() else "tight"
     figure.savefig(buffer, format="png", bbox_inches=tight)
     image = Image.open(buffer).convert("RGB")
-    # What is not white, and a margin.
+    # Crop to what is not white, and add a margin.
     image = ImageOps.expand(image.crop(ImageOps.invert(image).getbbox()), 8, "white")
     with_palette(image).save(small, format="PNG", optimize=True)
     return small.getvalue()
 
 
-def with_palette(image: Image.Image, flat: int = 64) -> Image.Image:
-    """An RGB image with 256 colours: its most frequent ones exactly, a median cut of the others.
+def with_palette(image: Image.Image) -> Image.Image:
+    """An RGB image with 256 colours: the 64 most frequent ones, and a median cut of the others.
 
-    The flat colours of lines, bars and frames carry meaning, and a median cut alone gives
-    them away for the many shades of the pictures.
+    A median cut alone would lose the flat colours of lines, bars and frames, which carry
+    meaning, to the many shades of the pictures.
     """
     r, g, b = np.moveaxis(np.asarray(image, dtype=np.int64), -1, 0)
     packed = r << 16 | g << 8 | b
     colors, counts = np.unique(packed, return_counts=True)
-    exact = colors[np.argsort(-counts, kind="stable")[:flat]]
+    exact = colors[np.argsort(-counts, kind="stable")[:64]]
     result = image.quantize(256 - len(exact), Image.Quantize.MEDIANCUT, kmeans=1)
     shades = result.getpalette()
     indices = np.asarray(result) + np.uint8(len(exact))
@@ -111,12 +112,12 @@ def with_palette(image: Image.Image, flat: int = 64) -> Image.Image:
 
 
 def class_color(name: str) -> str:
-    """The colour of a class, as a hexadecimal string: the same for a name in all figures."""
+    """The colour of a class as a hexadecimal string, the same in all figures."""
     return CLASS_COLORS.get(name, OTHER_COLORS[zlib.crc32(name.encode()) % len(OTHER_COLORS)])
 
 
 def text_color(background: str) -> str:
-    """Ink or white, whichever is easier to read on a colour: contrast as WCAG 2 defines it."""
+    """Ink or white, whichever has the higher contrast (WCAG 2) on a colour."""
     linear = [
         c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(background)
     ]
@@ -125,7 +126,7 @@ def text_color(background: str) -> str:
 
 
 def new_figure(width: float, height: float, title: str | None = None) -> Figure:
-    """An empty figure, sizes in inches, that fits its parts together by itself."""
+    """An empty figure with sizes in inches and a constrained layout."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     if title:
         figure.suptitle(title)
@@ -133,7 +134,7 @@ def new_figure(width: float, height: float, title: str | None = None) -> Figure:
 
 
 def as_picture(image) -> np.ndarray:
-    """uint8 (S, S, 3) as it is; network input (3, S, S) in [-1, 1] as uint8 (S, S, 3)."""
+    """A picture (see :mod:`derm_hash.plots`) as uint8 (S, S, 3)."""
     if isinstance(image, torch.Tensor):
         image = image.detach().cpu()
         image = from_input(image) if image.is_floating_point() else image
@@ -142,9 +143,17 @@ def as_picture(image) -> np.ndarray:
 
 
 def show_picture(ax: Axes, image, title: str = "", frame: str | None = None, line="-") -> None:
-    """A picture (or a map (S, S), in grey) without axes, with a frame of a colour if wanted.
+    """Show a picture, or a map (S, S) in grey, without axes.
 
-    The title may have names from the data in it: its dollar signs are no formulas.
+    Parameters
+    ----------
+    ax : Axes
+    image : picture or (S, S) array
+    title : str
+        Dollar signs in it are shown as they are, since names of classes may contain them.
+    frame : str, optional
+        Colour of a frame.
+    line : line style of the frame
     """
     ax.imshow(as_picture(image), cmap="gray", interpolation="bilinear")
     ax.set_axis_off()
@@ -155,14 +164,34 @@ def show_picture(ax: Axes, image, title: str = "", frame: str | None = None, lin
 
 
 def picture_axes(figure: Figure, rows: int, columns: int) -> np.ndarray:
-    """Axes (rows * columns,) for pictures: without ticks, which would take long to make."""
+    """Axes (rows * columns,) for pictures, without ticks, which are slow to make."""
     bare = {"xticks": [], "yticks": [], "frame_on": False}
     return figure.subplots(rows, columns, squeeze=False, subplot_kw=bare).ravel()
 
 
-def _new_axes(ax: Axes | None, width: float, height: float) -> tuple[Axes, Figure | Axes]:
-    """Axes to draw into, and what to return in the end."""
+def new_axes(ax: Axes | None, width: float, height: float) -> tuple[Axes, Figure | Axes]:
+    """Axes to draw into, and what a plot returns: the given axes, or a new figure."""
     if ax is not None:
         return ax, ax
     figure = new_figure(width, height)
     return figure.subplots(), figure
+
+
+def overlay(picture: np.ndarray, heatmap: np.ndarray, opacity: float = 0.6) -> np.ndarray:
+    """Draw a heatmap over a picture; where the map is 0 the picture does not change.
+
+    Parameters
+    ----------
+    picture : (S, S, 3) uint8 array
+    heatmap : (h, w) array in [0, 1], resized to the picture
+    opacity : float in [0, 1]
+        Opacity of the hottest point.
+
+    Returns
+    -------
+    (S, S, 3) uint8 array
+    """
+    heat = np.clip(resize_map(heatmap, picture.shape[0]), 0, 1)
+    colour = mpl.colormaps["inferno"](heat)[..., :3] * 255
+    weight = opacity * heat[..., None]
+    return (picture * (1 - weight) + colour * weight).round().astype(np.uint8)

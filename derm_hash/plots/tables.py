@@ -11,35 +11,34 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from derm_hash.metrics.scores import SCORES
-from derm_hash.plots.style import INK, WIDTH, _new_axes, class_color, new_figure
+from derm_hash.plots.style import INK, WIDTH, class_color, new_axes, new_figure
 
 
-def plot_class_bars(
-    counts: Mapping[str, int] | pd.Series, ax: Axes | None = None, xlabel: str = "images"
-) -> Figure | Axes:
-    """How many images each class has: class name -> count, in the order given."""
+def plot_class_bars(counts: Mapping[str, int] | pd.Series, ax: Axes | None = None) -> Figure | Axes:
+    """Bars of the number of images of each class (class name -> count)."""
     counts = pd.Series(counts)
-    target, result = _new_axes(ax, 6, 0.36 * len(counts) + 0.8)
+    target, result = new_axes(ax, 6, 0.36 * len(counts) + 0.8)
     colors = [class_color(name) for name in counts.index]
     bars = target.barh(range(len(counts)), counts, color=colors)
     target.set_yticks(range(len(counts)), counts.index.astype(str), parse_math=False)
     shares = [f"{n:,}  ({n / max(counts.sum(), 1):.0%})" for n in counts]
     target.bar_label(bars, shares, padding=4, fontsize=9)
-    target.set(xlabel=xlabel, xlim=(0, counts.max() * 1.22))
+    target.set(xlabel="images", xlim=(0, counts.max() * 1.22))
     target.invert_yaxis()
     target.grid(False, axis="y")
     return result
 
 
 def plot_audit(balance: pd.DataFrame, leakage: pd.DataFrame) -> Figure:
-    """Who is in which part of a split, and which queries the system knows already.
+    """The classes in each part of a split, and the queries whose lesion is in another part.
 
     Parameters
     ----------
-    balance : images per class (rows, and "all") and part (columns ``database``, ``val``,
-        ``query``)
-    leakage : per class (rows, and "all") ``queries``, ``with_mate`` (queries whose lesion is
-        in another part too) and ``share`` (nan where that is not known)
+    balance : DataFrame
+        Images per class (rows, and "all") and part (columns database, val, query, all).
+    leakage : DataFrame
+        Per class (rows, and "all"): queries, with_mate (queries whose lesion is in another part
+        too) and share (NaN where that is not known).
     """
     figure = new_figure(WIDTH, 0.44 * len(leakage) + 1.2)
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.15])
@@ -76,7 +75,7 @@ def plot_audit(balance: pd.DataFrame, leakage: pd.DataFrame) -> Figure:
 
 
 def _leak(queries: float, mates: float, share: float) -> str:
-    """A row of a leakage table in words."""
+    """The text of a row of a leakage table."""
     if not queries:
         return "no queries"
     if np.isnan(share):
@@ -87,13 +86,16 @@ def _leak(queries: float, mates: float, share: float) -> str:
 def plot_scores(
     results: pd.DataFrame, by: str | Sequence[str], scores: Sequence[str] = SCORES
 ) -> Figure:
-    """Scores of an experiment by setting: a point for each seed, mean and standard deviation.
+    """Scores of an experiment by setting: a point for each run, mean and standard deviation.
 
     Parameters
     ----------
-    results : DataFrame of ``experiments.run_grid``, one row a run
-    by : column, or columns, that tell the settings apart
-    scores : columns to show, a panel each
+    results : DataFrame
+        Of ``experiments.run_grid``, one row per run.
+    by : str or sequence of str
+        The columns that tell the settings apart.
+    scores : sequence of str
+        The columns to show, one panel each.
     """
     by = [by] if isinstance(by, str) else list(by)
     setting = results[by].astype(str).agg(", ".join, axis=1)
@@ -109,7 +111,7 @@ def plot_scores(
 
 
 def _score_panels(scores: Sequence[str], settings: int, title: str) -> tuple[Figure, list[Axes]]:
-    """A panel for each score, with a line for each setting."""
+    """Axes for each score, with room for a line per setting."""
     columns = min(len(scores), 2)
     rows = -(-len(scores) // columns)
     figure = new_figure(WIDTH, rows * (0.9 + 0.34 * settings) + 0.3, title)
@@ -126,15 +128,17 @@ def _score_label(score: str) -> str:
 
 
 def plot_differences(table: pd.DataFrame, by: str | Sequence[str]) -> Figure:
-    """Differences to a baseline: how large, and how sure.
+    """Differences to a baseline and their uncertainty.
 
-    A thick bar is the 95 % interval over other queries, and the point is filled where it leaves
-    out zero; a thin one is a standard deviation of the difference over seeds, to either side.
+    A thick bar is the 95 % interval over queries; the point is filled where the interval excludes
+    zero. A thin bar is one standard deviation over seeds to either side.
 
     Parameters
     ----------
-    table : DataFrame of ``experiments.differences``
-    by : column, or columns, that tell the settings apart
+    table : DataFrame
+        Of ``experiments.differences``.
+    by : str or sequence of str
+        The columns that tell the settings apart.
     """
     by = [by] if isinstance(by, str) else list(by)
     scores = list(table["score"].unique())

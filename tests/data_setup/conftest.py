@@ -1,7 +1,8 @@
 """Small archives and folders to prepare, and where the real ones are."""
 
 import pytest
-from publishers import Ham, encoded, noise
+from helpers import encoded, noise
+from publishers import Ham
 from real_data import SHARED
 
 

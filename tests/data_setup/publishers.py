@@ -1,16 +1,11 @@
 """Miniature data sets in their publishers' layouts."""
 
 import csv
-import io
 import zipfile
 
 import numpy as np
+from helpers import encoded, noise
 from PIL import Image
-
-
-def noise(seed, width=20, height=15):
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
 
 
 def blob(seed, width=20, height=15):
@@ -18,12 +13,6 @@ def blob(seed, width=20, height=15):
     y, x = np.mgrid[:height, :width]
     radius = 3 + seed % 4
     return Image.fromarray((((x - 10) ** 2 + (y - 7) ** 2 < radius**2) * 255).astype(np.uint8))
-
-
-def encoded(image, kind):
-    buffer = io.BytesIO()
-    image.save(buffer, format=kind)
-    return buffer.getvalue()
 
 
 class Ham:

@@ -21,6 +21,7 @@ class Faults:
         lie: what is added to the Content-Length.
         extra: what is sent after the end when the client resumes.
         chunked: send without a Content-Length.
+        change: what the file becomes as soon as a client resumes.
     """
 
     cuts: list = field(default_factory=list)
@@ -33,6 +34,7 @@ class Faults:
     lie: int = 0
     extra: bytes = b""
     chunked: bool = False
+    change: bytes | None = None
 
 
 class Server:
@@ -76,6 +78,8 @@ class Server:
             return self._head(handler, 302, {"Location": self.redirects[path]})
         if faults.statuses and (status := faults.statuses.pop(0)):
             return self._head(handler, status, {})
+        if faults.change is not None and handler.headers.get("Range"):
+            self.files[path] = faults.change
         if path not in self.files:
             return self._head(handler, 404, {})
         return self._send(handler, self.files[path])

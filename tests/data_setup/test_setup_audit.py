@@ -1,12 +1,10 @@
 """The audit: its tables against counts by hand, its sentences, and the command."""
 
-import csv
-
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import noise
 from PIL import Image
-from publishers import noise
 
 from data_setup.__main__ import main
 from data_setup.audit import (
@@ -20,7 +18,7 @@ from data_setup.audit import (
 )
 from derm_hash.atlas.atlas import draw_lesion
 from derm_hash.data.manifest import write_manifest
-from derm_hash.data.splits import split_by_image, split_by_lesion
+from derm_hash.data.splits import split_by_lesion
 
 COLUMNS = ["image", "label", "lesion_id", "split", "mask", "duplicate_group"]
 ROWS = [
@@ -174,29 +172,3 @@ def test_the_command_says_what_it_cannot_read(tmp_path, capsys):
         manifest.write_text(text)
         assert main(["audit", str(tmp_path)]) == 2
         assert "a.png is not an image that can be read" in capsys.readouterr().err
-
-
-# --- the official tables of ISIC 2019 ------------------------------------------------
-
-
-@pytest.fixture
-def isic_2019(shared_isic2019):
-    """The four classes of the paper: label and lesion of each image."""
-    with (shared_isic2019 / "ISIC_2019_Training_Metadata.csv").open(newline="") as file:
-        lesion_of = {row["image"]: row["lesion_id"] for row in csv.DictReader(file)}
-    table = pd.read_csv(shared_isic2019 / "ISIC_2019_Training_GroundTruth.csv", index_col="image")
-    label = table.idxmax(axis=1)
-    label = label[label.isin(["MEL", "NV", "BCC", "BKL"])]
-    frame = label.rename("label").reset_index()
-    return frame.assign(lesion_id=frame["image"].map(lesion_of))
-
-
-def test_isic_2019_leaks_by_image_and_not_by_lesion(isic_2019):
-    table = leakage(split_by_image(isic_2019))
-    assert table["queries"].to_dict() == {
-        "MEL": 452, "NV": 1287, "BCC": 332, "BKL": 262, "all": 2333,
-    }  # fmt: skip
-    assert 0.57 < table.at["all", "share"] < 0.66
-    assert table.at["MEL", "share"] == pytest.approx(0.80, abs=0.05)
-    assert table.at["BCC", "share"] == pytest.approx(0.85, abs=0.05)
-    assert (leakage(split_by_lesion(isic_2019))["with_mate"] == 0).all()

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from publishers import contents, encoded, noise
+from helpers import encoded, noise
+from publishers import contents
 
-from data_setup import common, prepare
+from data_setup import build, prepare, sources
 from data_setup.__main__ import COMMANDS, main
-from derm_hash import data
+from derm_hash.data import manifest
 from derm_hash.data.manifest import read_manifest
 from derm_hash.errors import InputError
 
@@ -27,13 +28,13 @@ def run(ham, root, *options):
 
 def stop_after(monkeypatch, files, error):
     """Let the images' module write so many files and fail then, as if somebody pressed Ctrl-C."""
-    written = []
+    written, original = [], prepare.put
 
     def put(path, data):
         if len(written) >= files:
             raise error
         written.append(path)
-        common.put(path, data)
+        original(path, data)
 
     monkeypatch.setattr(prepare, "put", put)
     return written
@@ -101,7 +102,7 @@ def test_a_full_disk_is_one_sentence(ham, tmp_path, monkeypatch, capsys):
 
 def test_space_is_checked_before(ham, tmp_path, monkeypatch, capsys):
     usage = type("usage", (), {"free": 10})
-    monkeypatch.setattr(common.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     assert run(ham, tmp_path / "data") == 2
     assert "make room" in capsys.readouterr().err
     assert not (tmp_path / "data").exists()
@@ -215,7 +216,7 @@ def test_a_record_of_another_tool_is_not_removed_when_a_command_fails(tmp_path, 
 
 
 @pytest.mark.parametrize("kind", ["folder", "link"])
-def test_what_is_called_like_a_record_and_is_no_file_is_left_alone(tmp_path, capsys, kind):
+def test_a_folder_or_link_named_like_a_record_is_left_alone(tmp_path, capsys, kind):
     root = tmp_path / "other"
     root.mkdir()
     if kind == "folder":
@@ -294,12 +295,12 @@ def test_records_say_how_the_folder_was_made(class_folders, tmp_path):
     assert record["options"] == {"size": 256, "fit": "crop", "split": "lesion", "seed": 0}
     assert list(record["sources"]) == [str(class_folders)]
     files = sorted(p.relative_to(class_folders).as_posix() for p in class_folders.rglob("*.*"))
-    assert record["sources"][str(class_folders)] == common.fingerprint(class_folders, files)
+    assert record["sources"][str(class_folders)] == sources.stamp(class_folders, files)
 
 
 def interrupted_writes(patch, at):
     """Let the write of number `at` leave a half-written file and never return, as a kill does."""
-    count, original = itertools.count(), data.write_atomically
+    count, original = itertools.count(), manifest.write_atomically
 
     def write_atomically(path, write):
         if next(count) == at:
@@ -308,7 +309,7 @@ def interrupted_writes(patch, at):
         original(path, write)
 
     patch.setattr(prepare, "write_atomically", write_atomically)
-    patch.setattr(data, "write_atomically", write_atomically)
+    patch.setattr(manifest, "write_atomically", write_atomically)
 
 
 def test_an_interrupt_at_any_write_leaves_a_folder_that_the_command_completes(
@@ -342,7 +343,7 @@ def test_force_that_is_interrupted_keeps_nothing_old(ham, tmp_path, monkeypatch)
     image = min((root / "images").iterdir())
     image.write_bytes(b"damaged")
     with monkeypatch.context() as patch:
-        patch.setattr(common.shutil, "rmtree", lambda *_, **__: (_ for _ in ()).throw(OSError(5)))
+        patch.setattr(build.shutil, "rmtree", lambda *_, **__: (_ for _ in ()).throw(OSError(5)))
         assert run(ham, root, "--force") == 2
     assert not (root / "manifest.csv").exists()
     assert run(ham, root) == 0

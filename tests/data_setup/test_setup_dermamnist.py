@@ -102,20 +102,13 @@ WRONG = {
 @pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
 def test_wrong_arrays_are_one_sentence(npz, tmp_path, capsys, change):
     np.savez_compressed(npz, **change(dermamnist_arrays()))
-    assert f"{npz} has " in refused(capsys, npz, tmp_path / "data")
+    assert f"{npz} is not the npz file of this size" in refused(capsys, npz, tmp_path / "data")
 
 
 @pytest.mark.parametrize("content", [b"", b"text", pickle.dumps(Bomb())])
-def test_what_is_no_npz_is_one_sentence(npz, tmp_path, capsys, content):
+def test_a_file_that_is_not_an_npz_is_one_sentence(npz, tmp_path, capsys, content):
     npz.write_bytes(content)
-    assert f"{npz} is damaged or no npz file" in refused(capsys, npz, tmp_path / "data")
-
-
-def test_every_truncation_is_one_sentence(npz, tmp_path, capsys):
-    whole = npz.read_bytes()
-    for share in np.linspace(0, 0.99, 12):
-        npz.write_bytes(whole[: int(share * len(whole))])
-        assert str(npz) in refused(capsys, npz, tmp_path / "data")
+    assert f"{npz} is not the npz file of this size" in refused(capsys, npz, tmp_path / "data")
 
 
 @pytest.mark.parametrize("shape", ["(10000000000, 28, 28, 3)", "(-5, 28, 28, 3)", "(20, 28, 28, 3"])

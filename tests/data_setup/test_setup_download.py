@@ -5,8 +5,6 @@ import json
 import os
 import random
 import socket
-import subprocess
-import sys
 from hashlib import md5, sha256
 from types import SimpleNamespace
 
@@ -29,7 +27,8 @@ CHANGED = random.Random(2).randbytes(50_001)
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setattr(download, "TIMEOUT", (10, 10))
-    monkeypatch.setattr(download, "FIRST_PAUSE", 0)
+    monkeypatch.setattr(download, "PAUSE", 0)
+    monkeypatch.setattr(download, "RETRY", download.RETRY.new(backoff_factor=0))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     server = Server()
     server.files["/a.zip"] = DATA
@@ -130,35 +129,29 @@ def test_cuts_at_random_bytes(server, tmp_path, seed):
         assert server.sent == len(DATA)  # no byte came twice
 
 
-@pytest.mark.parametrize("at", [0, 1, 25_000, len(DATA) - 1])
+@pytest.mark.parametrize("at", [0, 1, 25_000, len(DATA) - 1, len(DATA)])
 def test_a_new_process_goes_on_where_the_last_one_ended(server, tmp_path, monkeypatch, at):
-    def stop(answer, part, bar):
-        part.open("ab").write(answer.raw.read(at))
-        raise KeyboardInterrupt
-
+    server.faults.cuts = [at] if at < len(DATA) else []
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(download, "_append", stop)
+
+        def stop(*_, **__):
+            raise KeyboardInterrupt
+
+        patch.setattr(download.time, "sleep", stop)  # between two attempts
+        patch.setattr(download.pooch, "file_hash", stop)  # when the part is complete
         get(checked(server), tmp_path)
     assert names(tmp_path) == {"a.zip.part"}
     assert (tmp_path / "a.zip.part").read_bytes() == DATA[:at]
     assert get(checked(server), tmp_path) == DATA
-    assert server.requests[-1][1] == (f"bytes={at}-" if at else None)
-
-
-def test_a_part_that_is_complete_is_not_fetched_again(server, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(download, "_verify", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        get(checked(server), tmp_path)
-    assert names(tmp_path) == {"a.zip.part"}
-    assert get(checked(server), tmp_path) == DATA
-    assert len(server.requests) == 1
+    assert server.requests[-1][1] == (f"bytes={at}-" if 0 < at < len(DATA) else None)
+    assert server.sent == len(DATA)
 
 
 def test_stalls_end(server, tmp_path, monkeypatch):
     monkeypatch.setattr(download, "TIMEOUT", (10, 0.5))
     server.faults.stalls = [0, 10_000]
     assert get(checked(server), tmp_path) == DATA
-    assert [wanted for _, wanted in server.requests][:3] == [None, None, "bytes=10000-"]
+    assert server.requests[-1] == ("/a.zip", "bytes=10000-")
 
 
 def test_a_server_that_never_gets_further_is_left_with_one_sentence(server, tmp_path):
@@ -182,18 +175,8 @@ def test_a_busy_server_is_asked_again(server, tmp_path):
 
 @pytest.mark.parametrize("ignore_if_range", [True, False])
 @pytest.mark.parametrize("data", [CHANGED, CHANGED[:20_000], CHANGED[:9_999], CHANGED + b"x"])
-def test_a_file_that_changes_between_two_attempts(
-    server, tmp_path, monkeypatch, data, ignore_if_range
-):
-    server.faults = Faults(cuts=[20_000, 0], ignore_if_range=ignore_if_range)
-    ask = download._ask
-
-    def swap(url, start, mark):
-        if start:
-            server.files["/a.zip"] = data
-        return ask(url, start, mark)
-
-    monkeypatch.setattr(download, "_ask", swap)
+def test_a_file_that_changes_between_two_attempts(server, tmp_path, data, ignore_if_range):
+    server.faults = Faults(cuts=[20_000, 0], ignore_if_range=ignore_if_range, change=data)
     assert get(File("a.zip", server.url + "a.zip"), tmp_path) == data
 
 
@@ -203,16 +186,15 @@ def test_a_part_of_unknown_origin_is_not_used(server, tmp_path):
     assert get(checked(server, checksum=False), tmp_path) == DATA
 
 
-@pytest.mark.parametrize("status", [416, 206])
-def test_a_server_that_answers_range_wrongly(server, tmp_path, status):
-    server.faults = Faults(cuts=[20_000], statuses=[None, status])
+def test_a_server_that_refuses_to_resume_is_asked_for_the_whole_file(server, tmp_path):
+    server.faults = Faults(cuts=[20_000], statuses=[None, 416])
     assert get(checked(server), tmp_path) == DATA
 
 
-@pytest.mark.parametrize("checksum", [True, False])
-def test_a_server_that_sends_too_much_when_resuming(server, tmp_path, checksum):
+def test_a_server_that_sends_too_much_when_resuming_is_found_out(server, tmp_path):
     server.faults = Faults(cuts=[20_000], extra=b"more")
-    assert get(checked(server, False, checksum), tmp_path) == DATA
+    assert "checksum" in refused(checked(server, size=False), tmp_path)
+    assert names(tmp_path) == set()
 
 
 # --- what is wrong is refused -------------------------------------------------------------------
@@ -258,13 +240,13 @@ def test_a_server_out_of_reach(server, tmp_path):
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/a.zip"
         text = refused(File("a.zip", url), tmp_path, NotOffered)
-    assert f"{url} is out of reach" in text
+    assert f"{url} cannot be downloaded" in text
     assert "refused" in text
     assert "HTTPConnection" not in text
 
 
 @pytest.mark.parametrize("url", ["nonsense", "http://", "ftp://127.0.0.1/a.zip"])
-def test_a_url_that_is_none(tmp_path, url):
+def test_a_malformed_url(tmp_path, url):
     assert "cannot be downloaded" in refused(File("a.zip", url), tmp_path, NotOffered)
 
 
@@ -336,7 +318,7 @@ def test_a_file_put_there_by_hand_is_taken_if_it_is_right(server, tmp_path):
     assert server.requests == []
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"a.zip": 3}', '{"a.zip": {"hash": 3}}', "\x00"])
+@pytest.mark.parametrize("text", ["{", "[]", "3", "\x00", "[" * 10**5])
 def test_a_damaged_record_is_named(server, tmp_path, text):
     (tmp_path / "downloads.json").write_text(text)
     assert "downloads.json is damaged" in refused(checked(server), tmp_path)
@@ -441,26 +423,3 @@ def test_when_the_bucket_has_moved_the_way_out_is_told(
     assert str(status) in error
     assert "isic image download --collections 65" in error
     assert "--archives DIR" in error
-
-
-CHILD = """
-import sys
-from pathlib import Path
-from data_setup.download import fetch
-from data_setup.info import File
-from derm_hash.errors import InputError
-try:
-    fetch([File("a.zip", sys.argv[1], None, sys.argv[2])], Path(sys.argv[3]), progress=False)
-except InputError as error:
-    sys.exit(str(error))
-"""
-
-
-def test_two_processes_into_one_folder(server, tmp_path):
-    checksum = f"md5:{md5(DATA).hexdigest()}"
-    command = [sys.executable, "-c", CHILD, server.url + "a.zip", checksum, str(tmp_path)]
-    children = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    errors = [child.communicate(timeout=60)[1] for child in children]
-    assert 0 in [child.returncode for child in children]
-    assert all(error == "" or "another data_setup" in error for error in errors)
-    assert (tmp_path / "a.zip").read_bytes() == DATA

@@ -87,7 +87,7 @@ def test_two_groups_in_folders_of_their_own_keep_apart(tmp_path):
     assert duplicate_groups(tmp_path, names) == expected
 
 
-def test_another_photograph_of_a_lesion_is_no_copy(tmp_path):
+def test_another_photograph_of_a_lesion_is_not_a_copy(tmp_path):
     for view in range(6):
         lesion(0, view).save(tmp_path / f"{view}.png")
     assert set(duplicate_groups(tmp_path, [f"{view}.png" for view in range(6)])) == {""}
@@ -148,9 +148,9 @@ def test_real_lesions_do_not_chain(shared_ham10000, tmp_path):
     table = pd.read_csv(shared_ham10000 / "HAM10000_metadata.csv", index_col="image_id")
     chosen = table[table["lesion_id"].str[-1].isin(list("0349"))].index.sort_values()
     with Archive(shared_ham10000 / "HAM10000_images_200x150.zip") as archive:
-        members = {Path(name).stem: name for name in archive.members}
+        members = {Path(name).stem: one for name, one in archive.members.items()}
         for name in chosen:
-            (tmp_path / f"{name}.jpg").write_bytes(archive.read(members[name]))
+            (tmp_path / f"{name}.jpg").write_bytes(members[name].read_bytes())
     groups = pd.Series(duplicate_groups(tmp_path, [f"{name}.jpg" for name in chosen]), chosen)
     groups = groups[groups != ""]
     assert groups.nunique() > 15 and groups.value_counts().max() <= 3

@@ -1,7 +1,7 @@
 """ISIC 2019: the official tables, and miniature archives in their layout."""
 
-import argparse
 import csv
+import json
 from contextlib import ExitStack
 
 import pytest
@@ -13,7 +13,7 @@ from data_setup.archives import Member
 from data_setup.audit import leakage
 from data_setup.isic2019 import CLASSES, find_images, read_labels
 from derm_hash.data.manifest import read_manifest
-from derm_hash.data.splits import split_by_image, split_by_lesion
+from derm_hash.data.splits import split_by_image
 from derm_hash.errors import InputError
 
 QUERIES = {"MEL": 452, "NV": 1287, "BCC": 332, "BKL": 262}
@@ -31,7 +31,7 @@ def isic(tmp_path):
 def rows(isic, classes=8):
     with ExitStack() as stack:
         images = find_images(isic.folder, stack)
-        frame = isic2019.rows(read_labels(isic.folder), CLASSES[classes], images)
+        frame = isic2019.rows(read_labels(isic.folder), CLASSES[classes], images, isic.folder)
         frame["content"] = [place.read_bytes() for place in frame["image_from"]]
     return frame
 
@@ -84,13 +84,6 @@ def test_the_papers_numbers_of_queries(shared_isic2019, classes, seed):
         assert found.loc["MEL", "share"] > 0.75
 
 
-def test_by_lesion_nothing_leaks(shared_isic2019):
-    table = read_labels(shared_isic2019)
-    parts = split_by_lesion(table.assign(image=table["image_id"]))
-    assert leakage(parts)["queries"]["all"] > 2000
-    assert (leakage(parts)["with_mate"] == 0).all()
-
-
 def test_the_dry_run_prints_both_splits(shared_isic2019, tmp_path, capsys):
     assert main(["isic2019", "--dry-run", "--archives", str(shared_isic2019)]) == 0
     out = capsys.readouterr().out
@@ -118,7 +111,7 @@ def test_images_and_labels_arrive(isic, classes):
     assert frame["content"].tolist() == [isic.image(r["image"]) for r in wanted]
     assert isinstance(frame["image_from"][0], Member)
     assert str(frame["image_from"][0]) == (
-        f"ISIC_2019_Training_Input/ISIC_0000000.jpg in {isic.folder / isic.IMAGES}"
+        f"ISIC_2019_Training_Input/ISIC_0000000.jpg in the archive {isic.folder / isic.IMAGES}"
     )
     assert set(frame["mask"]) == {""}
     assert frame["mask_from"].isna().all()
@@ -145,19 +138,19 @@ def test_the_old_name_of_a_column(isic):
 def test_images_without_labels_are_reported(isic, capsys):
     isic.write_images(change={"ISIC_2019_Training_Input/ISIC_0099999.jpg": b"x"})
     assert len(rows(isic)) == len(isic.records)
-    assert "no label for them: 1, such as ISIC_0099999" in capsys.readouterr().out
+    assert "no label for them: ISIC_0099999" in capsys.readouterr().out
 
 
 def test_labels_without_images_are_refused(isic):
     isic.write_images(isic.ids[:-2])
     text = refused(isic)
-    assert f"lists images that are not there: 2, such as {isic.ids[-2][:12]}" in text
+    assert f"2 images of {Isic2019.TRUTH} are not in" in text and isic.ids[-2][:12] in text
     assert "isic image download" in text
 
 
 def test_an_image_that_is_there_twice_is_refused(isic):
     isic.write_images(change={"ISIC_2019_Training_Input/more/ISIC_0000003.jpg": b"x"})
-    assert "ISIC_0000003 is there twice" in refused(isic)
+    assert "are both ISIC_0000003: remove one" in refused(isic)
 
 
 def test_without_images(isic):
@@ -190,10 +183,22 @@ def change(isic, table, line, column, value):
         (Isic2019.TRUTH, 1, "NV", "yes", "exactly one class"),
         (Isic2019.TRUTH, 1, "NV", "", "exactly one class"),
         (Isic2019.TRUTH, 2, "image", "ISIC_0000000", "lists ISIC_0000000 twice"),
-        (Isic2019.TRUTH, 2, "image", "ISIC_0000000_downsampled", "_downsampled twice"),
+        (
+            Isic2019.TRUTH,
+            2,
+            "image",
+            "ISIC_0000000_downsampled",
+            "twice, in lines 2 and 3",
+        ),
         (Isic2019.TRUTH, 2, "image", "ISIC_0099999", "Metadata.csv lacks 1 images"),
         (Isic2019.METADATA, 0, "lesion_id", "lesion", "no column 'lesion_id'"),
-        (Isic2019.METADATA, 1, "lesion_id", "BCN_0000015", "lesion BCN_0000015 have 2 different"),
+        (
+            Isic2019.METADATA,
+            1,
+            "lesion_id",
+            "BCN_0000015",
+            "BCN_0000015 different classes",
+        ),
         (Isic2019.METADATA, 2, "image", "ISIC_0000000", "lists ISIC_0000000 twice"),
     ],
 )
@@ -218,31 +223,16 @@ def test_without_root_only_the_dry_run(isic, capsys):
 # --- the data folder --------------------------------------------------------------------------
 
 
-def test_what_build_is_given(isic, monkeypatch, tmp_path, capsys):
-    given = {}
-
-    def build(args, command, options, sources, rows, about):
-        given.update(options=options, sources=sources, frame=rows(), about=about)
-        given.update(args=args, command=command)
-
-    monkeypatch.setattr(isic2019, "build", build)
-    options = ["--archives", str(isic.folder), "--root", str(tmp_path / "data"), "--classes", "8"]
-    assert main(["isic2019", *options]) == 0
-    assert isinstance(given["args"], argparse.Namespace)
-    assert given["command"] == "isic2019"
-    assert given["options"] == {"classes": 8}
-    assert given["sources"] == {p.name: p.stat().st_size for p in isic.folder.iterdir()}
-    assert len(given["frame"]) == len(isic.records)
-    assert given["about"]["licence"] == "CC BY-NC 4.0"
-    assert "Please cite: BCN20000" in capsys.readouterr().out
-
-
-def test_the_data_folder(isic, tmp_path):
+def test_the_data_folder(isic, tmp_path, capsys):
     root = tmp_path / "data"
     options = ["--archives", str(isic.folder), "--root", str(root), "--split", "paper"]
     assert main(["isic2019", *options, "--size", "original"]) == 0
     frame = read_manifest(root)
     wanted = [r for r in isic.records if r["label"] in QUERIES]
     assert frame["image"].tolist() == [f"images/{r['image']}.jpg" for r in wanted]
+    record = json.loads((root / "dataset.json").read_text())
+    assert record["sources"] == {p.name: p.stat().st_size for p in isic.folder.iterdir()}
+    assert (record["options"]["classes"], record["licence"]) == (4, "CC BY-NC 4.0")
+    assert "Please cite: BCN20000" in capsys.readouterr().out
     files = contents(root)
     assert [files[name] for name in frame["image"]] == [isic.image(r["image"]) for r in wanted]

@@ -78,9 +78,9 @@ ROW = Ph2.ROW
 @pytest.mark.parametrize(
     ("rows", "named"),
     [
-        ([ROW.format("IMD003", "", 3)], "clinical diagnoses 0, 1, 2 (IMD003 3"),
-        ([ROW.format("IMD003", "", "")], "clinical diagnoses 0, 1, 2 (IMD003"),
-        (["|| IMD003 ||"], "clinical diagnoses"),
+        ([ROW.format("IMD003", "", 3)], "gives IMD003 the class '3', which is none of 0, 1, 2"),
+        ([ROW.format("IMD003", "", "")], "gives IMD003 the class ''"),
+        (["|| IMD003 ||"], "gives IMD003 the class ''"),
         ([ROW.format("IMD003", "", 0)] * 2, "lists IMD003 twice"),
         ([ROW.format("IMD999", "", 0)], "1 images of"),
         ([], "no rows"),
@@ -99,7 +99,7 @@ def test_a_table_of_another_kind_is_named(tmp_path, capsys):
     ph2.files["PH2Dataset/PH2_dataset.txt"] = b"IMD003,0\n"
     error = refused(capsys, ph2.zip(tmp_path / "a.zip"), tmp_path / "data")
     assert "Name and Clinical Diagnosis" in error
-    assert f"PH2_dataset.txt in {tmp_path / 'a.zip'}" in error
+    assert f"PH2_dataset.txt in the archive {tmp_path / 'a.zip'}" in error
 
 
 def test_images_without_diagnosis_and_without_mask_are_reported(tmp_path, capsys):
@@ -108,7 +108,7 @@ def test_images_without_diagnosis_and_without_mask_are_reported(tmp_path, capsys
     ph2.files = {name: c for name, c in ph2.files.items() if "IMD004_lesion.bmp" not in name}
     assert run(ph2.folder(tmp_path / "source"), tmp_path / "data") == 0
     out = capsys.readouterr().out
-    assert f"no diagnosis for them: {next(iter(ph2.codes))}\n" in out
+    assert f"no label for them: {next(iter(ph2.codes))}\n" in out
     assert "Without a lesion mask: IMD004\n" in out
     frame = read_manifest(tmp_path / "data").set_index("image")
     assert len(frame) == 39

@@ -2,22 +2,20 @@
 
 import io
 import json
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import damaged, encoded, noise, png_that_claims
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from publishers import Ham, blob, contents, encoded, noise
+from publishers import blob, contents
 
-from data_setup import prepare
+from data_setup import prepare, sources
 from data_setup.__main__ import main
-from data_setup.archives import Archive, Member
-from derm_hash import data, images
+from derm_hash.data import images, manifest
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.manifest import read_manifest
 from derm_hash.errors import InputError
@@ -30,6 +28,10 @@ class Bytes:
 
     def __init__(self, content, name="the file"):
         self.content, self.name = content, name
+
+    @property
+    def size(self):
+        return len(self.content)
 
     def read_bytes(self):
         return self.content
@@ -223,7 +225,7 @@ def test_decoded_images_load_as_the_files_do(prepared, monkeypatch, size):
     names = read_manifest(root)["image"]
     assert np.load(path).shape == (len(names), 12, 12, 3)
     with monkeypatch.context() as patch:
-        patch.setattr(data, "open_image", None)  # no file is decoded
+        patch.setattr(manifest, "open_image", None)  # no file is decoded
         found = loaded(root, size)
     path.unlink()
     assert np.array_equal(found, loaded(root, size))
@@ -232,12 +234,12 @@ def test_decoded_images_load_as_the_files_do(prepared, monkeypatch, size):
 def test_a_changed_manifest_or_image_is_noticed(prepared):
     root, _ = prepared
     names = read_manifest(root)["image"].tolist()
-    assert data.stored_pixels(root, names) is not None
-    assert data.stored_pixels(root, names[::-1]) is None
-    assert data.stored_pixels(root, names[1:]) is None
+    assert manifest.stored_pixels(root, names) is not None
+    assert manifest.stored_pixels(root, names[::-1]) is None
+    assert manifest.stored_pixels(root, names[1:]) is None
     white = encoded(Image.new("RGB", (12, 12), "white"), "PNG")
     (root / names[0]).write_bytes(white)
-    assert data.stored_pixels(root, names) is None
+    assert manifest.stored_pixels(root, names) is None
     assert (loaded(root)[0] == 255).all()
 
 
@@ -318,51 +320,28 @@ def test_a_bad_mask_is_named(tmp_path):
 # --- bad images ---------------------------------------------------------------------------
 
 
-def chunk(kind, content):
-    return (
-        struct.pack(">I", len(content))
-        + kind
-        + content
-        + struct.pack(">I", zlib.crc32(kind + content))
-    )
-
-
-def bomb(side=30_000):
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    pixels = chunk(b"IDAT", zlib.compress(bytes(10_000)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
-
-
 def damaged_files():
     """200 files, of which some can be read all the same."""
     rng = np.random.default_rng(0)
     kinds = ["JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP"]
     modes = ["L", "P", "RGBA", "1", "CMYK"]
     for i in range(200):
-        content = bytearray(encoded(noise(i, 40, 30), kinds[i % 6]))
-        start = int(rng.integers(len(content)))
         match i % 8:
-            case 0:
-                content = content[:start]
-            case 1:
-                content[start : start + 100] = bytes(100)
-            case 2:
-                content[:100] = rng.bytes(100)
-            case 3:
-                content = bytes(len(content) if i % 3 else 0)
             case 4:
-                content = rng.bytes(500)
+                content = rng.bytes(500 * (i % 3))
             case 5:
-                content = bomb(9_000 + 1000 * i)
+                content = png_that_claims(9_000 + 1000 * i, 9_000)
             case 6:
                 content = encoded(noise(i, 40, 30).convert(modes[i % 5]), "TIFF")
-            case 7:
-                pass  # only its suffix is wrong
-        yield f"{i:03d}.{('jpg', 'png', 'tif', 'gif')[i % 4]}", bytes(content)
+            case 7:  # only its suffix is wrong
+                content = encoded(noise(i, 40, 30), kinds[i % 6])
+            case kind:
+                content = damaged(encoded(noise(i, 40, 30), kinds[i % 6]), kind, rng)
+        yield f"{i:03d}.{('jpg', 'png', 'tif', 'gif')[i % 4]}", content
 
 
 @pytest.fixture(scope="module")
-def damaged(tmp_path_factory):
+def damaged_folder(tmp_path_factory):
     source = tmp_path_factory.mktemp("damaged") / "source"
     (source / "a").mkdir(parents=True)
     for name, content in damaged_files():
@@ -371,13 +350,13 @@ def damaged(tmp_path_factory):
 
 
 @pytest.mark.parametrize("size", ["32", "original"])
-def test_two_hundred_damaged_images_are_read_or_named(damaged, tmp_path, capsys, size):
+def test_two_hundred_damaged_images_are_read_or_named(damaged_folder, tmp_path, capsys, size):
     root = tmp_path / "data"
-    command = ["folder", "--source", str(damaged), "--root", str(root), "--size", size]
+    command = ["folder", "--source", str(damaged_folder), "--root", str(root), "--size", size]
     assert main(command) == 2
     error = capsys.readouterr().err
     unreadable = []
-    for path in sorted((damaged / "a").iterdir()):
+    for path in sorted((damaged_folder / "a").iterdir()):
         try:
             images.open_image(path)
         except InputError:
@@ -392,15 +371,16 @@ def test_two_hundred_damaged_images_are_read_or_named(damaged, tmp_path, capsys,
     frame, record = read_manifest(root), json.loads((root / "dataset.json").read_text())
     assert len(frame) == 200 - len(unreadable)
     assert {Path(name).name for name in record["bad"]} == {path.name for path in unreadable}
-    assert all(str(damaged) in reason for reason in record["bad"].values())
+    assert all(str(damaged_folder) in reason for reason in record["bad"].values())
     assert f"Left out: {len(unreadable)} images" in capsys.readouterr().out
     assert main(["verify", str(root)]) == 0
+    assert f"  without {min(record['bad'])}: " in capsys.readouterr().out
     LesionDataset.from_folder(root, size=16, progress=False)
 
 
-def test_stopping_for_bad_images_loses_nothing(damaged, tmp_path, monkeypatch):
+def test_stopping_for_bad_images_loses_nothing(damaged_folder, tmp_path, monkeypatch):
     root = tmp_path / "data"
-    command = ["folder", "--source", str(damaged), "--root", str(root), "--size", "32"]
+    command = ["folder", "--source", str(damaged_folder), "--root", str(root), "--size", "32"]
     assert main(command) == 2
     before = contents(root)
     written, put = [], prepare.put
@@ -417,7 +397,7 @@ def test_a_single_bad_image_is_one_line(ham, tmp_path, capsys):
     command = ["ham10000", "--archives", str(ham.folder), "--root", str(tmp_path / "data")]
     assert main(command) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert line.startswith(f"data_setup: {bad} in {ham.folder}")
+    assert line.startswith(f"data_setup: {bad} in the archive {ham.folder}")
     assert line.endswith("; --skip-bad goes on without it")
     assert main([*command, "--skip-bad"]) == 0
     frame = read_manifest(tmp_path / "data")
@@ -427,7 +407,7 @@ def test_a_single_bad_image_is_one_line(ham, tmp_path, capsys):
 
 def test_when_nothing_is_left_it_says_so(tmp_path, capsys):
     (tmp_path / "source" / "a").mkdir(parents=True)
-    (tmp_path / "source" / "a" / "x.jpg").write_bytes(bomb())
+    (tmp_path / "source" / "a" / "x.jpg").write_bytes(png_that_claims(30_000, 30_000))
     command = ["folder", "--source", str(tmp_path / "source"), "--root", str(tmp_path / "data")]
     assert main([*command, "--skip-bad"]) == 2
     assert "none of the 1 images can be used" in capsys.readouterr().err
@@ -436,45 +416,9 @@ def test_when_nothing_is_left_it_says_so(tmp_path, capsys):
 
 def test_sources_that_vanish_are_named(tmp_path):
     with pytest.raises(InputError, match=r"gone\.jpg cannot be read"):
-        prepare.read(tmp_path / "gone.jpg")
+        sources.read(tmp_path / "gone.jpg")
     large = tmp_path / "large.jpg"
     with large.open("wb") as file:
-        file.truncate(prepare.MAX_MEMBER + 1)
+        file.truncate(sources.MAX_BYTES + 1)
     with pytest.raises(InputError, match=r"large\.jpg has more than 537 MB"):
-        prepare.read(large)
-
-
-def test_members_of_archives_are_sources(tmp_path):
-    (tmp_path / "archives").mkdir()
-    ham = Ham(tmp_path / "archives")
-    ham.write_images("a.zip", prefix="part/")
-    name = f"part/{ham.ids[0]}.jpg"
-    with Archive(ham.folder / "a.zip") as archive:
-        member = Member(archive, name)
-        assert prepare.read(member) == ham.image(ham.ids[0])
-        assert member.size == len(ham.image(ham.ids[0]))
-        assert str(member) == f"{name} in {ham.folder / 'a.zip'}"
-
-
-STARTS = [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0\x08\0\0\0", b"BM", b"GIF89a"]
-
-
-@pytest.mark.parametrize("size", [16, None])
-@settings(
-    max_examples=150,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(start=st.sampled_from(STARTS), rest=st.binary(max_size=200), as_mask=st.booleans())
-def test_random_bytes_are_stored_or_refused_whole(tmp_path_factory, size, start, rest, as_mask):
-    root = tmp_path_factory.mktemp("data")
-    good, odd = Bytes(encoded(noise(0), "PNG")), Bytes(start + rest)
-    pair = (good, odd) if as_mask else (odd, good)
-    try:
-        names = prepare.store(root, "images/x.png", pair[0], "masks/x.png", pair[1], size, "crop")
-    except InputError as error:
-        assert str(error).startswith("the file ")
-        assert "\n" not in str(error)
-    else:
-        assert all(images.open_image(root / name) for name in names)
-    assert not list(root.rglob("*.part"))
+        sources.read(large)

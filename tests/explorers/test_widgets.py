@@ -1,5 +1,4 @@
-"""The explorers without a browser: their states against brute force, their views by what they
-hold, and what a page without a kernel gets."""
+"""The explorers without a browser: what is on a page, and what a page without a kernel gets."""
 
 import gc
 import io
@@ -8,617 +7,20 @@ import re
 import sys
 import threading
 from base64 import b64decode
-from collections import deque
 from datetime import UTC, datetime
 
 import ipywidgets
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 
-from derm_hash.data.dataset import LesionDataset
-from derm_hash.data.images import square, to_input
 from derm_hash.errors import InputError
-from derm_hash.explorers import parts as explorer_parts
-from derm_hash.explorers import states as explorer_states
-from derm_hash.explorers import widgets
-from derm_hash.explorers.widgets import (
-    HeatmapExplorer,
-    HeatmapState,
-    LossExplorer,
-    LossState,
-    RetrievalExplorer,
-    RetrievalState,
-)
-from derm_hash.heatmaps import BitTarget, MatchTarget, gate_maps, grad_cam
-from derm_hash.model import DermHash
-from derm_hash.retrieval import RANKS, HashIndex, build_index
-from derm_hash.rotations import rotate
+from derm_hash.explorers import states, widgets
+from derm_hash.explorers.widgets import HeatmapExplorer, LossExplorer, RetrievalExplorer
+from tests.explorers.common import few, png, points_of
 
-SIZE, CLASSES = 32, ("MEL", "NV", "BCC", "BKL")
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-
-
-@pytest.fixture(scope="module")
-def dataset():
-    """30 database images and 10 queries: soft blobs; some queries share a lesion with them."""
-    rng = np.random.default_rng(0)
-    coarse = torch.from_numpy(rng.random((40, 3, 5, 5)))
-    images = torch.nn.functional.interpolate(coarse, (SIZE, SIZE), mode="bilinear")
-    table = pd.DataFrame(
-        {
-            "image": [f"images/blob{i}.png" for i in range(40)],
-            "label": [CLASSES[i % 4] for i in range(40)],
-            "lesion_id": [f"L{i % 20}" if i % 3 else "" for i in range(40)],
-            "split": ["query" if i % 4 == i // 10 else "database" for i in range(40)],
-        }
-    )
-    masks = np.zeros((40, SIZE, SIZE), dtype=bool)
-    masks[:, 6:20, 10:30] = True
-    return LesionDataset((images * 255).to(torch.uint8), table, masks=masks)
-
-
-@pytest.fixture(scope="module")
-def foldered(dataset):
-    """The images in class folders that all count from 000; but the last one's id is its alone."""
-    names = [f"images/{label}/{i // 4:03}.png" for i, label in enumerate(dataset.table["label"])]
-    table = dataset.table.assign(image=[*names[:-1], "images/BKL/alone.png"])
-    return LesionDataset(dataset.images, table)
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    model = DermHash("resnet10", bits=12).eval()
-    with torch.no_grad():  # untrained codes are all alike: spread them
-        model.hash_layer.weight.mul_(60)
-        model.hash_layer.bias.zero_()
-    model.class_names = CLASSES
-    return model
-
-
-@pytest.fixture(scope="module")
-def index(model, dataset):
-    return build_index(model, dataset.split("database"))
-
-
-@pytest.fixture
-def state(model, index, dataset):
-    return RetrievalState(model, index, dataset)
-
-
-def png(size=(40, 50), mode="RGB", color=128):
-    buffer = io.BytesIO()
-    color = color if mode == "L" else (color,) * 3
-    Image.new(mode, size, color).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-# --- retrieval ------------------------------------------------------------------------
-
-
-def by_brute_force(index, code, k, radius, rank, without=None, labels=None):
-    """Ids of the k nearest codes, the order of the database where distances are equal."""
-    bits = (index.codes > 0.5) != (code > 0.5)
-    hamming = bits.sum(axis=1)
-    difference = index.codes.astype(float) - code.astype(float)
-    cosine = index.codes @ code / np.linalg.norm(index.codes, axis=1) / np.linalg.norm(code)
-    distance = {
-        "hamming": hamming,
-        "euclidean": np.sqrt((difference**2).sum(axis=1)),
-        "manhattan": np.abs(difference).sum(axis=1),
-        "cosine": 1 - cosine,
-    }[rank]
-    near = [i for i in range(len(index)) if radius is None or hamming[i] <= radius]
-    near = [i for i in near if i != without and (labels is None or labels[i])]
-    return sorted(near, key=lambda i: distance[i])[:k], hamming, distance
-
-
-def check(view, state, model, index):
-    """A view is what its state asks for, computed another way."""
-    x = view.query.image[None]
-    moved = x.flip(-1) if state.mirrored else x
-    if state.angle % 90:
-        upright, moved = rotate(x, 0), rotate(moved, state.angle)
-    else:
-        upright, moved = x, torch.rot90(moved, round(state.angle / 90), (-2, -1))
-    with torch.no_grad():
-        reference, code = (model(image).code[0].numpy() for image in (upright, moved))
-    np.testing.assert_allclose(view.code, code, atol=1e-5)
-    np.testing.assert_allclose(view.reference, reference, atol=1e-5)
-    itself = view.query.position if view.query.origin == "database" else None
-    table = state.database.table
-    only = (table["label"] == state.hits_from) | (state.hits_from is None)
-    args = (state.k, state.radius, state.rank, itself, only.to_numpy())
-    ids, hamming, distance = by_brute_force(index, view.code, *args)
-    assert [hit.hamming for hit in view.hits] == hamming[[h.position for h in view.hits]].tolist()
-    np.testing.assert_allclose([hit.distance for hit in view.hits], distance[ids], atol=1e-5)
-    before, _, _ = by_brute_force(index, view.reference, *args)
-    assert view.before == len(before)
-    near = only if state.radius is None else only & (hamming <= state.radius)
-    assert view.within == near.sum()
-    assert view.flipped == ((view.code > 0.5) != (view.reference > 0.5)).sum()
-    right = [state.database.table["label"][hit.position] == view.query.label for hit in view.hits]
-    if view.query.label is None:
-        assert view.precision is None and all(hit.right is None for hit in view.hits)
-    else:
-        assert view.precision == (np.mean(right) if right else 0)
-        assert [hit.right for hit in view.hits] == right
-    if not state.is_turned:
-        assert view.kept == len(view.hits) and view.flipped == 0
-
-
-def use_hit(state, place):
-    """Ask about the hit at a place of the view, as a press on its picture does."""
-    state.ask_database(state.view().hits[place].position)
-
-
-def actions(state, rng):
-    """Everything that can be done, with random values."""
-    return [
-        lambda: state.choose(int(rng.integers(len(state.queries)))),
-        lambda: state.step(int(rng.choice([-1, 1]))),
-        state.random,
-        lambda: state.show_class([None, *CLASSES][rng.integers(5)]),
-        lambda: state.turn(float(rng.choice([0, 17, 90, 180, 270, 333, 360]))),
-        lambda: state.mirror(bool(rng.integers(2))),
-        lambda: state.set_k(int(rng.integers(1, 21))),
-        lambda: state.set_radius([None, 0, 2, 4, 12][rng.integers(5)]),
-        lambda: state.set_rank(str(rng.choice(RANKS))),
-        lambda: state.search_in([None, *CLASSES][rng.integers(5)]),
-        lambda: state.choose_id(str(rng.choice(state.database.table["image"]))),
-        lambda: state.leaf(int(rng.choice([-1, 1]))),
-        lambda: use_hit(state, int(rng.integers(3))) if len(state.view().hits) > 2 else None,
-        state.back,
-        lambda: state.upload(png(color=int(rng.integers(256))), "grey.png"),
-    ]
-
-
-def size_of(value, seen):
-    """Bytes of the arrays, tensors and containers that an object holds, each counted once."""
-    if id(value) in seen or isinstance(value, LesionDataset | HashIndex | DermHash):
-        return 0
-    seen.add(id(value))
-    if isinstance(value, np.ndarray | torch.Tensor):
-        return value.nbytes
-    if isinstance(value, dict):
-        return 64 + sum(size_of(each, seen) for each in (*value.keys(), *value.values()))
-    if isinstance(value, list | tuple | deque):
-        return 64 + sum(size_of(each, seen) for each in value)
-    return size_of(vars(value), seen) if hasattr(value, "__dict__") else 64
-
-
-def test_three_hundred_random_actions(model, index, dataset, monkeypatch):
-    monkeypatch.setattr(explorer_states, "UNDO", 20)
-    state = RetrievalState(model, index, dataset)
-    rng = np.random.default_rng(1)
-    origins, sizes = set(), []
-    for i in range(300):
-        rng.choice(actions(state, rng))()
-        view = state.view()
-        if i % 3 == 0:
-            check(view, state, model, index)
-        origins.add(view.query.origin)
-        sizes.append(size_of(state, set()))
-    assert origins == {"query", "database", "upload"}
-    # Nothing grows but the way back, which is full after the first third.
-    assert max(sizes[200:]) <= max(sizes[100:200]) + 2 * state.query.image.nbytes
-
-
-def test_memory_of_heatmaps_is_steady(heat):
-    rng = np.random.default_rng(3)
-    sizes = []
-    for _ in range(40):
-        heat.explain(str(rng.choice([*heat.subjects])))
-        heat.turn(float(rng.integers(360)))
-        heat.set_place(int(rng.integers(10)))
-        heat.view()
-        sizes.append(size_of(heat, set()))
-    assert len(heat._kept) <= explorer_states.MAPS_KEPT
-    assert max(sizes[20:]) < 1.2 * max(sizes[10:20])
-
-
-def test_hits_are_those_of_the_index(state, index):
-    view = state.view()
-    expected = index.search(view.code[None], 10, 4, "cosine")
-    assert [hit.position for hit in view.hits] == [i for i in expected.ids[0] if i >= 0]
-    assert [hit.name for hit in view.hits] == index.items["image"][
-        [hit.position for hit in view.hits]
-    ].tolist()
-
-
-def test_a_query_from_the_database_does_not_find_itself(state):
-    state.set_radius(None)
-    for position in (0, 7, 29):
-        state.ask_database(position)
-        found = [hit.position for hit in state.view().hits]
-        assert len(found) == 10 and position not in found
-
-
-def test_one_class_is_searched_before_the_best_are_taken(state):
-    state.set_radius(None)
-    state.set_k(7)
-    for name in CLASSES:
-        state.search_in(name)
-        hits = state.view().hits
-        # All seven or eight of the class, though few of them are among the best of all.
-        assert len(hits) == 7 and {hit.label for hit in hits} == {name}
-        found = [state.database.table["image"][hit.position] for hit in hits]
-        assert found == [hit.name for hit in hits]
-    state.search_in(None)
-    assert len({hit.label for hit in state.view().hits}) > 1
-    with pytest.raises(InputError, match="no image of the class VASC"):
-        state.search_in("VASC")
-
-
-def test_an_image_is_found_by_its_id(state):
-    for part, origin in ((state.queries, "query"), (state.database, "database")):
-        for name in (part.table["image"][5], f" {part.table['image'][5][7:-4]} "):
-            state.choose_id(name)
-            assert (state.query.origin, state.query.position) == (origin, 5)
-    with pytest.raises(InputError, match=r"no image 'blob99' among the 10 queries and 30 data"):
-        state.choose_id("blob99")
-    assert state.query.position == 5
-
-
-def test_an_id_that_several_images_have_asks_about_none_of_them(model, index, foldered):
-    state = RetrievalState(model, index, foldered)
-    before = state.query
-    with pytest.raises(InputError, match=r"4 images have the id '002'.*path.*images/NV/002\.png"):
-        state.choose_id("002")
-    assert state.query is before
-    for part in (state.queries, state.database):
-        for path in part.table["image"]:
-            state.choose_id(state.id_of(path))
-            assert state.query.name == path
-    assert state.id_of("images/MEL/002.png") == "images/MEL/002.png"
-    assert state.id_of("images/BKL/alone.png") == "alone"
-
-
-def test_the_pages_of_pictures_hold_every_query_of_the_class_once(state, monkeypatch):
-    monkeypatch.setattr(explorer_states, "PAGE", 3)
-    seen = []
-    for _ in range(4):
-        seen += state.on_page()
-        state.leaf(1)
-    assert seen == [*range(10)] and state.on_page() == [0, 1, 2]
-    state.leaf(-1)
-    assert state.on_page() == [9]
-    state.choose(4)
-    assert state.on_page() == [3, 4, 5]
-    state.show_class("NV")
-    assert set(state.queries.table["label"][state.on_page()]) == {"NV"}
-
-
-def test_a_second_model_is_asked_the_same(state, dataset):
-    torch.manual_seed(1)
-    other = DermHash("resnet10", bits=10).eval()
-    theirs = build_index(other, dataset.split("database"))
-    beside = RetrievalState(other, theirs, state.queries, state.database)
-    state.ask_database(3)
-    state.turn(35)
-    state.set_rank("manhattan")
-    state.set_k(4)
-    state.search_in("NV")
-    beside.follow(state)
-    check(beside.view(), beside, other, theirs)
-    assert beside.view().query is state.query and len(beside.view().hits) == 4
-
-
-def test_hits_as_a_table(state):
-    state.turn(90)
-    views = {"one": state.view(), "two": state.view()}
-    table = pd.read_csv(io.StringIO(explorer_states.hits_csv(views, 90, False)))
-    hits = views["one"].hits
-    assert table["model"].tolist() == ["one"] * len(hits) + ["two"] * len(hits)
-    assert table["image"][: len(hits)].tolist() == [hit.name for hit in hits]
-    assert table["rank"][: len(hits)].tolist() == [*range(1, len(hits) + 1)]
-    np.testing.assert_allclose(table["distance"][: len(hits)], [h.distance for h in hits], 1e-4)
-    state.set_radius(0)
-    state.search_in("BKL")
-    state.upload(png(), "none.png")
-    empty = explorer_states.hits_csv({"one": state.view()}, 0, False)
-    assert empty.startswith(",".join(explorer_states.CSV_COLUMNS))
-
-
-def test_hits_from_the_same_lesion_are_flagged(state):
-    state.set_radius(None)
-    state.set_k(20)
-    database = state.database.table
-    flagged = 0
-    for position in range(len(state.queries)):
-        state.choose(position)
-        for hit in state.view().hits:
-            same = database["lesion_id"][hit.position] == state.query.lesion_id != ""
-            assert hit.same_lesion == same
-            flagged += same
-    assert flagged > 0
-
-
-def test_clicking_through_hits_and_back(state):
-    state.choose(3)
-    state.turn(90)
-    hits = state.view().hits
-    use_hit(state, 1)
-    assert state.query.name == hits[1].name and state.angle == 0
-    use_hit(state, 0)
-    state.back()
-    assert state.query.name == hits[1].name
-    state.back()
-    assert (state.query.origin, state.query.position) == ("query", 3)
-    while state.can_go_back:
-        state.back()
-    state.back()
-    assert state.query.position == 0
-
-
-def test_previous_and_next_go_round_in_the_class(state):
-    state.show_class("NV")
-    members = np.flatnonzero(state.queries.table["label"] == "NV").tolist()
-    assert state.query.position == members[0]
-    seen = []
-    for _ in members:
-        state.step(1)
-        seen.append(state.query.position)
-    assert seen == [*members[1:], members[0]]
-    state.step(-1)
-    assert state.query.position == members[-1]
-    state.ask_database(2)
-    state.step(1)  # goes on from where the queries were left
-    assert state.query.position == members[0]
-
-
-def test_an_upload_is_cut_square_and_its_label_is_not_known(state):
-    content = png((60, 40), "L", 200)
-    state.upload(content, "grey.png")
-    expected = np.asarray(square(Image.open(io.BytesIO(content)).convert("RGB"), SIZE))
-    expected = to_input(torch.from_numpy(expected.copy()).permute(2, 0, 1))
-    torch.testing.assert_close(state.query.image, expected)
-    assert state.query.label is None and state.view().precision is None
-
-
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        (b"no image at all", "not an image"),
-        (b"", "not an image"),
-        (png()[:60], "damaged|not an image"),
-        (b"x" * (widgets.MOST_BYTES + 1), "more than the 10 MB"),
-    ],
-)
-def test_a_bad_upload_leaves_the_query_as_it_was(state, content, sentence):
-    before = state.query
-    with pytest.raises(InputError, match=sentence):
-        state.upload(content, "bad.jpg")
-    assert state.query is before and not state.can_go_back
-
-
-@pytest.mark.parametrize(
-    "action",
-    [
-        lambda s: s.set_k(0),
-        lambda s: s.set_k(21),
-        lambda s: s.set_radius(-1),
-        lambda s: s.set_rank("nearest"),
-        lambda s: s.choose(10),
-        lambda s: s.ask_database(30),
-        lambda s: s.show_class("VASC"),
-    ],
-)
-def test_what_is_not_possible_is_refused(state, action):
-    before = (state.query, state.k, state.radius, state.rank)
-    with pytest.raises(InputError):
-        action(state)
-    assert (state.query, state.k, state.radius, state.rank) == before
-
-
-def test_the_index_must_belong_to_database_and_model(model, index, dataset):
-    with pytest.raises(InputError, match="not made from this database"):
-        RetrievalState(model, index, dataset, database=dataset.split("query"))
-    with pytest.raises(InputError, match="12 bits and the model makes 8"):
-        RetrievalState(DermHash("resnet10", bits=8), index, dataset)
-    queries, database = dataset.split("query"), dataset.split("database")
-    apart = RetrievalState(model, index, queries, database)
-    together = RetrievalState(model, index, dataset)
-    assert [h.name for h in apart.view().hits] == [h.name for h in together.view().hits]
-
-
-# --- heatmaps -------------------------------------------------------------------------
-
-
-@pytest.fixture
-def heat(model, index, dataset):
-    return HeatmapState(model, index, dataset)
-
-
-def test_heatmaps_are_those_of_the_module(heat, model, index):
-    x = heat.query.image[None]
-    assert {"match with the hit", "gate layer1.0", "class MEL", "bit 11"} <= set(heat.subjects)
-    heat.explain("bit 3")
-    np.testing.assert_allclose(heat.view().heat, grad_cam(model, x, BitTarget(3))[0], atol=1e-6)
-    heat.explain("match with the hit")
-    heat.set_place(2)
-    view = heat.view()
-    assert view.hit is view.hits[2]
-    target = MatchTarget(index.codes[view.hit.position])
-    np.testing.assert_allclose(view.heat, grad_cam(model, x, target)[0], atol=1e-6)
-    heat.explain("gate layer2.0")
-    gate = gate_maps(model, x)["layer2.0"][0]
-    view = heat.view()
-    assert gate.min() - 1e-6 <= view.low < view.high <= gate.max() + 1e-6
-    assert view.heat.min() == 0 and view.heat.max() == 1
-
-
-def test_turning_turns_mask_and_map(heat):
-    heat.explain("gate layer1.0")
-    upright = heat.view()
-    assert upright.follows is None
-    heat.turn(90)
-    turned = heat.view()
-    np.testing.assert_array_equal(turned.mask, np.rot90(upright.mask))
-    np.testing.assert_array_equal(turned.picture, np.rot90(upright.picture))
-    assert -1 <= turned.follows <= 1
-    heat.turn(30)
-    assert not heat.view().mask[0, 0] and heat.view().heat[0, 0] == 0
-
-
-def test_maps_that_are_kept_are_those_that_would_be_computed(heat, model, index, dataset):
-    for angle in (0, 30, 60, 30, 90, 0):
-        for subject in ("match with the hit", "bit 2", "match with the hit"):
-            heat.explain(subject)
-            heat.turn(angle)
-            view = heat.view()
-            fresh = HeatmapState(model, index, dataset)
-            fresh.explain(subject)
-            fresh.turn(angle)
-            again = fresh.view()
-            np.testing.assert_allclose(view.heat, again.heat, atol=1e-4)
-            np.testing.assert_allclose(view.hit_heat, again.hit_heat, atol=1e-4)
-            assert view.follows == pytest.approx(again.follows, abs=1e-3)
-
-
-def test_once_around_compares_every_angle_and_ends_where_it_began(heat):
-    heat.explain("gate layer1.0")
-    heat.turn(45)
-    hit = heat.view().hit
-    steps = [*heat.follow_round(hit)]
-    assert [len(step) for step in steps] == [*range(2, 13)] and heat.angle == 45
-    found = heat.view().followed
-    assert set(found) == {*explorer_states.TURNS, 45} - {0}
-    heat.turn(120)
-    assert found[120] == heat.view().follows
-    heat.explain("gate layer2.0")
-    assert set(heat.view().followed) == {120}  # another map has its own
-
-
-def test_a_map_that_turns_with_its_image_is_followed_in_full(heat, monkeypatch):
-    """Brightness turns with the image; a map that stays in place does not."""
-    bright = lambda x, other: x.mean(1).numpy() + 1  # noqa: E731
-    monkeypatch.setattr(heat, "_maps", bright)
-    heat.turn(90)
-    assert heat.view().follows == pytest.approx(1)
-    heat.turn(30)
-    assert heat.view().follows == pytest.approx(1, abs=0.02)
-    slope = np.tile(np.arange(SIZE, dtype=np.float32), (1, SIZE, 1))
-    heat.random()
-    monkeypatch.setattr(heat, "_maps", lambda x, other: slope)
-    heat._kept.clear()
-    heat.turn(180)
-    assert heat.view().follows == pytest.approx(-1)
-
-
-def test_scores_compare_with_a_flat_map():
-    mask = np.zeros((8, 8), dtype=bool)
-    mask[:2] = True
-    whole = np.ones((8, 8), dtype=bool)
-    scores = explorer_states.lesion_scores(np.ones((8, 8)), mask, whole)
-    assert scores["energy"] == scores["area"] == 0.25
-    peak = np.zeros((8, 8))
-    peak[0, 3] = 1
-    scores = explorer_states.lesion_scores(peak, mask, whole)
-    assert scores["energy"] == 1 and scores["points"]
-    assert explorer_states.lesion_scores(peak, None, whole) == {}
-
-
-def test_random_actions_on_heatmaps(heat):
-    rng = np.random.default_rng(2)
-    for _ in range(25):
-        rng.choice([
-            heat.random,
-            lambda: heat.step(1),
-            lambda: heat.explain(str(rng.choice([*heat.subjects]))),
-            lambda: heat.set_place(int(rng.integers(10))),
-            lambda: heat.set_opacity(float(rng.random())),
-            lambda: heat.turn(float(rng.choice([0, 45, 90, 200]))),
-            lambda: heat.mirror(bool(rng.integers(2))),
-        ])()  # fmt: skip
-        view = heat.view()
-        for values in (view.heat, view.hit_heat):
-            assert values.shape == (SIZE, SIZE) and values.min() >= 0 and values.max() <= 1
-        assert 0 <= view.energy <= 1 and len(view.hits) == 10
-
-
-def few(dataset, model, n):
-    """Queries, and a database of n images with its index: what an explorer is made of."""
-    database = dataset.split("database").select(range(n))
-    return model, build_index(model, database), dataset.split("query"), database
-
-
-def test_a_query_of_the_database_has_one_hit_less(dataset, model):
-    heat = HeatmapState(*few(dataset, model, 5))
-    heat.set_place(4)
-    assert heat.view().place == 4
-    heat.ask_database(0)
-    view = heat.view()
-    assert view.place == 3 and view.hit is view.hits[3]
-    with pytest.raises(InputError, match="no hit number 5"):
-        heat.set_place(4)
-    heat.back()
-    assert heat.view().place == 4
-
-
-def test_the_only_image_of_a_database_has_no_hits(dataset, model):
-    heat = HeatmapState(*few(dataset, model, 1))
-    before = heat.query
-    with pytest.raises(InputError, match="There are no hits"):
-        heat.choose_id(heat.database.table["image"][0])
-    assert heat.query is before and len(heat.view().hits) == 1
-
-
-def test_a_model_without_gates_has_grad_cam_still(dataset):
-    torch.manual_seed(0)
-    model = DermHash("resnet10", bits=8, attention=None)
-    state = HeatmapState(model, build_index(model, dataset.split("database")), dataset)
-    assert not any(title.startswith("gate") for title in state.subjects)
-    assert state.view().heat.shape == (SIZE, SIZE)
-
-
-def test_the_outline_lies_on_the_edge_of_the_mask():
-    mask = np.zeros((6, 6), dtype=bool)
-    mask[1:5, 1:5] = True
-    inner = explorer_parts.edge(mask)
-    assert inner.sum() == 12 and not inner[2:4, 2:4].any() and not (inner & ~mask).any()
-
-
-# --- the loss -------------------------------------------------------------------------
-
-
-def test_loss_by_hand():
-    state = LossState()
-    state.set_odd(1.0)
-    state.set_others(0.2)
-    state.set_gamma(0.5)
-    view = state.view()  # mean 0.4
-    np.testing.assert_allclose(view.distance, [0.6, 0.2, 0.2, 0.2])
-    assert view.loss["l1"] == pytest.approx(1.2 / 0.5)
-    assert view.loss["cauchy"] == pytest.approx(np.log(2.2) + 3 * np.log(1.4))
-    assert view.loss["l2"] == pytest.approx((0.36 + 3 * 0.04) / 0.25 / 2)
-    # The odd bit moves its own distance by 3/4 and each of the others' by 1/4.
-    assert view.pull["l1"] == pytest.approx((0.75 + 3 * 0.25) / 0.5)
-    assert view.pull["cauchy"] == pytest.approx(0.75 / 1.1 + 3 * 0.25 / 0.7)
-    assert view.pull["l2"] == pytest.approx((0.75 * 0.6 + 3 * 0.25 * 0.2) / 0.25)
-
-
-@pytest.mark.parametrize(
-    "action",
-    [
-        lambda s: s.set_gamma(0),
-        lambda s: s.set_odd(1.1),
-        lambda s: s.set_others(-0.1),
-        lambda s: s.set_kinds([]),
-        lambda s: s.set_kinds(["huber"]),
-    ],
-)
-def test_the_loss_refuses_what_makes_no_sense(action):
-    state = LossState()
-    with pytest.raises(InputError):
-        action(state)
-    assert state == LossState(grid=state.grid)
-
-
-# --- views ----------------------------------------------------------------------------
 
 
 def shown(explorer):
@@ -678,13 +80,6 @@ def test_the_page_shows_the_view(explorer):
 def test_every_picture_has_an_alternative_text(explorer):
     seen = [value for value in shown(explorer) if "<img" in value]
     assert len(seen) > 20 and all(words for value in seen for words in pictures(value))
-
-
-def test_flipped_bits_are_marked_with_more_than_colour():
-    code, reference = np.array([0.2, 0.7, 0.6]), np.array([0.1, 0.2, 0.9])
-    strip = explorer_parts.code_strip(code, reference)
-    assert strip.count("▾") == 1 and strip.count("outline:") == 1
-    assert 'title="bit 1: 0.700, unturned 0.200: flipped"' in strip
 
 
 def test_hits_can_be_clicked_and_left_again(explorer):
@@ -767,7 +162,7 @@ def test_where_an_id_is_not_enough_the_path_is_offered(kind, model, index, folde
 
 
 def short_of(explorer):
-    return explorer_states.short(explorer.state.query.name)
+    return states.image_id(explorer.state.query.name)
 
 
 def saved(html, kind):
@@ -841,7 +236,7 @@ def test_a_failing_model_is_a_sentence(explorer, monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(explorer_states, "encode", broken)
+    monkeypatch.setattr(states, "encode", broken)
     explorer.angle.value = 45
     assert "out of memory" in explorer.message.value
     monkeypatch.undo()
@@ -868,7 +263,7 @@ def test_heatmap_controls_change_what_is_shown(model, index, dataset):
 def test_the_chosen_hit_stays_on_a_short_list(dataset, model):
     explorer = HeatmapExplorer(*few(dataset, model, 5))
     explorer.hit.value = 4
-    explorer.name.value = explorer_states.short(explorer.state.database.table["image"][0])
+    explorer.name.value = states.image_id(explorer.state.database.table["image"][0])
     assert explorer.message.value == "" and explorer.state.query.origin == "database"
     assert len(explorer.hit.options) == 4 and explorer.hit.value == 3
     assert "hit 4: " in explorer.pictures[2].value
@@ -882,7 +277,7 @@ def test_a_database_of_the_query_alone_is_said_to_have_no_hits(dataset, model):
     retrieval.radius.label = "no limit"
     before = [picture.value for picture in heat.pictures]
     for explorer in (retrieval, heat):
-        explorer.name.value = explorer_states.short(explorer.state.database.table["image"][0])
+        explorer.name.value = states.image_id(explorer.state.database.table["image"][0])
     assert "no hits: the query is the only image" in retrieval.panels[0].summary.value
     assert retrieval.figure().axes[1].texts[0].get_text() == "no hits"
     assert "There are no hits" in heat.message.value
@@ -907,42 +302,6 @@ def test_loss_controls_change_what_is_shown():
         box.value = False
     assert "at least one" in explorer.message.value and explorer.kinds[3].value
     explorer.close()
-
-
-def test_svg_is_well_formed_and_has_its_points_on_the_curves():
-    from xml.etree import ElementTree
-
-    state = LossState(kinds=("l1",), gamma=0.5, odd=1.0, others=0.2)
-    root = ElementTree.fromstring(explorer_parts.svg_charts(state.view(), 0.5))
-    space = {"s": "http://www.w3.org/2000/svg"}
-    circles = root.findall("s:circle", space)
-    lines = root.findall("s:polyline", space)
-    assert len(circles) == len(lines) == 2
-    for circle, line in zip(circles, lines, strict=True):
-        x, y = float(circle.get("cx")), float(circle.get("cy"))
-        points = np.array([p.split(",") for p in line.get("points").split()], dtype=float)
-        assert y == pytest.approx(np.interp(x, points[:, 0], points[:, 1]), abs=0.2)
-
-
-def points_of(chart):
-    """Angle -> correlation, of the points of a chart."""
-    found = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', chart)
-    return {
-        round((float(x) - 44) / 294 * 360): pytest.approx((130 - float(y)) / 52 - 1, abs=0.01)
-        for x, y in found
-    }
-
-
-def test_a_chart_of_turns_ends_as_it_begins():
-    chart = explorer_parts.svg_follows({90: 0.5}, 90, mirrored=False)
-    assert points_of(chart) == {0: 1, 90: 0.5, 360: 1}  # unturned, it is itself
-    chart = explorer_parts.svg_follows({0: 0.194, 90: 0.5}, 90, mirrored=True)
-    assert points_of(chart) == {0: 0.194, 90: 0.5, 360: 0.194}
-
-
-def test_a_chart_of_a_mirrored_query_has_no_point_that_was_not_looked_at():
-    assert points_of(explorer_parts.svg_follows({90: 0.5}, 90, mirrored=True)) == {90: 0.5}
-    assert points_of(explorer_parts.svg_follows({}, 0, mirrored=True)) == {}
 
 
 def test_the_chart_of_turns_knows_that_the_query_is_mirrored(model, index, dataset):
@@ -1007,13 +366,3 @@ def test_running_a_cell_again_closes_what_it_made(monkeypatch):
     LossExplorer()
     assert last.comm is not None
     ipywidgets.Widget.close_all()
-
-
-def test_hits_without_labels_and_index_made_by_hand(model, dataset):
-    database = dataset.split("database").select(range(4))
-    codes = np.tile([0.9, 0.1, 0.8], (4, 4)).astype(np.float32)
-    index = HashIndex.build(codes, database.labels, database.table)
-    state = RetrievalState(model, index, dataset.split("query"), database)
-    state.set_radius(None)
-    hits = state.view().hits  # fewer than k; all equally far: the database's order
-    assert [hit.position for hit in hits] == [0, 1, 2, 3]

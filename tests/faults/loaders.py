@@ -14,8 +14,9 @@ import pandas as pd
 from helpers import color_data, tiny, train_quietly
 from PIL import Image
 
-from data_setup import common, dermamnist, download, ham10000, isic2019, ph2, verify
+from data_setup import dermamnist, ham10000, isic2019, ph2, verify
 from data_setup import folder as own_images
+from data_setup import record as records
 from data_setup.archives import Archive
 from derm_hash import experiments
 from derm_hash.data import images
@@ -131,7 +132,7 @@ loader("mask", images.read_mask)(lambda folder: written(folder / "mask.png", pic
 
 def read_archive(path):
     with Archive(path) as archive:
-        return [archive.read(name) for name in archive.members]
+        return [member.read_bytes() for member in archive.members.values()]
 
 
 @loader("archive", read_archive)
@@ -143,7 +144,7 @@ def archive(folder):
     return folder / "images.zip"
 
 
-@loader("record", lambda path: list(verify.history(common.read_record(path.parent))))
+@loader("record", lambda path: list(verify.history(records.read_record(path.parent))))
 def record(folder):
     about = {
         "tool": "derm-hash 1",
@@ -161,7 +162,7 @@ def checksums(folder):
     return written(folder / "SHA256SUMS", "".join(f"{i:064x}  images/{i}.png\n" for i in range(3)))
 
 
-@loader("ledger", lambda path: download._Ledger(path.parent))
+@loader("ledger", lambda path: records.read_json(path, "delete it"))
 def ledger(folder):
     entry = {"hash": "sha256:00", "size": 3, "mtime_ns": 5, "part": {"mark": "x", "size": 3}}
     return written(folder / "downloads.json", json.dumps({"a.zip": entry}))
@@ -208,7 +209,8 @@ def ph2_table(folder):
 
 def read_labels(path):
     columns = dict.fromkeys(("image_column", "label_column", "lesion_column"))
-    return own_images.labelled(path.parent, argparse.Namespace(csv=path, **columns))
+    images = {f"{i}.png": path.with_name(f"{i}.png") for i in range(4)}
+    return own_images.labelled(path, path.parent, images, argparse.Namespace(**columns))
 
 
 @loader("folder --csv", read_labels)

@@ -220,7 +220,7 @@ def test_the_other_commands_say_that_the_disk_is_full(
 
 def test_data_setup_says_that_the_disk_is_full(disk, pictures, capsys, monkeypatch):
     # It looks at the free space first; here another program takes it just afterwards.
-    monkeypatch.setattr("data_setup.common.check_space", lambda *_: None)
+    monkeypatch.setattr("data_setup.build.check_space", lambda *_: None)
     root, source = disk.folder / "data", disk.folder.parent / "source"
     for label in ("a", "b"):
         (source / label).mkdir(parents=True)

@@ -176,7 +176,7 @@ def test_retrieval_scores_by_hand():
         "abcd",
     )
     queries = [corner("11111111"), corner("00000000")]
-    scores = evaluate_retrieval(index, queries, [0, 1], k=2, radius=4, rank="hamming")
+    scores = evaluate_retrieval(index, queries, [0, 1], k=2, radius=4, metric="hamming")
     # Query 0 (class 0): within 4 bits a, b, c; the first two: right, wrong -> 1/2; rank 1 -> 1.
     # Ranking a b c d = 1 0 1 1: AP = (1/1 + 2/3 + 3/4) / 3 = 29/36.
     # Query 1 (class 1): within 4 bits d alone: wrong -> 0 and 0; ranking d c b a = 0 0 1 0:
@@ -270,19 +270,21 @@ def test_the_paper_scores_take_their_own_ranking_and_radius():
     # The first has the query's direction, the second lies nearer; the third has another bit.
     index = HashIndex.build([[0.9, 0.9], [0.6, 0.55], [0.51, 0.49]], [0, 1, 0], "abc")
     query = [[0.52, 0.52]]
-    for rank, right in (("cosine", 1), ("euclidean", 0)):
+    for metric, right in (("cosine", 1), ("euclidean", 0)):
         for scores in (paper_scores, query_scores):
-            found = scores(index, query, np.array([0]), k=1, radius=0, rank=rank)["paper_precision"]
+            found = scores(index, query, np.array([0]), k=1, radius=0, metric=metric)[
+                "paper_precision"
+            ]
             assert found.tolist() == [right]
     # With the third in reach it is the nearest.
-    beyond = paper_scores(index, query, np.array([0]), k=1, radius=1, rank="euclidean")
+    beyond = paper_scores(index, query, np.array([0]), k=1, radius=1, metric="euclidean")
     assert beyond["paper_precision"].tolist() == [1]
 
 
 @pytest.mark.parametrize(("codes", "labels"), [(np.zeros((0, 4)), []), (np.zeros((2, 4)), [0])])
 def test_queries_need_labels(codes, labels):
     index = HashIndex.build(np.zeros((1, 4)), [0], "a")
-    with pytest.raises(InputError, match="one label a query"):
+    with pytest.raises(InputError, match="one label for each query"):
         evaluate_retrieval(index, codes, labels)
 
 
@@ -319,13 +321,13 @@ def test_tie_aware_scores_do_not_know_the_order_of_the_database():
     index, codes, labels = random_case(seed=3, database=50, queries=20, bits=4)
     order = np.random.default_rng(0).permutation(50)
     shuffled = HashIndex.build(index.codes[order], index.labels[order], range(50))
-    tables = [query_scores(i, codes, labels, rank="hamming") for i in (index, shuffled)]
+    tables = [query_scores(i, codes, labels, metric="hamming") for i in (index, shuffled)]
     aware = [c for c in tables[0] if c.startswith("tie_aware") or c.endswith("2_bits")]
     assert len(aware) == 8
     pd.testing.assert_frame_equal(tables[0][aware], tables[1][aware])
     assert not np.allclose(tables[0]["ap"], tables[1]["ap"])
     # Whatever ranks the plain scores, the tie-aware ones are of the Hamming distance.
-    cosine = query_scores(index, codes, labels, rank="cosine")
+    cosine = query_scores(index, codes, labels, metric="cosine")
     pd.testing.assert_frame_equal(cosine[aware], tables[0][aware])
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from derm_hash.errors import InputError
-from derm_hash.metrics.stability import flipped_bits, rotation_report, rotation_scores, topk_overlap
+from derm_hash.metrics.stability import flipped_bits, overlap, rotation_report, rotation_scores
 from derm_hash.model import HashOutput
 from derm_hash.retrieval import HashIndex
 from derm_hash.rotations import rotate
@@ -40,13 +40,13 @@ def test_flipped_bits_need_an_orbit(shape):
         flipped_bits(np.zeros(shape))
 
 
-def test_topk_overlap_by_hand():
+def test_overlap_by_hand():
     a = np.array([[1, 2, 3, 4], [5, -1, -1, -1]])
     b = np.array([[4, 3, 9, 8], [5, 6, -1, -1]])
-    # Two of four in common, then one of four: missing hits never are.
-    assert topk_overlap(a, b) == pytest.approx((2 / 4 + 1 / 4) / 2)
-    assert topk_overlap(a[:1], a[:1, ::-1]) == 1
-    assert topk_overlap(np.full((2, 3), -1), np.full((2, 3), -1)) == 0
+    # Two of four in common, then one of four: missing hits are never in common.
+    assert overlap(a, b).tolist() == [2 / 4, 1 / 4]
+    assert overlap(a[:1], a[:1, ::-1]).tolist() == [1]
+    assert overlap(np.full((2, 3), -1), np.full((2, 3), -1)).tolist() == [0, 0]
 
 
 class HandMade(nn.Module):
@@ -123,23 +123,23 @@ def test_overlap_of_the_hits_is_that_of_two_searches(angle):
     draw = torch.Generator().manual_seed(2)
     images = torch.rand(7, 1, 12, 12, generator=draw) * 2 - 1
     index = HashIndex.build(torch.rand(40, 4, generator=draw), np.zeros(40), range(40))
-    report = rotation_report(HandMade(quadrants), images, (angle,), index, k=6, batch_size=3)
+    report = rotation_report(HandMade(quadrants), images, (angle,), index, batch_size=3)
     upright = images if angle == 180 else rotate(images, 0)
     turned = torch.rot90(images, 2, (2, 3)) if angle == 180 else rotate(images, angle)
-    a, b = (index.search(quadrants(x), 6, radius=None).ids for x in (upright, turned))
-    shares = [len(set(x) & set(y)) / 6 for x, y in zip(a, b, strict=True)]
-    assert report["topk_overlap"].item() == pytest.approx(np.mean(shares))
+    a, b = (index.search(quadrants(x), 10, radius=None).ids for x in (upright, turned))
+    shares = [len(set(x) & set(y)) / 10 for x, y in zip(a, b, strict=True)]
+    assert report["overlap_at_10"].item() == pytest.approx(np.mean(shares))
     assert 0 < np.mean(shares) < 1
-    assert list(report) == ["angle", "flipped_bits", "code_distance", "topk_overlap"]
+    assert list(report) == ["angle", "flipped_bits", "code_distance", "overlap_at_10"]
 
 
-def test_hits_of_a_turned_image_come_from_the_whole_database():
+def test_hits_of_a_rotated_image_come_from_the_whole_database():
     images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(5)) * 2 - 1
-    codes = torch.rand(40, 8, generator=torch.Generator().manual_seed(6))
-    index = HashIndex.build(codes, np.zeros(40), range(40))
+    codes = torch.rand(10, 8, generator=torch.Generator().manual_seed(6))
+    index = HashIndex.build(codes, np.zeros(10), range(10))
     model = HandMade(lambda x: quadrants(x).repeat(1, 2))
-    assert index.within(model(images).code).max() < 40  # few lie within the usual radius
-    assert rotation_report(model, images, (90,), index, k=40)["topk_overlap"].item() == 1
+    assert index.within(model(images).code).max() < 10  # few lie within the usual radius
+    assert rotation_report(model, images, (90,), index)["overlap_at_10"].item() == 1
 
 
 def test_the_report_is_the_mean_of_the_scores_of_single_images():
@@ -161,19 +161,17 @@ def test_the_report_is_the_mean_of_the_scores_of_single_images():
         assert row["code_distance"] == pytest.approx(here["code_distance"].mean())
     # An image that is not turned is itself, and nothing moves.
     assert report["code_distance"].iloc[2] == 0
-    assert "topk_overlap" not in report
+    assert "overlap_at_10" not in report
 
 
-def test_an_unturned_image_has_all_hits_in_common():
+def test_an_image_that_is_not_rotated_has_all_hits_in_common():
     images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(4)) * 2 - 1
-    index = HashIndex.build(quadrants(images), np.zeros(3), range(3))
-    report = rotation_report(HandMade(quadrants), images, (0,), index, k=3)
-    assert report["topk_overlap"].item() == 1
-    # Of ten hits that are wanted from three images, seven are missing, and never in common.
-    # Ten are wanted when nobody says another number.
-    for table in (rotation_report, rotation_scores):
-        overlap = table(HandMade(quadrants), images, (0,), index)["topk_overlap"]
-        assert overlap.to_numpy() == pytest.approx(0.3)
+    # Of ten hits, seven are missing in a database of three images, and are not in common.
+    for size, shared in ((3, 0.3), (10, 1), (12, 1)):
+        codes = quadrants(images)[torch.arange(size) % 3]
+        index = HashIndex.build(codes, np.zeros(size), range(size))
+        scores = rotation_scores(HandMade(quadrants), images, (0,), index)
+        assert scores["overlap_at_10"].to_numpy() == pytest.approx(shared)
 
 
 def test_a_bit_on_the_threshold_is_no_flip():

@@ -1,0 +1,242 @@
+"""Fills a data folder with the images of a command; an interrupted folder has no manifest."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shlex
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+
+from data_setup.audit import leakage, split_table
+from data_setup.duplicates import duplicate_groups
+from data_setup.options import SPLITTERS
+from data_setup.prepare import put, store_all
+from data_setup.record import (
+    RECORD,
+    SUMS,
+    check_space,
+    is_own_record,
+    is_scaffold,
+    locked,
+    read_record,
+    tool,
+    write_json,
+)
+from data_setup.sources import LISTED, Drawn, size_of
+from derm_hash.data.manifest import (
+    MANIFEST,
+    class_order,
+    manifest_bytes,
+    read_manifest,
+    store_pixels,
+    write_manifest,
+)
+from derm_hash.errors import InputError
+from derm_hash.files import thread_map
+
+
+def build(
+    args: argparse.Namespace,
+    command: str,
+    options: dict,
+    sources: dict,
+    rows: Callable[[], pd.DataFrame],
+    about: dict,
+) -> None:
+    """Fill a data folder, or complete one that the same command left unfinished.
+
+    The manifest is written last, so that an interrupted folder has none and nobody takes it for a
+    data set. Files that are there already are not made again.
+
+    Parameters
+    ----------
+    args : Namespace
+        The options of `add_common_arguments`.
+    command : str
+        Name of the data_setup command.
+    options : dict
+        The command's own options that decide the contents: numbers and strings.
+    sources : dict
+        Names of the files read, and something that changes with them.
+    rows : callable
+        Gives the manifest's rows, sorted by image, with the further columns ``image_from`` and
+        ``mask_from`` (a `Source`; None where there is no mask). They are not split, unless
+        ``args.split`` is a split of the command's own.
+    about : dict
+        Further entries of ``dataset.json``: citation, licence.
+
+    Raises
+    ------
+    InputError
+        If the folder holds other files or, without ``--force``, a data set made with other
+        options; if another process is writing it; if images cannot be used; or as `rows`.
+    """
+    root = args.root.expanduser()
+    shared = {"size": args.size or "original", "fit": args.fit}
+    shared |= {"split": args.split, "seed": args.seed}
+    # As the record will have them when it is read: JSON knows no tuples.
+    request = json.loads(
+        json.dumps({"command": command, "options": options | shared, "sources": sources})
+    )
+    with one_writer(root):
+        changes = differences(root, request)
+        if (root / MANIFEST).exists() and not changes and not args.force:
+            print(f"{root} is complete already; --force makes it anew.")
+        else:
+            clear_unless_same(root, changes, args.force)
+            record = {"tool": tool(), **request, **about}
+            write_json(root / RECORD, record)
+            fill(root, args, rows(), record)
+        report(read_manifest(root), root)
+
+
+def fill(root: Path, args: argparse.Namespace, frame: pd.DataFrame, record: dict) -> None:
+    """Store the images, their pixels, the checksums, the record and, last, the manifest."""
+    check_space(root, space_needed(frame, args.size))
+    count = len(frame)
+    frame, bad = store_all(root, frame, args.size, args.fit, args.workers)
+    if bad and not args.skip_bad:
+        raise InputError(bad_images(bad, count))
+    if frame.empty:
+        raise InputError(f"none of the {count} images can be used: {next(iter(bad.values()))}")
+    images = frame["image"].tolist()
+    pixels = store_pixels(root, images, args.workers) if args.size else None
+    frame["duplicate_group"] = duplicate_groups(root, images, args.workers)
+    if args.split in SPLITTERS:
+        frame = SPLITTERS[args.split](frame, seed=args.seed)
+    files = sorted({*images, *filter(None, frame["mask"])} | ({pixels.name} if pixels else set()))
+    digests = thread_map(lambda name: sha256(root / name), files, "checksums", True, args.workers)
+    sums = dict(zip(files, digests, strict=True))
+    sums[MANIFEST] = hashlib.sha256(manifest_bytes(frame)).hexdigest()
+    text = "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode()
+    put(root / SUMS, text)
+    result = {"counts": counts(frame), "bad": bad, SUMS: hashlib.sha256(text).hexdigest()}
+    write_json(root / RECORD, record | result)
+    write_manifest(frame, root)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def bad_images(bad: dict[str, str], count: int) -> str:
+    """What to say when images cannot be used."""
+    reasons = list(bad.values())
+    if len(bad) == 1:
+        return f"{reasons[0]}; --skip-bad goes on without it"
+    more = [f"and {len(bad) - LISTED} more"] if len(bad) > LISTED else []
+    lines = "".join(f"\n  {line}" for line in reasons[:LISTED] + more)
+    return f"{len(bad)} of {count} images cannot be used; --skip-bad goes on without them:{lines}"
+
+
+def space_needed(frame: pd.DataFrame, size: int | None) -> int:
+    """Bytes that a data set takes when stored: an estimate that is rather too high."""
+    images = frame["image_from"].tolist()
+    if size is None:
+        return sum(map(size_of, [*images, *frame["mask_from"].dropna()]))
+    # Three bytes per pixel decoded, and about 0.3 as a JPEG of quality 95. Masks are negligible.
+    files = sum(one.size if isinstance(one, Drawn) else size**2 // 2 for one in images)
+    return 3 * size**2 * len(images) + files
+
+
+# --- one request, one writer ------------------------------------------------------------
+
+
+@contextmanager
+def one_writer(root: Path) -> Iterator[None]:
+    """Hold the folder's lock; leave no folder behind if nothing was put into it."""
+    if root.exists() and not root.is_dir():
+        raise InputError(f"{root} is a file: choose another --root")
+    if root.is_dir() and not is_own_record(root / RECORD):
+        others = [path.name for path in root.iterdir() if not is_scaffold(path)]
+        if others:
+            raise InputError(
+                f"{root} holds other files (such as {min(others)}): choose an empty --root"
+            )
+    busy = f"another data_setup is writing {root}: wait for it or choose another --root"
+    folder = root.resolve()  # a link stays; what is made and removed is where it leads
+    with locked(folder, busy):
+        try:
+            yield
+        finally:
+            if all(path.is_dir() or is_scaffold(path) for path in folder.rglob("*")):
+                # A mount point cannot be removed, which must not hide why the command failed.
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def differences(root: Path, request: dict) -> list[str]:
+    """How the folder was made, where that differs from the request; [] without a record."""
+    if not (root / RECORD).exists():
+        return []
+    record = read_record(root)
+    if record.get("command") != request["command"]:
+        return [f"by the command {record.get('command')!r}"]
+    before = record["options"]
+    changed = [
+        f"with {name} {before.get(name)} instead of {value}"
+        for name, value in request["options"].items()
+        if before.get(name) != value
+    ]
+    return changed + (
+        [] if record["sources"] == request["sources"] else ["from other source files"]
+    )
+
+
+def clear_unless_same(root: Path, changes: list[str], force: bool) -> None:
+    """Remove what an earlier run made, unless it is an unfinished one of the same request."""
+    finished = (root / MANIFEST).exists()
+    if finished and not force:
+        raise InputError(
+            f"{root} is a data set made {' and '.join(changes)}: choose another --root, "
+            "or make it anew with --force"
+        )
+    if finished or changes:
+        # The manifest first: without it the folder is not a data set. The record stays until the
+        # end and says that what is left is of no use: without a record nobody would know that the
+        # images came from here.
+        (root / MANIFEST).unlink(missing_ok=True)
+        write_json(root / RECORD, {"tool": tool(), "command": "clearing"})
+        for path in (root / SUMS, *root.glob("pixels-*.npy")):
+            path.unlink(missing_ok=True)
+        for name in ("images", "masks"):
+            shutil.rmtree(root / name, ignore_errors=True)
+        (root / RECORD).unlink()
+    for part in root.rglob(".*.part"):
+        part.unlink()
+
+
+# --- the report -----------------------------------------------------------------------
+
+
+def counts(frame: pd.DataFrame) -> dict:
+    """Numbers of images, masks and lesions, and of images per class and split."""
+    table = split_table(frame)
+    return {
+        "images": len(frame),
+        "masks": int((frame["mask"] != "").sum()),
+        "lesions": int(frame.loc[frame["lesion_id"] != "", "lesion_id"].nunique()),
+        "classes": {label: table.loc[label].to_dict() for label in class_order(frame["label"])},
+    }
+
+
+def report(frame: pd.DataFrame, root: Path) -> None:
+    """Print what the folder holds and what to type next."""
+    numbers = counts(frame)
+    print(f"\n{split_table(frame).to_string()}\n")
+    lesions = f"of {numbers['lesions']} lesions, " if numbers["lesions"] else ""
+    print(f"{root}: {numbers['images']} images {lesions}{numbers['masks']} masks")
+    if bad := read_record(root)["bad"]:
+        print(f"Left out: {len(bad)} images that cannot be used; {root / RECORD} names them.")
+    if not numbers["lesions"]:
+        print("Which images show the same lesion is not known, so a lesion may be in two parts.")
+    elif (share := leakage(frame).at["all", "share"]) > 0:
+        print(f"{share:.0%} of the query images show a lesion that is in the database or val too.")
+    print(f"\nNext: derm-hash train --data {shlex.quote(str(root))}")

@@ -1,0 +1,99 @@
+"""What every command needs around a folder: its lock, its record ``dataset.json``, its disk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from data_setup.prepare import put
+from derm_hash.errors import InputError, one_line
+from derm_hash.files import parse_json
+
+RECORD = "dataset.json"
+SUMS = "SHA256SUMS"
+LOCK = ".lock"
+TOOL = "derm-hash"
+
+
+@contextmanager
+def locked(folder: Path, busy: str) -> Iterator[None]:
+    """Hold the lock of a folder, made if missing; `InputError` if another process holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            yield
+    except Timeout:
+        raise InputError(busy) from None
+
+
+def check_space(folder: Path, need: int) -> None:
+    """Refuse to start what cannot end: `InputError` if fewer than `need` bytes are free."""
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise InputError(
+            f"{folder} needs {need / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB free: "
+            "make room or choose another --root"
+        )
+
+
+def tool() -> str:
+    """Name and installed version of this project."""
+    try:
+        return f"{TOOL} {version(TOOL)}"
+    except PackageNotFoundError:
+        return f"{TOOL} (not installed)"
+
+
+def read_json(path: Path, remedy: str) -> dict:
+    """A JSON object from a file, {} where there is no file; `InputError` if it is damaged."""
+    try:
+        found = parse_json(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({one_line(error)}): {remedy}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path} is damaged (it is not a JSON object): {remedy}")
+    return found
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Write a JSON object, whole or not at all."""
+    put(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_record(root: Path) -> dict:
+    """``dataset.json`` of a folder; `InputError` if it is damaged.
+
+    Its tables of options, sources and left-out images are empty where it has none.
+    """
+    remedy = "prepare the data again in an empty folder"
+    record = read_json(root / RECORD, remedy)
+    tables = {name: record.get(name) or {} for name in ("options", "sources", "bad")}
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise InputError(f"{root / RECORD} is damaged ({name!r} is not a table): {remedy}")
+    return record | tables
+
+
+def is_own_record(path: Path) -> bool:
+    """Whether a file is a record that data_setup wrote.
+
+    Other tools write a ``dataset.json`` too, and what lies beside theirs is not ours to remove.
+    """
+    try:
+        return str(read_record(path.parent).get("tool")).startswith(f"{TOOL} ")
+    except (OSError, InputError):
+        return False
+
+
+def is_scaffold(path: Path) -> bool:
+    """Whether a file only serves the work on the folder and holds nothing of the data."""
+    part = path.name.startswith(".") and path.suffix == ".part"
+    return path.name == LOCK or part or (path.name == RECORD and is_own_record(path))

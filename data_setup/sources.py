@@ -1,0 +1,115 @@
+"""Where images come from: a folder, a zip archive or memory; and which files are images."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from data_setup.archives import Archive, Member
+from derm_hash.errors import InputError
+
+MAX_BYTES = 512 * 1024**2
+"""Larger files are refused; the largest dermoscopic photographs take about 20 MB."""
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm"}
+"""Suffixes of files that are taken for images."""
+
+LISTED = 10
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Pixels in memory, in the place of a PNG file."""
+
+    pixels: np.ndarray  # uint8: an image (H, W, 3) or a mask (H, W)
+    name: str  # what messages call it
+
+    @property
+    def size(self) -> int:
+        """Bytes of the PNG file at most, except for noise, which does not compress."""
+        return self.pixels.nbytes
+
+    def read_bytes(self) -> bytes:
+        """The PNG file."""
+        buffer = io.BytesIO()
+        Image.fromarray(self.pixels).save(buffer, format="PNG")
+        return buffer.getvalue()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Source = Path | Member | Drawn
+
+
+def read(source: Source) -> bytes:
+    """The bytes of a file; `InputError` if it is missing, damaged or absurdly large."""
+    try:
+        if size_of(source) > MAX_BYTES:
+            raise InputError(
+                f"{source} has more than {MAX_BYTES / 1e6:.0f} MB: replace it or leave it out"
+            )
+        return source.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{source} cannot be read ({error.strerror}): check the file or leave it out"
+        ) from error
+
+
+def size_of(source: Source) -> int:
+    """Bytes of a file."""
+    return source.stat().st_size if isinstance(source, Path) else source.size
+
+
+def suffix_of(source: Path | Member) -> str:
+    """Suffix of a file's name, in small letters."""
+    return PurePosixPath(source.name).suffix.lower()
+
+
+def files_in(place: Path, stack: ExitStack) -> dict[str, Source]:
+    """The files of a folder or zip archive by their paths in it, sorted, without hidden ones.
+
+    `stack` closes the archive. `InputError` if there is neither.
+    """
+    if place.is_dir():
+        found = {p.relative_to(place).as_posix(): p for p in place.rglob("*") if p.is_file()}
+    else:
+        found = stack.enter_context(Archive(place)).members
+    return {name: found[name] for name in sorted(found) if not name.split("/")[-1].startswith(".")}
+
+
+def images_by_id(files: dict[str, Source], id_of: Callable[[str], str | None]) -> dict[str, Source]:
+    """Image id -> file; `InputError` if two files have one id.
+
+    `id_of` gives the id of a path in `files`, and None for files that are not wanted.
+    """
+    found: dict[str, Source] = {}
+    for name, source in files.items():
+        key = id_of(name) if suffix_of(source) in SUFFIXES else None
+        if key in found:
+            raise InputError(f"{source} and {found[key]} are both {key}: remove one of them")
+        if key is not None:
+            found[key] = source
+    return found
+
+
+def stamp(folder: Path, names: Iterable[str]) -> str:
+    """SHA-256 over names, sizes and times of files: changes when any of them does."""
+    digest = hashlib.sha256()
+    for name in names:
+        stat = (folder / name).stat()
+        digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def listing(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - LISTED
+    return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")

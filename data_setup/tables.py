@@ -1,0 +1,82 @@
+"""Checks of the tables that say which class and which lesion an image shows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from data_setup.sources import Source, listing, suffix_of
+from derm_hash.errors import InputError
+
+
+def labels_from(
+    codes: pd.Series, labels: Mapping[str, str], table: object, remedy: str
+) -> pd.Series:
+    """Translate the publisher's class names, indexed by image; `InputError` if one is unknown.
+
+    `labels` maps the publisher's name to the label; messages call the table `table`.
+    """
+    found = codes.map(labels)
+    if (bad := found.isna()).any():
+        raise InputError(
+            f"{table} gives {codes.index[bad][0]} the class {codes[bad].iloc[0]!r}, which is none "
+            f"of {', '.join(labels)}: {remedy}"
+        )
+    return found
+
+
+def refuse_repeated(images: pd.Series, table: object, remedy: str) -> None:
+    """Refuse a table (rows 0..N-1) that lists an image twice."""
+    if (again := images.duplicated()).any():
+        image = images[again].iloc[0]
+        first, second = images.index[images == image][:2] + 2  # line 1 is the header
+        raise InputError(f"{table} lists {image} twice, in lines {first} and {second}: {remedy}")
+
+
+def lesions_with_several_labels(table: pd.DataFrame) -> list[str]:
+    """The lesion_ids of a table whose images have different labels."""
+    labels = table[table["lesion_id"] != ""].groupby("lesion_id")["label"].nunique()
+    return sorted(labels.index[labels > 1])
+
+
+def refuse_several_labels(table: pd.DataFrame, path: Path) -> None:
+    """Refuse a table whose images of one lesion have different labels."""
+    if lesions := lesions_with_several_labels(table):
+        raise InputError(
+            f"{path} gives the images of the lesion {lesions[0]} different classes: correct the "
+            "wrong ones"
+        )
+
+
+def report_unlabelled(images: Mapping[str, Source], listed: Collection[str], table: object) -> None:
+    """Print which images the table does not list."""
+    if unlabelled := sorted(images.keys() - set(listed)):
+        print(f"Left out, since {table} has no label for them: {listing(unlabelled)}")
+
+
+def refuse_missing(
+    wanted: Sequence[str], images: Collection[str], table: object, place: Path, remedy: str
+) -> None:
+    """Refuse a table that lists images which are not there."""
+    if missing := [name for name in wanted if name not in images]:
+        raise InputError(
+            f"{len(missing)} images of {table} are not in {place} ({listing(missing)}): {remedy}"
+        )
+
+
+def manifest_rows(
+    table: pd.DataFrame, images: Sequence[Source], masks: Sequence[Source | None], source: str
+) -> pd.DataFrame:
+    """The manifest's rows, not split; the table has image_id, label, lesion_id and further columns.
+
+    `images` and `masks` are the files of its rows; `source` is the data set's name.
+    """
+
+    def names(folder: str, files: Sequence[Source | None]) -> list[str]:
+        pairs = zip(table["image_id"], files, strict=True)
+        return [f"{folder}/{key}{suffix_of(file)}" if file else "" for key, file in pairs]
+
+    found = table.drop(columns="image_id").assign(source=source, image=names("images", images))
+    return found.assign(mask=names("masks", masks), image_from=images, mask_from=masks)

@@ -1,0 +1,235 @@
+"""The splits into database, val and query."""
+
+import csv
+from fractions import Fraction
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from real_data import SHARED
+
+from derm_hash.data.splits import split_by_image, split_by_lesion
+from derm_hash.errors import InputError
+
+ISIC_2019 = SHARED / "isic2019"
+needs_isic_2019 = pytest.mark.skipif(
+    not ISIC_2019.is_dir(), reason=f"the ISIC 2019 tables are not in {ISIC_2019}"
+)
+
+
+@st.composite
+def manifests(draw):
+    """Lesions of 1-4 images in up to four classes; some images without lesion_id."""
+    rows = []
+    for label in draw(st.sets(st.sampled_from(["MEL", "NV", "BCC", "ä b"]), min_size=1)):
+        for lesion in range(draw(st.integers(1, 40))):
+            for view in range(draw(st.integers(1, 4))):
+                known = draw(st.booleans()) or view > 0
+                rows.append((f"{label}-{lesion}-{view}.png", label, f"{lesion}{label}" * known))
+    return pd.DataFrame(rows, columns=["image", "label", "lesion_id"])
+
+
+def lesions_of(frame, part):
+    """The lesions of a part: brute force, independent of the package."""
+    return {
+        row.lesion_id or ("image", row.image) for row in frame.itertuples() if row.split == part
+    }
+
+
+@settings(max_examples=60, deadline=None)
+@given(manifests(), st.integers(0, 9), st.sampled_from([0.0, 0.1, 0.25]), st.sampled_from([0, 0.2]))
+def test_no_lesion_is_in_two_parts(frame, seed, query, val):
+    split = split_by_lesion(frame, query, val, seed)
+    assert split["image"].tolist() == frame["image"].tolist()
+    parts = {part: lesions_of(split, part) for part in ("database", "val", "query")}
+    assert set(split["split"]) <= set(parts)
+    assert not parts["database"] & parts["val"]
+    assert not parts["database"] & parts["query"]
+    assert not parts["val"] & parts["query"]
+    assert bool(parts["query"]) <= (query > 0)
+    assert bool(parts["val"]) <= (val > 0)
+    for label in set(frame["label"]):
+        one = split[split["label"] == label]
+        keys = [row.lesion_id or ("image", row.image) for row in one.itertuples()]
+        largest = max(keys.count(key) for key in keys)
+        # The nearest end of a lesion is at most half a lesion away, unless the part
+        # would have been empty, or the others would: then a whole lesion or two.
+        off = abs((one["split"] == "query").sum() - query * len(one))
+        assert off <= largest / 2 or len(set(keys)) <= 2 / max(query, 0.1) * largest
+        if len(set(keys)) >= 3:
+            present = set(one["split"])
+            assert "database" in present
+            assert ("query" in present) == (query > 0)
+            assert ("val" in present) == (val > 0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(manifests(), st.integers(0, 9))
+def test_splits_depend_on_the_seed_alone(frame, seed):
+    for splitter in (split_by_lesion, split_by_image):
+        split = splitter(frame, 0.2, 0.2, seed)
+        shuffled = splitter(frame.sample(frac=1, random_state=1), 0.2, 0.2, seed)
+        assert dict(zip(split["image"], split["split"], strict=True)) == dict(
+            zip(shuffled["image"], shuffled["split"], strict=True)
+        )
+        one_class = frame["label"] == frame["label"].iloc[0]
+        alone = splitter(frame[one_class], 0.2, 0.2, seed)
+        assert alone["split"].tolist() == split.loc[one_class.to_numpy(), "split"].tolist()
+
+
+@st.composite
+def manifests_with_duplicates(draw):
+    """Manifests of which some images are near-duplicates of others, within and across classes."""
+    frame = draw(manifests())
+    groups = st.lists(st.sampled_from(["", "", "", "a", "b", "c", "d"]), min_size=1)
+    chosen = draw(groups)
+    return frame.assign(duplicate_group=[chosen[i % len(chosen)] for i in range(len(frame))])
+
+
+def connected_by_hand(frame):
+    """Sets of positions that share a lesion or a near-duplicate, merged until nothing changes."""
+    parts = []
+    for i, row in enumerate(frame.itertuples()):
+        marks = {("image", row.image), ("lesion", row.lesion_id), ("group", row.duplicate_group)}
+        joined = ({i}, marks - {("lesion", ""), ("group", "")})
+        for part in [part for part in parts if part[1] & joined[1]]:
+            parts.remove(part)
+            joined = (joined[0] | part[0], joined[1] | part[1])
+        parts.append(joined)
+    return [rows for rows, _ in parts]
+
+
+@settings(max_examples=60, deadline=None)
+@given(manifests_with_duplicates(), st.integers(0, 9))
+def test_no_near_duplicate_is_in_two_parts(frame, seed):
+    split = split_by_lesion(frame, 0.2, 0.1, seed)
+    components = connected_by_hand(frame)
+    assert all(split["split"].iloc[list(rows)].nunique() == 1 for rows in components)
+    # Half a component at most for each of three borders: query, val and the end of the class,
+    # or whole ones where a part would be empty.
+    largest = max(map(len, components))
+    classes = frame["label"].nunique()
+    off = (split["split"] == "query").sum() - 0.2 * len(frame)
+    assert abs(off) <= 2 * classes * largest
+    shuffled = split_by_lesion(frame.sample(frac=1, random_state=1), 0.2, 0.1, seed)
+    assert dict(zip(split["image"], split["split"], strict=True)) == dict(
+        zip(shuffled["image"], shuffled["split"], strict=True)
+    )
+
+
+def many_lesions(**columns):
+    """100 naevi and 100 melanomas of two images each, no near-duplicates."""
+    frame = pd.DataFrame({"image": [f"{i:03}.png" for i in range(400)]})
+    frame["label"] = ["NV", "MEL"] * 200
+    frame["lesion_id"] = [f"L{i // 4}{'NM'[i % 2]}" for i in range(400)]
+    return frame.assign(duplicate_group="", **columns)
+
+
+def test_few_near_duplicates_change_the_split_little_and_the_shares_not():
+    frame = many_lesions()
+    before = split_by_lesion(frame)["split"]
+    assert split_by_lesion(frame.drop(columns="duplicate_group"))["split"].equals(before)
+    frame.loc[[0, 40, 80, 1, 41], "duplicate_group"] = ["a", "a", "a", "b", "b"]
+    after = split_by_lesion(frame)["split"]
+    assert (before != after).sum() <= 16
+    for label in ("NV", "MEL"):
+        assert (after[frame["label"] == label] == "query").sum() == 20
+        # Duplicates within a class leave the other classes alone.
+        alone = split_by_lesion(frame[frame["label"] == label])["split"]
+        assert alone.tolist() == after[frame["label"] == label].tolist()
+
+
+def test_near_duplicates_of_two_classes_follow_the_largest_lesion():
+    frame = many_lesions()
+    before = split_by_lesion(frame)["split"]
+    query = frame.loc[(before == "query") & (frame["label"] == "NV"), "lesion_id"].iloc[0]
+    other = frame.loc[(before == "database") & (frame["label"] == "MEL"), "lesion_id"].iloc[0]
+    three = pd.DataFrame([{"image": "x.png", "label": "NV", "lesion_id": query}])
+    frame = pd.concat([frame, three], ignore_index=True)  # the naevus has three images now
+    for lesion in (query, other):
+        frame.loc[frame.index[frame["lesion_id"] == lesion][0], "duplicate_group"] = "same"
+    after = split_by_lesion(frame)
+    assert set(after.loc[after["lesion_id"].isin([query, other]), "split"]) == {"query"}
+
+
+def test_another_seed_is_another_split():
+    frame = pd.DataFrame({"image": [f"{i}.png" for i in range(200)], "label": "NV"})
+    for splitter in (split_by_lesion, split_by_image):
+        queries = [
+            frozenset(np.flatnonzero(splitter(frame, seed=seed)["split"] == "query"))
+            for seed in range(5)
+        ]
+        assert len(set(queries)) == 5
+
+
+@pytest.mark.parametrize("percent", [0, 7, 10, 29, 57, 58, 99])  # 0.29 * 100 < 29 in binary
+def test_image_splits_round_down_exactly(percent):
+    for n in (1, 2, 9, 10, 100, 333):
+        frame = pd.DataFrame({"image": [f"{i}.png" for i in range(n)], "label": "NV"})
+        parts = split_by_image(frame, percent / 100, percent / 100)["split"].value_counts()
+        queries = int(Fraction(percent, 100) * n)
+        assert parts.get("query", 0) == queries
+        assert parts.get("val", 0) == int(Fraction(percent, 100) * (n - queries))
+        assert parts.sum() == n
+
+
+def test_a_lesion_with_two_labels_stays_together():
+    frame = pd.DataFrame(
+        {
+            "image": [f"{i}.png" for i in range(60)],
+            "label": ["NV", "MEL", "NV"] * 20,
+            "lesion_id": [str(i // 3) for i in range(60)],
+        }
+    )
+    split = split_by_lesion(frame, 0.3, 0.3)
+    assert (split.groupby("lesion_id")["split"].nunique() == 1).all()
+    assert set(split["split"]) == {"database", "val", "query"}
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, 2, float("nan")])
+def test_an_impossible_share_is_refused(share):
+    frame = pd.DataFrame({"image": ["a.png"], "label": ["NV"]})
+    for splitter in (split_by_lesion, split_by_image):
+        with pytest.raises(InputError, match="query share"):
+            splitter(frame, query=share)
+        with pytest.raises(InputError, match="val share"):
+            splitter(frame, val=share)
+
+
+@pytest.fixture(scope="module")
+def isic_2019():
+    """The four classes of the paper from the official tables, read without pandas."""
+    with (ISIC_2019 / "ISIC_2019_Training_Metadata.csv").open(newline="") as file:
+        lesion_of = {row["image"]: row["lesion_id"] for row in csv.DictReader(file)}
+    rows = []
+    with (ISIC_2019 / "ISIC_2019_Training_GroundTruth.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            label = next(name for name in row if name != "image" and float(row[name]) == 1)
+            if label in ("MEL", "NV", "BCC", "BKL"):
+                rows.append((f"{row['image']}.jpg", label, lesion_of[row["image"]]))
+    return pd.DataFrame(rows, columns=["image", "label", "lesion_id"])
+
+
+@needs_isic_2019
+def test_the_papers_query_counts(isic_2019):
+    split = split_by_image(isic_2019)
+    queries = split.loc[split["split"] == "query", "label"].value_counts().to_dict()
+    assert queries == {"MEL": 452, "NV": 1287, "BCC": 332, "BKL": 262}
+
+
+@needs_isic_2019
+@pytest.mark.parametrize("seed", range(3))
+def test_isic_2019_leaks_by_image_and_not_by_lesion(isic_2019, seed):
+    def leak(split):
+        elsewhere = set(split.loc[split["split"] != "query", "lesion_id"]) - {""}
+        return split.loc[split["split"] == "query", "lesion_id"].isin(elsewhere).mean()
+
+    assert 0.55 < leak(split_by_image(isic_2019, seed=seed)) < 0.7
+    split = split_by_lesion(isic_2019, seed=seed)
+    assert leak(split) == 0
+    for label, images in split.groupby("label"):
+        off = (images["split"] == "query").sum() - len(images) / 10
+        largest = images.loc[images["lesion_id"] != "", "lesion_id"].value_counts().max()
+        assert abs(off) <= largest / 2, label
