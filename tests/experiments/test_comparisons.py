@@ -105,4 +105,5 @@ def test_what_cannot_be_compared_gets_one_sentence(tmp_path):
     ):
         with pytest.raises(InputError, match=sentence):
             compare(table, ["kind"], score, baseline, out)
-    assert best_settings(other_data, ["kind"], "map", tmp_path) == set()
+    for table in (results, other_data):
+        assert best_settings(table, ["kind"], "map", tmp_path) == set()
