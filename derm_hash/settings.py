@@ -172,13 +172,3 @@ PRESETS: dict[str, dict] = {
         "epochs": 120,
     },
 }
-
-KINDS = TYPE_NAMES
-
-
-def is_of_kind(value, kind):
-    try:
-        check_type("", value, kind)
-    except InputError:
-        return False
-    return True
