@@ -40,8 +40,8 @@ from derm_hash.experiments.results import (
 )
 from derm_hash.experiments.scoring import score_model
 from derm_hash.files import locked, remove_parts, write_atomically
-from derm_hash.runs import Run
-from derm_hash.training import CHECKPOINT, train
+from derm_hash.runs import CHECKPOINT, Run
+from derm_hash.training import train
 
 ONE_RUN_AT_A_TIME = threading.Lock()  # in a process: the runs share torch's random numbers
 
