@@ -43,6 +43,7 @@ from derm_hash.files import locked, remove_parts, write_atomically
 from derm_hash.runs import CHECKPOINT, Run
 from derm_hash.training import train
 
+DEATHS_ALLOWED = 3  # of worker processes, in one call
 ONE_RUN_AT_A_TIME = threading.Lock()  # in a process: the runs share torch's random numbers
 
 
@@ -96,8 +97,8 @@ def run_grid(
     Raises
     ------
     InputError
-        Before anything is trained, if a setting or its value does not exist; later, if a worker
-        process was killed.
+        Before anything is trained, if a setting or its value does not exist; later, if worker
+        processes are killed again and again.
     """
     if torch.distributed.is_torchelastic_launched():
         raise InputError("torchrun is for a single training: run a grid with --jobs or --scheduler")
@@ -112,23 +113,34 @@ def run_grid(
 
 
 def finish(runs: Sequence[PlannedRun], out: Path, jobs: int, progress: bool) -> None:
-    """Train and score what is not finished yet, and write the table after every run."""
+    """Train and score what is not finished yet, and write the table after every run.
+
+    A worker process that was killed is replaced, and its run goes on from its checkpoint.
+    """
+    for deaths_left in range(DEATHS_ALLOWED, -1, -1):
+        try:
+            hand_out([run for run in runs if run.missing(out)], len(runs), out, jobs, progress)
+            return
+        except BrokenProcessPool as error:
+            if not deaths_left:
+                raise InputError(
+                    "Worker processes were killed again and again, perhaps because memory ran out: "
+                    "the same command goes on from the checkpoints; give it fewer jobs"
+                ) from error
+            print("A worker process was killed: its run goes on from its checkpoint.")
+
+
+def hand_out(left: Sequence[PlannedRun], total: int, out: Path, jobs: int, progress: bool) -> None:
+    """Let joblib hand out the runs that are left of a total, with a progress bar."""
     for folder in out.glob("*/"):
         remove_parts(folder)
-    left = [run for run in runs if run.missing(out)]
     calls = [delayed(do_run)(run, out, progress and jobs == 1) for run in left]
     parallel = Parallel(jobs, return_as="generator_unordered", pre_dispatch="all", batch_size=1)
-    bar = tqdm(desc="runs", total=len(runs), initial=len(runs) - len(left), disable=not progress)
     try:
-        with bar:
+        with tqdm(desc="runs", total=total, initial=total - len(left), disable=not progress) as bar:
             for _ in parallel(calls):
                 collect(out)
                 bar.update()
-    except BrokenProcessPool as error:
-        raise InputError(
-            "A worker process was killed, perhaps because memory ran out: the same command goes on "
-            "from the checkpoints; give it fewer jobs if this happens again"
-        ) from error
     finally:
         for images in out.glob(".images-*"):
             with suppress(PermissionError):  # Windows, while a worker has it open
