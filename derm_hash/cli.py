@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,8 @@ from derm_hash.course import course_data
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.images import open_image, square
 from derm_hash.data.manifest import SPLITS
-from derm_hash.devices import make_fabric
 from derm_hash.errors import LONGEST_NAME, InputError, cannot_be_shown, exit_code, shown
+from derm_hash.experiments.cluster import on_cluster
 from derm_hash.experiments.comparisons import differences, score_table
 from derm_hash.experiments.evaluation import (
     class_table,
@@ -30,7 +31,7 @@ from derm_hash.experiments.evaluation import (
 )
 from derm_hash.experiments.file import read_experiment
 from derm_hash.experiments.grid import run_grid
-from derm_hash.experiments.results import varied
+from derm_hash.experiments.results import settings_that_differ
 from derm_hash.experiments.scoring import score_model
 from derm_hash.files import leaves_folder, write_atomically
 from derm_hash.metrics.intervals import lesion_groups
@@ -106,6 +107,12 @@ def parser() -> argparse.ArgumentParser:
     command = add("reproduce", reproduce_command, "Run a grid of experiments from a TOML file.")
     command.add_argument("file", type=Path, help="such as benchmarks/configs/smoke.toml")
     command.add_argument("--out", type=Path, help="folder (default: runs/NAME OF THE FILE)")
+    command.add_argument(
+        "--jobs", type=int, default=1, help="runs at a time on this machine (%(default)s)"
+    )
+    command.add_argument(
+        "--scheduler", metavar="ADDRESS", help="run on a Dask cluster, such as tcp://head:8786"
+    )
 
     add("doctor", doctor_command, "Check this computer, and say what to do about problems.")
     return top
@@ -292,12 +299,11 @@ def reproduce_command(args) -> None:
     experiment = read_experiment(args.file)
     out = args.out or Path("runs") / args.file.stem
     data = course_data(**experiment.data)
-    results = run_grid(experiment.grid, data, out, **experiment.train)
-    if make_fabric().global_rank > 0:
-        return
-    by = varied(results) or ["preset"]
+    with on_cluster(args.scheduler) if args.scheduler else nullcontext():
+        results = run_grid(experiment.grid, data, out, jobs=args.jobs, **experiment.train)
+    by = settings_that_differ(results) or ["preset"]
     print(score_table(results, by, out).to_string())
-    print("mean ± deviation over seeds; * best, and not by chance (paired tests, p < 0.05)")
+    print("mean ± standard deviation over seeds; * better than all others (paired tests, p < 0.05)")
     save_picture(plots.plot_scores(results, by, SCORES), out / "results.png")
     print(f"every run: {out / 'results.csv'}\npicture: {out / 'results.png'}")
     if experiment.baseline:

@@ -9,6 +9,7 @@ keep the order of the database, so a result does not depend on chance.
 """
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +27,7 @@ from derm_hash.model import encode
 
 METRICS = ("cosine", "euclidean", "manhattan", "hamming")
 LEAST = np.finfo(np.float64).tiny  # stands for the length of a zero code
-PAIRS_AT_ONCE = 1_000_000  # pairs of query and candidate that are compared at once: bounds memory
+PAIRS_AT_ONCE = 1_000_000  # pairs of query and candidate per block, which bounds the memory
 
 
 class Hits(NamedTuple):
@@ -161,8 +162,8 @@ class HashIndex:
             k = min(k, len(self))
             hamming, ids = self._binary.search(pack_bits(codes), k)
             near = hamming <= self._reach(radius)
-            for field, found in zip(hits, (ids, hamming, hamming), strict=True):
-                field[:, :k][near] = found[near]
+            hits.ids[:, :k][near] = ids[near]
+            hits.hamming[:, :k][near] = hits.distance[:, :k][near] = hamming[near]
             return hits
         for queries, candidates in self._candidates(codes, radius):
             ids, distance = self._nearest(codes[queries], candidates, k, rank)
@@ -190,7 +191,7 @@ class HashIndex:
         """
         packed = pack_bits(codes)
         if radius is None:
-            packed[:] = 0  # the whole database is near to every query: one group
+            packed[:] = 0  # any code will do: the whole database is near to it
         hash_codes, group = np.unique(packed, axis=0, return_inverse=True)
         at_once = max(1, PAIRS_AT_ONCE // len(self))
         for first in range(0, len(hash_codes), at_once):
@@ -200,7 +201,7 @@ class HashIndex:
             )
             for number, near in enumerate(np.split(ids, ends[1:-1].astype(int)), start=first):
                 queries = np.flatnonzero(group.ravel() == number)
-                parts = -(-len(queries) * len(near) // PAIRS_AT_ONCE)
+                parts = math.ceil(len(queries) * len(near) / PAIRS_AT_ONCE)
                 for part in np.array_split(queries, max(parts, 1)):
                     yield part, near
 
@@ -213,8 +214,8 @@ class HashIndex:
             lengths, own = self._lengths.take(ids, axis=0), _lengths(codes)
             similarity = (codes / own) @ (self.codes.take(ids, axis=0) / lengths).T
             similarity[np.ix_((own == LEAST)[:, 0], (lengths == LEAST)[:, 0])] = 1  # zero codes
-            table = shortlist(similarity, k)
-            table = np.where(table < 0, -1, ids[table])
+            columns = shortlist(similarity, k)
+            table = np.where(columns < 0, -1, ids[columns])
         distance = soft_distance(codes[:, None], self.codes[table], metric)
         table = np.broadcast_to(table, distance.shape)
         distance[table < 0] = np.nan  # sorted to the end
@@ -334,7 +335,7 @@ def shortlist(similarity: np.ndarray, k: int) -> np.ndarray:
 
 
 def _lengths(codes: np.ndarray) -> np.ndarray:
-    """Euclidean length of each code in 64 bits: (N, bits) -> (N, 1), at least the least float."""
+    """Euclidean length of each code in 64 bits: (N, bits) -> (N, 1), at least `LEAST`."""
     return np.maximum(np.sqrt(_dot(codes, codes)), LEAST)[:, None]
 
 

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.errors import InputError, one_line
-from derm_hash.files import load_tensors, save_tensors, write_text
+from derm_hash.files import load_state, load_tensors, save_state, save_tensors, write_text
 from derm_hash.model import DermHash
 from derm_hash.settings import TrainConfig
 
 MODEL_FILE = "model.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
 
 
 def save_model(model: DermHash, path: str | Path) -> Path:
@@ -142,6 +144,53 @@ def claim_folder(path: Path, config: TrainConfig, data: LesionDataset, write: bo
     if write:
         text = json.dumps({"config": dataclasses.asdict(config), "data": about}, indent=2)
         write_text(path / "config.json", text)
+
+
+def save_checkpoint(state, path: Path) -> None:
+    """Write a checkpoint of a ``training.State``; all processes call it, the first one writes."""
+    if state.fabric.global_rank == 0:
+        schedule = state.scheduler.state_dict()
+        saved = {name: getattr(state, name) for name in ("epoch", "step", "totals", "history")}
+        saved["model"] = state.model.state_dict()
+        saved["optimizer"] = state.optimizer.state_dict()
+        # The rest follows from the config, and some of it (a Counter) does not fit into JSON.
+        parts = ("last_epoch", "_step_count", "_last_lr")
+        saved["scheduler"] = {name: schedule[name] for name in parts}
+        saved["precision"] = state.fabric.strategy.precision.state_dict()  # the scaler of 16-mixed
+        save_state(path / CHECKPOINT, saved)
+    state.fabric.barrier()
+
+
+def load_checkpoint(state, path: Path) -> None:
+    """Restore a ``training.State`` from a checkpoint, if there is one.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, or does not fit this run.
+    """
+    path = path / CHECKPOINT
+    if not path.exists():
+        return
+    saved = load_state(path)
+    try:
+        state.model.load_state_dict(saved["model"])
+        # JSON has turned the parameters' numbers into strings.
+        kept = {int(i): tensors for i, tensors in saved["optimizer"]["state"].items()}
+        state.optimizer.load_state_dict(saved["optimizer"] | {"state": kept})
+        state.scheduler.load_state_dict(saved["scheduler"])
+        state.fabric.strategy.precision.load_state_dict(saved["precision"])
+        for name in ("epoch", "step", "totals", "history"):
+            setattr(state, name, saved[name])
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{path} does not fit this run ({one_line(error)}): delete the run's folder and start "
+            "again"
+        ) from error
+    for parameter, tensors in state.optimizer.state.items():
+        for name, value in tensors.items():  # rounding may depend on the layout in memory
+            if value.shape == parameter.shape:
+                tensors[name] = torch.empty_like(parameter).copy_(value)
 
 
 def fingerprint(data: LesionDataset) -> str:

@@ -28,7 +28,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from torch import nn
 
-from derm_hash import training
+from derm_hash import runs, training
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.errors import InputError
 from derm_hash.files import save_state
@@ -480,7 +480,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(finished, data, 
         save_state(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "save_state", fill_the_disk)
+        patch.setattr(runs, "save_state", fill_the_disk)
         with pytest.raises(OSError, match="No space"):
             train_quietly(tiny(), data, tmp_path)
     names = RUN_FILES
