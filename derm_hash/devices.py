@@ -2,6 +2,10 @@
 
 import math
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from lightning_fabric import Fabric
@@ -74,3 +78,23 @@ def whole_batch(fabric: Fabric, logits: Tensor, codes: Tensor, y: Tensor) -> tup
         torch.cat(list(fabric.all_gather(each, sync_grads=True)), dim=1) for each in (logits, codes)
     )
     return logits, codes, fabric.all_gather(y).flatten()
+
+
+@contextmanager
+def unbroken(fabric: Fabric) -> Iterator[None]:
+    """Let Ctrl-C wait for the end of a block, so that no step is done by half.
+
+    Not with several processes: one would wait in vain for another that has stopped.
+    """
+    usual, pressed = signal.getsignal(signal.SIGINT), []
+    main = threading.current_thread() is threading.main_thread()
+    if fabric.world_size > 1 or not main or not callable(usual):
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *args: pressed.append(args))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    if pressed:
+        usual(*pressed[0])
