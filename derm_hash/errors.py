@@ -27,7 +27,7 @@ def exit_code(program: str, command: Callable[[], int | None], stopped: str) -> 
         Name that begins the sentence.
     command : callable without arguments
     stopped : str
-        What to say after Ctrl-C.
+        What to say after Ctrl-C, if the command itself does not say what it has kept.
 
     Returns
     -------
@@ -46,8 +46,8 @@ def exit_code(program: str, command: Callable[[], int | None], stopped: str) -> 
             file=sys.stderr,
         )
         return 2
-    except KeyboardInterrupt:
-        print(f"\n{program}: {stopped}", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"\n{program}: {str(error) or stopped}", file=sys.stderr)
         return 130
 
 

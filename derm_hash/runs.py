@@ -17,6 +17,7 @@ from derm_hash.settings import TrainConfig
 
 MODEL_FILE = "model.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
+REMEDY = "use a smaller learning_rate or 32-true precision; the last checkpoint is still good"
 
 
 def save_model(model: DermHash, path: str | Path) -> Path:
@@ -146,8 +147,16 @@ def claim_folder(path: Path, config: TrainConfig, data: LesionDataset, write: bo
         write_text(path / "config.json", text)
 
 
+def check_weights(state) -> None:
+    """Raise InputError if a weight is not finite any more."""
+    weights = (v for v in state.model.state_dict().values() if v.is_floating_point())
+    if not all(value.isfinite().all() for value in weights):
+        raise InputError(f"The weights are not finite in epoch {state.epoch + 1}: {REMEDY}")
+
+
 def save_checkpoint(state, path: Path) -> None:
     """Write a checkpoint of a ``training.State``; all processes call it, the first one writes."""
+    check_weights(state)
     if state.fabric.global_rank == 0:
         schedule = state.scheduler.state_dict()
         saved = {name: getattr(state, name) for name in ("epoch", "step", "totals", "history")}

@@ -27,18 +27,18 @@ class TrainConfig:
     name: str = "recommended"
     """Name of the run and of its folder."""
     backbone: str = "resnet18"
-    """A name in ``model.BACKBONES``."""
+    """The network that computes the features: a name in ``model.BACKBONES``."""
     bits: int = 16
-    """Length of the code."""
+    """Length of the hash code."""
     attention: str | None = "hdcsa"
-    """A name in ``attention.GATES``, or None."""
+    """The attention gate of every residual block: a name in ``attention.GATES``, or None."""
     weights: str | None = None
-    """None (random) or "imagenet"."""
+    """Where the weights start: None (random) or "imagenet"."""
     objective: str = "classification"
     """What the codes are trained for: a name in ``objectives.OBJECTIVES``. With any other than
     "classification" the classifier reads the codes without shaping them."""
     invariance: str | None = "cauchy"
-    """Penalty on the orbit of soft codes (a name in ``losses.PENALTIES``), or None."""
+    """Penalty on the orbit of soft codes: a name in ``losses.PENALTIES``, or None."""
     invariance_weight: float = 2.0
     """Weight of the penalty; the paper's code uses 0.5. At 2 the hits change less under rotation,
     at some cost in precision (benchmarks/configs/tuning.toml)."""
@@ -56,7 +56,7 @@ class TrainConfig:
     """Mask every input to its inscribed disc, also at inference. Implied by an orbit other than
     1, 2 or 4; set it to train a comparable baseline."""
     class_weights: str = "inverse"
-    """Class weights of the cross-entropy, see ``losses.class_weights``."""
+    """Class weights of the cross-entropy: a name in ``losses.CLASS_WEIGHTS``."""
     augment: bool = True
     """Random mirroring, and small random changes of brightness and contrast."""
     random_turns: bool = False
@@ -64,22 +64,26 @@ class TrainConfig:
     invariance=None and classify="upright" this is rotation augmentation alone, at one forward
     pass for each image. An orbit of 4 has the same copies with and without it."""
     optimizer: str = "adamw"
-    """"adamw" or "sgd"."""
+    """How gradients become steps: AdamW, or SGD with momentum."""
     learning_rate: float = 1e-3
     """The highest learning rate of the run."""
     momentum: float = 0.9
     """Momentum of SGD."""
     weight_decay: float = 0.05
+    """Weight decay of the optimizer."""
     schedule: str = "onecycle"
-    """"onecycle" (rise and fall over the whole run) or "steps" (divided by 10 at milestones)."""
+    """The learning rate over the run: "onecycle" (rise and fall) or "steps" (divided by 10 at
+    milestones)."""
     milestones: tuple[int, ...] = (40, 60, 80, 100)
     """Epochs at which "steps" divides the learning rate."""
     epochs: int = 30
+    """Passes over the database."""
     batch_size: int = 64
     """Images per step, over all devices and before the orbit is made."""
     precision: str = "auto"
-    """"auto" (bfloat16 on a GPU that has it, else 32 bits), or Fabric's "32-true", "16-mixed" (on
-    a GPU) or "bf16-mixed" (faster on CPUs with AVX-512 BF16 or AMX, very slow on others)."""
+    """Numbers of the network: "auto" (bfloat16 on a GPU that has it, else 32 bits), or Fabric's
+    "32-true", "16-mixed" (on a GPU) or "bf16-mixed" (faster on CPUs with AVX-512 BF16 or AMX, very
+    slow on others)."""
     seed: int = 0
     """Seed of the weights, the order of the images and the random changes."""
 

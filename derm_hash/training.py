@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.images import to_input
 from derm_hash.data.views import generator, random_view
-from derm_hash.devices import check_batch, make_fabric, whole_batch
+from derm_hash.devices import check_batch, make_fabric, unbroken, whole_batch
 from derm_hash.errors import InputError
 from derm_hash.files import locked, write_atomically
 from derm_hash.losses import OrbitPenalty, class_weights
@@ -31,8 +31,11 @@ from derm_hash.objectives import OBJECTIVES, hash_centres
 from derm_hash.retrieval import build_index
 from derm_hash.rotations import rotation_orbit
 from derm_hash.runs import (
+    CHECKPOINT,
     MODEL_FILE,
+    REMEDY,
     Run,
+    check_weights,
     claim_folder,
     load_checkpoint,
     save_checkpoint,
@@ -41,7 +44,6 @@ from derm_hash.runs import (
 from derm_hash.settings import TrainConfig
 
 SECONDS_BETWEEN_CHECKPOINTS = 300
-REMEDY = "use a smaller learning_rate or 32-true precision; the last checkpoint is still good"
 
 
 def train(
@@ -68,7 +70,8 @@ def train(
     progress : bool
         Show a progress bar.
     on_epoch : callable, optional
-        Called with the history after every epoch (to draw it, say).
+        Called by the first process with the history after every epoch: to draw it
+        (:class:`derm_hash.plots.LiveCurves`), or to pass its last row on to TensorBoard.
     fabric : Fabric, optional
         By default one device: a GPU where there is one. Started with ``torchrun``, processes
         share each batch and give the result of one device, apart from batch norm, which
@@ -87,6 +90,9 @@ def train(
     InputError
         If a split is empty, the processes cannot share a batch equally, a loss or weight is
         not finite, or the folder holds a run with other settings or data.
+    KeyboardInterrupt
+        After Ctrl-C. One process alone keeps a checkpoint of the last whole step first; several
+        stop at different steps, and have the checkpoint of the last minutes. The text says which.
     """
     fabric = fabric or make_fabric(config.precision)
     first = fabric.global_rank == 0
@@ -105,12 +111,17 @@ def train(
         done, total = state.epoch * state.steps + state.step, config.epochs * state.steps
         shown = {"desc": config.name[:40], "unit": "step", "disable": not (progress and first)}
         with tqdm(total=total, initial=done, **shown) as bar:
-            while state.epoch < config.epochs:
-                train_epoch(state, database, path, bar)
-                close_epoch(state, val_score(state.model, database, val), path)
-                bar.set_postfix(val=f"{state.history[-1]['val_precision_at_10']:.3f}")
-                if on_epoch:
-                    on_epoch(pd.DataFrame(state.history))
+            try:
+                while state.epoch < config.epochs:
+                    train_epoch(state, database, path, bar)
+                    score = val_score(state.model, database, val)
+                    with unbroken(fabric):
+                        close_epoch(state, score, path)
+                    bar.set_description(f"{config.name[:40]}, val {score:.3f}", refresh=False)
+                    if on_epoch and first:
+                        on_epoch(pd.DataFrame(state.history))
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(keep_progress(state, path)) from None
         fabric.barrier()
     return Run.load(path)
 
@@ -186,34 +197,43 @@ def make_scheduler(config: TrainConfig, optimizer, steps: int):
 
 def train_epoch(state: State, database: LesionDataset, path: Path, bar: tqdm) -> None:
     """Take the steps that are left of an epoch, with a checkpoint every few minutes."""
-    config, fabric, saved = state.config, state.fabric, time.monotonic()
-    rank, world = fabric.global_rank, fabric.world_size
+    saved = time.monotonic()
     state.model.train()
     while state.step < state.steps:
-        # 1. This process's share of a random batch, with random changes.
-        chosen = batch_of(state, len(database))[rank::world]
-        key = config.seed, state.epoch, state.step
-        x = to_input(database.images[chosen].to(fabric.device))
-        x = random_view(x, config.augment, config.random_turns, key, rank, world)
-        y = database.labels[chosen].to(fabric.device)
-        # 2. Losses, gradients, and a step of the optimizer and the schedule.
-        done = (state.epoch + state.step / state.steps) / config.epochs
-        losses = step_losses(state.model, x, y, config, state.weights, done, fabric)
-        fabric.backward(losses["loss"])
-        rate = state.optimizer.param_groups[0]["lr"]
-        state.optimizer.step()
-        state.optimizer.zero_grad()
-        state.scheduler.step()
-        # 3. The epoch's sums, and a checkpoint if one is due by the first process's clock.
-        add_losses(state, losses, database)
-        state.totals["lr"] = state.totals.get("lr", 0.0) + rate
-        state.step += 1
+        with unbroken(state.fabric):
+            train_step(state, database)
+        loss, rate = state.totals["loss"] / state.step, state.scheduler.get_last_lr()[0]
+        bar.set_postfix(loss=f"{loss:.3f}", lr=f"{rate:.1e}", refresh=False)
         bar.update()
-        if fabric.broadcast(time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS):
-            check_weights(state)
+        # A checkpoint, if one is due by the first process's clock.
+        if state.fabric.broadcast(time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS):
             save_checkpoint(state, path)
             saved = time.monotonic()
     check_weights(state)
+
+
+def train_step(state: State, database: LesionDataset) -> None:
+    """Take one step of an epoch."""
+    config, fabric = state.config, state.fabric
+    rank, world = fabric.global_rank, fabric.world_size
+    # 1. This process's share of a random batch, with random changes.
+    chosen = batch_of(state, len(database))[rank::world]
+    key = config.seed, state.epoch, state.step
+    x = to_input(database.images[chosen].to(fabric.device))
+    x = random_view(x, config.augment, config.random_turns, key, rank, world)
+    y = database.labels[chosen].to(fabric.device)
+    # 2. Losses, gradients, and a step of the optimizer and the schedule.
+    done = (state.epoch + state.step / state.steps) / config.epochs
+    losses = step_losses(state.model, x, y, config, state.weights, done, fabric)
+    fabric.backward(losses["loss"])
+    rate = state.optimizer.param_groups[0]["lr"]
+    state.optimizer.step()
+    state.optimizer.zero_grad()
+    state.scheduler.step()
+    # 3. The epoch's sums.
+    add_losses(state, losses, database)
+    state.totals["lr"] = state.totals.get("lr", 0.0) + rate
+    state.step += 1
 
 
 def batch_of(state: State, size: int) -> Tensor:
@@ -315,8 +335,14 @@ def close_epoch(state: State, score: float, path: Path) -> None:
     save_checkpoint(state, path)
 
 
-def check_weights(state: State) -> None:
-    """Raise InputError if a weight is not finite any more."""
-    weights = (v for v in state.model.state_dict().values() if v.is_floating_point())
-    if not all(value.isfinite().all() for value in weights):
-        raise InputError(f"The weights are not finite in epoch {state.epoch + 1}: {REMEDY}")
+def keep_progress(state: State, path: Path) -> str:
+    """Save a checkpoint after Ctrl-C, and return the sentence that says what is kept."""
+    if state.fabric.world_size > 1:
+        kept = (path / CHECKPOINT).exists()
+        return f"stopped; the last checkpoint is {'kept' if kept else 'not written yet'}"
+    if state.epoch == state.step == 0:
+        return "stopped before the end of the first step: nothing is kept"
+    save_checkpoint(state, path)
+    step = f"step {state.step} of " if state.step else ""
+    epoch = state.epoch + 1 if state.step else state.epoch
+    return f"stopped after {step}epoch {epoch}; a checkpoint is kept: the same command goes on"

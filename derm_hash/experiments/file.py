@@ -1,5 +1,6 @@
 """Experiments in TOML files."""
 
+import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,17 @@ class Experiment(NamedTuple):
     """The settings that all runs share."""
     baseline: dict
     """The settings that :func:`compare` compares with; may be empty."""
+
+
+def _known_tables(path: Path, tables: dict) -> dict:
+    """Return the tables; InputError if one is not a field of :class:`Experiment`."""
+    known = Experiment._fields
+    for name in tables:
+        if name not in known:
+            likely = difflib.get_close_matches(name.lower(), known, 1)
+            hint = f": did you mean {likely[0]}?" if likely else ""
+            raise InputError(f"{path} has '{name}' beside the tables {', '.join(known)}{hint}")
+    return tables
 
 
 def read_experiment(path: str | Path) -> Experiment:
@@ -65,7 +77,7 @@ def read_experiment(path: str | Path) -> Experiment:
 def _read_toml(path: Path) -> dict:
     """Read the tables of a TOML file; InputError if it is not one."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return _known_tables(path, tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise InputError(f"There is no experiment file {path}") from error
     except UnicodeDecodeError as error:
