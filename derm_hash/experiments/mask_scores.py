@@ -11,7 +11,7 @@ from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.images import to_input
 from derm_hash.errors import InputError
 from derm_hash.heatmaps import BitTarget, MatchTarget, gate_maps, grad_cam, resize_map
-from derm_hash.metrics.intervals import bootstrap_interval
+from derm_hash.metrics.intervals import bootstrap_interval, lesion_groups
 from derm_hash.metrics.overlap import iou_at_mask_area, mask_energy, pointing_game
 from derm_hash.model import DermHash, HashOutput, encode
 from derm_hash.retrieval import HashIndex
@@ -155,9 +155,8 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
         A row for each map, and for its difference to the centred blob on the same images; the
         columns are score, mean, low, high and empty_maps.
     """
-    lesions = table["lesion_id"].where(table["lesion_id"] != "", "image " + table["image"])
     rows = {name: rows.reset_index(drop=True) for name, rows in table.groupby("map", sort=False)}
-    groups = lesions[table["map"] == BLOB].to_numpy()
+    groups = lesion_groups(rows[BLOB]["lesion_id"])
     summary = []
     for name, each in rows.items():
         for score in SCORES:
