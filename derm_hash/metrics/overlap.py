@@ -1,38 +1,12 @@
 """Does a heatmap point at the lesion? Scores of a heatmap against a mask.
 
 A mask is bool, or has the numbers 0 and 1, or 0 and 255, as image files have them. An empty
-heatmap, all zero, points nowhere: its scores are 0, so reports of a mean count such maps.
+heatmap, all zero, points nowhere: its scores are 0. Report the number of such maps beside a mean.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
-import pandas as pd
 
 from derm_hash.errors import InputError
-
-
-def mask_scores(heatmaps: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> pd.DataFrame:
-    """Score many heatmaps against their masks.
-
-    Parameters
-    ----------
-    heatmaps : N arrays (H, W) >= 0
-    masks : N arrays (H, W)
-
-    Returns
-    -------
-    DataFrame
-        One row for each heatmap, with the columns mask_energy, pointing_game, iou_at_mask_area,
-        area (share of the mask, the mask energy of a flat map) and empty (1 if the heatmap is all
-        zero). The mean of empty is the share of empty maps, which lower the other means.
-    """
-    rows = []
-    for heatmap, mask in zip(heatmaps, masks, strict=True):
-        scores = {f.__name__: float(f(heatmap, mask)) for f in MASK_SCORES}
-        heatmap, mask = _checked(heatmap, mask)
-        rows.append(scores | {"area": float(mask.mean()), "empty": float(not heatmap.any())})
-    return pd.DataFrame(rows)
 
 
 def mask_energy(heatmap: np.ndarray, mask: np.ndarray) -> float:
@@ -108,9 +82,6 @@ def iou_at_mask_area(heatmap: np.ndarray, mask: np.ndarray) -> float:
     hottest[np.argsort(-heatmap.ravel(), kind="stable")[: int(mask.sum())]] = True
     inside = mask.ravel()
     return float((hottest & inside).sum() / max((hottest | inside).sum(), 1))
-
-
-MASK_SCORES = (mask_energy, pointing_game, iou_at_mask_area)
 
 
 def _checked(heatmap: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
