@@ -20,8 +20,8 @@ setup:        ## create or refresh .venv (another Python: make setup PYTHON=pyth
 
 # Room for an upload that is too large, so that the explorer gets to say so.
 lab: export JUPYTER_CONFIG_PATH := $(CURDIR)/.ci/jupyter
-lab: setup    ## open JupyterLab on the course (more options: LAB_ARGS="--no-browser --port 9000")
-	$(PY) -m jupyterlab notebooks/00_*.ipynb $(LAB_ARGS)
+lab: setup    ## open JupyterLab on a copy of the course, in course/ (more options: LAB_ARGS="--no-browser --port 9000")
+	$(PY) -m derm_hash.lab $(LAB_ARGS)
 
 app: setup    ## serve the retrieval explorer as a page without code (ARGS="--data DIR --run DIR")
 	$(PY) -m derm_hash.app $(ARGS)
@@ -53,6 +53,6 @@ mutants: setup  ## change the mathematics in small ways: does a test notice? (lo
 bench: setup  ## measure what is promised (ARGS="--only step"; ARGS=scaling: how cost grows)
 	$(PY) -m benchmarks $(ARGS)
 
-clean:        ## remove what the commands wrote in build/, and caches; .venv, data/ and runs/ stay
+clean:        ## remove what the commands wrote in build/, and caches; .venv, course/, data/, runs/ stay
 	rm -rf build mutants .pytest_cache .ruff_cache
-	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
+	find . -path ./.venv -prune -o -path ./course -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
