@@ -22,6 +22,7 @@ from benchmarks.scaling import scaling
 from benchmarks.searching import build, evaluation, scan
 from benchmarks.training import step_gpu, step_memory, step_time
 from derm_hash.atlas.atlas import make_atlas
+from derm_hash.errors import print_on_any_console
 from derm_hash.experiments.results import write_json
 
 
@@ -102,9 +103,12 @@ def table(rows: list[Row]) -> str:
 
 def main() -> None:
     """Measure, write and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__.replace("``", "`")
+    )
     parser.add_argument("what", nargs="?", choices=("table", "scaling"), default="table")
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
+    print_on_any_console()
     options = parser.parse_args()
     if options.what == "scaling":
         print(f"drawn: {scaling()}")

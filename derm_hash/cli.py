@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.images import open_image, square
 from derm_hash.data.manifest import SPLITS
 from derm_hash.devices import make_fabric
-from derm_hash.errors import LONGEST_NAME, InputError, cannot_be_shown, exit_code, shown
+from derm_hash.errors import LONGEST_NAME, InputError, cannot_be_shown, counted, exit_code, shown
 from derm_hash.experiments.comparisons import differences, score_table
 from derm_hash.experiments.file import read_experiment
 from derm_hash.experiments.grid import run_grid
@@ -32,19 +33,23 @@ from derm_hash.settings import PRESETS, TrainConfig
 from derm_hash.training import train
 
 INDEX_FILE = "index.safetensors"
+HELP = "Find similar skin lesions by short codes, without a browser."
 PICTURE = 160  # side of the pictures of hits, in pixels
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; 0 when it worked, 2 with one sentence for bad input, 130 when stopped."""
-    args = parser().parse_args(argv)
-    goes_on = "stopped; the same command goes on from here."
-    return exit_code("derm-hash", lambda: args.run_command(args), goes_on)
+
+    def command() -> int | None:
+        args = parser().parse_args(argv)
+        return args.run_command(args)
+
+    return exit_code("derm-hash", command, "stopped; the same command goes on from here.")
 
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    top = argparse.ArgumentParser(prog="derm-hash", description=__doc__.split("``: ")[-1])
+    top = argparse.ArgumentParser(prog="derm-hash", description=HELP)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name, function, summary):
@@ -147,11 +152,12 @@ def train_command(args) -> None:
     save_picture(plots.plot_history(run.history), run.path / "history.png")
     write_index(run, data.split("database"), args.data)
     best = best_epoch(run.history)
+    following = ["derm-hash", "evaluate", "--run", str(run.path), "--data", args.data]
     print(
         f"best on val: class-mean precision@10 {best['val_precision_at_10']:.3f} "
         f"after epoch {best['epoch']:.0f} of {config.epochs}\n"
         f"model, index, metrics.csv and curves: {run.path}\n"
-        f"next: derm-hash evaluate --run {run.path} --data {args.data}"
+        f"next: {shlex.join(following)}"
     )
 
 
@@ -166,7 +172,7 @@ def encode_command(args) -> None:
     data = course_data(args.data, run.model.image_size)
     part = data if args.split == "all" else data.split(args.split)
     path = write_index(run, part, args.data, args.bf16)
-    print(f"{len(part)} codes of {run.model.bits} bits: {path}")
+    print(f"{counted(len(part), 'code')} of {counted(run.model.bits, 'bit')}: {path}")
 
 
 def write_index(run: Run, part: LesionDataset, source: str, bf16: bool = False) -> Path:

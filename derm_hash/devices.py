@@ -7,7 +7,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from derm_hash.errors import InputError
+from derm_hash.errors import InputError, one_line
 
 
 def make_fabric(precision: str = "auto") -> Fabric:
@@ -28,6 +28,23 @@ def best_precision() -> str:
     """bfloat16 on a GPU that computes in it; 32 bits on one that only emulates it, or a CPU."""
     gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16-mixed" if gpu else "32-true"
+
+
+def check_compiler(device: torch.device) -> None:
+    """Compile one small function, to learn now whether ``torch.compile`` works on a device.
+
+    Raises
+    ------
+    InputError
+        If it does not: most often, there is no C++ compiler.
+    """
+    try:
+        torch.compile(torch.sin)(torch.zeros(2, device=device))
+    except RuntimeError as error:
+        raise InputError(
+            f"torch.compile does not work here ({one_line(error)}): install a C++ compiler "
+            "(Debian: `apt-get install g++`), or train without --compile"
+        ) from error
 
 
 def check_batch(images: int, copies: int, size: int, processes: int = 1) -> None:

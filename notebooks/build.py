@@ -31,6 +31,8 @@ from nbconvert.filters import strip_ansi
 from PIL import Image
 from tqdm.auto import tqdm
 
+from derm_hash.errors import print_on_any_console
+
 HERE = Path(__file__).resolve().parent
 OUT = HERE.parent / "build" / "walkthrough"
 # nbconvert closes <details> at once and shows the answer; words in its place come through.
@@ -59,6 +61,7 @@ class OwnKernel(AsyncKernelManager):
 
 def main(argv=None):
     """Run what the command line asks for; 0 when every notebook ran to the end, else 1."""
+    print_on_any_console()
     options = parse(argv)
     paths = sorted(options.notebooks.glob("[0-9]*.ipynb"))
     if options.only:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from lightning_fabric import Fabric
 from tqdm.auto import tqdm
 
@@ -43,7 +43,7 @@ from derm_hash.experiments.results import (
     write_json,
 )
 from derm_hash.experiments.scoring import score_model
-from derm_hash.files import remove_parts, write_atomically
+from derm_hash.files import Lock, remove_parts, write_atomically
 from derm_hash.model import DermHash, OrbitMean
 from derm_hash.runs import Run, fingerprint
 from derm_hash.settings import TrainConfig
@@ -271,13 +271,13 @@ def work_off(plans: Sequence[PlannedRun], out: Path, fabric: Fabric, progress: b
                     claim.release()
 
 
-def claim_one(plans: Sequence[PlannedRun], out: Path) -> tuple[int, int | None, FileLock | None]:
+def claim_one(plans: Sequence[PlannedRun], out: Path) -> tuple[int, int | None, Lock | None]:
     """How many runs are left, and the position and lock of one of them that is free."""
     left = [i for i, planned in enumerate(plans) if planned.missing(out)]
     for i in left:
         claims = out / ".claims"
         claims.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(claims / plans[i].config.name)
+        lock = Lock(claims / plans[i].config.name)
         try:
             lock.acquire(timeout=0)
         except Timeout:

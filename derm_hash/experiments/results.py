@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from filelock import FileLock
 
 from derm_hash.errors import InputError, one_line
-from derm_hash.files import parse_json, remove_parts, write_atomically
+from derm_hash.files import Lock, parse_json, remove_parts, write_atomically
 from derm_hash.metrics.scores import SCORES
 from derm_hash.settings import TrainConfig
 
@@ -61,7 +60,7 @@ def run_name(changes: Mapping) -> str:
 def collect(out: Path) -> None:
     """Put ``results.csv`` together from the results of all runs; InputError if one is damaged."""
     out.mkdir(parents=True, exist_ok=True)
-    with FileLock(out / ".lock"):  # or a process that read earlier might write later
+    with Lock(out / ".lock"):  # or a process that read earlier might write later
         remove_parts(out)
         table = pd.DataFrame([read_row(path) for path in sorted(out.glob("*/result-*.json"))])
         write_atomically(out / "results.csv", lambda part: table.to_csv(part, index=False))
