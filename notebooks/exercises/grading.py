@@ -42,6 +42,7 @@ except ModuleNotFoundError:
 HERE = Path(__file__).resolve().parent
 COURSE = HERE.parents[1] / "build" / "exercises"
 SECONDS = 30  # for a cell
+STARTUP = 300  # for a kernel
 FIRST = 300  # for a cell before the first answer: imports take long on a loaded machine
 STAMP = "graded.sha256"
 NO_HISTORY = "--HistoryManager.hist_file=:memory:"  # nbclient's default, which options replace
@@ -96,7 +97,7 @@ class Course:
         config.CourseDirectory.root = str(self.root)
         config.CourseDirectory.update(ids)
         config.Execute.timeout_func = self.limit()
-        config.Execute.startup_timeout = FIRST
+        config.Execute.startup_timeout = STARTUP
         config.Execute.extra_arguments = ["--IPKernelApp.log_level=ERROR", NO_HISTORY]
         config.OverwriteCells.add_missing_cells = True  # a deleted test is not a passed one
         job = converter(coursedir=CourseDirectory(config=config), config=config)

@@ -262,6 +262,7 @@ def test_the_time_limit_is_for_the_answers(grading, course, hand_in, monkeypatch
     notebook.cells.insert(0, nbgrader_cell(slow, "setup", locked=True))
     nbformat.write(notebook, grading.HERE / f"{TINY}.ipynb")
     monkeypatch.setattr(grading, "FIRST", 1)
+    shutil.rmtree(submissions)
     submissions = hand_in("busy", nbformat.writes(notebook))
     course = grading.Course(course.root.with_name("busy"), seconds=2)
     busy = row(grading.grade(course, submissions), "busy")
