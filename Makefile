@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 PY := .venv/bin/python
+STAMP := .venv/derm-hash.stamp
 
 # Trained models and drawn images are kept inside the checkout, for every command.
 export DERM_HASH_HOME ?= $(CURDIR)/build/cache
@@ -10,13 +11,41 @@ export DERM_HASH_HOME ?= $(CURDIR)/build/cache
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab app walkthrough notebooks release grade test test-full mutants bench clean
+.PHONY: help setup lab app walkthrough notebooks release grade test test-full mutants audit bench clean
 
 help:         ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-setup:        ## create or refresh .venv (another Python: make setup PYTHON=python3.12)
-	@$(PYTHON) .ci/venv.py $(if $(filter file,$(origin PYTHON)),,--this-python)
+setup: $(STAMP)  ## create or refresh .venv (another Python: make setup PYTHON=python3.12)
+
+$(STAMP): pyproject.toml constraints.txt .ci/pins.py
+	@rm -f $@
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip
+	@$(PY) .ci/pins.py >.venv/constraints.txt
+	@echo "installing derm-hash and what it needs: minutes the first time"
+	@$(PY) -m pip install --disable-pip-version-check -c .venv/constraints.txt -e ".[lab,test]" || \
+		{ echo "pip could not install everything (its message is above): check the network and the" \
+		"free disk space, then run the same command again, which goes on from here" >&2; exit 1; }
+	@echo "$(CURDIR) $$($(PY) $(VERSION))" >$@
+
+# .venv is made anew when its Python does not start, or has another version than a PYTHON that was
+# named. When the checkout was moved, or the system's Python replaced, all is installed again.
+VERSION := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
+HAVE := $(shell $(PY) $(VERSION) 2>/dev/null)
+WANT := $(or $(if $(filter file,$(origin PYTHON)),$(HAVE),$(shell $(PYTHON) $(VERSION))),none)
+ifneq ($(HAVE),$(WANT))
+$(STAMP): .venv
+else ifneq ($(CURDIR) $(HAVE),$(shell cat $(STAMP) 2>/dev/null))
+$(STAMP): FORCE
+endif
+FORCE:
+
+TOO_OLD := derm-hash needs Python 3.11 or newer, and $(PYTHON) is %d.%d: \
+	install a newer one and name it, as in `make setup PYTHON=python3.12`
+.PHONY: .venv
+.venv:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("$(TOO_OLD)" % sys.version_info[:2])'
+	$(PYTHON) -m venv --clear .venv
 
 # Room for an upload that is too large, so that the explorer gets to say so.
 lab: export JUPYTER_CONFIG_PATH := $(CURDIR)/.ci/jupyter
@@ -46,12 +75,16 @@ test-full: setup  ## every test, and the injected faults at full length (takes l
 	$(MAKE) test ARGS="--full --cov $(ARGS)"
 
 mutants: setup  ## change the mathematics in small ways: does a test notice? (long; docs/mutants.md)
-	$(PY) -m pip install --quiet --constraint constraints.txt -e ".[mutants]"
+	$(PY) -m pip install --quiet --constraint .venv/constraints.txt -e ".[mutants]"
 	OMP_NUM_THREADS=1 $(PY) -m mutmut run --max-children 2 $(ARGS)
 	$(PY) -m mutmut results | grep -v "not checked" || true
 
-bench: setup  ## measure what is promised (ARGS="--only step"; ARGS=scaling: how cost grows)
-	$(PY) -m benchmarks $(ARGS)
+audit: setup  ## look for known weaknesses of the pinned versions (asks the package index)
+	$(PY) -m pip install --quiet --constraint .venv/constraints.txt -e ".[audit]"
+	$(PY) -m pip_audit --requirement constraints.txt --no-deps --disable-pip
+
+bench: setup  ## measure what is promised; in build/bench/ (ARGS="--only step"; RECORD=1: committed)
+	$(PY) -m benchmarks $(if $(RECORD),--record) $(ARGS)
 
 clean:        ## remove what the commands wrote in build/, and caches; .venv, course/, data/, runs/ stay
 	rm -rf build mutants .pytest_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""Benchmarks: what the kit does beside a named alternative, both timed in the same run."""
+"""Benchmarks: the kit and a named alternative, timed in the same run."""
 
 import datetime
 import platform
@@ -18,18 +18,25 @@ import torch
 
 from derm_hash import __version__
 
-RESULTS = Path(__file__).parent / "results"
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+"""The recorded results, which are committed."""
+LATEST = HERE.parent / "build" / "bench"
+"""Where a run that is not recorded writes."""
 
 
 @dataclass
 class Row:
-    """A row of the table: a promise, and what was measured.
+    """A row of the table: a target, and what was measured.
 
-    what: the work, with its size; against: the alternative, or "" for a promise in seconds or
-    MB; target: the number that was promised, at least or (``at_most``) at most, in ``unit``, None
-    where the benchmark failed before it could say; measured: the number found, None where it
-    could not be measured; note: why not, or how; details: everything else worth keeping, for the
-    JSON file.
+    Attributes
+    ----------
+    what : the work, with its size
+    against : the alternative, or "" if the target is in seconds or MB
+    target : at least this much, in ``unit`` (``at_most``: at most); None if the benchmark failed
+    measured : the number that was found; None if it could not be measured
+    note : how it was measured, or why it was not
+    details : what else is written to the JSON file
     """
 
     what: str
@@ -43,7 +50,7 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the promise is kept; None where nothing was measured."""
+        """Whether the target is met; None if nothing was measured."""
         if self.measured is None:
             return None
         kept = self.measured <= self.target if self.at_most else self.measured >= self.target
@@ -55,10 +62,10 @@ def side_by_side(
     repeats: int = 5,
     summary: Callable[[list[float]], float] = statistics.median,
 ) -> dict[str, float]:
-    """Median seconds of each function; they take turns, after one round to warm up.
+    """Seconds of each function: the median of ``repeats`` calls, after one call to warm up.
 
-    Whatever else the machine does then disturbs all of them alike. Where one number stands
-    beside a limit of the machine, take the fastest instead (``summary=min``).
+    The functions take turns, so that other work on the machine disturbs all of them alike. To
+    compare one function with a limit of the machine, take the fastest call (``summary=min``).
     """
     times: dict[str, list[float]] = {name: [] for name in functions}
     for turn in range(1 + repeats):
@@ -71,7 +78,7 @@ def side_by_side(
 
 
 def has_bf16() -> bool:
-    """Whether the CPU multiplies in bfloat16 (AMX or AVX-512 BF16; known on Linux alone)."""
+    """Whether the CPU multiplies in bfloat16 (AMX or AVX-512 BF16; known only on Linux)."""
     return bool({"amx_bf16", "avx512_bf16"} & set(_cpuinfo("flags").split()))
 
 
@@ -105,9 +112,9 @@ def _cpuinfo(key: str) -> str:
     return ""
 
 
-@cache  # before the first row's file changes the checkout
+@cache  # asked once, before a recorded result changes the checkout
 def _commit() -> str:
-    call = ["git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty"]
+    call = ["git", "-C", str(HERE), "describe", "--always", "--dirty"]
     try:
         return subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
@@ -115,12 +122,15 @@ def _commit() -> str:
 
 
 def child(*arguments: str) -> str:
-    """What ``python -m benchmarks.MODULE ...`` prints, in a process of its own.
+    """Return what ``python -m ARGUMENTS`` prints in a process of its own.
 
-    RuntimeError with the last line that it wrote if it fails.
+    Raises
+    ------
+    RuntimeError
+        With the last line of its error output, if it fails.
     """
     call = [sys.executable, "-m", *arguments]
-    done = subprocess.run(call, capture_output=True, text=True, cwd=RESULTS.parent.parent)
+    done = subprocess.run(call, capture_output=True, text=True, cwd=HERE.parent)
     if done.returncode:
         last = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
         raise RuntimeError(f"{' '.join(arguments)}: {last}")

@@ -1,8 +1,8 @@
-"""``make bench``: what was promised, what this machine does, and what it misses.
+"""``make bench``: the targets, what this machine measures, and which targets it misses.
 
-Every ratio is taken side by side in one run, against a named alternative; ``--only`` measures
-some rows alone. ``python -m benchmarks scaling`` measures how cost grows, and draws it. Each row
-is written to ``benchmarks/results/`` with a description of the machine.
+Each ratio compares two functions in one run. ``--only`` measures some rows; ``python -m benchmarks
+scaling`` measures how cost grows, and draws it. Each row is written, with a description of the
+machine, to a JSON file in ``build/bench/``, or with ``--record`` in ``benchmarks/results/``.
 """
 
 import argparse
@@ -10,11 +10,12 @@ import dataclasses
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import cv2
 from tqdm.auto import tqdm
 
-from benchmarks import RESULTS, Row, machine, side_by_side
+from benchmarks import LATEST, RESULTS, Row, machine, side_by_side
 from benchmarks.encoding import encoding
 from benchmarks.explorer import explorers
 from benchmarks.loading import loading
@@ -36,7 +37,7 @@ def drawing() -> Row:
 
 
 def gpu() -> list[Row]:
-    """What a GPU is for: the training step and encoding."""
+    """The training step and encoding on a GPU."""
     return [*step_gpu(), encoding("cuda")]
 
 
@@ -54,25 +55,25 @@ ROWS: dict[str, Callable[[], Row | list[Row]]] = {
 }
 
 
-def measure(names: Iterable[str]) -> list[Row]:
-    """The rows of these benchmarks; each is written to its file as soon as it is there."""
-    RESULTS.mkdir(exist_ok=True)
+def measure(names: Iterable[str], folder: Path) -> list[Row]:
+    """Run these benchmarks; write each one's rows to a file in ``folder`` when it is done."""
+    folder.mkdir(parents=True, exist_ok=True)
     found = []
     for name in tqdm(names, "benchmarks"):
         about, start = machine(), time.perf_counter()
         rows = rows_of(name)
         about["seconds"] = round(time.perf_counter() - start, 1)
         about["rows"] = [dataclasses.asdict(row) | {"met": row.met} for row in rows]
-        write_json(RESULTS / f"{name}.json", about)
+        write_json(folder / f"{name}.json", about)
         found += rows
     return found
 
 
 def rows_of(name: str) -> list[Row]:
-    """What a benchmark finds, or a row that says why it failed: the others go on."""
+    """The rows of one benchmark, or a row that says why it failed, so that the others go on."""
     try:
         rows = ROWS[name]()
-    except Exception as error:  # noqa: BLE001, whatever it is must not take the table along
+    except Exception as error:  # noqa: BLE001, no failure may cost the other rows
         traceback.print_exc()
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         rows = Row(name, "", None, None, note=reason)
@@ -103,21 +104,22 @@ def table(rows: list[Row]) -> str:
 
 def main() -> None:
     """Measure, write and print."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description=__doc__.replace("``", "`")
-    )
+    about = __doc__.replace("``", "`")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=about)
     parser.add_argument("what", nargs="?", choices=("table", "scaling"), default="table")
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
+    parser.add_argument("--record", action="store_true", help="write to benchmarks/results/")
     print_on_any_console()
     options = parser.parse_args()
+    folder = RESULTS if options.record else LATEST
     if options.what == "scaling":
-        print(f"drawn: {scaling()}")
+        print(f"figure: {scaling(folder)}")
         return
     start = time.perf_counter()
-    print(table(measure(options.only)))
+    print(table(measure(options.only, folder)))
     about = machine()
     print(", ".join(f"{key}: {value}" for key, value in about.items()))
-    print(f"measured in {time.perf_counter() - start:.0f} s")
+    print(f"measured in {time.perf_counter() - start:.0f} s; written to {folder}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Encoding images for an index, beside one by one in float32."""
+"""Encoding images for an index, compared with one image at a time in float32."""
 
 import numpy as np
 import pandas as pd
@@ -43,7 +43,7 @@ def encoding(device: str = "cpu") -> Row:
 
 
 def noise() -> LesionDataset:
-    """Images of noise: the work does not depend on them."""
+    """Images of noise, since the work does not depend on the pixels."""
     images = torch.randint(0, 256, (COUNT, 3, SIZE, SIZE), dtype=torch.uint8)
     return LesionDataset(images, pd.DataFrame({"image": map(str, range(COUNT)), "label": "NV"}))
 

@@ -1,4 +1,4 @@
-"""How fast the explorers answer: from a slider's release to what a browser has painted.
+"""How fast the explorers answer: the time from a slider's release until the browser has painted.
 
 ``python -m benchmarks.explorer`` opens a JupyterLab and a headless Chromium, presses the arrow key
 on the slider that turns the query, and measures in the page until hits, bits and query have been
@@ -16,8 +16,8 @@ from derm_hash.doctor import find_browser
 
 TURNS = 40
 PROMISED = {"retrieval": 0.150, "heatmap": 0.500}  # seconds, median
-# The database's part of 240 drawn images, over and over, with codes that differ a little: drawing
-# and encoding 10,000 would only make the start slow, not change what is measured.
+# The database part of 240 drawn images, repeated, with codes that differ a little: to draw and
+# encode 10,000 images would make the start slow and leave the measured time unchanged.
 SETUP = """
 import numpy as np, torch
 from derm_hash import DermHash, HashIndex, HeatmapExplorer, LesionDataset, RetrievalExplorer
@@ -61,7 +61,7 @@ def measure(page, number: int, turns: int = TURNS) -> list[float]:
     explorer = page.locator(".derm-hash-explorer").nth(number)
     slider = explorer.locator(".widget-slider").filter(has_text="turned by")
     handle = slider.get_by_role("slider").element_handle()
-    # What `draw` sends last: the query's picture, or the chart.
+    # The explorer sends the query's picture, or the chart, last.
     last = "img[alt*='turned by']" if number == 0 else "svg[aria-label^='correlation']"
     watched = explorer.locator(".widget-html-content", has=page.locator(last)).element_handle()
     times = []
@@ -72,7 +72,7 @@ def measure(page, number: int, turns: int = TURNS) -> list[float]:
 
 
 def explorers() -> list[Row]:
-    """From a slider's release to a repainted page: one row an explorer."""
+    """The time from a slider's release to a repainted page: one row for each explorer."""
     rows = [
         Row(
             f"{name} explorer, 10,000 images: slider to repainted page, median",

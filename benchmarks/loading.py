@@ -1,9 +1,9 @@
-"""How prepared images load: the formats that `data_setup.prepare` could have stored, measured.
+"""Loading prepared images, in each format that `data_setup.prepare` could store.
 
-``python -m benchmarks.loading [--archive ZIP]`` compares them with what the released code does,
-decoding and resizing JPEGs of 1024 px each time. The images are drawn, or those of the zip file,
-enlarged to 1024 px in both cases. Everything in the table loads in one process and one thread, and
-the formats take turns.
+``python -m benchmarks.loading [--archive ZIP]`` compares the formats with what the released code
+does: it decodes and resizes JPEGs of 1024 px each time. The images are drawn, or come from the zip
+file, and are enlarged to 1024 px in both cases. Each format loads in one process and one thread,
+and the formats take turns.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def pictures(archive: Path | None) -> Iterator[Image.Image]:
 
 
 def write(folder: Path, archive: Path | None) -> list[np.ndarray]:
-    """Write every image as a 1024-px JPEG and in each format; return their pixels (S, S, 3)."""
+    """Write each image as a 1024-px JPEG and in each format; return the pixels (S, S, 3)."""
     prepared = []
     for i, picture in enumerate(pictures(archive)):
         scale = 1024 / max(picture.size)
@@ -65,7 +65,7 @@ def write(folder: Path, archive: Path | None) -> list[np.ndarray]:
 
 
 def loader(folder: Path, suffix: str, count: int) -> Callable[[], None]:
-    """Loads the images one by one into an array, as `LesionDataset.from_folder` does."""
+    """A function that loads the images one by one into an array, as the kit does."""
     pixels = np.empty((count, 3, SIZE, SIZE), np.uint8)
 
     def load():
@@ -77,7 +77,7 @@ def loader(folder: Path, suffix: str, count: int) -> Callable[[], None]:
 
 
 def array_loader(folder: Path, count: int) -> Callable[[], None]:
-    """Loads the images out of a memory-mapped array."""
+    """A function that loads the images from a memory-mapped array."""
     pixels = np.empty((count, 3, SIZE, SIZE), np.uint8)
 
     def load():
@@ -90,12 +90,12 @@ def array_loader(folder: Path, count: int) -> Callable[[], None]:
 
 
 def released_loader(folder: Path, count: int, size: int = SIZE) -> Callable[[], None]:
-    """Loads the 1024-px originals one by one, and resizes them."""
+    """A function that loads the 1024-px originals one by one, and resizes them."""
     return lambda: [released.load(folder / f"{i}.1024.jpg", size) for i in range(count)]
 
 
 def loading() -> list[Row]:
-    """A folder that data_setup prepared, beside its originals: at its own size, and smaller."""
+    """A folder that data_setup prepared against its originals: at its own size, and smaller."""
     with tempfile.TemporaryDirectory() as name:
         folder, root = Path(name) / "originals", Path(name) / "prepared"
         (folder / "class").mkdir(parents=True)
@@ -108,7 +108,7 @@ def loading() -> list[Row]:
 
 
 def loading_row(folder: Path, root: Path, count: int, size: int) -> Row:
-    """A prepared folder read in one size, beside its originals opened, and resized as well."""
+    """A prepared folder read in one size against its originals: opened, and also resized."""
     ways = {
         "kit": lambda: LesionDataset.from_folder(root, size, progress=False),
         "opened": lambda: [released.opened(folder / f"{i}.1024.jpg") for i in range(count)],

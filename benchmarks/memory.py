@@ -1,4 +1,4 @@
-"""How much memory a call takes at its worst. Linux tells; elsewhere there is no answer."""
+"""The peak memory of a call, which only Linux reports."""
 
 import re
 from collections.abc import Callable
@@ -9,16 +9,16 @@ UNKNOWN = "the peak of a process cannot be read here"
 
 
 def peak_added(function: Callable[[], object]) -> float | None:
-    """MB by which the process grows, at most, during a call; None where nobody tells.
+    """MB by which the process grows, at most, during a call; None if it cannot be read.
 
-    Memory that was used and given back before counts as there, so call it in a young process.
+    Call it in a new process: memory that was used and freed before is not counted again.
     """
     try:
-        RESET.write_text("5")  # the peak is from now on
+        RESET.write_text("5")  # the peak counts from here
         before, _ = _mb("VmRSS"), _mb("VmHWM")
     except OSError:
         return None
-    result = function()  # kept, so that it counts
+    result = function()  # held until the peak is read
     added = _mb("VmHWM") - before
     del result
     return added

@@ -1,9 +1,8 @@
-"""The procedure that was released with the paper, written down again to be measured against.
+"""The procedure that was released with the paper, written anew: the baseline of the benchmarks.
 
-It is what the released code does, not how it is written: five forward passes a training step,
-Python loops over the hash table for every query, and the full-size image files opened every
-time. What keeps that code from running at all (README, "The paper, and what is different here")
-is put right.
+It does what the released code does: five forward passes a training step, Python loops over the
+hash table for each query, and the full-size image files opened each time. The mistakes that stop
+that code (README, "The paper, and what is different here") are corrected.
 """
 
 from pathlib import Path
@@ -28,7 +27,7 @@ def quarter_turn(x: Tensor) -> Tensor:
 
 
 def frequencies(y: Tensor, classes: int) -> Tensor:
-    """Class weights of a batch: each class's share of the labels (B,), counted in Python."""
+    """Class weights of a batch: the share of each class in the labels (B,), counted in Python."""
     labels = y.tolist()
     return torch.tensor([labels.count(c) / len(labels) for c in range(classes)], device=y.device)
 
@@ -66,7 +65,7 @@ def hash_table(codes: np.ndarray) -> Table:
 
 
 def cosine_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Of two soft codes (bits,)."""
+    """Cosine distance of two soft codes (bits,)."""
     return 1 - np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b))
 
 

@@ -2,8 +2,9 @@
 
 Two limits are measured in the same run: memory bandwidth (copying more than any cache holds) and
 peak arithmetic (a large matrix product, in the number format of the network). A scan of the hash
-codes cannot take less than reading them once, unless a cache holds them, nor a network less than
-its multiplications. The fastest of a few calls counts, for the limits, too: other work only adds.
+codes takes at least the time of reading them once, unless a cache holds them; a network takes at
+least the time of its multiplications. The fastest of a few calls counts, since other work can only
+add time.
 """
 
 import json
@@ -19,14 +20,13 @@ from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
-from benchmarks import RESULTS, has_bf16, machine, side_by_side
+from benchmarks import HERE, RESULTS, has_bf16, machine, side_by_side
 from benchmarks.searching import random_codes
 from benchmarks.training import kit_step
 from derm_hash.experiments.results import write_json
 from derm_hash.model import DermHash, encode
 from derm_hash.retrieval import HashIndex
 
-FILE, FIGURE = RESULTS / "scaling.json", Path(__file__).parent / "scaling.png"
 SIZES = (10**3, 10**4, 10**5, 10**6, 10**7)
 BITS = (16, 32, 64, 128, 256)
 PIXELS = (64, 96, 128, 160, 224, 288)
@@ -49,11 +49,11 @@ def limits() -> dict[str, float]:
 
 
 def searches(count: int, bits: int) -> dict[str, float] | None:
-    """Seconds of one query's ten best, by Hamming distance and coarse to fine; None: no room."""
+    """Seconds of one query's top 10, by Hamming distance and coarse to fine; None: no memory."""
     if 1.5 * count * bits * 4 > psutil.virtual_memory().available:
         return None
     codes = random_codes(count, bits)
-    index = HashIndex.build(codes, np.zeros(count), pd.DataFrame({"image": np.arange(count)}))
+    index = HashIndex.build(codes, np.zeros(count, int), pd.DataFrame({"image": np.arange(count)}))
     query, radius = codes[:1], bits // 4
     return side_by_side(
         {
@@ -126,7 +126,7 @@ def draw(found: dict) -> Figure:
 
 
 def draw_search(axis, found: dict, bandwidth: float, size: Callable[[int], float]) -> None:
-    """One query's time against a number that the size in bytes of all codes follows from."""
+    """Draw one query's time; ``size`` gives the bytes of all codes for a value on the x axis."""
     points = {int(x): row for x, row in found.items() if row}
     for series in next(iter(points.values())):
         axis.plot(list(points), [1e3 * row[series] for row in points.values()], "o-", label=series)
@@ -137,7 +137,7 @@ def draw_search(axis, found: dict, bandwidth: float, size: Callable[[int], float
 
 
 def draw_network(axis, found: dict, peak: float, images: Callable[[int], int]) -> None:
-    """An image's time in training and encoding against a number; ``images`` in the batch."""
+    """Draw an image's time in training and encoding; ``images`` gives the size of the batch."""
     points = {int(x): row for x, row in found.items()}
     for work, colour in (("training step", "C0"), ("encoding", "C1")):
         taken = [1e3 * row[work]["seconds"] / images(x) for x, row in points.items()]
@@ -149,13 +149,19 @@ def draw_network(axis, found: dict, peak: float, images: Callable[[int], int]) -
     axis.legend(fontsize=8, ncols=2, **below)  # every place inside has a curve on some machine
 
 
-def scaling() -> Path:
-    """Measure, write the numbers, and draw them."""
-    RESULTS.mkdir(exist_ok=True)
-    write_json(FILE, measure())
-    draw(json.loads(FILE.read_text())).savefig(FIGURE, dpi=110)
-    return FIGURE
+def scaling(folder: Path) -> Path:
+    """Measure, write the numbers to a file in ``folder``, and draw them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "scaling.json", measure())
+    return draw_file(folder)
+
+
+def draw_file(folder: Path) -> Path:
+    """Draw the numbers of a folder, in it; the recorded ones next to the README."""
+    figure = (HERE if folder == RESULTS else folder) / "scaling.png"
+    draw(json.loads((folder / "scaling.json").read_text())).savefig(figure, dpi=110)
+    return figure
 
 
 if __name__ == "__main__":  # draw the recorded numbers again
-    draw(json.loads(FILE.read_text())).savefig(FIGURE, dpi=110)
+    draw_file(RESULTS)

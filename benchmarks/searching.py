@@ -1,4 +1,4 @@
-"""Search beside the released loops and beside faiss called directly; building an index.
+"""Search against the released loops and against faiss called directly; building an index.
 
 ``python -m benchmarks.searching`` prints the seconds and the MB that building an index takes.
 """
@@ -22,12 +22,12 @@ MANY, LONG = 1_000_000, 64
 
 
 def trained_codes(counts: tuple[int, ...], seed: int, bits: int = 16):
-    """Soft codes (N, bits) float32 as training leaves them, and labels (N,).
+    """Draw soft codes (N, bits) float32 like those of a trained network, and labels (N,).
 
-    An image lies between the far-apart centres of the classes, mostly close to its own. That
-    gives buckets like those of a network trained on HAM10000 for a few epochs: 900 images share
-    some 70 hash codes, a third of the database lies within radius 4 of a query, and most bits
-    are nearly 0 or 1 (the network: 76 codes, 29 %, mean gap 0.06).
+    Each image lies between the centres of the classes, mostly near its own. The codes resemble
+    those of a network that was trained on HAM10000 for a few epochs: 900 images share about 70 hash
+    codes, a third of the database lies within radius 4 of a query, and most bits are nearly 0 or 1
+    (the network: 76 codes, 29 %, mean distance to 0 or 1 of 0.06).
     """
     rng, base = np.random.default_rng(seed), np.random.default_rng(7)
     labels = np.repeat(np.arange(len(counts)), counts)
@@ -39,7 +39,7 @@ def trained_codes(counts: tuple[int, ...], seed: int, bits: int = 16):
 
 
 def evaluation() -> Row:
-    """The paper protocol: every query's ten best within radius 4, and their scores."""
+    """The paper protocol: each query's top 10 within radius 4, and their scores."""
     (codes, labels), (queries, asked) = trained_codes(DATABASE, 0), trained_codes(QUERIES, 1)
     index = HashIndex.build(codes, labels, range(len(codes)))
     table = released.hash_table(codes)
@@ -71,14 +71,14 @@ def evaluation() -> Row:
 
 
 def random_codes(count: int, bits: int) -> np.ndarray:
-    """Soft codes (N, bits) float32, spread out."""
+    """Soft codes (N, bits) float32, uniform in [0, 1)."""
     return np.random.default_rng(0).random((count, bits), np.float32)
 
 
 def scan() -> Row:
-    """Ten nearest of a million by Hamming distance, for one query."""
+    """One query's top 10 of a million codes by Hamming distance."""
     codes = random_codes(MANY, LONG)
-    index = HashIndex.build(codes, np.zeros(MANY), range(MANY))
+    index = HashIndex.build(codes, np.zeros(MANY, int), range(MANY))
     flat = faiss.IndexBinaryFlat(LONG)
     flat.add(pack_bits(codes))
     query, packed = codes[:1], pack_bits(codes[:1])
@@ -100,7 +100,7 @@ def scan() -> Row:
 
 
 def build() -> list[Row]:
-    """A million codes into an index: seconds, and memory beyond what is handed in."""
+    """Building an index of a million codes: seconds, and memory beyond the codes."""
     found = json.loads(child("benchmarks.searching"))
     what = f"building an index of {MANY:,} codes of {LONG} bits"
     memory = Row(f"{what}: memory beyond the soft codes", "", 200, found["mb"], "MB", True)
@@ -109,10 +109,10 @@ def build() -> list[Row]:
 
 
 def main() -> None:
-    """Print what building takes, as JSON."""
+    """Print the cost of building an index, as JSON."""
     codes, labels = random_codes(MANY, LONG), np.arange(MANY) % 4
     names = [f"images/ISIC_{i:07d}.jpg" for i in range(MANY)]
-    HashIndex.build(codes[:100], labels[:100], names[:100])  # loads what is loaded on first use
+    HashIndex.build(codes[:100], labels[:100], names[:100])  # imports what is imported on first use
     mb, seconds = peak_added(lambda: HashIndex.build(codes, labels, names)), []
     for _ in range(5):
         start = time.perf_counter()

@@ -1,7 +1,7 @@
-"""A training step beside the released one: its time here, its memory in processes of their own.
+"""A training step against the released one: its time, and its memory in a process of its own.
 
 ``python -m benchmarks.training released`` (or ``kit``, or ``default``) prints the MB that two
-steps add to a process in which model and images are already there, or null where nobody tells.
+steps add to a process that already holds model and images, or null if they cannot be read.
 """
 
 import argparse
@@ -20,23 +20,23 @@ from derm_hash.training import make_optimizer, step_losses
 BATCH, SIZE = 16, 224
 WHAT = f"ResNet-18 + HDC-SA, {SIZE} px, batch {BATCH}"
 RELEASED = "five passes in float32, one after another"
-DEFAULT = "32-true"  # what ``train`` takes on a CPU
+DEFAULT = "32-true"  # of ``train`` on a CPU
 
 
 def batch(count: int, size: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images (B, 3, S, S) and labels (B,) of noise: the work does not depend on them."""
+    """Noise as images (B, 3, S, S), and labels (B,): the work does not depend on them."""
     rng = torch.Generator().manual_seed(0)
     x, y = torch.randn(count, 3, size, size, generator=rng), torch.arange(count) % 4
     return x.to(device), y.to(device)
 
 
 def precision(device: str) -> str:
-    """What a training step is fastest in; ``train`` takes it by itself on a GPU alone."""
+    """The fastest precision of a training step; it is the default of ``train`` on a GPU."""
     return "bf16-mixed" if device == "cuda" or has_bf16() else DEFAULT
 
 
 def released_step(device: str = "cpu", count: int = BATCH, size: int = SIZE) -> Callable[[], None]:
-    """A training step of the released procedure, ready to be called."""
+    """A function that does one training step of the released procedure."""
     model = DermHash().to(device)
     optimizer = make_optimizer(TrainConfig.preset("released"), model)
     x, y = batch(count, size, device)
@@ -46,10 +46,10 @@ def released_step(device: str = "cpu", count: int = BATCH, size: int = SIZE) -> 
 def kit_step(
     device: str = "cpu", count: int = BATCH, size: int = SIZE, kind: str | None = None
 ) -> Callable[[], None]:
-    """The kit's training step on the released recipe: what `train_epoch` does with a batch.
+    """A function that does one training step of the kit with the released settings.
 
-    kind: the precision, by default the one that is fastest. On a GPU the network is compiled, as
-    by ``train(compiled=True)``.
+    ``kind`` is the precision, by default the fastest one. On a GPU the network is compiled, as by
+    ``train(compiled=True)``.
     """
     config = TrainConfig.preset("released")
     fabric = Fabric(accelerator=device, devices=1, precision=kind or precision(device))
@@ -68,7 +68,7 @@ def kit_step(
 
 
 def step_time() -> Row:
-    """Images a second of a training step on the CPU."""
+    """Images per second of a training step on the CPU."""
     steps = {"released": released_step(), "kit": kit_step()}
     if has_bf16():
         steps["default"] = kit_step(kind=DEFAULT)
@@ -85,7 +85,7 @@ def step_time() -> Row:
 
 
 def of_default(ratios: dict[str, float]) -> str:
-    """What a row says of the precision: that of the number it shows, and the default's number."""
+    """The note of a row: the precision of its number, and the number of the default precision."""
     if "default" not in ratios:
         return "in 32 bits, since this CPU has no bfloat16 units"
     fast, plain = precision("cpu"), ratios["default"]
@@ -93,7 +93,7 @@ def of_default(ratios: dict[str, float]) -> str:
 
 
 def step_gpu() -> list[Row]:
-    """Images a second of a training step on a GPU, and its memory: bfloat16 and compiled."""
+    """Images per second of a training step on a GPU, and its memory: bfloat16 and compiled."""
     step = Row(f"training step, {WHAT}, GPU", RELEASED, 6, None, note="no GPU here")
     memory = memory_row("GPU")
     memory.note = step.note
@@ -118,7 +118,7 @@ def step_gpu() -> list[Row]:
 
 
 def added_on_gpu(step: Callable[[], None]) -> float:
-    """MB that a step adds, at most, to what lies in the GPU's memory."""
+    """MB that a step adds, at most, to the GPU's memory."""
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     step()
@@ -140,12 +140,12 @@ def step_memory() -> Row:
 
 
 def memory_row(device: str) -> Row:
-    """What was promised of a step's memory, not measured yet."""
+    """The target of a step's memory, not measured yet."""
     return Row(f"memory of that step, {WHAT}, {device}", RELEASED, 0.8, None, at_most=True)
 
 
 def fill_memory(row: Row, added: dict[str, float]) -> dict[str, float]:
-    """Put the MB that the steps add into a row; returns their ratios to the released one's."""
+    """Put the MB that the steps add into a row; return their ratios to the released step."""
     ratios = {name: mb / added["released"] for name, mb in added.items()}
     row.measured, row.details = ratios["kit"], {"peak_added_mb": added}
     return ratios

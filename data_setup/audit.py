@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from data_setup.duplicates import duplicate_groups
+from derm_hash.data.classes import class_order
 from derm_hash.data.images import image_size
-from derm_hash.data.manifest import SPLITS, class_order, read_manifest
+from derm_hash.data.manifest import SPLITS, read_manifest
 from derm_hash.errors import counted
 from derm_hash.files import thread_map
 

@@ -29,9 +29,9 @@ from data_setup.record import (
     write_json,
 )
 from data_setup.sources import LISTED, Drawn, size_of
+from derm_hash.data.classes import class_order
 from derm_hash.data.manifest import (
     MANIFEST,
-    class_order,
     manifest_bytes,
     read_manifest,
     store_pixels,

@@ -20,7 +20,6 @@ _HOMES = {
         "read_results",
         "run_grid",
         "score_table",
-        "summary",
     ),
     "heatmaps": (
         "road_curve",

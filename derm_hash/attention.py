@@ -1,8 +1,8 @@
-"""Attention gates for residual blocks: the HDC-SA module and its rivals.
+"""Attention gates for residual blocks: the HDC-SA module and the gates it is compared with.
 
-Every gate maps a feature map x (B, C, H, W) to x times a gate in (0, 1). It sits
-on the residual branch, after the last batch norm and before the shortcut is
-added: ``out = gate(F(x)) * F(x) + x``.
+A gate is a module g(f) = f * a(f) for a feature map f (B, C, H, W), with a(f) in (0, 1). It
+sits on the residual branch, after the last batch norm and before the shortcut is added:
+``out = relu(g(F(x)) + x)``.
 """
 
 from collections import OrderedDict
@@ -64,8 +64,8 @@ class HDCSA(SpatialGate):
 
     The spatial gate sees a third map beside the channel mean and maximum: the
     channels are squeezed by ``reduction``, pass three 3x3 convolutions with
-    dilations 1, 2 and 5, and are merged into one map. Unequal dilation rates see
-    every pixel of a 17 x 17 window; equal ones leave a grid of holes (Wang et
+    dilations 1, 2 and 5, and are merged into one map. The rates 1, 2 and 5 see
+    every pixel of a 17 x 17 window; equal rates above 1 leave a grid of holes (Wang et
     al., "Understanding convolution for semantic segmentation", WACV 2018).
 
     Parameters
@@ -104,6 +104,7 @@ class HDCSA(SpatialGate):
             *[conv_bn_relu(squeezed, squeezed, 3, dilation) for dilation in dilations],
             nn.Conv2d(squeezed, 1, kernel_size=1),
         )
+        # Three maps instead of the two of SpatialGate.
         self.merge = nn.Conv2d(3, 1, kernel_size, padding=kernel_size // 2, bias=False)
 
     def maps(self, x: Tensor) -> Tensor:
@@ -116,7 +117,7 @@ class HDCSA(SpatialGate):
 
 
 def channel_mlp(channels: int) -> nn.Sequential:
-    """The bottleneck that weighs channels: two 1x1 convolutions on a (B, C, 1, 1) tensor."""
+    """The MLP of channel attention: two 1x1 convolutions on a (B, C, 1, 1) tensor."""
     return nn.Sequential(
         nn.Conv2d(channels, channels // 16, 1),
         nn.ReLU(inplace=True),
@@ -144,18 +145,18 @@ class CBAM(nn.Module):
         self.mlp = channel_mlp(channels)
         self.spatial = SpatialGate(channels)
 
-    def weigh_channels(self, x: Tensor) -> Tensor:
+    def channel_attention(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> x times its channel weights, same shape."""
-        mean, peak = x.mean(dim=(2, 3), keepdim=True), x.amax(dim=(2, 3), keepdim=True)
-        return x * torch.sigmoid(self.mlp(mean) + self.mlp(peak))
+        mean, maximum = x.mean(dim=(2, 3), keepdim=True), x.amax(dim=(2, 3), keepdim=True)
+        return x * torch.sigmoid(self.mlp(mean) + self.mlp(maximum))
 
     def attention(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> spatial gate (B, 1, H, W) in (0, 1)."""
-        return self.spatial.attention(self.weigh_channels(x))
+        return self.spatial.attention(self.channel_attention(x))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> gated x, same shape."""
-        return self.spatial(self.weigh_channels(x))
+        return self.spatial(self.channel_attention(x))
 
 
 GATES: dict[str, Callable[[int], nn.Module]] = {
@@ -167,31 +168,19 @@ GATES: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-def make_gate(gate: str | Callable[[int], nn.Module], channels: int) -> nn.Module:
-    """Build a gate for ``channels`` channels from its name in ``GATES`` or a factory."""
-    if callable(gate):
-        return gate(channels)
-    if gate not in GATES:
-        raise InputError(f"Unknown attention {gate!r}: choose one of {', '.join(GATES)}, or None")
-    return GATES[gate](channels)
-
-
 def add_attention(backbone: ResNet, gate: str | Callable[[int], nn.Module] | None) -> ResNet:
     """Put a gate on the residual branch of every block of a torchvision ResNet, in place.
 
     Parameters
     ----------
     backbone : torchvision ResNet
-        Of basic blocks (ResNet-18, 34) or bottlenecks (ResNet-50 and deeper).
     gate : str, callable or None
-        A name in ``GATES``, a callable ``channels -> Module``, or None to leave
-        the network as it is.
+        A name in ``GATES``, a callable ``channels -> Module``, or None for no gate.
 
     Returns
     -------
-    torchvision ResNet
-        The same backbone. In each block the last batch norm, ``norm``, is replaced by
-        ``Sequential(norm=norm, gate=gate)``.
+    The same ResNet. In each block the last batch norm, ``norm``, is replaced by
+    ``Sequential(norm=norm, gate=gate)``.
 
     Raises
     ------
@@ -200,10 +189,13 @@ def add_attention(backbone: ResNet, gate: str | Callable[[int], nn.Module] | Non
     """
     if gate is None:
         return backbone
+    if not callable(gate) and gate not in GATES:
+        raise InputError(f"Unknown attention {gate!r}: choose one of {', '.join(GATES)}, or None")
+    make_gate = gate if callable(gate) else GATES[gate]
     for block in backbone.modules():
         if isinstance(block, BasicBlock | Bottleneck):
             name = "bn2" if isinstance(block, BasicBlock) else "bn3"
             norm = getattr(block, name)
-            gated = OrderedDict(norm=norm, gate=make_gate(gate, norm.num_features))
+            gated = OrderedDict(norm=norm, gate=make_gate(norm.num_features))
             setattr(block, name, nn.Sequential(gated))
     return backbone

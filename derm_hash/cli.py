@@ -1,10 +1,8 @@
 """The ``derm-hash`` command: the kit without a browser."""
 
 import argparse
-import dataclasses
-import json
 import os
-import shlex
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,49 +10,70 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from derm_hash import doctor, plots
+from derm_hash import __version__, doctor, plots
+from derm_hash.commands import (
+    INDEX_FILE,
+    encode_command,
+    heatmaps_command,
+    open_run,
+    save_picture,
+    train_command,
+)
 from derm_hash.course import course_data
-from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.images import open_image, square
 from derm_hash.data.manifest import SPLITS
-from derm_hash.devices import make_fabric
-from derm_hash.errors import LONGEST_NAME, InputError, cannot_be_shown, counted, exit_code, shown
+from derm_hash.devices import DEVICES
+from derm_hash.errors import (
+    LONGEST_NAME,
+    InputError,
+    cannot_be_shown,
+    exit_code,
+    print_on_any_console,
+    shown,
+)
+from derm_hash.experiments.cluster import on_cluster
 from derm_hash.experiments.comparisons import differences, score_table
+from derm_hash.experiments.evaluation import (
+    class_table,
+    in_classes_of,
+    in_words,
+    place,
+    summarise,
+    with_queries,
+    write_evaluation,
+)
 from derm_hash.experiments.file import read_experiment
 from derm_hash.experiments.grid import run_grid
-from derm_hash.experiments.results import varied
-from derm_hash.experiments.scoring import evaluate_run
+from derm_hash.experiments.mask_scores import TARGETS
+from derm_hash.experiments.results import settings_that_differ
+from derm_hash.experiments.scoring import score_model
 from derm_hash.files import leaves_folder, write_atomically
+from derm_hash.metrics.intervals import lesion_groups
 from derm_hash.metrics.scores import SCORES
 from derm_hash.model import encode
-from derm_hash.retrieval import METRICS, HashIndex, build_index
-from derm_hash.runs import Run, best_epoch
-from derm_hash.settings import PRESETS, TrainConfig
-from derm_hash.training import train
+from derm_hash.options import USUAL_SIZE, add_settings
+from derm_hash.retrieval import METRICS, HashIndex
 
-INDEX_FILE = "index.safetensors"
 HELP = "Find similar skin lesions by short codes, without a browser."
 PICTURE = 160  # side of the pictures of hits, in pixels
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; 0 when it worked, 2 with one sentence for bad input, 130 when stopped."""
-
-    def command() -> int | None:
-        args = parser().parse_args(argv)
-        return args.run_command(args)
-
-    return exit_code("derm-hash", command, "stopped; the same command goes on from here.")
+    print_on_any_console()  # its help, too
+    args = parser().parse_args(argv)
+    return exit_code("derm-hash", lambda: args.run_command(args), args.stopped)
 
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     top = argparse.ArgumentParser(prog="derm-hash", description=HELP)
+    top.add_argument("--version", action="version", version=f"derm-hash {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name, function, summary):
+    def add(name, function, summary, stopped="stopped; nothing new is kept"):
         command = commands.add_parser(name, help=summary, description=summary)
-        command.set_defaults(run_command=function)
+        command.set_defaults(run_command=function, stopped=stopped)
         return command
 
     command = add("train", train_command, "Train a model, or go on where it was stopped.")
@@ -62,16 +81,24 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--runs", default="runs", type=Path, help="folder of all runs (%(default)s)"
     )
-    command.add_argument("--preset", default="recommended", choices=PRESETS)
     command.add_argument(
         "--compile", action="store_true", help="torch.compile the network: meant for GPUs"
     )
+    add_device(command)
     add_settings(command)
 
-    command = add("encode", encode_command, "Encode images and write the run's search index.")
+    command = add(
+        "encode", encode_command, "Encode images: the run's search index, or other codes."
+    )
     add_run(command)
     add_data(command, size=False)
-    command.add_argument("--split", choices=[*SPLITS, "all"], default="database")
+    add_split(command, "database")
+    command.add_argument(
+        "--out",
+        type=Path,
+        help="an index, NAME.safetensors, or the soft codes alone, NAME.npy, in the manifest's "
+        "order (default for the database of the run's data: the run's index)",
+    )
     command.add_argument(
         "--bf16",
         action="store_true",
@@ -83,6 +110,7 @@ def parser() -> argparse.ArgumentParser:
     command = add("search", search_command, "Find the cases that are similar to an image.")
     command.add_argument("image", type=Path)
     add_run(command)
+    command.add_argument("--index", type=Path, help="where to search (default: the run's index)")
     command.add_argument("--k", type=int, default=10, help="hits wanted (%(default)s)")
     command.add_argument("--radius", type=int, default=4, help="Hamming radius (%(default)s)")
     command.add_argument("--metric", "--rank", choices=METRICS, default=METRICS[0])
@@ -92,10 +120,37 @@ def parser() -> argparse.ArgumentParser:
     command = add("evaluate", evaluate_command, "Score a run on the queries of a data folder.")
     add_run(command)
     add_data(command, size=False)
+    command.add_argument(
+        "--queries",
+        help="another folder, whose images are searched for in the database of --data; its query "
+        "split, or all of it if it has none",
+    )
 
-    command = add("reproduce", reproduce_command, "Run a grid of experiments from a TOML file.")
+    command = add("heatmaps", heatmaps_command, "Score a run's heatmaps against lesion masks.")
+    add_run(command)
+    add_data(command, size=False)
+    add_split(command, "all")
+    command.add_argument(
+        "--target",
+        choices=TARGETS,
+        default=TARGETS[0],
+        help="what is explained: the predicted class, the match with the nearest hit, the bits "
+        "of the code together, or the gates as they are (%(default)s)",
+    )
+    command.add_argument("--n", type=int, help="so many images, chosen at random (default: all)")
+    command.add_argument("--out", type=Path, help="folder for the tables (default: RUN/heatmaps)")
+
+    kept = "stopped; finished runs and checkpoints are kept: the same command goes on"
+    summary = "Run a grid of experiments from a TOML file."
+    command = add("reproduce", reproduce_command, summary, kept)
     command.add_argument("file", type=Path, help="such as benchmarks/configs/smoke.toml")
     command.add_argument("--out", type=Path, help="folder (default: runs/NAME OF THE FILE)")
+    command.add_argument(
+        "--jobs", type=int, default=1, help="runs at a time on this machine (%(default)s)"
+    )
+    command.add_argument(
+        "--scheduler", metavar="ADDRESS", help="run on a Dask cluster, such as tcp://head:8786"
+    )
 
     add("doctor", doctor_command, "Check this computer, and say what to do about problems.")
     return top
@@ -105,82 +160,27 @@ def add_data(command: argparse.ArgumentParser, size: bool = True) -> None:
     """Options for the data folder."""
     command.add_argument("--data", required=True, help="folder with manifest.csv, or 'atlas'")
     if size:
-        command.add_argument("--size", type=int, default=64, help="image side in px (%(default)s)")
-
-
-def add_run(command: argparse.ArgumentParser) -> None:
-    """The option for a trained run."""
-    command.add_argument("--run", type=Path, required=True, help="folder of a run, runs/NAME")
-
-
-def add_settings(command: argparse.ArgumentParser) -> None:
-    """One option for each field of TrainConfig; only those given change the preset."""
-    settings = command.add_argument_group("settings", "what differs from the preset")
-    for field in dataclasses.fields(TrainConfig):
-        settings.add_argument(
-            f"--{field.name.replace('_', '-')}",
-            dest=f"set_{field.name}",
-            default=argparse.SUPPRESS,
-            metavar="VALUE",
-            type=lambda text, type_=field.type: from_text(text, type_),
+        command.add_argument(
+            "--size", type=int, default=USUAL_SIZE, help="image side in px (%(default)s)"
         )
 
 
-def from_text(text: str, type_: object) -> object:
-    """A setting from the command line as its type wants it: "0.1" -> 0.1, "40,60" -> [40, 60].
-
-    What is not such a value stays text, so that TrainConfig names it.
-    """
-    if type_ in (str, str | None):
-        return None if type_ is not str and text == "none" else text
-    try:
-        return json.loads(f"[{text}]" if type_ == tuple[int, ...] else text.lower())
-    except ValueError:
-        return text
+def add_run(command: argparse.ArgumentParser) -> None:
+    """The options for a trained run, and where it computes."""
+    command.add_argument("--run", type=Path, required=True, help="folder of a run, runs/NAME")
+    add_device(command)
 
 
-def settings_given(args: argparse.Namespace) -> dict:
-    """The TrainConfig fields that were given."""
-    return {key[4:]: value for key, value in vars(args).items() if key.startswith("set_")}
+def add_device(command: argparse.ArgumentParser) -> None:
+    """The option for the device."""
+    text = "where to compute (auto: on a GPU if there is one)"
+    command.add_argument("--device", choices=DEVICES, default="auto", help=text)
 
 
-def train_command(args) -> None:
-    """derm-hash train"""
-    config = TrainConfig.preset(args.preset, **settings_given(args))
-    data = course_data(args.data, args.size)
-    run = train(config, data, args.runs, compiled=args.compile)
-    save_picture(plots.plot_history(run.history), run.path / "history.png")
-    write_index(run, data.split("database"), args.data)
-    best = best_epoch(run.history)
-    following = ["derm-hash", "evaluate", "--run", str(run.path), "--data", args.data]
-    print(
-        f"best on val: class-mean precision@10 {best['val_precision_at_10']:.3f} "
-        f"after epoch {best['epoch']:.0f} of {config.epochs}\n"
-        f"model, index, metrics.csv and curves: {run.path}\n"
-        f"next: {shlex.join(following)}"
-    )
-
-
-def save_picture(figure, path: Path) -> None:
-    """Write a figure as PNG, all or nothing."""
-    write_atomically(path, lambda part: part.write_bytes(plots.figure_png(figure)))
-
-
-def encode_command(args) -> None:
-    """derm-hash encode"""
-    run = Run.load(args.run)
-    data = course_data(args.data, run.model.image_size)
-    part = data if args.split == "all" else data.split(args.split)
-    path = write_index(run, part, args.data, args.bf16)
-    print(f"{counted(len(part), 'code')} of {counted(run.model.bits, 'bit')}: {path}")
-
-
-def write_index(run: Run, part: LesionDataset, source: str, bf16: bool = False) -> Path:
-    """Encode a data set into the run's index, whose items say where the images lie."""
-    folder = "" if source == "atlas" else str(Path(source).resolve())
-    part.table = part.table.assign(folder=folder)
-    index = build_index(run.model, part, progress=True, bf16=bf16)
-    return index.save(run.path / INDEX_FILE)
+def add_split(command: argparse.ArgumentParser, default: str) -> None:
+    """The option for a part of the data."""
+    text = "part of the data folder (%(default)s)"
+    command.add_argument("--split", choices=[*SPLITS, "all"], default=default, help=text)
 
 
 def search_command(args) -> None:
@@ -190,10 +190,11 @@ def search_command(args) -> None:
             f"The --label '{shown(args.label)}' has a control character or more than "
             f"{LONGEST_NAME} characters: give the name of a class."
         )
-    run = Run.load(args.run)
+    run = open_run(args)
     query = picture_of(args.image, run.model.image_size)
-    index = HashIndex.load(run.path / INDEX_FILE)
-    check_items(index, run.path / INDEX_FILE)
+    path = args.index or run.path / INDEX_FILE
+    index = HashIndex.load(path)
+    check_items(index, path)
     code = encode(run.model, torch.from_numpy(np.array(query)).permute(2, 0, 1)[None])
     hits = index.search(code, min(args.k, len(index)), args.radius, args.metric)
     table = hit_table(index, hits)
@@ -260,43 +261,22 @@ def draw_hits(args, table: pd.DataFrame, code: np.ndarray, index: HashIndex) -> 
 
 def evaluate_command(args) -> None:
     """derm-hash evaluate"""
-    run = Run.load(args.run)
-    data = course_data(args.data, run.model.image_size)
-    if data.classes != run.model.class_names:
-        trained = shown(", ".join(run.model.class_names))
-        raise InputError(
-            f"{args.run} was trained on {trained} and {args.data} has "
-            f"{', '.join(data.classes)}: evaluate it on data with the same classes."
-        )
-    scores = evaluate_run(run, data, progress=True)
-    write_atomically(
-        run.path / "evaluation.csv",
-        lambda part: pd.Series(scores, name="value").rename_axis("score").to_csv(part),
+    run = open_run(args)
+    size, queries = run.model.image_size, args.queries or args.data
+    data = in_classes_of(run, course_data(args.data, size), args.data)
+    if place(queries) != place(args.data):
+        data = with_queries(data, in_classes_of(run, course_data(queries, size), queries))
+    scores, found = score_model(run.model, data, progress=True)
+    summary = summarise(scores, found, data)
+    path = write_evaluation(run, scores, summary, data, args.data, queries)
+    lesions = len(np.unique(lesion_groups(found["lesion_id"])))
+    print(
+        f"database: {args.data} (images: {len(data.split('database'))})\n"
+        f"queries: {queries} (images: {len(found)}, lesions: {lesions})\n\n"
+        f"{class_table(scores, data).to_string(float_format='{:.3f}'.format)}\n\n"
+        f"{in_words(summary)}\nintervals are over lesions; chance is the database in random order\n"
+        f"all scores: {path}"
     )
-    print(per_class_table(scores, data.classes).to_string(float_format="{:.3f}".format))
-    print(f"\n{scores_in_words(scores)}\nall scores: {run.path / 'evaluation.csv'}")
-
-
-def per_class_table(scores: dict[str, float], classes: tuple[str, ...]) -> pd.DataFrame:
-    """Queries, precision@10 and average precision of each class."""
-    present = [name for name in classes if f"ap_{name}" in scores]
-    columns = {"queries": "queries", "precision@10": "precision_at_10", "AP": "ap"}
-    table = {title: [scores[f"{key}_{name}"] for name in present] for title, key in columns.items()}
-    return pd.DataFrame(table, index=present).astype({"queries": int})
-
-
-def scores_in_words(scores: dict[str, float]) -> str:
-    """The scores over all classes, a line each."""
-    lines = {
-        "class-mean precision@10": "class_mean_precision_at_10",
-        "class-mean mAP": "class_mean_map",
-        "class-mean mAP by Hamming distance, tie-aware": "class_mean_tie_aware_map",
-        "paper protocol, precision in radius 4, top 10": "paper_precision",
-        "paper protocol, reciprocal rank": "paper_reciprocal_rank",
-        "bits that flip under quarter turns": "flipped_bits",
-        "top 10 that stay under quarter turns": "overlap_at_10",
-    }
-    return "\n".join(f"{title + ':':48}{scores[key]:.3f}" for title, key in lines.items())
 
 
 def reproduce_command(args) -> None:
@@ -304,12 +284,11 @@ def reproduce_command(args) -> None:
     experiment = read_experiment(args.file)
     out = args.out or Path("runs") / args.file.stem
     data = course_data(**experiment.data)
-    results = run_grid(experiment.grid, data, out, **experiment.train)
-    if make_fabric().global_rank > 0:
-        return
-    by = varied(results) or ["preset"]
+    with on_cluster(args.scheduler) if args.scheduler else nullcontext():
+        results = run_grid(experiment.grid, data, out, jobs=args.jobs, **experiment.train)
+    by = settings_that_differ(results) or ["preset"]
     print(score_table(results, by, out).to_string())
-    print("mean ± deviation over seeds; * best, and not by chance (paired tests, p < 0.05)")
+    print("mean ± standard deviation over seeds; * better than all others (paired tests, p < 0.05)")
     save_picture(plots.plot_scores(results, by, SCORES), out / "results.png")
     print(f"every run: {out / 'results.csv'}\npicture: {out / 'results.png'}")
     if experiment.baseline:

@@ -2,6 +2,10 @@
 
 import math
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from lightning_fabric import Fabric
@@ -9,25 +13,38 @@ from torch import Tensor
 
 from derm_hash.errors import InputError, one_line
 
+DEVICES = ("auto", "cpu", "cuda")
 
-def make_fabric(precision: str = "auto") -> Fabric:
-    """Fabric on one device, or on those of the launcher (torchrun, fabric run)."""
-    precision = best_precision() if precision == "auto" else precision
+
+def make_fabric(precision: str = "auto", device: str = "auto") -> Fabric:
+    """Fabric on one device (a name in ``DEVICES``), or those of the launcher (torchrun, fabric)."""
+    check_device(device)
+    precision = best_precision(device) if precision == "auto" else precision
     if "LT_CLI_USED" in os.environ:  # fabric run has chosen the devices, and launches itself
         return Fabric(precision=precision)
     devices, nodes = 1, 1
     if torch.distributed.is_torchelastic_launched():
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
-    fabric = Fabric(devices=devices, num_nodes=nodes, precision=precision)
+    fabric = Fabric(accelerator=device, devices=devices, num_nodes=nodes, precision=precision)
     fabric.launch()
     return fabric
 
 
-def best_precision() -> str:
+def best_precision(device: str = "auto") -> str:
     """bfloat16 on a GPU that computes in it; 32 bits on one that only emulates it, or a CPU."""
     gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16-mixed" if gpu else "32-true"
+    return "bf16-mixed" if gpu and device != "cpu" else "32-true"
+
+
+def check_device(device: str) -> str:
+    """Return "cpu" or "cuda" for a name in ``DEVICES``; InputError if the computer has no such."""
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
+        raise InputError(
+            "PyTorch finds no CUDA device here: leave out --device cuda, or see `derm-hash doctor`"
+        )
+    return device if device != "auto" else "cuda" if there else "cpu"
 
 
 def check_compiler(device: torch.device) -> None:
@@ -91,3 +108,23 @@ def whole_batch(fabric: Fabric, logits: Tensor, codes: Tensor, y: Tensor) -> tup
         torch.cat(list(fabric.all_gather(each, sync_grads=True)), dim=1) for each in (logits, codes)
     )
     return logits, codes, fabric.all_gather(y).flatten()
+
+
+@contextmanager
+def unbroken(fabric: Fabric) -> Iterator[None]:
+    """Let Ctrl-C wait for the end of a block, so that no step is done by half.
+
+    Not with several processes: one would wait in vain for another that has stopped.
+    """
+    usual, pressed = signal.getsignal(signal.SIGINT), []
+    main = threading.current_thread() is threading.main_thread()
+    if fabric.world_size > 1 or not main or not callable(usual):
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *args: pressed.append(args))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    if pressed:
+        usual(*pressed[0])

@@ -50,9 +50,8 @@ def exit_code(program: str, command: Callable[[], int | None], stopped: str) -> 
     program : str
         Name that begins the sentence.
     command : callable without arguments
-        Parses the command line too, so that its help can be printed on any console.
     stopped : str
-        What to say after Ctrl-C.
+        What to say after Ctrl-C, if the command itself does not say what it has kept.
 
     Returns
     -------
@@ -69,8 +68,8 @@ def exit_code(program: str, command: Callable[[], int | None], stopped: str) -> 
         said = [f"{program}: the system refuses: {error}", remedy(error)]
         print(": ".join(filter(None, said)), file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"\n{program}: {stopped}", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"\n{program}: {str(error) or stopped}", file=sys.stderr)
         return 130
 
 

@@ -89,9 +89,9 @@ def locked(folder: Path, busy: str) -> Iterator[None]:
 
 
 def save_tensors(
-    path: str | Path, tensors: Mapping[str, Tensor | np.ndarray], name: str, about: str
+    path: str | Path, tensors: Mapping[str, Tensor | np.ndarray], about: Mapping[str, str]
 ) -> Path:
-    """Write tensors, and a JSON text about them, to one safetensors file, all or nothing.
+    """Write tensors, and JSON texts about them by name, to one safetensors file, all or nothing.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def save_tensors(
 
     def write(part: Path) -> None:
         try:
-            save_file(tensors, part, {name: about})
+            save_file(tensors, part, dict(about))
         except SafetensorError as error:  # its text ends in "(os error 28)" on a full disk
             number = re.search(r"os error (\d+)", str(error))
             number = int(number[1]) if number else errno.EIO
@@ -115,13 +115,14 @@ def save_tensors(
 
 def load_tensors(
     path: Path, name: str, what: str, remedy: str = "make it again"
-) -> tuple[dict[str, Tensor], object]:
-    """Read what :func:`save_tensors` wrote under this name: the tensors and the JSON value.
+) -> tuple[dict[str, Tensor], dict]:
+    """Read what :func:`save_tensors` wrote: the tensors, and the JSON values by name.
 
     Parameters
     ----------
     path : Path of a file that exists
     name : str
+        A JSON text that the file must have.
     what, remedy : str
         What the file should be, and what to do if it is not, for the message.
 
@@ -132,7 +133,8 @@ def load_tensors(
     """
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})[name])
+            about = {key: json.loads(text) for key, text in (file.metadata() or {}).items()}
+            about[name]  # a KeyError if it is another file
             return {key: file.get_tensor(key) for key in file.keys()}, about  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise InputError(f"{path} is not {what} ({one_line(error)}): {remedy}") from error
@@ -142,7 +144,7 @@ def save_state(path: Path, state: Mapping) -> None:
     """Write nested dictionaries of tensors and JSON values (a checkpoint), all or nothing."""
     tensors: dict[str, Tensor] = {}
     about = _pack(state, "", tensors)
-    save_tensors(path, tensors, "state", json.dumps(about))
+    save_tensors(path, tensors, {"state": json.dumps(about)})
 
 
 def _pack(value: object, name: str, tensors: dict[str, Tensor]) -> object:
@@ -165,7 +167,7 @@ def load_state(path: Path) -> dict:
     """
     what, remedy = "a checkpoint of derm-hash", "delete its folder and start again"
     tensors, about = load_tensors(path, "state", what, remedy)
-    return _unpack(about, tensors)
+    return _unpack(about["state"], tensors)
 
 
 def _unpack(value: object, tensors: Mapping[str, Tensor]) -> object:

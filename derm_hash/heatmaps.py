@@ -4,7 +4,8 @@
 attention gates; :func:`road_curve` tests whether a map is faithful: if the pixels that it calls
 important are removed, does the evidence drop? The package grad-cam does the mathematics.
 
-A target is a small callable: the network's output for one image -> the number to explain.
+A target is a small callable: the network's output for one image, logits (classes,) and code
+(bits,), -> the number to explain.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +17,6 @@ import torch
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.metrics.road import ROADMostRelevantFirst
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from derm_hash.errors import InputError
 from derm_hash.model import DermHash, HashOutput
@@ -31,7 +31,6 @@ class ClassTarget:
     index: int
 
     def __call__(self, output: HashOutput) -> Tensor:
-        """Output for one image, logits (classes,) and code (bits,) -> scalar."""
         return output.logits[self.index]
 
 
@@ -47,7 +46,6 @@ class BitTarget:
     on: bool | None = None
 
     def __call__(self, output: HashOutput) -> Tensor:
-        """Output for one image, logits (classes,) and code (bits,) -> scalar."""
         code = output.code[self.index]
         value = torch.logit(code, eps=torch.finfo(code.dtype).eps)
         on = value > 0 if self.on is None else self.on
@@ -61,7 +59,6 @@ class MatchTarget:
     code: np.ndarray | Tensor
 
     def __call__(self, output: HashOutput) -> Tensor:
-        """Output for one image, logits (classes,) and code (bits,) -> scalar."""
         other = torch.as_tensor(self.code, dtype=output.code.dtype, device=output.code.device)
         return torch.cosine_similarity(output.code, other, dim=0)
 
@@ -121,19 +118,21 @@ def grad_cam(
     Returns
     -------
     (B, H, W) float32 array in [0, 1]
-        Each map is scaled to its own maximum; it is zero if no pixel supports the target.
+        Each map is rescaled to minimum 0 and maximum 1; it is 0 if no pixel supports the target.
+        The model's gradients are cleared.
     """
-    training, network = model.training, OneTensor(model)
+    training = model.training  # GradCAM switches to evaluation mode
+    network = OneTensor(model)
     targets = [lambda row: target(network.output(row))] * len(x)
     layer = layer or cam_layer(model, x.shape[-1])
     # Only the gradient at the layer's output is needed. Detaching there saves the backward pass
     # through all layers below, which is most of the work. This hook runs before grad-cam's.
-    begin = layer.register_forward_hook(lambda _, __, output: output.detach().requires_grad_())
+    cut = layer.register_forward_hook(lambda _, __, output: output.detach().requires_grad_())
     try:
         with torch.enable_grad(), GradCAM(network, [layer]) as cam:
             return cam(input_tensor=x, targets=targets).astype(np.float32)
     finally:
-        begin.remove()
+        cut.remove()
         model.zero_grad(set_to_none=True)
         model.train(training)
 
@@ -196,12 +195,11 @@ def road_curve(
     target: Callable[[HashOutput], Tensor],
     removed: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9),
     seed: int = 0,
-    progress: bool = False,
 ) -> pd.DataFrame:
-    """Measure how the evidence changes when the hottest, or the coldest, pixels are removed.
+    """Measure how the evidence changes when the most, or the least, relevant pixels are removed.
 
     ROAD, "remove and debias" (Rong et al., ICML 2022): removed pixels are replaced by values
-    interpolated from their neighbours. Positive scores mean that the hot pixels matter more.
+    interpolated from their neighbours. Positive scores mean that the relevant pixels matter more.
 
     Parameters
     ----------
@@ -213,12 +211,10 @@ def road_curve(
         HashOutput of one image -> scalar: what the maps explain. A ``BitTarget`` explains
         the value that the bit has for the whole image.
     removed : sequence of float in (0, 1)
-        Shares of the pixels to remove. Pixels of equal heat, such as the zeros of Grad-CAM,
-        are removed in random order.
+        Shares of the pixels to remove. Tied pixels, such as the zeros of Grad-CAM, are removed
+        in random order.
     seed : int
         Seed of that order and of the noise that ROAD adds.
-    progress : bool
-        Whether to show a progress bar.
 
     Returns
     -------
@@ -241,15 +237,14 @@ def road_curve(
         )
     if not all(0 < share < 1 for share in removed):
         raise InputError(f"The share of removed pixels lies between 0 and 1, not {removed}")
-    heat, x = _distinct(heatmaps, seed), x.to(next(model.parameters()).device)
-    training, network = model.training, OneTensor(model)
-    rows = []
+    heat, x = _ranks(heatmaps, seed), x.to(next(model.parameters()).device)
+    training, network, rows = model.training, OneTensor(model), []
     model.eval()
     try:
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(seed)
             targets = [_row_target(target, row, network) for row in network(x)]
-            for share in tqdm(removed, "ROAD", leave=False, disable=not progress):
+            for share in removed:
                 road = ROADMostRelevantFirst(100 * (1 - share))
                 most = road(x, heat, targets, network)
                 least = road(x, 1 - heat, targets, network)
@@ -267,14 +262,14 @@ def road_curve(
     return pd.concat(map(pd.DataFrame, rows), ignore_index=True)
 
 
-def _distinct(heatmaps: np.ndarray, seed: int) -> np.ndarray:
+def _ranks(heatmaps: np.ndarray, seed: int) -> np.ndarray:
     """Replace heat by its rank, evenly spaced in [0, 1]; ties are broken at random.
 
     Otherwise a threshold among equal pixels would remove all of them, or none.
     """
     flat = heatmaps.reshape(len(heatmaps), -1)
-    luck = np.random.default_rng(seed).random(flat.shape)
-    order = np.lexsort((luck, flat), axis=1)
+    tie_breaker = np.random.default_rng(seed).random(flat.shape)
+    order = np.lexsort((tie_breaker, flat), axis=1)
     ranks = np.empty(flat.shape, dtype=np.float32)
     np.put_along_axis(ranks, order, np.linspace(0, 1, flat.shape[1], dtype=np.float32)[None], 1)
     return ranks.reshape(heatmaps.shape)

@@ -1,9 +1,8 @@
-"""The Cauchy rotation-invariance loss, its rivals, and class weights.
+"""The Cauchy rotation-invariance loss, the penalties it is compared with, and class weights.
 
 For the orbit u_k = h(R_k x), k = 0..n-1, of soft codes and its mean ubar, an
 invariance loss is ``sum_k mean_{batch, bits} rho(|u_k - ubar|)``. The losses
-differ in the penalty rho: how much one bit that disagrees may cost, and how large
-its gradient is.
+differ in the penalty rho: how much a deviating bit costs, and how large its gradient is.
 """
 
 import numpy as np
@@ -17,7 +16,8 @@ def cauchy(d: Tensor, gamma: float) -> Tensor:
     """-log(gamma / (gamma + d)) = log(1 + d / gamma).
 
     The negative log of the Cauchy-type probability of Deep Cauchy Hashing (Cao et
-    al., CVPR 2018, equation 4), with the distance replaced by d = |u_k - ubar|.
+    al., CVPR 2018, equation 4), with the distance replaced by d = |u_k - ubar|. Unlike in the
+    Cauchy (Lorentzian) loss of robust statistics, d is not squared.
     """
     return torch.log1p(d / gamma)
 
@@ -33,7 +33,7 @@ def l2(d: Tensor, gamma: float) -> Tensor:
 
 
 def gaussian(d: Tensor, gamma: float) -> Tensor:
-    """1 - exp(-(d / gamma)^2 / 2): one minus a Gaussian bump; flat far out (Welsch)."""
+    """1 - exp(-(d / gamma)^2 / 2): the Welsch loss, which saturates for large d."""
     return 1 - torch.exp(-((d / gamma) ** 2) / 2)
 
 
@@ -56,7 +56,7 @@ class OrbitPenalty(nn.Module):
     Raises
     ------
     InputError
-        If the kind is unknown or gamma is not positive.
+        If the kind is unknown, gamma is not positive, or codes are not (n, B, bits).
     """
 
     def __init__(self, kind: str = "cauchy", gamma: float = 0.5):
@@ -76,9 +76,6 @@ class OrbitPenalty(nn.Module):
             )
         distance = (codes - codes.mean(dim=0)).abs()
         return PENALTIES[self.kind](distance, self.gamma).mean(dim=(1, 2)).sum()
-
-    def extra_repr(self) -> str:
-        return f"kind={self.kind!r}, gamma={self.gamma}"
 
 
 class CauchyRotationLoss(OrbitPenalty):

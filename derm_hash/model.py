@@ -20,7 +20,7 @@ from derm_hash.rotations import inside_disc, rotation_orbit
 
 
 class HashOutput(NamedTuple):
-    """Output for a batch: logits (B, classes) and soft code (B, bits) in [0, 1]."""
+    """Output for a batch: logits (B, classes) and soft code (B, bits) in (0, 1), up to rounding."""
 
     logits: Tensor
     code: Tensor
@@ -47,7 +47,7 @@ def torchvision_resnet(name: str, weights: str | None) -> ResNet:
 
 
 def resnet10(weights: str | None) -> ResNet:
-    """ResNet-18 with one block a stage instead of two: half the work, for lessons on a CPU."""
+    """ResNet-18 with one block per stage instead of two: half the work, for lessons on a CPU."""
     if weights:
         raise InputError("There are no ImageNet weights for resnet10: use resnet18 or larger")
     return ResNet(BasicBlock, [1, 1, 1, 1])
@@ -93,15 +93,20 @@ class DermHash(nn.Module):
     weights : None or "imagenet"
         Random initialisation, or torchvision's ImageNet weights (downloaded on first use).
     disc : bool
-        Look at the disc inscribed in the image alone, in training and in use. A model trained
-        on an orbit that is cut to the disc never saw corners, so it must not see them later.
+        Mask the image to its inscribed disc, in training and at inference. A model trained on
+        an orbit that is cut to the disc never saw corners, so it must not see them later.
     detach_classifier : bool
-        Train the classifier to read the code without shaping it: its gradient stops at the
-        code. In the paper (False) the classifier's gradient is what shapes the code.
+        Stop the classifier's gradient at the code. In the paper (False) this gradient shapes
+        the code.
     class_names : sequence of str, optional
         Names of the classes, in the order of the logits.
     image_size : int, optional
         Side in pixels of the images that the model is trained on.
+
+    Raises
+    ------
+    InputError
+        If the backbone, attention or weights are unknown, or bits or classes < 1.
     """
 
     def __init__(
@@ -121,15 +126,10 @@ class DermHash(nn.Module):
             raise InputError(f"A model needs at least 1 bit and 1 class, not {bits} and {classes}")
         self.class_names = tuple(class_names or (f"class {i}" for i in range(classes)))
         self.image_size, self.detach_classifier = image_size, detach_classifier
-        self.settings = {
-            "backbone": backbone,
-            "bits": bits,
-            "classes": classes,
-            "attention": attention,
-            "disc": disc,
-            "class_names": self.class_names,
-            "image_size": image_size,
-        }
+        # What load_model needs; weights and detach_classifier matter in training alone.
+        self.settings = {"backbone": backbone, "bits": bits, "classes": classes, "disc": disc}
+        self.settings |= {"attention": attention, "image_size": image_size}
+        self.settings |= {"class_names": self.class_names}
         self.backbone = add_attention(make_backbone(backbone, weights), attention)
         features = self.backbone.fc.in_features
         self.backbone.fc = nn.Identity()
@@ -142,7 +142,7 @@ class DermHash(nn.Module):
         return self.hash_layer.out_features
 
     def forward(self, x: Tensor) -> HashOutput:
-        """Images (B, 3, H, W) in [-1, 1], H and W at least 32 (and equal for ``disc``)."""
+        """Images (B, 3, H, W) in [-1, 1], H, W >= 32 (H == W for ``disc``) -> HashOutput."""
         if self.settings["disc"]:
             x = inside_disc(x)
         features = self.backbone(x)
@@ -160,50 +160,25 @@ class DermHash(nn.Module):
 
 
 class OrbitMean(nn.Module):
-    """Invariance by construction: the mean of a model's soft code over the orbit of an image.
+    """Invariance by construction: the mean of a model's output over the four quarter turns.
 
-    For n = 1, 2 or 4, rotating the image only permutes the orbit, so the mean stays the same
-    whatever the model has learned (up to the rounding of a sum). The price is n forward passes
-    for every image that is encoded. Other n resample the image inside its disc: give them a
-    model trained on discs, and expect a mean that is nearly invariant.
-
-    It stands in for a DermHash wherever codes are made (``encode``, ``build_index``,
-    ``rotation_report``). Encode the database and the queries with the same one. It is neither
-    trained nor saved: train and save the model inside.
-
-    Parameters
-    ----------
-    model : DermHash
-    n : int
-        Members of the orbit, see :func:`derm_hash.rotations.rotation_orbit`.
+    Rotating the image by 90 degrees only reorders the four codes, so their mean stays the same
+    up to rounding. Each image costs four forward passes. It stands in for a DermHash wherever
+    codes are made (``encode``, ``build_index``, ``rotation_report``); encode the database and
+    the queries with the same one. It is neither trained nor saved.
     """
 
-    def __init__(self, model: DermHash, n: int = 4):
+    def __init__(self, model: DermHash):
         super().__init__()
-        if n < 1:
-            raise InputError(f"An orbit has at least one member: n must be 1 or more, not {n}")
-        self.model, self.n = model, n
-        self.class_names, self.image_size = model.class_names, model.image_size
-        self.train(model.training)
-
-    @property
-    def bits(self) -> int:
-        """Length of the code."""
-        return self.model.bits
+        self.model = model
+        self.train(model.training)  # encode() restores this mode on the model inside
 
     def forward(self, x: Tensor) -> HashOutput:
-        """Images (B, 3, H, H) -> HashOutput, the means over their orbit.
-
-        The classifier is linear, so the mean logits are those of the mean code.
-        """
-        outputs = [self.model(rotated) for rotated in rotation_orbit(x, self.n)]
+        """Images (B, 3, H, H) -> HashOutput, the means over their orbit."""
+        # The classifier is linear: the mean of the logits is the logits of the mean code.
+        outputs = [self.model(rotated) for rotated in rotation_orbit(x)]
         logits, codes = zip(*outputs, strict=True)
         return HashOutput(torch.stack(logits).mean(dim=0), torch.stack(codes).mean(dim=0))
-
-    @torch.no_grad()
-    def hash(self, x: Tensor) -> Tensor:
-        """Images (B, 3, H, H) in [-1, 1] -> hash code (B, bits) bool."""
-        return self(x).code > 0.5
 
 
 @torch.no_grad()
@@ -231,8 +206,20 @@ def encode(
     Returns
     -------
     (N, bits) float32 array in [0, 1]. The model's training mode is left as it was.
+
+    Raises
+    ------
+    InputError
+        If the images are neither bytes nor floating point in [-1, 1].
     """
     pixels = images.images if isinstance(images, LesionDataset) else images
+    if pixels.dtype != torch.uint8:
+        low, high = (float(end) for end in pixels.aminmax())
+        if not pixels.is_floating_point() or low < -1.01 or high > 1.01:  # with some rounding
+            raise InputError(
+                f"Images of type {pixels.dtype} with values from {low:g} to {high:g} are not the "
+                "network's input: give uint8 images, or floating point in [-1, 1]"
+            )
     device, training = next(model.parameters()).device, model.training
     model.eval()
     codes = []

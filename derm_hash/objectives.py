@@ -17,8 +17,8 @@ things differ from the papers, in the same way for all of them:
   different images (the rotated copies in an orbit are images too). So neither the batch size
   nor the orbit changes the objective's weight relative to the invariance loss.
 - Class weights: image i counts w(y_i) and a pair w(y_i) w(y_j) in these means.
-- The soft code itself is trained: there is no second code per image, and the codes are not
-  sharpened over time.
+- The soft code is trained directly, without auxiliary binary codes, and without a factor that
+  sharpens the codes over time.
 
 Every objective is finite for any code, for a batch without similar or without dissimilar
 pairs, and for a batch of one image, which has no pair.
@@ -35,8 +35,6 @@ from scipy.linalg import hadamard
 from torch import Tensor
 
 from derm_hash.errors import InputError
-
-SMALLEST_WEIGHT = 1e-12  # if the weights sum to less, nothing counts and the mean is 0
 
 
 def classification(
@@ -70,10 +68,10 @@ def dsh(codes: Tensor, logits: Tensor, labels: Tensor, weights: Tensor | None = 
 
     ``mean_pairs [s_ij d_ij / 2 + (1 - s_ij) max(m - d_ij, 0) / 2] / bits
     + 2 * 0.01 mean_images mean_bits | |u| - 1 |`` with ``d_ij = |u_i - u_j|^2`` and the margin
-    ``m = 2 bits``: similar codes are pulled together, dissimilar ones pushed apart until half
-    of their bits differ. The 2 is there because in the paper both images of a pair pay for
-    not being binary. The paper does not divide by the bits; we do, so that the objective's
-    weight relative to the invariance loss is the same for every code length.
+    ``m = 2 * bits``: similar codes are pulled together, dissimilar ones pushed apart until half
+    of their bits differ. The factor 2 is the paper's: it penalises both images of a pair. The
+    paper does not divide by the bits; we do, so that the objective's weight relative to the
+    invariance loss is the same for every code length.
     """
     u = 2 * codes - 1
     distance = squared_distances(u) / u.shape[1]
@@ -88,8 +86,7 @@ def hashnet(codes: Tensor, logits: Tensor, labels: Tensor, weights: Tensor | Non
     """HashNet's weighted maximum likelihood (Cao et al., ICCV 2017, section 3.1).
 
     ``mean_pairs c_ij [log(1 + e^t_ij) - s_ij t_ij]`` with ``t_ij = (10 / bits) u_i . u_j``. The
-    pair weights c give similar and dissimilar pairs the same total weight: |S| / |S_1| for
-    each of the |S_1| similar pairs among |S|, |S| / |S_0| for each of the others. The scale
+    pair weights c give the similar and the dissimilar pairs the same total weight. The scale
     10 / bits is that of the authors' code. They sharpen tanh(beta z) by a growing beta; here
     beta stays 1/2, so that retrieval ranks by the code that was trained.
     """
@@ -105,8 +102,8 @@ def dch(codes: Tensor, logits: Tensor, labels: Tensor, weights: Tensor | None = 
     ``mean_pairs c_ij [s_ij log(1 + d_ij / g) + (1 - s_ij) log(1 + g / d_ij)]
     + 0.1 mean_images log(1 + d(|u_i|, 1) / g)`` with the distance in bits
     ``d(u, v) = bits / 2 (1 - cos(u, v))`` (equation 6) and HashNet's pair weights c
-    (equation 2). The scale g = bits / 2 is the distance of two random codes: at that
-    distance a pair is as likely to be similar as not. Distances of dissimilar pairs are
+    (equation 2). The scale g = bits / 2 is the expected distance of two random codes, at which
+    the modelled probability of being similar is 1/2. Distances of dissimilar pairs are
     clamped at 0.01 bits, where the logarithm would grow without bound.
     """
     bits = codes.shape[1]
@@ -134,12 +131,11 @@ def csq(codes: Tensor, logits: Tensor, labels: Tensor, weights: Tensor | None = 
     """
     centres = hash_centres(codes.shape[1], logits.shape[1]).to(codes)[labels]
     central = F.binary_cross_entropy(codes, centres, reduction="none").mean(dim=1)
-    quantisation = log_cosh((2 * codes - 1).abs() - 1).sum(dim=1)
+    quantisation = ((2 * codes - 1).abs() - 1).cosh().log().sum(dim=1)
     return weighted_mean(central + 1e-4 * quantisation, image_weights(labels, weights))
 
 
-Objective = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
-OBJECTIVES: dict[str, Objective] = {
+OBJECTIVES: dict[str, Callable[..., Tensor]] = {
     "classification": classification,
     "dpsh": dpsh,
     "dsh": dsh,
@@ -149,7 +145,7 @@ OBJECTIVES: dict[str, Objective] = {
 }
 
 
-# --- their parts ----------------------------------------------------------------------------
+# --- helpers ----------------------------------------------------------------------------
 
 
 def image_weights(labels: Tensor, weights: Tensor | None) -> Tensor:
@@ -173,14 +169,15 @@ def pairs(labels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
 
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
     """``sum(w v) / sum(w)``, or 0 if all weights are 0; values and weights of one shape."""
-    return (weights * values).sum() / weights.sum().clamp(min=SMALLEST_WEIGHT)
+    return (weights * values).sum() / weights.sum().clamp(min=1e-12)  # avoids 0 / 0
 
 
 def balanced_mean(values: Tensor, similar: Tensor, weights: Tensor) -> Tensor:
     """Mean over the similar pairs plus mean over the dissimilar ones.
 
     The same as the mean over all pairs with |S| / |S_1| for each similar pair and |S| / |S_0|
-    for each dissimilar one (HashNet, ICCV 2017; DCH, CVPR 2018, equation 2).
+    for each dissimilar one, if there are no class weights (HashNet, ICCV 2017; DCH, CVPR 2018,
+    equation 2).
     """
     return weighted_mean(values, weights * similar) + weighted_mean(values, weights * ~similar)
 
@@ -191,17 +188,12 @@ def squared_distances(u: Tensor) -> Tensor:
     return F.relu(norms[:, None] + norms - 2 * (u @ u.T))
 
 
-def log_cosh(x: Tensor) -> Tensor:
-    """log cosh x, without the overflow of cosh."""
-    return x.abs() + F.softplus(-2 * x.abs()) - math.log(2)
-
-
 @cache
 def hash_centres(bits: int, classes: int) -> Tensor:
     """Choose binary codes that lie far apart, one for each class (CSQ, section 3.1).
 
-    If bits is a power of two and there are at most 2 bits classes, they are rows of a Hadamard
-    matrix, then of its negative: any two differ in half of the bits, or in all. Otherwise
+    If bits is a power of two and there are at most ``2 * bits`` classes, they are rows of a
+    Hadamard matrix, then of its negative: any two differ in half of the bits, or in all. Otherwise
     1,000 sets of random bits are drawn from a fixed seed, and the set is taken whose closest
     two centres are farthest apart.
 

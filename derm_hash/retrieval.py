@@ -8,6 +8,8 @@ Fine step: the candidates, ranked by the distance between soft codes. Equal dist
 keep the order of the database, so a result does not depend on chance.
 """
 
+import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,13 +19,15 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
+from derm_hash.data.classes import class_indices
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.errors import InputError
 from derm_hash.files import load_tensors, save_tensors
 from derm_hash.model import encode
 
 METRICS = ("cosine", "euclidean", "manhattan", "hamming")
-PAIRS_AT_ONCE = 1_000_000  # pairs of query and candidate that are compared at once: bounds memory
+LEAST = np.finfo(np.float64).tiny  # stands for the length of a zero code
+PAIRS_AT_ONCE = 1_000_000  # pairs of query and candidate per block, which bounds the memory
 
 
 class Hits(NamedTuple):
@@ -55,35 +59,54 @@ class HashIndex:
         Class indices.
     items : DataFrame
         One row for each database image.
+    classes : tuple of str, or None
+        Class names, in the order that labels count.
     """
 
-    def __init__(self, codes: np.ndarray, labels: np.ndarray, items: pd.DataFrame):
+    def __init__(
+        self,
+        codes: np.ndarray,
+        labels: np.ndarray,
+        items: pd.DataFrame,
+        classes: Sequence[str] | None = None,
+    ):
         self.codes, self.labels, self.items = codes, labels, items
+        self.classes = None if classes is None else tuple(classes)
         self._lengths = _lengths(codes)
         packed = pack_bits(codes)
         self._binary = faiss.IndexBinaryFlat(packed.shape[1] * 8)
         self._binary.add(packed)
 
     @classmethod
-    def build(cls, codes, labels, items: Sequence[str] | pd.DataFrame) -> "HashIndex":
+    def build(
+        cls,
+        codes,
+        labels,
+        items: Sequence[str] | pd.DataFrame,
+        classes: Sequence[str] | None = None,
+    ) -> "HashIndex":
         """Make an index.
 
         Parameters
         ----------
         codes : (N, bits) array, tensor or nested list
             Soft codes in [0, 1].
-        labels : (N,) array, tensor or list
+        labels : (N,) array, tensor or list of integers
             Class indices.
         items : N names, or a DataFrame with N rows
             What the images are, for example the rows of a manifest.
+        classes : sequence of str, optional
+            Class names, in the order that labels count. Queries of other data sets are matched
+            with them by name.
 
         Raises
         ------
         InputError
-            If the lengths differ, there is nothing to index, or a code lies outside [0, 1].
+            If the lengths differ, there is nothing to index, a label is not a class index, or a
+            code lies outside [0, 1].
         """
         codes = np.ascontiguousarray(codes, dtype=np.float32)
-        labels = np.asarray(labels, dtype=np.int64)
+        labels = class_indices(labels, classes)
         if not isinstance(items, pd.DataFrame):
             items = pd.DataFrame({"image": [str(item) for item in items]})
         if codes.ndim != 2 or not codes.size:
@@ -94,7 +117,7 @@ class HashIndex:
                 f"and {len(items)} items for {len(codes)} codes"
             )
         _check_range(codes)
-        return cls(codes, labels, items.reset_index(drop=True))
+        return cls(codes, labels, items.reset_index(drop=True), classes)
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -139,8 +162,8 @@ class HashIndex:
             k = min(k, len(self))
             hamming, ids = self._binary.search(pack_bits(codes), k)
             near = hamming <= self._reach(radius)
-            for field, found in zip(hits, (ids, hamming, hamming), strict=True):
-                field[:, :k][near] = found[near]
+            hits.ids[:, :k][near] = ids[near]
+            hits.hamming[:, :k][near] = hits.distance[:, :k][near] = hamming[near]
             return hits
         for queries, candidates in self._candidates(codes, radius):
             ids, distance = self._nearest(codes[queries], candidates, k, rank)
@@ -168,7 +191,7 @@ class HashIndex:
         """
         packed = pack_bits(codes)
         if radius is None:
-            packed[:] = 0  # the whole database is near to every query: one group
+            packed[:] = 0  # any code will do: the whole database is near to it
         hash_codes, group = np.unique(packed, axis=0, return_inverse=True)
         at_once = max(1, PAIRS_AT_ONCE // len(self))
         for first in range(0, len(hash_codes), at_once):
@@ -178,7 +201,7 @@ class HashIndex:
             )
             for number, near in enumerate(np.split(ids, ends[1:-1].astype(int)), start=first):
                 queries = np.flatnonzero(group.ravel() == number)
-                parts = -(-len(queries) * len(near) // PAIRS_AT_ONCE)
+                parts = math.ceil(len(queries) * len(near) / PAIRS_AT_ONCE)
                 for part in np.array_split(queries, max(parts, 1)):
                     yield part, near
 
@@ -188,9 +211,11 @@ class HashIndex:
         if metric == "cosine" and k < len(ids):
             # One matrix product compares all pairs, many times faster than soft_distance. It
             # rounds differently, so it only chooses which candidates are worth ranking.
-            directions = self.codes.take(ids, axis=0) / self._lengths.take(ids, axis=0)
-            table = shortlist(codes / _lengths(codes) @ directions.T, k)
-            table = np.where(table < 0, -1, ids[table])
+            lengths, own = self._lengths.take(ids, axis=0), _lengths(codes)
+            similarity = (codes / own) @ (self.codes.take(ids, axis=0) / lengths).T
+            similarity[np.ix_((own == LEAST)[:, 0], (lengths == LEAST)[:, 0])] = 1  # zero codes
+            columns = shortlist(similarity, k)
+            table = np.where(columns < 0, -1, ids[columns])
         distance = soft_distance(codes[:, None], self.codes[table], metric)
         table = np.broadcast_to(table, distance.shape)
         distance[table < 0] = np.nan  # sorted to the end
@@ -215,7 +240,8 @@ class HashIndex:
     def save(self, path: str | Path) -> Path:
         """Write the index to one safetensors file, all or nothing."""
         items = self.items.to_json(orient="split", index=False, double_precision=15)
-        return save_tensors(path, {"codes": self.codes, "labels": self.labels}, "items", items)
+        about = {"items": items, "classes": json.dumps(self.classes)}
+        return save_tensors(path, {"codes": self.codes, "labels": self.labels}, about)
 
     @classmethod
     def load(cls, path: str | Path) -> "HashIndex":
@@ -229,8 +255,10 @@ class HashIndex:
         path = Path(path)
         if not path.is_file():
             raise InputError(f"There is no index at {path}: make one with `derm-hash encode`")
-        tensors, items = load_tensors(path, "items", "an index that derm-hash has saved")
-        return cls(tensors["codes"].numpy(), tensors["labels"].numpy(), pd.DataFrame(**items))
+        tensors, about = load_tensors(path, "items", "an index that derm-hash has saved")
+        codes, labels = tensors["codes"].numpy(), tensors["labels"].numpy()
+        # Files of earlier versions have no class names.
+        return cls(codes, labels, pd.DataFrame(**about["items"]), about.get("classes"))
 
 
 def build_index(
@@ -249,7 +277,7 @@ def build_index(
         machines; the default gives the same codes on all.
     """
     codes = encode(model, dataset, progress=progress, bf16=bf16)
-    return HashIndex.build(codes, dataset.labels.numpy(), dataset.table)
+    return HashIndex.build(codes, dataset.labels.numpy(), dataset.table, dataset.classes)
 
 
 # --- distances ------------------------------------------------------------------------------
@@ -261,7 +289,11 @@ def pack_bits(codes: np.ndarray) -> np.ndarray:
 
 
 def soft_distance(a: np.ndarray, b: np.ndarray, metric: str) -> np.ndarray:
-    """Distance between soft codes, broadcast: (..., bits), (..., bits) -> (...) float32 >= 0."""
+    """Distance between soft codes, broadcast: (..., bits), (..., bits) -> (...) float32 >= 0.
+
+    A code of zeros has no direction: its cosine distance is 0 to another such code, and 1 to
+    every other code.
+    """
     if metric == "hamming":
         return ((a > 0.5) != (b > 0.5)).sum(axis=-1).astype(np.float32)
     if metric == "euclidean":
@@ -269,8 +301,10 @@ def soft_distance(a: np.ndarray, b: np.ndarray, metric: str) -> np.ndarray:
     if metric == "manhattan":
         return np.abs(a - b).sum(axis=-1)
     # In 64 bits, since trained codes nearly agree: in 32 bits 1 - cosine would lose its digits.
-    norms = np.sqrt(_dot(a, a) * _dot(b, b))
-    cosine = _dot(a, b) / np.maximum(norms, np.finfo(np.float64).tiny)
+    squares = _dot(a, a), _dot(b, b)
+    norms = np.sqrt(squares[0] * squares[1])
+    both_zero = np.array(np.equal(*squares), dtype=np.float64)  # where the product is zero
+    cosine = np.divide(_dot(a, b), norms, out=both_zero, where=norms > 0)
     return np.maximum(1 - cosine, 0).astype(np.float32)
 
 
@@ -301,8 +335,8 @@ def shortlist(similarity: np.ndarray, k: int) -> np.ndarray:
 
 
 def _lengths(codes: np.ndarray) -> np.ndarray:
-    """Euclidean length of each code in 64 bits: (N, bits) -> (N, 1), at least the least float."""
-    return np.maximum(np.sqrt(_dot(codes, codes)), np.finfo(np.float64).tiny)[:, None]
+    """Euclidean length of each code in 64 bits: (N, bits) -> (N, 1), at least `LEAST`."""
+    return np.maximum(np.sqrt(_dot(codes, codes)), LEAST)[:, None]
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:

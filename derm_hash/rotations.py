@@ -23,7 +23,7 @@ def rotation_orbit(x: Tensor, n: int = 4) -> Tensor:
         Order of the group. For 1, 2 and 4 every rotation is a permutation of the
         pixels, so nothing is lost. For other n the images are resampled
         (bilinear) and *all* of them are cut to the inscribed disc, since the
-        corners would otherwise tell by how much an image was rotated.
+        corners would otherwise reveal the angle.
 
     Returns
     -------
@@ -44,9 +44,8 @@ def rotation_orbit(x: Tensor, n: int = 4) -> Tensor:
         )
     if n < 1:
         raise InputError(f"An orbit has at least one member: n must be 1 or more, not {n}")
-    if n in (1, 2, 4):
-        return torch.stack([torch.rot90(x, 4 // n * k, dims=(-2, -1)) for k in range(n)])
-    return torch.stack([rotate(x, 360 * k / n) for k in range(n)])
+    rotation = rotate_view if n in (1, 2, 4) else rotate
+    return torch.stack([rotation(x, 360 * k / n) for k in range(n)])
 
 
 def rotate_quarters(x: Tensor, quarters: Tensor) -> Tensor:
@@ -68,8 +67,8 @@ def pixel_centres(size: int, device=None, dtype: torch.dtype = torch.float32) ->
 
 def disc_mask(size: int, device: torch.device | str | None = None) -> Tensor:
     """The disc inscribed in a square image: (size, size) bool, True inside."""
-    across = pixel_centres(size, device)
-    return across[:, None] ** 2 + across**2 <= 1
+    column = pixel_centres(size, device)
+    return column[:, None] ** 2 + column**2 <= 1
 
 
 def inside_disc(x: Tensor, fill: float = 0.0) -> Tensor:
@@ -78,22 +77,22 @@ def inside_disc(x: Tensor, fill: float = 0.0) -> Tensor:
 
 
 def rotate(x: Tensor, degrees: float | Tensor, fill: float = 0.0) -> Tensor:
-    """Rotate images by any angle about their centre, inside the inscribed disc.
+    """Rotate images about their centre by any angle, inside the inscribed disc.
 
-    The corners are filled at every angle, 0 included: an image and its rotated
-    copy then show the same disc of skin and differ in nothing else.
+    The corners are filled at every angle, 0 included, so that an image and its rotated copy
+    show the same disc of skin and differ in nothing else.
 
     Parameters
     ----------
-    x : (B, C, H, W) floating point tensor, H == W
+    x : (B, C, H, H) floating point tensor
     degrees : float, or (B,) tensor with one angle for each image
-        Counter-clockwise, in degrees.
+        Counter-clockwise.
     fill : float
         Value of the corners (0 is mid-grey for inputs in [-1, 1]).
 
     Returns
     -------
-    (B, C, H, W) tensor, bilinearly resampled.
+    (B, C, H, H) tensor, bilinearly resampled; 16-bit images are computed in 32 bits.
 
     Raises
     ------
@@ -104,15 +103,17 @@ def rotate(x: Tensor, degrees: float | Tensor, fill: float = 0.0) -> Tensor:
         raise InputError(f"rotate needs square images (B, C, H, H), not {tuple(x.shape)}")
     if not x.is_floating_point():
         raise InputError(f"rotate resamples floating point images, not {x.dtype}: convert them")
+    given = x.dtype
+    x = x.to(torch.promote_types(given, torch.float32))
     angle = torch.deg2rad(torch.as_tensor(degrees, dtype=x.dtype, device=x.device)).expand(len(x))
-    cos, sin = (part[:, None, None] for part in (angle.cos(), angle.sin()))
-    across = pixel_centres(x.shape[-1], x.device, x.dtype)
-    down = across[:, None]
+    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    column = pixel_centres(x.shape[-1], x.device, x.dtype)
+    row = column[:, None]
     # Where each output pixel comes from. F.affine_grid is not used: under mixed precision its
     # matrix product has 16 bits, which misplaces pixels of large images by half a pixel.
-    grid = torch.stack([cos * across - sin * down, sin * across + cos * down], dim=-1)
-    rotated = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return inside_disc(rotated, fill)
+    source = torch.stack([cos * column - sin * row, sin * column + cos * row], dim=-1)
+    rotated = F.grid_sample(x, source, mode="bilinear", padding_mode="border", align_corners=False)
+    return inside_disc(rotated, fill).to(given)
 
 
 def rotate_view(x: Tensor, degrees: float) -> Tensor:

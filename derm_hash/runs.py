@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.errors import InputError, one_line
-from derm_hash.files import load_tensors, save_tensors, write_text
+from derm_hash.files import load_state, load_tensors, save_state, save_tensors, write_text
 from derm_hash.model import DermHash
 from derm_hash.settings import TrainConfig
 
 MODEL_FILE = "model.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
+REMEDY = "use a smaller learning_rate or 32-true precision; the last checkpoint is still good"
 
 
 def save_model(model: DermHash, path: str | Path) -> Path:
@@ -25,7 +28,7 @@ def save_model(model: DermHash, path: str | Path) -> Path:
                 f"A model with {part} of your own cannot be saved: give it a name in "
                 f"{'BACKBONES' if part == 'backbone' else 'GATES'} first"
             )
-    return save_tensors(path, model.state_dict(), "derm_hash", json.dumps(model.settings))
+    return save_tensors(path, model.state_dict(), {"derm_hash": json.dumps(model.settings)})
 
 
 def load_model(path: str | Path, bits: int | None = None) -> DermHash:
@@ -51,9 +54,9 @@ def load_model(path: str | Path, bits: int | None = None) -> DermHash:
     path = path / MODEL_FILE if path.is_dir() else path
     if not path.is_file():
         raise InputError(f"There is no model at {path}: train one with `derm-hash train`")
-    tensors, settings = load_tensors(path, "derm_hash", "a model saved by derm-hash")
+    tensors, about = load_tensors(path, "derm_hash", "a model saved by derm-hash")
     try:
-        model = DermHash(**settings)
+        model = DermHash(**about["derm_hash"])
         model.load_state_dict(tensors)
     except (TypeError, RuntimeError, InputError) as error:  # other settings, or other tensors
         raise InputError(
@@ -142,6 +145,61 @@ def claim_folder(path: Path, config: TrainConfig, data: LesionDataset, write: bo
     if write:
         text = json.dumps({"config": dataclasses.asdict(config), "data": about}, indent=2)
         write_text(path / "config.json", text)
+
+
+def check_weights(state) -> None:
+    """Raise InputError if a weight is not finite any more."""
+    weights = (v for v in state.model.state_dict().values() if v.is_floating_point())
+    if not all(value.isfinite().all() for value in weights):
+        raise InputError(f"The weights are not finite in epoch {state.epoch + 1}: {REMEDY}")
+
+
+def save_checkpoint(state, path: Path) -> None:
+    """Write a checkpoint of a ``training.State``; all processes call it, the first one writes."""
+    check_weights(state)
+    if state.fabric.global_rank == 0:
+        schedule = state.scheduler.state_dict()
+        saved = {name: getattr(state, name) for name in ("epoch", "step", "totals", "history")}
+        saved["model"] = state.model.state_dict()
+        saved["optimizer"] = state.optimizer.state_dict()
+        # The rest follows from the config, and some of it (a Counter) does not fit into JSON.
+        parts = ("last_epoch", "_step_count", "_last_lr")
+        saved["scheduler"] = {name: schedule[name] for name in parts}
+        saved["precision"] = state.fabric.strategy.precision.state_dict()  # the scaler of 16-mixed
+        save_state(path / CHECKPOINT, saved)
+    state.fabric.barrier()
+
+
+def load_checkpoint(state, path: Path) -> None:
+    """Restore a ``training.State`` from a checkpoint, if there is one.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, or does not fit this run.
+    """
+    path = path / CHECKPOINT
+    if not path.exists():
+        return
+    saved = load_state(path)
+    try:
+        state.model.load_state_dict(saved["model"])
+        # JSON has turned the parameters' numbers into strings.
+        kept = {int(i): tensors for i, tensors in saved["optimizer"]["state"].items()}
+        state.optimizer.load_state_dict(saved["optimizer"] | {"state": kept})
+        state.scheduler.load_state_dict(saved["scheduler"])
+        state.fabric.strategy.precision.load_state_dict(saved["precision"])
+        for name in ("epoch", "step", "totals", "history"):
+            setattr(state, name, saved[name])
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{path} does not fit this run ({one_line(error)}): delete the run's folder and start "
+            "again"
+        ) from error
+    for parameter, tensors in state.optimizer.state.items():
+        for name, value in tensors.items():  # rounding may depend on the layout in memory
+            if value.shape == parameter.shape:
+                tensors[name] = torch.empty_like(parameter).copy_(value)
 
 
 def fingerprint(data: LesionDataset) -> str:

@@ -27,24 +27,24 @@ class TrainConfig:
     name: str = "recommended"
     """Name of the run and of its folder."""
     backbone: str = "resnet18"
-    """A name in ``model.BACKBONES``."""
+    """The network that computes the features: a name in ``model.BACKBONES``."""
     bits: int = 16
-    """Length of the code."""
+    """Length of the hash code."""
     attention: str | None = "hdcsa"
-    """A name in ``attention.GATES``, or None."""
+    """The attention gate of every residual block: a name in ``attention.GATES``, or None."""
     weights: str | None = None
-    """None (random) or "imagenet"."""
+    """Where the weights start: None (random) or "imagenet"."""
     objective: str = "classification"
     """What the codes are trained for: a name in ``objectives.OBJECTIVES``. With any other than
     "classification" the classifier reads the codes without shaping them."""
     invariance: str | None = "cauchy"
-    """Penalty on the orbit of soft codes (a name in ``losses.PENALTIES``), or None."""
+    """Penalty on the orbit of soft codes: a name in ``losses.PENALTIES``, or None."""
     invariance_weight: float = 2.0
-    """Weight of that penalty. Four times that of the paper's code: the hits change less when the
-    image is rotated, at some cost in precision (benchmarks/configs/tuning.toml)."""
+    """Weight of the penalty; the paper's code uses 0.5. At 2 the hits change less under rotation,
+    at some cost in precision (benchmarks/configs/tuning.toml)."""
     invariance_rise: float = 0.5
-    """Share of the run in which that weight rises from 0. Codes that are pulled together before
-    they tell anything apart can stay at one value."""
+    """Share of the run in which that weight rises linearly from 0 (0: at full weight from the
+    start). Without it, codes can collapse to one value."""
     gamma: float = 0.5
     """Scale of the penalty, in units of the soft code."""
     orbit: int = 4
@@ -53,33 +53,37 @@ class TrainConfig:
     classify: str = "orbit"
     """The objective sees all copies ("orbit") or the unrotated one alone ("upright")."""
     disc: bool = False
-    """The network sees the inscribed disc alone, also when the model is used later. It always
-    does where the orbit is cut to the disc; set it to compare another setting with such a run."""
+    """Mask every input to its inscribed disc, also at inference. Implied by an orbit other than
+    1, 2 or 4; set it to train a comparable baseline."""
     class_weights: str = "inverse"
-    """Class weights of the cross-entropy, see ``losses.class_weights``."""
+    """Class weights of the cross-entropy: a name in ``losses.CLASS_WEIGHTS``."""
     augment: bool = True
-    """Random mirror images and small changes of brightness and contrast."""
+    """Random mirroring, and small random changes of brightness and contrast."""
     random_turns: bool = False
     """Rotate each image by a random number of quarter turns before its orbit is made. With
     invariance=None and classify="upright" this is rotation augmentation alone, at one forward
     pass for each image. An orbit of 4 has the same copies with and without it."""
     optimizer: str = "adamw"
-    """"adamw" or "sgd"."""
+    """How gradients become steps: AdamW, or SGD with momentum."""
     learning_rate: float = 1e-3
-    """The highest of the run."""
+    """The highest learning rate of the run."""
     momentum: float = 0.9
     """Momentum of SGD."""
     weight_decay: float = 0.05
+    """Weight decay of the optimizer."""
     schedule: str = "onecycle"
-    """"onecycle" (rise and fall over the whole run) or "steps" (divided by 10 at milestones)."""
+    """The learning rate over the run: "onecycle" (rise and fall) or "steps" (divided by 10 at
+    milestones)."""
     milestones: tuple[int, ...] = (40, 60, 80, 100)
     """Epochs at which "steps" divides the learning rate."""
     epochs: int = 30
+    """Passes over the database."""
     batch_size: int = 64
-    """Images a step, over all devices and before the orbit is made."""
+    """Images per step, over all devices and before the orbit is made."""
     precision: str = "auto"
-    """"auto" (bfloat16 on a GPU that has it, else 32 bits), or Fabric's "32-true", "16-mixed" (on
-    a GPU) or "bf16-mixed" (faster on CPUs with AVX-512 BF16 or AMX, very slow on others)."""
+    """Numbers of the network: "auto" (bfloat16 on a GPU that has it, else 32 bits), or Fabric's
+    "32-true", "16-mixed" (on a GPU) or "bf16-mixed" (faster on CPUs with AVX-512 BF16 or AMX, very
+    slow on others)."""
     seed: int = 0
     """Seed of the weights, the order of the images and the random changes."""
 
@@ -92,7 +96,7 @@ class TrainConfig:
         "schedule": ("onecycle", "steps"),
         "precision": ("auto", "32-true", "bf16-mixed", "16-mixed"),
     }
-    MOST: ClassVar[dict[str, int]] = {"bits": 2**16, "seed": 2**63 - 1}
+    MAXIMUM: ClassVar[dict[str, int]] = {"bits": 2**16, "seed": 2**63 - 1}
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -110,7 +114,7 @@ class TrainConfig:
         for field in ("invariance_weight", "invariance_rise", "momentum", "weight_decay", "seed"):
             if not 0 <= getattr(self, field) < math.inf:
                 raise InputError(f"{field} must be 0 or more, not {getattr(self, field)}")
-        for field, most in self.MOST.items():
+        for field, most in self.MAXIMUM.items():
             if getattr(self, field) > most:
                 raise InputError(f"{field} must be at most {most}, not {getattr(self, field)}")
 
@@ -146,7 +150,7 @@ TYPE_NAMES = {
 
 
 def check_type(name: str, value: object, type_: object) -> None:
-    """Raise InputError if a value has another type than its field declares (1 is a float, too)."""
+    """Raise InputError if a value has not the type of its field; an int is accepted for a float."""
     if type_ == tuple[int, ...]:
         fits = isinstance(value, list | tuple) and all(type(part) is int for part in value)
     elif isinstance(value, bool):
@@ -172,13 +176,3 @@ PRESETS: dict[str, dict] = {
         "epochs": 120,
     },
 }
-
-KINDS = TYPE_NAMES
-
-
-def is_of_kind(value, kind):
-    try:
-        check_type("", value, kind)
-    except InputError:
-        return False
-    return True

@@ -1,7 +1,7 @@
 """Training from top to bottom: set up, resume, epoch, step, validate, save.
 
-A step passes the whole orbit through the network in one batch. Lightning Fabric brings the device,
-mixed precision and several GPUs; everything else is written out below.
+A step passes the whole orbit through the network in one batch. Lightning Fabric provides the
+device, mixed precision and several GPUs; everything else is written out below.
 """
 
 import math
@@ -20,9 +20,9 @@ from tqdm.auto import tqdm
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.images import to_input
 from derm_hash.data.views import generator, random_view
-from derm_hash.devices import check_batch, check_compiler, make_fabric, whole_batch
-from derm_hash.errors import InputError, one_line
-from derm_hash.files import load_state, locked, save_state, write_atomically
+from derm_hash.devices import check_batch, check_compiler, make_fabric, unbroken, whole_batch
+from derm_hash.errors import InputError
+from derm_hash.files import locked, write_atomically
 from derm_hash.losses import OrbitPenalty, class_weights
 from derm_hash.metrics.ranking import precision, relevance
 from derm_hash.metrics.scores import class_means
@@ -30,12 +30,20 @@ from derm_hash.model import DermHash, encode
 from derm_hash.objectives import OBJECTIVES, hash_centres
 from derm_hash.retrieval import build_index
 from derm_hash.rotations import rotation_orbit
-from derm_hash.runs import MODEL_FILE, Run, claim_folder, save_model
+from derm_hash.runs import (
+    CHECKPOINT,
+    MODEL_FILE,
+    REMEDY,
+    Run,
+    check_weights,
+    claim_folder,
+    load_checkpoint,
+    save_checkpoint,
+    save_model,
+)
 from derm_hash.settings import TrainConfig
 
-CHECKPOINT = "checkpoint.safetensors"
 SECONDS_BETWEEN_CHECKPOINTS = 300
-REMEDY = "use a smaller learning_rate or 32-true precision; the last checkpoint is still good"
 
 
 def train(
@@ -56,13 +64,14 @@ def train(
         With splits; trains on ``database``, chooses the best epoch on ``val`` by class-mean
         precision@10 against the database, and never looks at ``query``.
     root : str or Path
-        The run's folder is ``root/config.name``. Its files are complete at any moment. A run
-        that was stopped and resumed gives the same numbers as one that was not (on the same
-        machine, with the same number of threads).
+        The run's folder is ``root/config.name``; its files are replaced atomically. A run that
+        was stopped and resumed gives the same numbers as one that was not (on the same machine,
+        with the same number of threads).
     progress : bool
         Show a progress bar.
     on_epoch : callable, optional
-        Called with the history after every epoch (to draw it, say).
+        Called by the first process with the history after every epoch: to draw it
+        (:class:`derm_hash.plots.LiveCurves`), or to pass its last row on to TensorBoard.
     fabric : Fabric, optional
         By default one device: a GPU where there is one. Started with ``torchrun``, processes
         share each batch and give the result of one device, apart from batch norm, which
@@ -71,12 +80,20 @@ def train(
         Pass the network through ``torch.compile``, which is meant for GPUs: the same training
         up to rounding. A run may be resumed with or without it.
 
+    Returns
+    -------
+    Run
+        With the model of the epoch that is best on ``val`` (on a tie, the later one).
+
     Raises
     ------
     InputError
         If a split is empty, the processes cannot share a batch equally, a loss or weight is
         not finite, ``torch.compile`` does not work here, or the folder holds a run with other
         settings or data.
+    KeyboardInterrupt
+        After Ctrl-C. One process alone keeps a checkpoint of the last whole step first; several
+        stop at different steps, and have the checkpoint of the last minutes. The text says which.
     """
     fabric = fabric or make_fabric(config.precision)
     first = fabric.global_rank == 0
@@ -92,16 +109,21 @@ def train(
     with locked(path, busy) if first else nullcontext():
         fabric.barrier()
         claim_folder(path, config, data, write=first)
-        load_checkpoint(state, path / CHECKPOINT)
+        load_checkpoint(state, path)
         done, total = state.epoch * state.steps + state.step, config.epochs * state.steps
         shown = {"desc": config.name[:40], "unit": "step", "disable": not (progress and first)}
         with tqdm(total=total, initial=done, **shown) as bar:
-            while state.epoch < config.epochs:
-                train_epoch(state, database, path, bar)
-                close_epoch(state, val_score(state.model, database, val), path)
-                bar.set_postfix(val=f"{state.history[-1]['val_precision_at_10']:.3f}")
-                if on_epoch:
-                    on_epoch(pd.DataFrame(state.history))
+            try:
+                while state.epoch < config.epochs:
+                    train_epoch(state, database, path, bar)
+                    score = val_score(state.model, database, val)
+                    with unbroken(fabric):
+                        close_epoch(state, score, path)
+                    bar.set_description(f"{config.name[:40]}, val {score:.3f}", refresh=False)
+                    if on_epoch and first:
+                        on_epoch(pd.DataFrame(state.history))
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(keep_progress(state, path)) from None
         fabric.barrier()
     return Run.load(path)
 
@@ -111,15 +133,15 @@ def train(
 
 @dataclass
 class State:
-    """Everything that a step changes, and what it needs."""
+    """The state of a run."""
 
     config: TrainConfig
     fabric: Fabric
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
-    weights: Tensor | None  # of the classes (classes,)
-    steps: int  # in an epoch
+    weights: Tensor | None  # class weights (classes,)
+    steps: int  # per epoch
     epoch: int = 0
     step: int = 0
     totals: dict[str, float] = field(default_factory=dict)  # sums over the steps of this epoch
@@ -146,11 +168,8 @@ def set_up(config: TrainConfig, database: LesionDataset, fabric: Fabric) -> Stat
     steps = max(1, len(database) // config.batch_size)  # an incomplete last batch is left out
     optimizer = make_optimizer(config, model)
     scheduler = make_scheduler(config, optimizer, steps)
-    weights = None
-    if config.class_weights != "released":  # those follow from each batch
-        weights = class_weights(database.labels, classes, config.class_weights)
+    weights = class_weights(database.labels.to(fabric.device), classes, config.class_weights)
     model, optimizer = fabric.setup(model, optimizer)
-    weights = weights if weights is None else weights.to(fabric.device)
     return State(config, fabric, model, optimizer, scheduler, weights, steps)
 
 
@@ -170,8 +189,8 @@ def make_scheduler(config: TrainConfig, optimizer, steps: int):
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         config.learning_rate,
-        total_steps=config.epochs * steps + 1,
-        cycle_momentum=config.optimizer == "adamw",  # the momentum of SGD is a setting
+        total_steps=config.epochs * steps + 1,  # or the last step would have a rate of almost 0
+        cycle_momentum=config.optimizer == "adamw",  # it would overwrite the momentum of SGD
     )
 
 
@@ -180,33 +199,43 @@ def make_scheduler(config: TrainConfig, optimizer, steps: int):
 
 def train_epoch(state: State, database: LesionDataset, path: Path, bar: tqdm) -> None:
     """Take the steps that are left of an epoch, with a checkpoint every few minutes."""
-    config, fabric, saved = state.config, state.fabric, time.monotonic()
-    share = fabric.global_rank, fabric.world_size
+    saved = time.monotonic()
     state.model.train()
     while state.step < state.steps:
-        # 1. This process's share of a random batch, with random changes.
-        chosen = batch_of(state, len(database))[share[0] :: share[1]]
-        key = config.seed, state.epoch, state.step
-        x = to_input(database.images[chosen].to(fabric.device))
-        x = random_view(x, config.augment, config.random_turns, key, *share)
-        y = database.labels[chosen].to(fabric.device)
-        # 2. Losses, gradients, and a step of the optimizer and the schedule.
-        progress = (state.epoch + state.step / state.steps) / config.epochs
-        losses = step_losses(state.model, x, y, config, state.weights, progress, fabric)
-        fabric.backward(losses["loss"])
-        rate = state.optimizer.param_groups[0]["lr"]
-        state.optimizer.step()
-        state.optimizer.zero_grad()
-        state.scheduler.step()
-        # 3. The epoch's sums, and a checkpoint if one is due by the first process's clock.
-        add_losses(state, losses, database)
-        state.totals["lr"] = state.totals.get("lr", 0.0) + rate
-        state.step += 1
+        with unbroken(state.fabric):
+            train_step(state, database)
+        loss, rate = state.totals["loss"] / state.step, state.scheduler.get_last_lr()[0]
+        bar.set_postfix(loss=f"{loss:.3f}", lr=f"{rate:.1e}", refresh=False)
         bar.update()
-        if fabric.broadcast(time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS):
-            save_checkpoint(state, path / CHECKPOINT)
+        # A checkpoint, if one is due by the first process's clock.
+        if state.fabric.broadcast(time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS):
+            save_checkpoint(state, path)
             saved = time.monotonic()
     check_weights(state)
+
+
+def train_step(state: State, database: LesionDataset) -> None:
+    """Take one step of an epoch."""
+    config, fabric = state.config, state.fabric
+    rank, world = fabric.global_rank, fabric.world_size
+    # 1. This process's share of a random batch, with random changes.
+    chosen = batch_of(state, len(database))[rank::world]
+    key = config.seed, state.epoch, state.step
+    x = to_input(database.images[chosen].to(fabric.device))
+    x = random_view(x, config.augment, config.random_turns, key, rank, world)
+    y = database.labels[chosen].to(fabric.device)
+    # 2. Losses, gradients, and a step of the optimizer and the schedule.
+    done = (state.epoch + state.step / state.steps) / config.epochs
+    losses = step_losses(state.model, x, y, config, state.weights, done, fabric)
+    fabric.backward(losses["loss"])
+    rate = state.optimizer.param_groups[0]["lr"]
+    state.optimizer.step()
+    state.optimizer.zero_grad()
+    state.scheduler.step()
+    # 3. The epoch's sums.
+    add_losses(state, losses, database)
+    state.totals["lr"] = state.totals.get("lr", 0.0) + rate
+    state.step += 1
 
 
 def batch_of(state: State, size: int) -> Tensor:
@@ -261,11 +290,11 @@ def step_losses(
     if fabric is not None and fabric.world_size > 1:
         logits, codes, y = whole_batch(fabric, logits, codes, y)
     # 2. The objective, on all copies or on the unrotated one.
-    seen = copies if config.classify == "orbit" else 1
-    y = y.repeat(seen)
-    if config.class_weights == "released":
+    used = copies if config.classify == "orbit" else 1
+    y = y.repeat(used)
+    if config.class_weights == "released":  # from each batch, as in the released code
         weights = class_weights(y, logits.shape[-1], "released")
-    inputs = codes[:seen].flatten(0, 1), logits[:seen].flatten(0, 1), y, weights
+    inputs = codes[:used].flatten(0, 1), logits[:used].flatten(0, 1), y, weights
     losses = {"cross_entropy": OBJECTIVES["classification"](*inputs)}
     losses["loss"] = losses["cross_entropy"]
     if config.objective != "classification":
@@ -292,7 +321,7 @@ def val_score(model: nn.Module, database: LesionDataset, val: LesionDataset) -> 
 
 
 def close_epoch(state: State, score: float, path: Path) -> None:
-    """Write the model if it is the best so far, then the history, then the checkpoint.
+    """Write the model if none was better so far, then the history, then the checkpoint.
 
     A run that is stopped before the checkpoint is written repeats the epoch, and writes the
     same model and history again.
@@ -305,51 +334,17 @@ def close_epoch(state: State, score: float, path: Path) -> None:
             save_model(state.model.module, path / MODEL_FILE)
         table = pd.DataFrame(state.history)
         write_atomically(path / "metrics.csv", lambda part: table.to_csv(part, index=False))
-    save_checkpoint(state, path / CHECKPOINT)
+    save_checkpoint(state, path)
 
 
-def check_weights(state: State) -> None:
-    """Raise InputError if a weight is not finite any more."""
-    weights = (v for v in state.model.state_dict().values() if v.is_floating_point())
-    if not all(value.isfinite().all() for value in weights):
-        raise InputError(f"The weights are not finite in epoch {state.epoch + 1}: {REMEDY}")
-
-
-def save_checkpoint(state: State, path: Path) -> None:
-    """Write a checkpoint: tensors and counters. All processes call it; the first one writes."""
-    check_weights(state)
-    if state.fabric.global_rank == 0:
-        schedule = state.scheduler.state_dict()
-        saved = {name: getattr(state, name) for name in ("epoch", "step", "totals", "history")}
-        saved["model"] = state.model.state_dict()
-        saved["optimizer"] = state.optimizer.state_dict()
-        saved["scheduler"] = {
-            key: schedule[key] for key in ("last_epoch", "_step_count", "_last_lr")
-        }
-        saved["precision"] = state.fabric.strategy.precision.state_dict()  # the scale of 16 bits
-        save_state(path, saved)
-    state.fabric.barrier()
-
-
-def load_checkpoint(state: State, path: Path) -> None:
-    """Go on from a checkpoint if there is one; raise InputError if it does not fit this run."""
-    if not path.exists():
-        return
-    saved = load_state(path)
-    try:
-        state.model.load_state_dict(saved["model"])
-        kept = {int(i): tensors for i, tensors in saved["optimizer"]["state"].items()}
-        state.optimizer.load_state_dict(saved["optimizer"] | {"state": kept})
-        state.scheduler.load_state_dict(saved["scheduler"])
-        state.fabric.strategy.precision.load_state_dict(saved["precision"])
-        for name in ("epoch", "step", "totals", "history"):
-            setattr(state, name, saved[name])
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"{path} does not fit this run ({one_line(error)}): delete the run's folder and start "
-            "again"
-        ) from error
-    for parameter, tensors in state.optimizer.state.items():
-        for name, value in tensors.items():  # rounding may depend on the layout in memory
-            if value.shape == parameter.shape:
-                tensors[name] = torch.empty_like(parameter).copy_(value)
+def keep_progress(state: State, path: Path) -> str:
+    """Save a checkpoint after Ctrl-C, and return the sentence that says what is kept."""
+    if state.fabric.world_size > 1:
+        kept = (path / CHECKPOINT).exists()
+        return f"stopped; the last checkpoint is {'kept' if kept else 'not written yet'}"
+    if state.epoch == state.step == 0:
+        return "stopped before the end of the first step: nothing is kept"
+    save_checkpoint(state, path)
+    step = f"step {state.step} of " if state.step else ""
+    epoch = state.epoch + 1 if state.step else state.epoch
+    return f"stopped after {step}epoch {epoch}; a checkpoint is kept: the same command goes on"

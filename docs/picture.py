@@ -26,8 +26,7 @@ def main(query: int = 2) -> None:
     orbit = rotation_orbit(x)[:, 0]
     codes = encode(run.model, orbit)
     hits = index.search(codes[:1], k=HITS)
-    # Of its class and not of the match: at a match without a bit's difference there is nothing left
-    # to gain, and a map of it is noise.
+    # A map of the class, not of the match: if the codes are equal, the map of a match is noise.
     heat = grad_cam(run.model, x, ClassTarget(int(y[0])))[0]
 
     figure = Figure(figsize=(9.2, 4.9), dpi=100)
@@ -45,7 +44,7 @@ def main(query: int = 2) -> None:
         for n, (name, bits) in enumerate(zip(labels, hits.hamming[0], strict=True), 1)
     ]
     for place, (picture, title) in enumerate(
-        zip(shown, [f"what speaks for {data.classes[y[0]]}", *titles], strict=True)
+        zip(shown, [f"evidence for {data.classes[y[0]]}", *titles], strict=True)
     ):
         ax = figure.add_axes((0.01 + 0.165 * place, 0.02, 0.155, 0.33))
         show_picture(ax, picture, title)

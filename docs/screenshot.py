@@ -13,7 +13,7 @@ from tests.browser.labpage import page_of
 
 SETUP = """
 from derm_hash import RetrievalExplorer, build_index, course_data, course_run, encode
-from derm_hash.images import to_input
+from derm_hash.data.images import to_input
 
 dataset = course_data()
 database = dataset.split("database")

@@ -1,6 +1,8 @@
 """The command line, from a data folder to the picture of hits, and its sentences for bad input."""
 
+import dataclasses
 import os
+import re
 import shutil
 
 import numpy as np
@@ -9,15 +11,18 @@ import pytest
 import torch
 from PIL import Image
 
-from derm_hash import cli
+import derm_hash
+from derm_hash import commands
 from derm_hash.atlas.atlas import make_atlas
 from derm_hash.cli import main
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.manifest import read_manifest, write_manifest
 from derm_hash.data.splits import split_by_lesion
 from derm_hash.model import encode
+from derm_hash.options import name_of
 from derm_hash.retrieval import HashIndex
-from derm_hash.runs import load_model
+from derm_hash.runs import Run, load_model
+from derm_hash.settings import TrainConfig
 
 TINY = ["--backbone", "resnet10", "--bits", "8", "--epochs", "1", "--batch-size", "16"]
 
@@ -58,11 +63,11 @@ def test_train_leaves_model_index_curves_and_metrics(run):
 def test_train_compiles_on_request_alone(folder, monkeypatch):
     asked = []
 
-    def train(*args, compiled):
+    def train(*args, compiled, **kwargs):
         asked.append(compiled)
         raise KeyboardInterrupt  # that will do
 
-    monkeypatch.setattr(cli, "train", train)
+    monkeypatch.setattr(commands, "train", train)
     for options in ["--compile"], []:
         assert main(["train", "--data", str(folder), "--size", "32", *options]) == 130
     assert asked == [True, False]
@@ -139,26 +144,45 @@ def test_a_query_with_a_line_end_in_its_name_is_shown_all_the_same(run, tmp_path
     assert "odd\\n.png: try a larger --radius" in capsys.readouterr().out
 
 
-def test_encode_writes_the_codes_of_the_split(run, folder, capsys):
-    command = ["encode", "--run", str(run), "--data", str(folder), "--split", "query"]
-    assert main(command) == 0
-    queries = LesionDataset.from_folder(folder, 32, progress=False).split("query")
-    assert f"{len(queries)} codes of 8 bits" in capsys.readouterr().out
+@pytest.mark.parametrize("bf16", [False, True])
+def test_encode_writes_the_database_to_the_runs_index(run, folder, tmp_path, bf16, capsys):
+    run = shutil.copytree(run, tmp_path / "run")
+    (run / "index.safetensors").unlink()
+    assert main([*encode_line(run, folder), *["--bf16"][:bf16]]) == 0
+    database = LesionDataset.from_folder(folder, 32, progress=False).split("database")
+    assert f"{len(database)} codes of 8 bits" in capsys.readouterr().out
     codes = HashIndex.load(run / "index.safetensors").codes
-    np.testing.assert_allclose(codes, encode(load_model(run), queries), atol=1e-6)
-    main(["encode", "--run", str(run), "--data", str(folder)])
+    np.testing.assert_array_equal(codes, encode(load_model(run), database, bf16=bf16))
 
 
-def test_encode_uses_bfloat16_on_request_alone(run, folder, capsys):
-    from derm_hash.retrieval import HashIndex
+def encode_line(run, folder, *options):
+    return ["encode", "--run", str(run), "--data", str(folder), *options]
 
-    command = ["encode", "--run", str(run), "--data", str(folder), "--split", "query"]
-    queries = LesionDataset.from_folder(folder, 32, progress=False).split("query")
-    for options, bf16 in (["--bf16"], True), ([], False):
-        assert main([*command, *options]) == 0
-        codes = HashIndex.load(run / "index.safetensors").codes
-        np.testing.assert_array_equal(codes, encode(load_model(run), queries, bf16=bf16))
-    main(["encode", "--run", str(run), "--data", str(folder)])
+
+def test_encode_writes_other_codes_to_a_file_of_their_own(run, folder, tmp_path):
+    index, codes = tmp_path / "query.safetensors", tmp_path / "all.npy"
+    assert main(encode_line(run, folder, "--split", "query", "--out", str(index))) == 0
+    assert main(encode_line(run, folder, "--split", "all", "--out", str(codes))) == 0
+    data = LesionDataset.from_folder(folder, 32, progress=False)
+    np.testing.assert_allclose(np.load(codes), encode(load_model(run), data), atol=1e-6)
+    queries = data.split("query")
+    assert HashIndex.load(index).items["image"].tolist() == queries.table["image"].tolist()
+    # Such an index can be searched: a query finds itself there, and is not in the run's own.
+    image, name = folder / queries.table["image"].iloc[0], queries.table["image"].iloc[0]
+    options = ["--run", str(run), "--out", str(tmp_path / "hits.png"), "--radius", "8"]
+    assert main(["search", str(image), *options, "--index", str(index)]) == 0
+    assert name not in HashIndex.load(run / "index.safetensors").items["image"].tolist()
+
+
+@pytest.mark.parametrize("split", ["all", "query", "another folder"])
+def test_encode_never_replaces_the_runs_index_by_other_codes(run, folder, tmp_path, split, capsys):
+    before = (run / "index.safetensors").read_bytes()
+    if split == "another folder":
+        atlas = make_atlas(24, 32, seed=1, progress=False)
+        folder, split = write_folder(tmp_path / "other", atlas), "database"
+    assert main(encode_line(run, folder, "--split", split)) == 2
+    assert f"--out {split}.safetensors" in capsys.readouterr().err
+    assert (run / "index.safetensors").read_bytes() == before
 
 
 def test_reproduce_leaves_a_table_and_a_figure(folder, tmp_path, capsys):
@@ -210,20 +234,41 @@ def test_bad_input_gets_one_sentence(command, sentence, run, folder, tmp_path, c
     assert len([line for line in shown.splitlines() if line.startswith("derm-hash:")]) == 1
 
 
-def test_a_run_of_other_classes_is_refused(run, tmp_path, capsys):
-    atlas = make_atlas(24, 32, balance={"MEL": 0.5, "NV": 0.5}, progress=False)
-    other = write_folder(tmp_path / "two", atlas)
-    assert main(["evaluate", "--run", str(run), "--data", str(other)]) == 2
-    assert "same classes" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("line", "function", "error", "sentence"),
+    [
+        (["evaluate"], "cli.evaluate_run", "", "stopped; nothing new is kept"),
+        (["encode"], "commands.build_index", "", "stopped; nothing new is kept"),
+        (["train", "--size", "32"], "commands.train", "kept is this", "kept is this"),
+        (["train", "--size", "32"], "commands.course_data", "", "stopped; nothing new is kept"),
+        (["train", "--size", "32", *TINY, "--name", "tiny"], "commands.write_index", "",
+         "stopped after training; the model is kept"),
+        (["reproduce"], "cli.run_grid", "", "stopped; finished runs and checkpoints are kept"),
+    ],
+)  # fmt: skip
+def test_ctrl_c_says_what_is_kept(
+    line, function, error, sentence, run, folder, tmp_path, monkeypatch, capsys
+):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt(*filter(None, [error]))
+
+    name, *rest = line
+    options = {"train": ["--runs", str(run.parent)], "reproduce": []}
+    data = ["--data", str(folder)] if name != "reproduce" else [str(tmp_path / "grid.toml")]
+    (tmp_path / "grid.toml").write_text("[data]\n[grid]\nseed = [0]\n")
+    monkeypatch.setattr(f"derm_hash.{function}", stop)
+    assert main([name, *data, *options.get(name, ["--run", str(run)]), *rest]) == 130
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"derm-hash: {sentence}")
 
 
-def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys):
-    def stop(args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("derm_hash.cli.doctor_command", stop)
-    assert main(["doctor"]) == 130
-    assert "goes on" in capsys.readouterr().err
+def trained_config(monkeypatch, folder, *options):
+    """The config that a command line would train."""
+    seen = []
+    monkeypatch.setattr(
+        commands, "train", lambda config, *args, **kwargs: seen.append(config) or stop()
+    )
+    assert main(["train", "--data", str(folder), "--size", "32", *options]) == 130
+    return seen[0]
 
 
 @pytest.mark.parametrize(
@@ -241,10 +286,7 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys):
 def test_settings_on_the_command_line_have_the_type_of_their_field(
     option, field, value, folder, monkeypatch
 ):
-    seen = []
-    monkeypatch.setattr(cli, "train", lambda config, *args, **kwargs: seen.append(config) or stop())
-    assert main(["train", "--data", str(folder), "--size", "32", *option]) == 130
-    assert getattr(seen[0], field) == value
+    assert getattr(trained_config(monkeypatch, folder, *option), field) == value
 
 
 def stop():
@@ -255,3 +297,106 @@ def test_a_setting_of_another_type_is_named(folder, capsys):
     options = ["--data", str(folder), "--size", "32", "--epochs", "many"]
     assert main(["train", *options]) == 2
     assert "epochs must be a whole number, not 'many'" in capsys.readouterr().err
+
+
+def test_help_gives_default_choices_and_a_sentence_for_every_setting(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for field in dataclasses.fields(TrainConfig):
+        option = f"--{field.name.replace('_', '-')}"
+        assert re.search(rf"{option} \S+ [A-Z][^`]{{8,}}? \(default.*?\)", shown), option
+    assert "{adamw,sgd} How gradients become steps" in shown
+    assert "(default 30; released 120)" in shown and "`" not in shown and "VALUE" not in shown
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"derm-hash {derm_hash.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ([], "recommended,size=32"),
+        (["--epochs", "10", "--attention", "none"], "recommended,attention=none,epochs=10,size=32"),
+        (["--preset", "released", "--seed", "1"], "released,seed=1,size=32"),
+        (["--augment", "false", "--seed", "1"], "recommended,augment=false,seed=1,size=32"),
+        (["--milestones", "1,2"], "recommended,milestones=1,2,size=32"),
+        (["--epochs", "10", "--name", "mine"], "mine"),
+    ],
+)
+def test_a_run_is_named_after_what_differs(options, name, folder, monkeypatch):
+    assert trained_config(monkeypatch, folder, *options).name == name
+
+
+def test_a_name_of_many_settings_stays_short_and_its_own():
+    configs = [
+        TrainConfig(gamma=0.25, orbit=2, optimizer="sgd", classify="upright", momentum=0.123456,
+                    class_weights="none", learning_rate=0.0123, bits=64, seed=seed)
+        for seed in (1, 2)
+    ]  # fmt: skip
+    names = {name_of(config) for config in configs}
+    assert len(names) == 2 and max(map(len, names)) <= 100
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("a.toml", 'epochs = 3\nattention = "none"\nmilestones = [1, 2]\n'),
+        ("a.json", '{"epochs": 3, "attention": null, "milestones": [1, 2]}'),
+        ("config.json", '{"config": {"name": "old", "epochs": 3, "attention": null, '
+                        '"milestones": [1, 2]}, "data": {}}'),
+    ],
+)  # fmt: skip
+def test_settings_come_from_a_file_and_options_change_them(
+    file, text, folder, tmp_path, monkeypatch
+):
+    (tmp_path / file).write_text(text)
+    options = ["--config", str(tmp_path / file), "--epochs", "4"]
+    config = trained_config(monkeypatch, folder, *options)
+    assert (config.epochs, config.attention, config.milestones) == (4, None, (1, 2))
+    assert config.name == "recommended,attention=none,epochs=4,milestones=1,2,size=32"
+
+
+def test_a_run_is_trained_again_from_its_config(run, folder, monkeypatch):
+    options = ["--config", str(run / "config.json"), "--name", "tiny"]
+    again = trained_config(monkeypatch, folder, *options)
+    assert again == Run.load(run).config
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("epoch = 3", "'epoch' in {file} is not a setting: did you mean epochs"),
+        ("[train]\nepochs = 3", "'train' in {file} is not a setting: see derm-hash train --help"),
+        ("epochs = ", "{file} cannot be read as a file of settings"),
+        ('epochs = "3"', "epochs must be a whole number"),
+        (None, "{file} cannot be read as a file of settings"),
+    ],
+)
+def test_a_file_with_wrong_settings_gets_one_sentence(text, sentence, folder, tmp_path, capsys):
+    file = tmp_path / "a.toml"
+    if text is not None:
+        file.write_text(text)
+    assert main(["train", "--data", str(folder), "--config", str(file)]) == 2
+    assert sentence.format(file=file) in capsys.readouterr().err
+
+
+def test_an_epoch_is_a_line(folder, tmp_path, capsys):
+    line = ["train", "--data", str(folder), "--size", "32", "--runs", str(tmp_path), *TINY]
+    assert main([*line, "--epochs", "2", "--device", "cpu", "--name", "two"]) == 0
+    lines = [each for each in capsys.readouterr().out.splitlines() if each.startswith("epoch ")]
+    history = Run.load(tmp_path / "two").history
+    for epoch, (shown, row) in enumerate(zip(lines, history.to_dict("records"), strict=True), 1):
+        assert shown.startswith(f"epoch {epoch}: loss {row['loss']:.3f}, class-mean precision@10")
+        assert f"val {row['val_precision_at_10']:.3f}, " in shown and shown.endswith(" s")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize("command", ["train", "encode", "heatmaps"])
+def test_a_device_that_is_missing_is_said(command, run, folder, capsys):
+    line = [command, "--data", str(folder), "--device", "cuda"]
+    assert main(line if command == "train" else [*line, "--run", str(run)]) == 2
+    assert "PyTorch finds no CUDA device here" in capsys.readouterr().err

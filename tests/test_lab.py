@@ -1,4 +1,4 @@
-"""What `make lab` starts answers on this machine alone, and only to who has its token."""
+"""`make lab` starts a server that only this machine can reach, and only with its token."""
 
 import os
 import shlex
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def listening(process):
-    """The addresses at which a process and all that it has started wait for connections."""
+    """The addresses at which a process and its children wait for connections."""
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     return {
         connection.laddr.ip
@@ -52,7 +52,7 @@ def lab(tmp_path):
 
 
 def answer(address, method="GET"):
-    """The status with which a server answers; None before it listens."""
+    """The status of a server's answer; None before it listens."""
     try:
         request = urllib.request.Request(address, method=method)
         return urllib.request.urlopen(request, timeout=60).status
@@ -63,7 +63,7 @@ def answer(address, method="GET"):
 
 
 @pytest.mark.slow
-def test_nobody_else_gets_in(lab):
+def test_only_this_machine_gets_in_with_the_token(lab):
     address, process, log = lab
     until = time.monotonic() + 90
     while answer(f"{address}/api/kernels") is None:

@@ -513,11 +513,6 @@ def test_the_mean_over_the_orbit_by_hand():
     code = sum(codes) / 4
     torch.testing.assert_close(out.code, code)
     torch.testing.assert_close(out.logits, model.classifier(code).detach())
-    assert torch.equal(OrbitMean(model).hash(x), code > 0.5)
-    with torch.no_grad():
-        assert torch.equal(OrbitMean(model, n=1)(x).code, model(x).code)
-        halves = OrbitMean(model, n=2)
-        torch.testing.assert_close(halves(x).code, halves(x.flip(2, 3)).code, rtol=0, atol=1e-6)
 
 
 def test_the_mean_over_the_orbit_stands_in_for_its_model(tmp_path):
@@ -528,9 +523,7 @@ def test_the_mean_over_the_orbit_stands_in_for_its_model(tmp_path):
     table = {"image": names, "label": ["abc"[i] for i in labels], "split": split}
     data = LesionDataset(images, pd.DataFrame(table))
     model = shaken(small())
-    model.class_names, model.image_size = data.classes, 32
     mean = OrbitMean(model)
-    assert (mean.bits, mean.class_names, mean.image_size) == (8, ("a", "b", "c"), 32)
     turned = LesionDataset(torch.rot90(images, 1, (2, 3)), data.table, data.classes)
     np.testing.assert_allclose(encode(mean, turned), encode(mean, data), atol=1e-6)
     index = build_index(mean, data.split("database"))
@@ -540,8 +533,3 @@ def test_the_mean_over_the_orbit_stands_in_for_its_model(tmp_path):
     run = Run(tmp_path, TrainConfig(), mean, pd.DataFrame())
     assert evaluate_run(run, data)["flipped_bits"] == 0
     assert evaluate_run(dataclasses.replace(run, model=model), data)["flipped_bits"] > 0
-
-
-def test_an_orbit_of_none_is_refused():
-    with pytest.raises(InputError, match="n must be 1 or more, not 0"):
-        OrbitMean(small(), n=0)

@@ -1,9 +1,9 @@
 """The files that set the project up agree with one another and with what is installed."""
 
 import importlib.util
-import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -74,50 +74,6 @@ def test_conda_installs_python_and_leaves_the_rest_to_pip():
     assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(version)
 
 
-# --- weaknesses that are known of the pinned versions ---
-
-AUDIT = ["pip_audit", "-r", "constraints.txt", "--no-deps", "--disable-pip", "--timeout", "5"]
-AUDIT += ["--format", "json", "--progress-spinner", "off"]
-
-
-def known_weaknesses(report):
-    """What pip-audit's report (its JSON) says: a line each; None where it could ask nobody."""
-    answered = [each for each in report["dependencies"] if "skip_reason" not in each]
-    if not answered:
-        return None
-    return [
-        f"{each['name']} {each['version']}: {weakness['id']}, mended in {weakness['fix_versions']}"
-        for each in answered
-        for weakness in each["vulns"]
-    ]
-
-
-def test_a_weakness_is_found_in_a_report():
-    good = {"name": "torch", "version": "2.14.1", "vulns": []}
-    weak = {"id": "CVE-2024-1", "fix_versions": ["3.1.6"]}
-    bad = {"name": "jinja2", "version": "3.1.0", "vulns": [weak]}
-    unknown = {"name": "numpy", "skip_reason": "Dependency not found on PyPI"}
-    assert known_weaknesses({"dependencies": [good, unknown]}) == []
-    assert known_weaknesses({"dependencies": [good, bad]}) == [
-        "jinja2 3.1.0: CVE-2024-1, mended in ['3.1.6']"
-    ]
-    assert known_weaknesses({"dependencies": [unknown]}) is None
-
-
-def test_the_pinned_versions_have_no_known_weakness():
-    """Asks the index of Python packages about each of them, where it can be reached."""
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", *AUDIT], cwd=ROOT, capture_output=True, text=True, timeout=120
-        )
-        found = known_weaknesses(json.loads(done.stdout))
-    except (subprocess.TimeoutExpired, json.JSONDecodeError):
-        found = None
-    if found is None:
-        pytest.skip("no reports of known weaknesses can be had here: run pip-audit elsewhere")
-    assert found == [], "take a mended version in constraints.txt"
-
-
 # --- make and CI ---
 
 
@@ -151,140 +107,157 @@ def test_ci_is_a_script_that_bash_accepts():
     assert "\nmake test\n" in script.read_text("utf-8")
 
 
-# --- .ci/venv.py ---
+# --- make setup ---
+
+# Notes what it is asked to do; only `-c` is run, by a real Python that takes itself for this one.
+STUB = """#!/bin/sh
+self=$(readlink -f "$0")
+version=${{self##*python3.}}
+case "$1 $2 $3" in
+    "-c "*) exec {python} -c "import sys; sys.version_info = (3, $version, 0); $2" ;;
+    "-m pip --version") exit 0 ;;
+    "-m venv "*)
+        echo "$*" >>log; rm -rf .venv; mkdir -p .venv/bin; ln -s "$self" .venv/bin/python ;;
+    .ci/pins.py*) echo "a pin" ;;
+    *) echo "$*" >>log; test ! -e no-network ;;
+esac
+"""
+PIP = "pip install --disable-pip-version-check -c .venv/constraints.txt -e .[lab,test]"
+FILES = ["Makefile", "pyproject.toml", "constraints.txt", ".ci/pins.py"]
 
 
 @pytest.fixture
-def venv(tmp_path, monkeypatch):
-    """The script as a module, on a project and an environment of the test's own."""
-    spec = importlib.util.spec_from_file_location("venv_script", ROOT / ".ci" / "venv.py")
+def setup(tmp_path, monkeypatch):
+    """A function that runs `make setup` on a copy of the project, with stubs of Python.
+
+    Returns the exit status, what make wrote, and what Python was asked to do.
+    """
+    for name in ("3.10", "3.11", "3.12"):
+        program = tmp_path / "bin" / f"python{name}"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(STUB.format(python=sys.executable))
+        program.chmod(0o755)
+    (tmp_path / "bin" / "python3").symlink_to("python3.11")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("MAKEFLAGS", raising=False)
+    for name in FILES:
+        path = tmp_path / "project" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, path)
+        os.utime(path, (0, 0))
+
+    def run(*options, folder="project"):
+        log = tmp_path / folder / "log"
+        log.write_text("")
+        command = ["make", "setup", *options]
+        done = subprocess.run(command, cwd=tmp_path / folder, capture_output=True, text=True)
+        asked = log.read_text().replace("-m ", "").splitlines()
+        return done.returncode, done.stdout + done.stderr, asked
+
+    run.folder = tmp_path / "project"
+    return run
+
+
+def test_an_environment_is_made_once(setup):
+    assert setup()[::2] == (0, ["venv --clear .venv", PIP])
+    assert (setup.folder / ".venv" / "constraints.txt").read_text() == "a pin\n"
+    assert setup()[::2] == (0, [])
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt", ".ci/pins.py"])
+def test_it_is_refreshed_after_a_change(setup, name):
+    setup()
+    os.utime(setup.folder / ".venv" / "derm-hash.stamp", (1, 1))
+    (setup.folder / name).touch()
+    assert setup()[2] == [PIP]
+    assert setup()[2] == []
+
+
+def test_a_checkout_that_was_moved_is_installed_again(setup):
+    setup()
+    setup.folder.rename(setup.folder.with_name("else where"))
+    assert setup(folder="else where")[2] == [PIP]
+    assert setup(folder="else where")[2] == []
+
+
+def test_a_failed_installation_is_tried_again(setup):
+    (setup.folder / "no-network").touch()
+    for _ in range(2):
+        status, shown, asked = setup()
+        assert status != 0 and "run the same command again" in shown and asked[-1] == PIP
+    (setup.folder / "no-network").unlink()
+    assert setup()[::2] == (0, [PIP])
+
+
+def test_an_old_python_is_refused_in_one_sentence(setup):
+    status, shown, asked = setup("PYTHON=python3.10")
+    assert status != 0 and asked == []
+    assert "derm-hash needs Python 3.11 or newer, and python3.10 is 3.10: " in shown
+    assert "`make setup PYTHON=python3.12`" in shown
+    setup()
+    assert setup("PYTHON=python3.10")[2] == [] and setup()[::2] == (0, [])
+
+
+def test_another_python_is_taken_only_when_it_is_asked_for(setup):
+    setup("PYTHON=python3.12")
+    assert setup()[2] == setup("PYTHON=python3.12")[2] == []
+    assert setup("PYTHON=python3.11")[2] == ["venv --clear .venv", PIP]
+    status, shown, asked = setup("PYTHON=python9")
+    assert status != 0 and asked == [] and "python9" in shown
+
+
+def test_an_environment_without_its_python_is_made_anew(setup):
+    setup()
+    python = setup.folder / ".venv" / "bin" / "python"
+    python.unlink()
+    python.symlink_to("/no/such/python")
+    assert setup()[2] == ["venv --clear .venv", PIP]
+
+
+def test_an_environment_that_the_user_made_is_kept(setup):
+    subprocess.run(["python3", "-m", "venv", "--clear", ".venv"], cwd=setup.folder, check=True)
+    assert setup()[2] == [PIP]
+
+
+# --- .ci/pins.py ---
+
+
+@pytest.fixture
+def pins_with(tmp_path, monkeypatch):
+    """A function: the pins for an environment that has these versions of torch and torchvision."""
+    spec = importlib.util.spec_from_file_location("pins_script", ROOT / ".ci" / "pins.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    (tmp_path / ".venv" / "bin" / "python").symlink_to(sys.executable)
-    (tmp_path / ".venv" / "pyvenv.cfg").write_text("version = 3.11.7")
-    (tmp_path / "pyproject.toml").write_text(
-        '[project]\ndependencies = ["torch>=2.6", "torchvision", "sympy>=1.13"]\n'
-    )
-    (tmp_path / "constraints.txt").write_text(
-        "# made by hand\ntorch==2.14.1\ntorchvision==0.29.1\nsympy==1.14.0\njinja2==3.1.6\n"
-    )
-    monkeypatch.setattr(module, "ROOT", tmp_path)
-    monkeypatch.setattr(module, "VENV", tmp_path / ".venv")
-    monkeypatch.setattr(module, "BIN", tmp_path / ".venv" / "bin" / "python")
-    monkeypatch.setattr(module, "STAMP", tmp_path / ".venv" / "stamp")
-    return module
+    needs = '[project]\ndependencies = ["torch>=2.6", "torchvision", "sympy>=1.13"]\n'
+    (tmp_path / "pyproject.toml").write_text(needs)
+    (tmp_path / "constraints.txt").write_text("\n".join(["# made by hand", *reversed(ALL_PINS)]))
 
-
-@pytest.fixture
-def installed(monkeypatch):
-    """A function that says which torch and torchvision are in the environment."""
-
-    def pretend(**versions):
+    def pins_with(**versions):
         def distribution(name):
             if name not in versions:
                 raise metadata.PackageNotFoundError(name)
             version, *requires = versions[name]
             return SimpleNamespace(version=version, requires=requires)
 
-        monkeypatch.setattr(metadata, "distribution", distribution)
+        monkeypatch.setattr(module, "distribution", distribution)
+        return module.pins(tmp_path)
 
-    return pretend
+    return pins_with
 
 
 ALL_PINS = ["jinja2==3.1.6", "sympy==1.14.0", "torch==2.14.1", "torchvision==0.29.1"]
 
 
 @pytest.mark.parametrize("torch", [{}, {"torch": ["2.14.1"]}, {"torch": ["2.5.1+cpu"]}])
-def test_the_pins_decide_where_no_fitting_torch_is_installed(venv, installed, torch):
-    installed(**torch)
-    assert venv.constraints() == ALL_PINS
+def test_the_pins_decide_where_no_fitting_torch_is_installed(pins_with, torch):
+    assert pins_with(**torch) == ALL_PINS
 
 
-def test_a_torch_that_the_user_chose_stays_with_what_it_insists_on(venv, installed):
-    installed(torch=["2.6.0+cpu", "sympy==1.13.1; python_version >= '3.9'", "jinja2"])
-    assert venv.constraints() == ["jinja2==3.1.6", "torch==2.6.0+cpu"]
+def test_a_torch_that_the_user_chose_stays_with_what_it_insists_on(pins_with):
+    chosen = ["2.6.0+cpu", "sympy==1.13.1; python_version >= '3.9'", "jinja2"]
+    assert pins_with(torch=chosen) == ["jinja2==3.1.6", "torch==2.6.0+cpu"]
 
 
-def test_a_pair_that_the_user_chose_stays(venv, installed):
-    installed(torch=["2.14.1+cpu"], torchvision=["0.29.1+cpu", "torch>=2.14.0"])
-    assert venv.constraints() == [*ALL_PINS[:2], "torch==2.14.1+cpu", "torchvision==0.29.1+cpu"]
-
-
-@pytest.fixture
-def pip(monkeypatch, venv, installed):
-    """Instead of running programs: a list of the commands, which end with `pip.status`."""
-    installed()
-    record = SimpleNamespace(commands=[], status=0)
-
-    def run(command, **options):
-        record.commands.append(command)
-        return SimpleNamespace(returncode=record.status)
-
-    programs = SimpleNamespace(**(vars(subprocess) | {"run": run}))
-    monkeypatch.setattr(venv, "subprocess", programs)
-    return record
-
-
-@pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt", ".venv/pyvenv.cfg"])
-def test_pip_runs_once_and_again_after_a_change(venv, pip, name):
-    venv.refresh()
-    [_, command] = pip.commands
-    assert command[-2:] == ["-e", ".[lab,test]"]
-    assert (venv.VENV / "constraints.txt").read_text().split() == ALL_PINS
-    assert venv.up_to_date()
-    venv.refresh()
-    assert len(pip.commands) == 2
-    with (venv.ROOT / name).open("a") as file:
-        file.write("\n# changed\n")
-    assert not venv.up_to_date()
-    venv.refresh()
-    assert len(pip.commands) == 4
-
-
-def test_an_environment_that_was_moved_is_installed_again(venv, pip, monkeypatch):
-    venv.refresh()
-    monkeypatch.setattr(venv, "ROOT", venv.ROOT.rename(venv.ROOT.with_name("elsewhere")))
-    monkeypatch.setattr(venv, "STAMP", venv.ROOT / ".venv" / "stamp")
-    monkeypatch.setattr(venv, "BIN", venv.ROOT / ".venv" / "bin" / "python")
-    assert venv.STAMP.exists() and not venv.up_to_date()
-
-
-def test_a_failed_installation_is_tried_again(venv, pip):
-    venv.refresh()
-    (venv.ROOT / "pyproject.toml").write_text('[project]\ndependencies = ["torch", "torchvision"]')
-    pip.status = 1
-    for _ in range(2):
-        with pytest.raises(SystemExit, match="run the same command again"):
-            venv.refresh()
-    assert len(pip.commands) == 6
-    assert not venv.STAMP.exists()
-
-
-def test_an_old_python_is_refused_in_one_sentence(venv, pip, monkeypatch):
-    venv.BIN.unlink()
-    monkeypatch.setattr(venv.sys, "version_info", (3, 10, 13, "final", 0))
-    with pytest.raises(SystemExit, match=r"needs Python 3.11 or newer, and .* is 3.10: .*PYTHON="):
-        venv.create(exact=False)
-    assert pip.commands == []
-
-
-def test_another_python_is_taken_only_when_it_is_asked_for(venv, pip, monkeypatch):
-    venv.create(exact=True)
-    assert pip.commands == []
-    versions = {venv.BIN: "3.12", sys.executable: "3.11"}
-    monkeypatch.setattr(venv, "version_of", versions.get)
-    venv.create(exact=False)
-    assert pip.commands == []
-    venv.create(exact=True)
-    assert pip.commands[0][1:4] == ["-m", "venv", "--clear"]
-
-
-def test_a_broken_environment_is_made_anew(venv, pip):
-    venv.refresh()
-    venv.BIN.unlink()
-    venv.BIN.symlink_to("/no/such/python")
-    assert not venv.up_to_date()
-    pip.commands.clear()
-    venv.create(exact=False)
-    assert pip.commands[0][1:4] == ["-m", "venv", "--clear"]
+def test_a_pair_that_the_user_chose_stays(pins_with):
+    found = pins_with(torch=["2.14.1+cpu"], torchvision=["0.29.1+cpu", "torch>=2.14.0"])
+    assert found == [*ALL_PINS[:2], "torch==2.14.1+cpu", "torchvision==0.29.1+cpu"]

@@ -2,9 +2,12 @@
 
 import functools
 import math
+import re
 import shutil
+import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -28,7 +31,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from torch import nn
 
-from derm_hash import training
+from derm_hash import runs, training
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.errors import InputError
 from derm_hash.files import save_state
@@ -480,7 +483,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(finished, data, 
         save_state(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "save_state", fill_the_disk)
+        patch.setattr(runs, "save_state", fill_the_disk)
         with pytest.raises(OSError, match="No space"):
             train_quietly(tiny(), data, tmp_path)
     names = RUN_FILES
@@ -784,3 +787,63 @@ def test_milestones_may_be_a_list(data, tmp_path):
     train_quietly(config, data, tmp_path)
     train_quietly(config, data, tmp_path)  # the same run, not another
     assert Run.load(tmp_path / "tiny").config == config
+
+
+# --- Ctrl-C -----------------------------------------------------------------------------
+
+
+def ctrl_c_at(monkeypatch, name, call):
+    """Press Ctrl-C amid call number ``call`` of a function of the training module."""
+    real, calls = getattr(training, name), []
+
+    def pressed(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == call:
+            signal.raise_signal(signal.SIGINT)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(training, name, pressed)
+
+
+@pytest.mark.parametrize(
+    ("name", "call", "said"),
+    [
+        ("step_losses", 1, "step 1 of epoch 1; a checkpoint is kept"),
+        ("step_losses", 5, "step 2 of epoch 2; a checkpoint is kept"),
+        ("add_losses", 2, "step 2 of epoch 1; a checkpoint is kept"),
+        ("val_score", 1, "step 3 of epoch 1; a checkpoint is kept"),
+        ("save_model", 1, "after epoch 1; a checkpoint is kept"),
+        ("close_epoch", 2, "after epoch 2; a checkpoint is kept"),
+        ("train_epoch", 1, "before the end of the first step: nothing is kept"),
+    ],
+)
+def test_ctrl_c_keeps_a_checkpoint_and_the_run_goes_on_as_if_never_stopped(
+    finished, data, tmp_path, monkeypatch, name, call, said
+):
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match=said):
+        ctrl_c_at(patch, name, call)
+        train_quietly(tiny(), data, tmp_path)
+    assert (tmp_path / "tiny" / "checkpoint.safetensors").exists() is ("nothing" not in said)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert_same_run(train_quietly(tiny(), data, tmp_path), finished)
+
+
+def test_ctrl_c_twice_in_a_step_still_waits_for_its_end(finished, data, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="step 2 of"):
+        ctrl_c_at(patch, "step_losses", 2)
+        ctrl_c_at(patch, "add_losses", 2)
+        train_quietly(tiny(), data, tmp_path)
+    assert_same_run(train_quietly(tiny(), data, tmp_path), finished)
+
+
+def test_training_outside_of_the_main_thread_leaves_ctrl_c_alone(finished, data, tmp_path):
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(train_quietly, tiny(), data, tmp_path).result()
+    assert_same_run(run, finished)
+
+
+def test_the_bar_shows_loss_and_learning_rate(data, tmp_path, capsys):
+    train_quietly(tiny(), data, tmp_path, progress=True)
+    last = capsys.readouterr().err.split("\r")[-1]
+    assert re.search(r"tiny, val \d\.\d{3}: 100%.*loss=\d+\.\d{3}, lr=\d\.\de-\d\d", last)

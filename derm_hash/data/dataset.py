@@ -11,10 +11,10 @@ import pandas as pd
 import psutil
 import torch
 
+from derm_hash.data.classes import class_order
 from derm_hash.data.images import read_mask, square, to_input
 from derm_hash.data.manifest import (
     SPLITS,
-    class_order,
     picture_reader,
     read_manifest,
     with_all_columns,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffTags, UnidentifiedImageError
 
 from derm_hash.errors import InputError, one_line
 
@@ -44,8 +45,13 @@ def open_image(file: str | Path | BinaryIO, name: str | None = None) -> Image.Im
     Raises
     ------
     InputError
-        If the file is missing, is not an image, is damaged or cut short, or has more than
-        `MAX_PIXELS` pixels.
+        If the file is missing, is not an image, is damaged or cut short, has more than
+        `MAX_PIXELS` pixels, or has a layout of TIFF that Pillow misreads.
+
+    Warns
+    -----
+    UserWarning
+        If a grey image of 16 bits uses fewer, see :func:`_grey_8bit`.
     """
     return _decoded(file, name, _to_rgb)
 
@@ -70,6 +76,7 @@ def _decoded(
         with Image.open(file, formats=IMAGE_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
+            _refuse_what_is_misread(image, name)
             return convert(ImageOps.exif_transpose(image), name)
     except InputError:
         raise
@@ -91,6 +98,45 @@ def _decoded(
         raise InputError(
             f"{name} is damaged or cut short ({one_line(error)}): replace it or leave it out"
         ) from error
+
+
+def _refuse_what_is_misread(image: Image.Image, name: str) -> None:
+    """`InputError` for an image of which Pillow makes another picture, without an error.
+
+    The layouts are those found wrong among all that the package tifffile writes.
+    """
+    deep = any(";16" in str(tile[3]) for tile in image.tile) and image.mode in ("RGB", "RGBA", "LA")
+    # Pillow keeps the upper 8 of 16 bits, and of values below 4096 that is nearly nothing.
+    if deep and max(high for _, high in image.getextrema()[: 1 if image.mode == "LA" else 3]) < 16:
+        raise InputError(
+            f"{name} has 16 bits a colour and no value above 4095: scale its values to the full "
+            "range of 8 or 16 bits, and save it again"
+        )
+    if image.format != "TIFF":
+        return
+    tags = {info.name: image.tag_v2.get(tag) for tag, info in TiffTags.TAGS_V2.items()}
+    bits, signs = (tags[key] or (1,) for key in ("BitsPerSample", "SampleFormat"))
+    bits, sign, raw = bits[0], signs[0], tags["Compression"] in (None, 1)
+    planes = tags["PlanarConfiguration"] == 2
+    wrong = {
+        "planes of 16 bits": planes and bits == 16 and raw,
+        "a plane of transparency": planes and image.mode == "LA",
+        "white as 0 in 16 bits": bits == 16 and tags["PhotometricInterpretation"] == 0,
+        "signed bytes": bits == 8 and sign == 2,
+        "values above 2147483647": bits == 32 and sign == 1 and image.getextrema()[0] < 0,
+        "compressed values with the high byte first": (
+            image.mode in ("I", "F") and not raw and image.tag_v2.prefix == b"MM"
+        ),
+        "PackBits compression with a predictor": (
+            tags["Compression"] == 32773 and tags["Predictor"] not in (None, 1)
+        ),
+    }
+    for layout, present in wrong.items():
+        if present:
+            raise InputError(
+                f"{name} is a TIFF file with {layout}, which would be read as another picture: "
+                "save it as PNG, or as TIFF with interleaved channels and without compression"
+            )
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -125,9 +171,10 @@ def _finite(image: Image.Image, name: str) -> np.ndarray:
 def _grey_8bit(values: np.ndarray, mode: str) -> np.ndarray:
     """Grey values of more than 8 bits (H, W) as uint8 (H, W).
 
-    16-bit values use their full range, 0..65535. A float image in 0..1 uses that range, and one in
-    0..255 is rounded. Any other range is stretched to 0..255, because nothing in the file says
-    what it means.
+    16-bit values use their full range, 0..65535. Where all of them fit into 8, 10, 12 or 14 bits,
+    which is what most cameras with more than 8 bits deliver, the image is read as one of so many
+    bits, and a warning says so. A float image in 0..1 uses that range, and one in 0..255 is
+    rounded. Any other range is stretched to 0..255, because nothing in the file says what it means.
     """
     low, high = float(values.min()), float(values.max())
     if mode == "F" and low >= 0 and high <= 1:
@@ -135,13 +182,26 @@ def _grey_8bit(values: np.ndarray, mode: str) -> np.ndarray:
     elif mode == "F" and low >= 0 and high <= 255:
         low, high = 0.0, 255.0
     elif mode != "F" and low >= 0 and high <= 65535:
-        low, high = 0.0, 65535.0
+        low, high = 0.0, _full_range(high)
     scale = 255.0 / (high - low) if high > low else 0.0
     grey = np.empty(values.shape, dtype=np.uint8)
     for rows in range(0, len(values), 256):  # all rows at once would take eight times the memory
         part = slice(rows, rows + 256)
         grey[part] = np.rint((values[part].astype(np.float64) - low) * scale)
     return grey
+
+
+def _full_range(high: float) -> float:
+    """The largest value that a grey image of 16 bits can have, given the largest that it has."""
+    bits = next(bits for bits in (8, 10, 12, 14, 16) if high < 2**bits)
+    if high > 0 and bits < 16:
+        # Without the file's name in it, Python shows the warning once.
+        warnings.warn(
+            f"grey images of 16 bits have values of 0 to {2**bits - 1} only, and are read as "
+            f"images of {bits} bits: if they are dark images of 16 bits, save them as 8-bit images",
+            stacklevel=2,
+        )
+    return 2.0**bits - 1
 
 
 def square(image: Image.Image, size: int, nearest: bool = False) -> Image.Image:

@@ -36,7 +36,6 @@ MANIFEST = "manifest.csv"
 REQUIRED = ("image", "label")
 COLUMNS = (*REQUIRED, "lesion_id", "split", "mask", "source")
 SPLITS = ("database", "val", "query")
-ISIC_CLASSES = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")
 
 # --- tables -----------------------------------------------------------------------------
 
@@ -92,14 +91,6 @@ def with_all_columns(frame: pd.DataFrame) -> pd.DataFrame:
     """The manifest's columns first, "" where one is missing; index 0..N-1."""
     extra = [column for column in frame.columns if column not in COLUMNS]
     return frame.reindex(columns=[*COLUMNS, *extra], fill_value="").reset_index(drop=True)
-
-
-def class_order(labels: Sequence[str]) -> tuple[str, ...]:
-    """The distinct labels: in the order of `ISIC_CLASSES` if they are all there, else sorted."""
-    present = set(labels)
-    if present <= set(ISIC_CLASSES):
-        return tuple(name for name in ISIC_CLASSES if name in present)
-    return tuple(sorted(present))
 
 
 # --- the manifest -----------------------------------------------------------------------

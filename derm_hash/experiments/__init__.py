@@ -8,7 +8,6 @@ from derm_hash.experiments.results import (
     read_csv,
     read_results,
     run_name,
-    summary,
-    varied,
+    settings_that_differ,
 )
 from derm_hash.experiments.scoring import evaluate_run

@@ -1,92 +1,113 @@
 """Experiments in TOML files."""
 
+import difflib
 import tomllib
-from collections.abc import Iterable, Mapping
-from inspect import signature
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from derm_hash.course import course_data
 from derm_hash.errors import InputError, one_line
-from derm_hash.experiments.results import setting_kinds, setting_names
-from derm_hash.settings import KINDS, is_of_kind
+from derm_hash.experiments.results import setting_kinds
+from derm_hash.settings import check_type
+
+DATA_KINDS = {"source": str, "size": int, "images": int, "seed": int}
+"""What [data] may hold: the arguments of :func:`derm_hash.course_data`."""
 
 
 class Experiment(NamedTuple):
-    """What an experiment's file says.
-
-    data: arguments of :func:`derm_hash.course.course_data`; grid: that of :func:`run_grid`;
-    train: what all runs share; baseline: that of :func:`compare`, or empty.
-    """
+    """The content of an experiment's file."""
 
     data: dict
+    """Arguments of :func:`derm_hash.course_data`."""
     grid: dict | list[dict]
+    """What :func:`run_grid` runs."""
     train: dict
+    """The settings that all runs share."""
     baseline: dict
+    """The settings that :func:`compare` compares with; may be empty."""
+
+
+def _known_tables(path: Path, tables: dict) -> dict:
+    """Return the tables; InputError if one is not a field of :class:`Experiment`."""
+    known = Experiment._fields
+    for name in tables:
+        if name not in known:
+            likely = difflib.get_close_matches(name.lower(), known, 1)
+            hint = f": did you mean {likely[0]}?" if likely else ""
+            raise InputError(f"{path} has '{name}' beside the tables {', '.join(known)}{hint}")
+    return tables
 
 
 def read_experiment(path: str | Path) -> Experiment:
-    """Read an experiment's TOML file: tables [data], [grid] and, optionally, [train], [baseline].
+    """Read an experiment's TOML file.
 
-    [grid] holds lists of values for the settings of :func:`run_grid`. Several tables [[grid]]
-    are several grids, one after the other. TOML has no None: the word "none" stands for it where
-    a field may be None.
+    The table [grid] holds lists of values for the settings of :func:`run_grid`; several tables
+    [[grid]] are several grids. [data] says which data, [train] (optional) what all runs share,
+    [baseline] (optional) what to compare with. TOML has no None: write "none" in its place.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    Experiment
+
+    Raises
+    ------
+    InputError
+        If the file is missing or not TOML, or a table, a setting or the type of a value is wrong.
     """
     path = Path(path)
-    experiment = _read_toml(path)
-    data, grid = experiment.get("data"), experiment.get("grid")
-    shared, baseline = experiment.get("train", {}), experiment.get("baseline", {})
-    grids = grid if isinstance(grid, list) else [grid]
-    for table, found in (
-        ("data", [data]),
-        ("grid", grids or [None]),
-        ("train", [shared]),
-        ("baseline", [baseline]),
-    ):
-        if not all(isinstance(each, dict) for each in found):
-            raise InputError(f"{path} has no [{table}] table: see benchmarks/configs.")
-    arguments = {name: each.annotation for name, each in signature(course_data).parameters.items()}
-    if wrong := set(data) - set(arguments):
-        raise InputError(
-            f"{min(wrong)} in the [data] of {path} is none of source, size, images, seed."
-        )
-    if wrong := set(baseline) - set(setting_names()):
-        raise InputError(f"{min(wrong)} in the [baseline] of {path} is no setting of a run.")
-    for key, values in (item for each in grids for item in each.items()):
-        if not isinstance(values, list) or not values:
-            raise InputError(f"{key} in the [grid] of {path} must be a list of values.")
-    values = [(key, value) for each in grids for key, of in each.items() for value in of]
-    kinds = setting_kinds()
-    _check_kinds(data.items(), arguments, f"the [data] of {path}")
-    _check_kinds(values, kinds, f"the [grid] of {path}")
-    _check_kinds(shared.items(), kinds, f"the [train] of {path}")
-    _check_kinds(baseline.items(), kinds, f"the [baseline] of {path}")
-    grids = [{k: [_setting(k, v) for v in values] for k, values in g.items()} for g in grids]
-    shared = {key: _setting(key, value) for key, value in shared.items()}
-    return Experiment(data, grids if isinstance(grid, list) else grids[0], shared, baseline)
+    tables, kinds = _read_toml(path), setting_kinds()
+    grid = tables.get("grid")
+    if isinstance(grid, list) and grid:
+        grid = [_lists(path, table, kinds) for table in grid]
+    else:
+        grid = _lists(path, grid, kinds)
+    without_seed = {key: kind for key, kind in kinds.items() if key != "seed"}
+    return Experiment(
+        _values(path, "data", tables.get("data"), DATA_KINDS),
+        grid,
+        _values(path, "train", tables.get("train", {}), kinds),
+        _values(path, "baseline", tables.get("baseline", {}), without_seed),
+    )
 
 
 def _read_toml(path: Path) -> dict:
-    """The tables of a TOML file; InputError if it is none."""
+    """Read the tables of a TOML file; InputError if it is not one."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return _known_tables(path, tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
-        raise InputError(f"There is no experiment file {path}.") from error
+        raise InputError(f"There is no experiment file {path}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not text in UTF-8: save it as such.") from error
+        raise InputError(f"{path} is not text in UTF-8: save it as such") from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"{path} is not valid TOML: {one_line(error)}.") from error
+        raise InputError(f"{path} is not valid TOML: {one_line(error)}") from error
 
 
-def _check_kinds(items: Iterable[tuple[str, object]], kinds: Mapping, where: str) -> None:
-    """InputError if a value is not of the kind that its name has, or a name has none."""
-    for key, value in items:
-        if key not in kinds:
-            raise InputError(f"{key} in {where} is no setting of a run.")
-        if not is_of_kind(value, kinds[key]):
-            raise InputError(f"{key} in {where} must be {KINDS[kinds[key]]}, not {value!r}.")
+def _values(path: Path, name: str, table: object, kinds: Mapping) -> dict:
+    """Check a table [name] of single values, and return it with None for "none"."""
+    if not isinstance(table, dict):
+        raise InputError(f"{path} has no [{name}] table: see benchmarks/configs")
+    where = f"the [{name}] of {path}"
+    return {key: _value(key, value, kinds, where) for key, value in table.items()}
 
 
-def _setting(key: str, value):
-    optional = key in ("attention", "invariance", "weights")
-    return None if optional and value == "none" else value
+def _lists(path: Path, table: object, kinds: Mapping) -> dict:
+    """Check a table [grid] of lists of values, and return it with None for "none"."""
+    if not isinstance(table, dict):
+        raise InputError(f"{path} has no [grid] table: see benchmarks/configs")
+    where = f"the [grid] of {path}"
+    for key, values in table.items():
+        if not isinstance(values, list) or not values:
+            raise InputError(f"{key} in {where} must be a list of values")
+    return {key: [_value(key, value, kinds, where) for value in table[key]] for key in table}
+
+
+def _value(key: str, value: object, kinds: Mapping, where: str) -> object:
+    """Check a value's name and type, and return it: None for "none" where it may be None."""
+    if key not in kinds:
+        raise InputError(f"{key} in {where} must be one of {', '.join(kinds)}")
+    check_type(f"{key} in {where}", value, kinds[key])
+    return None if kinds[key] == str | None and value == "none" else value

@@ -306,7 +306,8 @@ def _part(index: HashIndex, places: np.ndarray) -> HashIndex:
     """The index of some of its images."""
     if len(places) == len(index):
         return index
-    return HashIndex.build(index.codes[places], index.labels[places], index.items.iloc[places])
+    part = index.codes[places], index.labels[places], index.items.iloc[places]
+    return HashIndex.build(*part, index.classes)
 
 
 @dataclass(frozen=True)

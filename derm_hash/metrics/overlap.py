@@ -1,8 +1,38 @@
-"""Does a heatmap point at the lesion? Scores of a heatmap against a mask."""
+"""Does a heatmap point at the lesion? Scores of a heatmap against a mask.
+
+A mask is bool, or has the numbers 0 and 1, or 0 and 255, as image files have them. An empty
+heatmap, all zero, points nowhere: its scores are 0, so reports of a mean count such maps.
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from derm_hash.errors import InputError
+
+
+def mask_scores(heatmaps: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> pd.DataFrame:
+    """Score many heatmaps against their masks.
+
+    Parameters
+    ----------
+    heatmaps : N arrays (H, W) >= 0
+    masks : N arrays (H, W)
+
+    Returns
+    -------
+    DataFrame
+        One row for each heatmap, with the columns mask_energy, pointing_game, iou_at_mask_area,
+        area (share of the mask, the mask energy of a flat map) and empty (1 if the heatmap is all
+        zero). The mean of empty is the share of empty maps, which lower the other means.
+    """
+    rows = []
+    for heatmap, mask in zip(heatmaps, masks, strict=True):
+        scores = {f.__name__: float(f(heatmap, mask)) for f in MASK_SCORES}
+        heatmap, mask = _checked(heatmap, mask)
+        rows.append(scores | {"area": float(mask.mean()), "empty": float(not heatmap.any())})
+    return pd.DataFrame(rows)
 
 
 def mask_energy(heatmap: np.ndarray, mask: np.ndarray) -> float:
@@ -15,14 +45,25 @@ def mask_energy(heatmap: np.ndarray, mask: np.ndarray) -> float:
     Parameters
     ----------
     heatmap : (H, W) array >= 0
-    mask : (H, W) bool array
+    mask : (H, W) array
+        See the module.
 
     Returns
     -------
     float in [0, 1]
         0 for an empty heatmap.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ, the heatmap has negative values or NaN, or the mask is not one.
     """
-    _check_heatmap(heatmap, mask)
+    heatmap, mask = _checked(heatmap, mask)
+    if heatmap.size and heatmap.min() < 0:
+        raise InputError(
+            f"A heatmap with negative values, such as {heatmap.min():g}, has no shares of heat: "
+            "clip it at 0"
+        )
     total = float(heatmap.sum())
     return float(heatmap[mask].sum()) / total if total > 0 else 0.0
 
@@ -30,10 +71,12 @@ def mask_energy(heatmap: np.ndarray, mask: np.ndarray) -> float:
 def pointing_game(heatmap: np.ndarray, mask: np.ndarray) -> bool:
     """Whether the hottest pixel of a heatmap (H, W) lies on the lesion, a mask (H, W).
 
-    Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016.
+    Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016. Of pixels that
+    tie, the upper left one is taken; an empty heatmap does not point at the lesion. Raises
+    `InputError` as :func:`mask_energy`, but takes negative values.
     """
-    _check_heatmap(heatmap, mask)
-    return bool(mask.ravel()[heatmap.argmax()])
+    heatmap, mask = _checked(heatmap, mask)
+    return bool(heatmap.any() and mask.ravel()[heatmap.argmax()])
 
 
 def iou_at_mask_area(heatmap: np.ndarray, mask: np.ndarray) -> float:
@@ -45,22 +88,44 @@ def iou_at_mask_area(heatmap: np.ndarray, mask: np.ndarray) -> float:
     Parameters
     ----------
     heatmap : (H, W) array
-    mask : (H, W) bool array
+    mask : (H, W) array
+        See the module.
 
     Returns
     -------
     float in [0, 1]
+        0 for an empty heatmap.
+
+    Raises
+    ------
+    InputError
+        As :func:`mask_energy`, but negative values are taken.
     """
-    _check_heatmap(heatmap, mask)
+    heatmap, mask = _checked(heatmap, mask)
+    if not heatmap.any():
+        return 0.0
     hottest = np.zeros(mask.size, dtype=bool)
     hottest[np.argsort(-heatmap.ravel(), kind="stable")[: int(mask.sum())]] = True
     inside = mask.ravel()
     return float((hottest & inside).sum() / max((hottest | inside).sum(), 1))
 
 
-def _check_heatmap(heatmap: np.ndarray, mask: np.ndarray) -> None:
+MASK_SCORES = (mask_energy, pointing_game, iou_at_mask_area)
+
+
+def _checked(heatmap: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Check a heatmap and its mask, and make the mask bool."""
+    heatmap, mask = np.asarray(heatmap), np.asarray(mask)
     if heatmap.shape != mask.shape:
         raise InputError(
             f"A heatmap {heatmap.shape} and a mask {mask.shape} of different shape cannot be "
             "compared: resize the heatmap to the mask first"
         )
+    if not np.isfinite(heatmap).all():
+        raise InputError("A heatmap with NaN or infinite values has no hottest pixel: leave it out")
+    if mask.dtype != bool and not any(np.isin(mask, [0, high]).all() for high in (1, 255)):
+        raise InputError(
+            f"A mask of {mask.dtype} from {mask.min():g} to {mask.max():g} is not a mask: it has "
+            "only 0 and 1, or only 0 and 255; choose a threshold, such as mask > 127"
+        )
+    return heatmap, mask != 0

@@ -10,9 +10,12 @@ There are three families of scores, and the names tell them apart:
   codes tie, so each is the expected value over all orders of the ties.
 """
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pandas as pd
 
+from derm_hash.data.classes import indices_in, names_in
 from derm_hash.errors import InputError
 from derm_hash.metrics.codes import code_quality
 from derm_hash.metrics.ranking import (
@@ -58,6 +61,7 @@ def paper_scores(
     This is the part of :func:`query_scores` that does not rank the whole database; the
     parameters and names are the same.
     """
+    labels = indices_in(index, labels)
     near = relevance(index.search(codes, k, radius, metric).ids, index.labels, labels)
     return {"paper_precision": precision(near), "paper_reciprocal_rank": reciprocal_rank(near)}
 
@@ -69,6 +73,7 @@ def query_scores(
     k: int = 10,
     radius: int = 4,
     metric: str = "cosine",
+    class_names: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Score the retrieval of every single query.
 
@@ -79,8 +84,12 @@ def query_scores(
     index : HashIndex
     codes : (Q, bits) soft codes of the queries
     labels : (Q,) their class indices
+        Integers.
     k, radius, metric
         As in :meth:`HashIndex.search`, which calls the metric ``rank``.
+    class_names : sequence of str, optional
+        The class list that ``labels`` count, such as ``queries.classes``. Where the index has
+        another one, classes are matched by name; by default it is that of the index.
 
     Returns
     -------
@@ -89,7 +98,7 @@ def query_scores(
         All scores lie in [0, 1]; a query without a relevant image in the database has 0.
 
         label
-            The query's class.
+            The query's class, as the index counts it.
         paper_precision, paper_reciprocal_rank
             The paper protocol (Zhang et al., 2022): among the hits within the radius, at most k.
         precision_at_k, recall_at_k, ndcg_at_k, ap_at_k
@@ -110,9 +119,10 @@ def query_scores(
     Raises
     ------
     InputError
-        If there are no queries, or not one label for each.
+        If there are no queries, or not one label for each, or a label is not a class index or
+        cannot be matched with a class of the index.
     """
-    codes, labels = np.asarray(codes), np.asarray(labels)
+    codes, labels = np.asarray(codes), indices_in(index, labels, class_names)
     if not len(codes) or len(codes) != len(labels):
         raise InputError(
             f"Retrieval scores need one label for each query, not {len(labels)} labels "
@@ -164,16 +174,15 @@ def evaluate_retrieval(
     k: int = 10,
     radius: int = 4,
     metric: str = "cosine",
-    class_names: tuple[str, ...] | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> dict[str, float]:
     """Score the retrieval of all queries.
 
     Parameters
     ----------
-    index, codes, labels, k, radius, metric
-        As in :func:`query_scores`.
-    class_names : tuple of str, optional
-        Names for the scores of single classes; by default the index of the class.
+    index, codes, labels, k, radius, metric, class_names
+        As in :func:`query_scores`. The scores of single classes have the names of the index's
+        classes, or else those of ``class_names``, or else the class indices.
 
     Returns
     -------
@@ -186,7 +195,7 @@ def evaluate_retrieval(
             Every other column of :func:`query_scores`, mean over queries; the mean of an
             ``ap`` is called ``map``.
         class_mean_precision_at_k, class_mean_map, ...
-            The same, mean over classes.
+            The same, mean over the classes that have queries.
         precision_at_k_NAME, ap_NAME, paper_precision_NAME, ...
             Every column of :func:`query_scores`, mean over the queries of a class.
         queries_NAME
@@ -194,16 +203,18 @@ def evaluate_retrieval(
         bit_balance, bit_correlation, distinct_codes, code_entropy, quantisation_gap
             :func:`code_quality` of the database's codes.
     """
-    table = query_scores(index, codes, labels, k, radius, metric)
-    return mean_scores(table, class_names) | code_quality(index.codes)
+    table = query_scores(index, codes, labels, k, radius, metric, class_names)
+    names = dict(enumerate(class_names or ())) | names_in(index)
+    return mean_scores(table, names) | code_quality(index.codes)
 
 
 def mean_scores(
-    table: pd.DataFrame, class_names: tuple[str, ...] | None = None
+    table: pd.DataFrame, class_names: Sequence[str] | Mapping[int, str] | None = None
 ) -> dict[str, float]:
     """Average the table of :func:`query_scores`; names as in :func:`evaluate_retrieval`."""
     labels = table["label"].to_numpy()
-    names = {int(c): class_names[int(c)] if class_names else str(int(c)) for c in np.unique(labels)}
+    known = class_names if isinstance(class_names, Mapping) else dict(enumerate(class_names or ()))
+    names = {int(c): known.get(int(c), str(int(c))) for c in np.unique(labels)}
     scores, by_class = {}, {}
     for column, values in table.drop(columns="label").items():
         per_class = class_means(values.to_numpy(), labels)

@@ -47,10 +47,12 @@ def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     Returns
     -------
     (Q,) float array in [0, 1]
-        ``|A & B| / k``. A missing hit is never in common.
+        ``|A & B| / k``. A missing hit is never in common. Columns that no query has a hit for are
+        left out, so for a database of N < k images the share is ``|A & B| / N``.
     """
     both = np.sort(np.concatenate([a, b], axis=1), axis=1)
-    return ((both[:, 1:] == both[:, :-1]) & (both[:, 1:] >= 0)).sum(axis=1) / a.shape[1]
+    common = ((both[:, 1:] == both[:, :-1]) & (both[:, 1:] >= 0)).sum(axis=1)
+    return common / max(1, (a >= 0).sum(axis=1).max(), (b >= 0).sum(axis=1).max())
 
 
 def rotation_scores(

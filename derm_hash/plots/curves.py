@@ -44,8 +44,8 @@ def plot_history(history: pd.DataFrame, title: str | None = None) -> Figure:
     best = scores.iloc[::-1].idxmax()  # on a tie, the later epoch, as in training
     right.plot(scores, marker="o", markersize=4, color="#009e73")
     right.plot(best, scores[best], "*", color=INK, markersize=13)
-    text = f"Class-mean precision@10 on val (★ best: {scores[best]:.3f})"
-    right.set(title=text, xlabel="epoch", ylabel="precision@10 (share of hits)", ylim=(0, 1.04))
+    text = f"Retrieval on val (★ best: {scores[best]:.3f})"
+    right.set(title=text, xlabel="epoch", ylabel="class-mean precision@10", ylim=(0, 1.04))
     for ax in (left, right):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure

@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from derm_hash.data.manifest import COLUMNS, class_order, read_manifest, write_manifest
+from derm_hash.data.classes import class_order
+from derm_hash.data.manifest import COLUMNS, read_manifest, write_manifest
 from derm_hash.errors import InputError
 
 
@@ -114,4 +115,4 @@ def test_writing_needs_the_required_columns(tmp_path):
 
 def test_class_order():
     assert class_order(["BKL", "NV", "MEL", "NV"]) == ("MEL", "NV", "BKL")
-    assert class_order(["NV", "AKIEC", "MEL"]) == ("AKIEC", "MEL", "NV")
+    assert class_order(["NV", "AKIEC", "MEL"]) == ("MEL", "NV", "AKIEC")

@@ -12,7 +12,7 @@ from data_setup import ham10000, info, isic2019
 from data_setup.__main__ import COMMANDS, main
 from data_setup.info import INFO, DataSet, File
 from derm_hash.atlas.atlas import make_atlas
-from derm_hash.data.manifest import ISIC_CLASSES, class_order
+from derm_hash.data.classes import ISIC_CLASSES, class_order
 
 
 def test_every_data_set_is_described():

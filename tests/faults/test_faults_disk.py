@@ -254,7 +254,7 @@ def test_an_index_is_kept(either_disk):
     path = either_disk.folder / "index.safetensors"
     codes = np.random.default_rng(0).random((5000, 16), np.float32)
     small = HashIndex.build(codes[:2], [0, 1], ["a", "b"])
-    large = HashIndex.build(codes, np.zeros(5000), [f"{i}" for i in range(5000)])
+    large = HashIndex.build(codes, np.zeros(5000, int), [f"{i}" for i in range(5000)])
     small.save(path)
     with either_disk.room_for(10_000), pytest.raises(OSError, match=r"No space|too large") as error:
         large.save(path)

@@ -229,8 +229,8 @@ def test_class_means_are_balanced():
 
 
 def test_one_class_and_a_perfect_index():
-    index = HashIndex.build(np.eye(8) * 0.9, np.zeros(8), range(8))
-    scores = evaluate_retrieval(index, np.eye(8) * 0.8, np.zeros(8), class_names=("MEL",))
+    index = HashIndex.build(np.eye(8) * 0.9, np.zeros(8, int), range(8))
+    scores = evaluate_retrieval(index, np.eye(8) * 0.8, np.zeros(8, int), class_names=("MEL",))
     assert scores.pop("queries_MEL") == scores.pop("distinct_codes") == 8
     assert scores.pop("code_entropy") == 3
     recalls = {name: v for name, v in scores.items() if "recall_at" in name}

@@ -1,4 +1,4 @@
-"""Who runs a notebook again gets the same numbers."""
+"""A notebook that is run again gives the same numbers."""
 
 import os
 import re
@@ -12,12 +12,12 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NUMBER = re.compile(r"(?<![\w.#])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
-# Ids that pandas draws at random, and the styles that hang on them.
+# pandas draws ids at random, and its styles refer to them.
 RANDOM = re.compile(r"<style.*?</style>|\b(?:id|class)=\"[^\"]*\"", re.DOTALL)
 
 
 def run(name, folder, home):
-    """Execute a copy of a notebook, alone, in a fresh kernel; its numbers, cell by cell."""
+    """Execute a copy of a notebook in a new kernel; return its numbers, cell by cell."""
     folder.mkdir()
     (path,) = FOLDER.glob(f"{name}_*.ipynb")
     shutil.copy(path, folder)
@@ -31,7 +31,7 @@ def run(name, folder, home):
 
 
 def numbers(cell):
-    """All numbers in the texts and tables that a cell has left."""
+    """All numbers in the texts and tables of a cell's outputs."""
     texts = [output.get("text", "") for output in cell.outputs]
     texts += [
         RANDOM.sub("", output.data.get("text/html", output.data.get("text/plain", "")))
@@ -56,7 +56,7 @@ def test_numbers_are_found_in_texts_and_tables():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["01", "02"])
 def test_a_notebook_gives_the_same_numbers_twice(name, tmp_path):
-    """It runs first, with an empty cache, and then with what it has left there."""
+    """The first run has an empty cache, the second one the cache of the first."""
     first, second = (run(name, tmp_path / turn, tmp_path / "home") for turn in ("once", "twice"))
     assert sum(map(len, first)) > 20
     assert first == second

@@ -1,4 +1,4 @@
-"""A notebook bears what its readers do: stop a cell, run one again, restart the kernel midway."""
+"""Readers may stop a cell, run a cell again, or restart the kernel midway."""
 
 import random
 from pathlib import Path
@@ -10,12 +10,12 @@ from nbclient.exceptions import CellExecutionError
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NAMES = sorted(path.name[:2] for path in FOLDER.glob("[0-9]*.ipynb"))
-SHORT = ["01"]  # those that run once in `make test`
-TIMES = 10  # that each runs in `make test-full`
+SHORT = ["01"]  # these run once in `make test`
+TIMES = 10  # runs of each in `make test-full`
 
 
 def client_of(path, manager):
-    """A client with a notebook of its own; nothing is written to the file."""
+    """A client with its own copy of the notebook; the file does not change."""
     return NotebookClient(
         nbformat.read(path, as_version=4),
         kernel_name="python3",
@@ -26,7 +26,7 @@ def client_of(path, manager):
     )
 
 
-# The alarm stands for the interrupt of a reader, which is lost where it comes between two cells.
+# An alarm stands for the interrupt of a reader, because an interrupt between two cells is lost.
 STOPPED = """
 import signal as _signal
 _signal.signal(_signal.SIGALRM, _signal.default_int_handler)
@@ -37,7 +37,7 @@ _signal.setitimer(_signal.ITIMER_REAL, 0)
 
 
 def stop_midway(client, index, seconds):
-    """Run a cell and interrupt it after so many seconds, if it still runs then."""
+    """Run a cell, and interrupt it if it takes longer than ``seconds``."""
     source = STOPPED.format(seconds=seconds, source=client.nb.cells[index].source)
     try:
         client.execute_cell(nbformat.v4.new_code_cell(source), index)
@@ -47,11 +47,10 @@ def stop_midway(client, index, seconds):
 
 
 def run_restlessly(path, rng, manager):
-    """Run up to a random cell, then from the top in a new kernel to the end.
+    """Run up to a random cell, then in a new kernel from the top to the end.
 
-    On the way every tenth cell is stopped and run again, and after every tenth one that was
-    already run is run once more. Cells that import are not stopped: Python itself cannot go
-    on with modules that are loaded by half.
+    One cell in ten is stopped and run again, and after one in ten an earlier cell is run once more.
+    Cells that import are not stopped, because Python cannot go on with half-loaded modules.
     """
     for last in (rng.random(), 1):
         client = client_of(path, manager)
@@ -69,7 +68,7 @@ def run_restlessly(path, rng, manager):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_a_notebook_bears_restless_readers(name, build, full, monkeypatch):
+def test_a_notebook_works_for_restless_readers(name, build, full, monkeypatch):
     if not full and name not in SHORT:
         pytest.skip("runs with --full (make test-full)")
     monkeypatch.delenv("MPLBACKEND", raising=False)

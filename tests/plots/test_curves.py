@@ -34,6 +34,16 @@ def test_history_shows_the_parts_of_the_loss_and_the_best_epoch():
     assert len(alone.axes[0].lines) == 2
 
 
+def test_the_titles_of_the_history_lie_inside_the_figure():
+    figure = plots.plot_history(history(4))
+    figure.canvas.draw()
+    for ax in figure.axes:
+        title = ax.title.get_window_extent()
+        assert figure.bbox.x0 <= title.x0 and title.x1 <= figure.bbox.x1
+        neighbours = [other.title.get_window_extent() for other in figure.axes if other is not ax]
+        assert not any(title.overlaps(other) for other in neighbours)
+
+
 def test_live_curves_update_one_output(monkeypatch):
     shown, updates = [], []
 

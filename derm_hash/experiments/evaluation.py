@@ -1,0 +1,175 @@
+"""A run scored on any data: classes matched by name, counts, intervals over lesions, chance."""
+
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from derm_hash.data.classes import match_classes
+from derm_hash.data.dataset import LesionDataset
+from derm_hash.errors import InputError, shown
+from derm_hash.experiments.comparisons import query_column
+from derm_hash.files import write_atomically
+from derm_hash.metrics.intervals import bootstrap_interval, lesion_groups
+from derm_hash.metrics.ties import expected_average_precision, expected_precision
+from derm_hash.runs import Run, fingerprint, read_config
+
+SUMMARY = {
+    "class_mean_precision_at_10": "class-mean precision@10",
+    "class_mean_map": "class-mean mAP",
+    "class_mean_tie_aware_map": "class-mean mAP by Hamming distance, tie-aware",
+    "paper_precision": "paper protocol, precision in radius 4, top 10",
+    "paper_reciprocal_rank": "paper protocol, reciprocal rank",
+    "flipped_bits": "bits that flip under quarter turns",
+    "overlap_at_10": "top 10 that stay under quarter turns",
+}
+
+
+def in_classes_of(run: Run, data: LesionDataset, source: str) -> LesionDataset:
+    """Return a data set with the class list of a run; its labels are matched by name.
+
+    Parameters
+    ----------
+    run : Run
+    data : LesionDataset
+        It may lack some of the run's classes.
+    source : str
+        Where the data comes from, for the message.
+
+    Raises
+    ------
+    InputError
+        If a label cannot be matched with a class of the run.
+    """
+    classes = run.model.class_names
+    found = match_classes(data.classes, classes)
+    if lost := [name for name in data.classes if name not in found]:
+        raise InputError(
+            f"{source} has images of {shown(', '.join(lost))}, and {run.path} was trained on "
+            f"{shown(', '.join(classes))}: leave their rows out of the manifest, or train on these "
+            "classes"
+        )
+    table = data.table.assign(label=data.table["label"].map(found))
+    return LesionDataset(data.images, table, classes)
+
+
+def with_queries(database: LesionDataset, queries: LesionDataset) -> LesionDataset:
+    """Join the database of one data set with the queries of another one of the same classes.
+
+    The parts are the splits ``database`` and ``query``, or all images of a data set that has not
+    been split.
+    """
+    parts = []
+    for data, split in ((database, "database"), (queries, "query")):
+        if (data.table["split"] == "").all():
+            data.table = data.table.assign(split=split)
+        parts.append(data.split(split))
+    images, table = torch.cat([p.images for p in parts]), pd.concat([p.table for p in parts])
+    return LesionDataset(images, table, database.classes)
+
+
+def place(source: str) -> str:
+    """Return the path of a data folder without detours; "atlas" stays."""
+    return source if source == "atlas" else str(Path(source).expanduser().resolve())
+
+
+def summarise(scores: dict[str, float], found: pd.DataFrame, data: LesionDataset) -> pd.DataFrame:
+    """Summarise the scores over all queries.
+
+    Parameters
+    ----------
+    scores, found
+        Of :func:`derm_hash.experiments.scoring.score_model`.
+    data : LesionDataset
+        What was scored.
+
+    Returns
+    -------
+    DataFrame
+        One row for each score of ``SUMMARY``, with the columns value, low and high (95 % interval
+        over lesions; empty if there is only one lesion) and chance (expected value of a ranking in
+        random order; empty where that means nothing).
+    """
+    chance, rows = chance_of(found["label"], data.split("database").table["label"]), {}
+    lesions = lesion_groups(found["lesion_id"])
+    for score in SUMMARY:
+        column, balanced = query_column(score)
+        row = {"value": scores[score], "low": np.nan, "high": np.nan, "chance": np.nan}
+        labels = found["label"].to_numpy() if balanced else None
+        if len(np.unique(lesions)) > 1:
+            _, row["low"], row["high"] = bootstrap_interval(found[column], lesions, labels)
+        if column in chance:
+            row["chance"] = chance[column].groupby(found["label"]).mean().mean()
+        rows[score] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def chance_of(queries: pd.Series, database: pd.Series) -> pd.DataFrame:
+    """Return what every query's scores would be if the database came in random order.
+
+    Labels (Q,) and (N,) -> a row for each query, with the columns precision_at_10, ap,
+    tie_aware_ap and paper_precision (if something lies within the radius).
+    """
+    relevant = queries.map(database.value_counts()).fillna(0).to_numpy(dtype=int)[:, None]
+    total = np.full_like(relevant, len(database))
+    precision = expected_precision(total, relevant, 10)
+    ap = expected_average_precision(total, relevant)
+    columns = {"precision_at_10": precision, "ap": ap, "tie_aware_ap": ap}
+    return pd.DataFrame(columns | {"paper_precision": precision}, index=queries.index)
+
+
+def class_table(scores: dict[str, float], data: LesionDataset) -> pd.DataFrame:
+    """Return the scores of each class that has queries, and its images in the database."""
+    present = [name for name in data.classes if f"ap_{name}" in scores]
+    columns = {"queries": "queries", "precision@10": "precision_at_10", "AP": "ap"}
+    table = {title: [scores[f"{key}_{name}"] for name in present] for title, key in columns.items()}
+    images = data.split("database").table["label"].value_counts()
+    table["database"] = [images.get(name, 0) for name in present]
+    return pd.DataFrame(table, index=present).astype({"queries": int, "database": int})
+
+
+def in_words(summary: pd.DataFrame) -> str:
+    """The summary in lines: value, interval, chance."""
+    lines = [f"{'':48}value  95 % interval   chance"]
+    for score, row in summary.iterrows():
+        interval = "" if np.isnan(row["low"]) else f"{row['low']:.3f} to {row['high']:.3f}"
+        chance = "" if np.isnan(row["chance"]) else f"{row['chance']:.3f}"
+        line = f"{SUMMARY[score] + ':':48}{row['value']:.3f}  {interval:16}{chance}"
+        lines.append(line.rstrip())
+    return "\n".join(lines)
+
+
+def write_evaluation(
+    run: Run,
+    scores: dict[str, float],
+    summary: pd.DataFrame,
+    data: LesionDataset,
+    database: str,
+    queries: str,
+) -> Path:
+    """Write all scores to the run's folder, one file for each data set.
+
+    The run's own data has ``evaluation.csv``, another folder ``evaluation-NAME.csv``, and two
+    folders ``evaluation-QUERIES-in-DATABASE.csv``. The columns are score, value, low, high, chance,
+    and the places of database and queries, so a file never takes the place of another data set's.
+    """
+    where = {"database": place(database), "queries": place(queries)}
+    names = dict.fromkeys(Path(where[part]).name for part in ("queries", "database"))
+    name = "evaluation-" + "-in-".join(names)
+    if where["database"] == where["queries"]:
+        _, about = read_config(run.path)
+        name = "evaluation" if about.get("fingerprint") == fingerprint(data) else name
+    table = pd.DataFrame({"value": scores}).join(summary.drop(columns="value")).assign(**where)
+    numbered = (run.path / f"{name}{f'-{i}' if i > 1 else ''}.csv" for i in count(1))
+    path = next(p for p in numbered if name == "evaluation" or not _of_other_data(p, where))
+    write_atomically(path, lambda part: table.rename_axis("score").to_csv(part))
+    return path
+
+
+def _of_other_data(path: Path, where: dict[str, str]) -> bool:
+    if not path.exists():
+        return False
+    first = pd.read_csv(path, nrows=1, dtype=str)
+    return any(column not in first or first[column].item() != where[column] for column in where)

@@ -1,0 +1,181 @@
+"""Do a model's heatmaps point at the lesions? Scores against the masks of a data set."""
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from derm_hash.data.dataset import LesionDataset
+from derm_hash.data.images import to_input
+from derm_hash.errors import InputError
+from derm_hash.heatmaps import BitTarget, MatchTarget, gate_maps, grad_cam, resize_map
+from derm_hash.metrics.intervals import bootstrap_interval, lesion_groups
+from derm_hash.metrics.overlap import iou_at_mask_area, mask_energy, pointing_game
+from derm_hash.model import DermHash, HashOutput, encode
+from derm_hash.retrieval import HashIndex
+
+TARGETS = ("class", "match", "bit", "gate")
+SCORES = {"mask_energy": mask_energy, "pointing_game": pointing_game, "iou": iou_at_mask_area}
+FLAT, BLOB = "flat map", "centred blob"
+HITS = 50  # the first of them that shows another lesion is explained
+
+
+def score_heatmaps(
+    model: DermHash,
+    data: LesionDataset,
+    target: str = "class",
+    n: int | None = None,
+    index: HashIndex | None = None,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Score a map of each image against its lesion mask, beside two maps that see nothing.
+
+    Parameters
+    ----------
+    model : DermHash
+    data : LesionDataset
+        Images without a mask, or with an empty one, are left out.
+    target : str
+        What is explained: by Grad-CAM the "class" that the model predicts, the "match" with the
+        nearest hit of another lesion, or "bit", all bits of the code together; or the "gate" of
+        every block as it is.
+    n : int, optional
+        Score so many images, chosen at random with the seed 0, instead of all.
+    index : HashIndex, optional
+        The database of the "match".
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    DataFrame
+        A row for each image and map: image, lesion_id, map, ``mask_energy``, ``pointing_game``,
+        ``iou`` (see :mod:`derm_hash.metrics.overlap`), and empty. An empty map scores 0. The
+        rows "flat map" hold what a map of equal values gets if ties are broken at random, the
+        rows "centred blob" the scores of a Gaussian in the middle of the image.
+
+    Raises
+    ------
+    InputError
+        If no image has a mask, ``n`` is less than 1, or the model has no gate.
+    """
+    if n is not None and n < 1:
+        raise InputError(f"n is the number of images to score: 1 or more, not {n}")
+    chosen = np.flatnonzero(data.table["mask"] != "")
+    if n is not None:
+        chosen = np.sort(np.random.default_rng(0).permutation(chosen)[:n])
+    codes = (
+        hit_codes(model, data.select(chosen), index) if target == "match" else [None] * len(chosen)
+    )
+    blob, rows = centred_blob(data.size), []
+    for i, code in tqdm(
+        zip(chosen, codes, strict=True), "heatmaps", len(chosen), disable=not progress
+    ):
+        mask = data.mask(i)
+        if mask is None or not mask.any():
+            continue
+        maps = explain(model, to_input(data.images[i : i + 1]), target, code) | {BLOB: blob}
+        scores = {name: scores_of(heatmap, mask) for name, heatmap in maps.items()}
+        scores[FLAT] = scores_of_flat(mask)
+        who = data.table.iloc[i][["image", "lesion_id"]].to_dict()
+        rows += [who | {"map": name} | each for name, each in scores.items()]
+    if not rows:
+        raise InputError("No image has a lesion mask, which heatmaps are scored against")
+    return pd.DataFrame(rows)
+
+
+def hit_codes(model: DermHash, data: LesionDataset, index: HashIndex) -> list[np.ndarray]:
+    """The soft code (bits,) of each image's nearest hit that shows another lesion."""
+    ids = index.search(encode(model, data), k=min(HITS, len(index)), radius=None).ids
+    items, codes = index.items, []
+    for image, lesion, hits in zip(data.table["image"], data.table["lesion_id"], ids, strict=True):
+        same = items["image"].to_numpy()[hits] == image
+        if lesion:
+            same |= items["lesion_id"].to_numpy()[hits] == lesion
+        codes.append(index.codes[hits[same.argmin()]])
+    return codes
+
+
+def explain(model: DermHash, x: Tensor, target: str, code=None) -> dict[str, np.ndarray]:
+    """Named maps (S, S) of one image (1, 3, S, S) in [-1, 1]; code: that of the hit to match."""
+    x = x.to(next(model.parameters()).device)
+    if target == "gate":
+        gates = gate_maps(model, x)
+        return {f"gate {block}": resize_map(gate[0], x.shape[-1]) for block, gate in gates.items()}
+    explained = {
+        "class": lambda output: output.logits.max(),
+        "match": MatchTarget(code),
+        "bit": partial(evidence_for_code, bits=model.bits),
+    }
+    return {f"Grad-CAM, {target}": grad_cam(model, x, explained[target])[0]}
+
+
+def evidence_for_code(output: HashOutput, bits: int) -> Tensor:
+    """Evidence for the value of every bit: the sum of their logits, each with its bit's sign."""
+    return sum(BitTarget(bit)(output) for bit in range(bits))
+
+
+def centred_blob(size: int) -> np.ndarray:
+    """A Gaussian (size, size) in the middle; its standard deviation is a fifth of the side."""
+    axis = np.linspace(-1, 1, size)
+    return np.exp(-(axis[:, None] ** 2 + axis[None] ** 2) / (2 * 0.4**2))
+
+
+def scores_of(heatmap: np.ndarray, mask: np.ndarray) -> dict[str, float | bool]:
+    """The scores of a map (S, S) >= 0; all are 0 if it is empty."""
+    empty = not heatmap.any()
+    scores = {name: 0.0 if empty else float(of(heatmap, mask)) for name, of in SCORES.items()}
+    return scores | {"empty": empty}
+
+
+def scores_of_flat(mask: np.ndarray) -> dict[str, float | bool]:
+    """What a flat map gets for a mask (S, S), if ties are broken at random."""
+    share = float(mask.mean())
+    return {
+        "mask_energy": share,
+        "pointing_game": share,
+        "iou": share / (2 - share),
+        "empty": False,
+    }
+
+
+def summarise(table: pd.DataFrame) -> pd.DataFrame:
+    """Means of :func:`score_heatmaps` with 95 % intervals, resampled by lesion.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of :func:`score_heatmaps`.
+
+    Returns
+    -------
+    DataFrame
+        A row for each map, and for its difference to the centred blob on the same images; the
+        columns are score, mean, low, high and empty_maps.
+    """
+    rows = {name: rows.reset_index(drop=True) for name, rows in table.groupby("map", sort=False)}
+    groups = lesion_groups(rows[BLOB]["lesion_id"])
+    summary = []
+    for name, each in rows.items():
+        for score in SCORES:
+            values, empty = each[score].to_numpy(), int(each["empty"].sum())
+            compared = {name: values}
+            if name not in (FLAT, BLOB):
+                compared[f"{name} minus {BLOB}"] = values - rows[BLOB][score].to_numpy()
+            for label, v in compared.items():
+                interval = bootstrap_interval(v, groups)._asdict()
+                summary.append({"map": label, "score": score, **interval, "empty_maps": empty})
+    return pd.DataFrame(summary)
+
+
+def summary_in_words(summary: pd.DataFrame) -> pd.DataFrame:
+    """The table of :func:`summarise` to print: a row for each map, with "mean [low, high]"."""
+    cells = summary.assign(
+        text=[f"{row.mean:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in summary.itertuples()]
+    )
+    table = cells.pivot(index="map", columns="score", values="text")
+    table = table.loc[cells["map"].unique(), cells["score"].unique()]
+    table.insert(0, "empty maps", cells.groupby("map")["empty_maps"].first())
+    return table.rename_axis(None, axis=0).rename_axis(None, axis=1)

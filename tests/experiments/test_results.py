@@ -1,0 +1,115 @@
+"""Result files: texts stay texts, damage is named, and the stored results can be read."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from derm_hash.errors import InputError
+from derm_hash.experiments.comparisons import read_queries
+from derm_hash.experiments.results import (
+    collect,
+    mean_and_spread,
+    read_json,
+    read_results,
+    setting_kinds,
+    settings_that_differ,
+    write_json,
+)
+
+
+def write_result(out, **changes):
+    """The file of one run's result in a folder of experiments."""
+    path = out / "run" / "result-plain.json"
+    path.parent.mkdir(parents=True)
+    write_json(path, {"run": "run", "readout": "plain", "map": 0.5} | changes)
+    return path
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b'{"run": "ru', b"[" * 100_000, b'["run"]', b"3", b"null", b"\xff{}", None]
+)
+def test_a_damaged_result_is_named_and_the_previous_table_stays(tmp_path, content):
+    path = write_result(tmp_path)
+    collect(tmp_path)
+    before = (tmp_path / "results.csv").read_bytes()
+    path.unlink()
+    path.mkdir() if content is None else path.write_bytes(content)
+    sentence = re.escape(str(path)) + " is damaged .*: delete it and run the experiment again"
+    for read in (lambda: read_json(path), lambda: collect(tmp_path)):
+        with pytest.raises(InputError, match=sentence) as error:
+            read()
+        assert "\n" not in str(error.value)
+    assert (tmp_path / "results.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"\n", b'""\n', b"run,map\n", b"run,map\na,1\nb,2,3\n", b"run,map\na,1,2\n"),
+        *(b"\xff\n1\n", b"map\n0.5\n", b'run,map\n"a,1\n', b"run,class_mean_map\na,0.5\nb,x\n"),
+    ],
+    ids=range(10),
+)
+def test_a_damaged_table_of_results_is_named(tmp_path, content):
+    path = tmp_path / "results.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="delete it and run the experiment again") as error:
+        read_results(tmp_path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"\xff\n", b"ap\n1\n", b"image,lesion_id,label,ap\na,1,MEL,0.5\nb,2,NV,1,3\n"),
+        b"image,lesion_id,label,ap\na,1,MEL,high\n",
+    ],
+    ids=range(5),
+)
+def test_a_damaged_table_of_queries_is_named(tmp_path, content):
+    path = tmp_path / "run" / "queries-plain.csv"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    run = pd.Series({"run": "run", "readout": "plain", "scored_on": "query"})
+    with pytest.raises(InputError, match=r"delete .*run and run the experiment again") as error:
+        read_queries(tmp_path, run, "ap")
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_table_keeps_texts_that_look_like_numbers_and_scores_that_are_missing(tmp_path):
+    texts = {"data": "0123", "attention": "none", "precision": "32", "milestones": "1"}
+    write_result(tmp_path, **texts, class_mean_map=float("nan"), split_seed=0, gamma=0.5)
+    collect(tmp_path)
+    row = read_results(tmp_path).iloc[0]
+    assert {name: row[name] for name in texts} == texts
+    assert row["split_seed"] == 0 and row["gamma"] == 0.5 and np.isnan(row["class_mean_map"])
+
+
+def test_without_a_table_the_experiment_has_to_run_first(tmp_path):
+    with pytest.raises(InputError, match="run the experiment first"):
+        read_results(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["ham10000-cpu", "presets", "tuning"])
+def test_the_stored_results_can_be_read(name, request):
+    table = read_results(request.config.rootpath / "benchmarks" / "results" / name)
+    assert set(setting_kinds()) <= set(table)
+    assert table["class_mean_map"].between(0, 1).all() and settings_that_differ(table)
+
+
+def test_a_preset_stands_for_all_that_it_decides():
+    fields = {name: ["same"] * 3 for name in setting_kinds()}
+    presets = {"preset": ["released", "recommended", "recommended"], "seed": [0, 1, 2]}
+    table = pd.DataFrame(fields | presets | {"optimizer": ["sgd", "adamw", "adamw"]})
+    assert settings_that_differ(table) == ["preset"]
+    table["gamma"] = [0.5, 0.5, 0.1]
+    assert settings_that_differ(table) == ["preset", "gamma"]
+
+
+def test_mean_and_spread_by_hand():
+    # 0.1 and 0.3: mean 0.2, deviation sqrt(2 * 0.1**2 / 1) = 0.141; one run has no spread.
+    runs = pd.DataFrame({"kind": ["b", "b", "a"], "map": [0.1, 0.3, 0.25]})
+    table = mean_and_spread(runs, ["kind"], ["map"])["map"]
+    assert table.to_dict() == {"b": "0.200 ± 0.141", "a": "0.250"}

@@ -1,0 +1,54 @@
+"""The package's layout: imports run one way, and no file is too long to read."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "derm_hash"
+LAYERS = (  # from the ground up; a module imports from its own layer or a lower one
+    *("errors", "files", "rotations", "attention losses objectives settings", "data atlas"),
+    *("model", "devices metrics", "retrieval runs", "training heatmaps", "plots"),
+    *("experiments explorers course options", "commands", "app cli doctor"),
+)
+LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names.split()}
+FILES = [p for p in sorted(PACKAGE.rglob("*.py")) if not p.name.startswith("__")]
+
+
+def imported(path):
+    """The modules of the package that a file imports at its top level."""
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.module == "derm_hash":
+            yield from ((alias.name,) for alias in node.names if alias.name in LAYER)
+        elif isinstance(node, ast.ImportFrom) and node.module.startswith("derm_hash."):
+            yield tuple(node.module.split(".")[1:])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_a_module_imports_from_its_own_layer_or_lower_ones(path):
+    own = path.relative_to(PACKAGE).with_suffix("").parts
+    for module in imported(path):
+        assert LAYER[module[0]] <= LAYER[own[0]], f"{own} imports {module}"
+
+
+def test_no_module_imports_itself_through_others():
+    graph = {}
+    for path in FILES:
+        own = path.relative_to(PACKAGE).with_suffix("").parts
+        graph[own] = {
+            m for m in imported(path) if (PACKAGE.joinpath(*m)).with_suffix(".py").exists()
+        }
+
+    def visit(module, above):
+        assert module not in above, " -> ".join(".".join(m) for m in (*above, module))
+        for each in graph[module]:
+            visit(each, (*above, module))
+
+    for module in graph:
+        visit(module, ())
+
+
+def test_no_file_is_longer_than_a_reader_can_follow():
+    # The explorers are one file each until they are replaced.
+    long = {p.name: n for p in FILES if (n := len(p.read_text("utf-8").splitlines())) > 360}
+    assert set(long) <= {"states.py", "widgets.py"}, long
