@@ -49,8 +49,8 @@ TOO_OLD := derm-hash needs Python 3.11 or newer, and $(PYTHON) is %d.%d: \
 
 # Room for an upload that is too large, so that the explorer gets to say so.
 lab: export JUPYTER_CONFIG_PATH := $(CURDIR)/.ci/jupyter
-lab: setup    ## open JupyterLab on the course (more options: LAB_ARGS="--no-browser --port 9000")
-	$(PY) -m jupyterlab notebooks/00_*.ipynb $(LAB_ARGS)
+lab: setup    ## open JupyterLab on a copy of the course, in course/ (more options: LAB_ARGS="--no-browser --port 9000")
+	$(PY) -m derm_hash.lab $(LAB_ARGS)
 
 app: setup    ## serve the retrieval explorer as a page without code (ARGS="--data DIR --run DIR")
 	$(PY) -m derm_hash.app $(ARGS)
@@ -86,6 +86,6 @@ audit: setup  ## look for known weaknesses of the pinned versions (asks the pack
 bench: setup  ## measure what is promised; in build/bench/ (ARGS="--only step"; RECORD=1: committed)
 	$(PY) -m benchmarks $(if $(RECORD),--record) $(ARGS)
 
-clean:        ## remove what the commands wrote in build/, and caches; .venv, data/ and runs/ stay
+clean:        ## remove what the commands wrote in build/, and caches; .venv, course/, data/, runs/ stay
 	rm -rf build mutants .pytest_cache .ruff_cache
-	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
+	find . -path ./.venv -prune -o -path ./course -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +

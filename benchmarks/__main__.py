@@ -23,6 +23,7 @@ from benchmarks.scaling import scaling
 from benchmarks.searching import build, evaluation, scan
 from benchmarks.training import step_gpu, step_memory, step_time
 from derm_hash.atlas.atlas import make_atlas
+from derm_hash.errors import print_on_any_console
 from derm_hash.experiments.results import write_json
 
 
@@ -103,10 +104,12 @@ def table(rows: list[Row]) -> str:
 
 def main() -> None:
     """Measure, write and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    about = __doc__.replace("``", "`")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=about)
     parser.add_argument("what", nargs="?", choices=("table", "scaling"), default="table")
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
     parser.add_argument("--record", action="store_true", help="write to benchmarks/results/")
+    print_on_any_console()
     options = parser.parse_args()
     folder = RESULTS if options.record else LATEST
     if options.what == "scaling":

@@ -157,7 +157,7 @@ def measure(archive: Path | None) -> pd.DataFrame:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.replace("``", "`"))
     parser.add_argument("--archive", type=Path, metavar="ZIP", help="take the images of a zip file")
     print(measure(parser.parse_args().archive).to_string(float_format="%.1f"))
     print(", ".join(f"{key}: {value}" for key, value in machine().items()))

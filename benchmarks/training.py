@@ -160,7 +160,7 @@ STEPS = {
 
 def main() -> None:
     """Print the MB that two steps add."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.replace("``", "`"))
     parser.add_argument("step", choices=STEPS)
     step = STEPS[parser.parse_args().step]()
     print(json.dumps(peak_added(lambda: (step(), step()))))

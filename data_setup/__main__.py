@@ -23,9 +23,12 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; exit code 0 or its own, 2 for bad input, 130 after Ctrl-C."""
-    args = parser().parse_args(argv)
-    again = "stopped: run the same command again to go on."
-    return exit_code("data_setup", lambda: COMMANDS[args.command].run(args), again)
+
+    def command() -> int | None:
+        args = parser().parse_args(argv)
+        return COMMANDS[args.command].run(args)
+
+    return exit_code("data_setup", command, "stopped: run the same command again to go on.")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -15,6 +15,7 @@ from data_setup.duplicates import duplicate_groups
 from derm_hash.data.classes import class_order
 from derm_hash.data.images import image_size
 from derm_hash.data.manifest import SPLITS, read_manifest
+from derm_hash.errors import counted
 from derm_hash.files import thread_map
 
 HELP = "report leakage, near-duplicates, class balance, image sizes and gaps of a data folder"
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
         frame["duplicate_group"] = duplicate_groups(root, frame["image"].tolist())
     paths = [root / name for name in frame["image"]]
     sizes = list(thread_map(image_size, paths, "reading image sizes", True))
-    print(f"\n{root}: {len(frame):,} images\n\n{as_text(audit(frame, sizes))}")
+    print(f"\n{root}: {counted(len(frame), 'image')}\n\n{as_text(audit(frame, sizes))}")
 
 
 # --- the tables -----------------------------------------------------------------------

@@ -37,7 +37,7 @@ from derm_hash.data.manifest import (
     store_pixels,
     write_manifest,
 )
-from derm_hash.errors import InputError
+from derm_hash.errors import InputError, counted
 from derm_hash.files import thread_map
 
 
@@ -231,10 +231,11 @@ def report(frame: pd.DataFrame, root: Path) -> None:
     """Print what the folder holds and what to type next."""
     numbers = counts(frame)
     print(f"\n{split_table(frame).to_string()}\n")
-    lesions = f"of {numbers['lesions']} lesions, " if numbers["lesions"] else ""
-    print(f"{root}: {numbers['images']} images {lesions}{numbers['masks']} masks")
+    lesions = f"of {counted(numbers['lesions'], 'lesion')}, " if numbers["lesions"] else ""
+    images, masks = (counted(numbers[f"{noun}s"], noun) for noun in ("image", "mask"))
+    print(f"{root}: {images} {lesions}{masks}")
     if bad := read_record(root)["bad"]:
-        print(f"Left out: {len(bad)} images that cannot be used; {root / RECORD} names them.")
+        print(f"Left out: {counted(len(bad), 'image')} that cannot be used; see {root / RECORD}.")
     if not numbers["lesions"]:
         print("Which images show the same lesion is not known, so a lesion may be in two parts.")
     elif (share := leakage(frame).at["all", "share"]) > 0:

@@ -25,6 +25,11 @@ from derm_hash.files import leaves_folder
 HELP = "your own images: one folder per class, or a CSV file with image and label columns"
 
 
+def names(text: str) -> tuple[str, ...]:
+    """ "MEL,NV" -> ("MEL", "NV")."""
+    return tuple(text.split(","))
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     add_common_arguments(parser)
@@ -50,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
     parser.add_argument(
         "--classes",
-        type=lambda text: tuple(text.split(",")),
+        type=names,
         metavar="A,B,C",
         help="labels to use (default: all)",
     )

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from data_setup.prepare import put
 from derm_hash.errors import InputError, one_line
-from derm_hash.files import parse_json
+from derm_hash.files import Lock, parse_json
 
 RECORD = "dataset.json"
 SUMS = "SHA256SUMS"
@@ -26,7 +26,7 @@ def locked(folder: Path, busy: str) -> Iterator[None]:
     """Hold the lock of a folder, made if missing; `InputError` if another process holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / LOCK, timeout=0):
+        with Lock(folder / LOCK, timeout=0):
             yield
     except Timeout:
         raise InputError(busy) from None

@@ -1,6 +1,6 @@
-"""``make app``: the retrieval explorer as a page without code, for a lecture or a demonstration.
+"""`make app`: the retrieval explorer as a page without code, for a lecture or a demonstration.
 
-Voilà serves the notebook ``notebooks/app/retrieval.ipynb`` on 127.0.0.1. Each visitor has a kernel
+Voilà serves the notebook notebooks/app/retrieval.ipynb on 127.0.0.1. Each visitor has a kernel
 of their own, to which a page can only send messages of widgets, so that visitors cannot run code.
 The server and the kernels write to a temporary folder that is removed at the end; an uploaded
 picture is never written at all.
@@ -11,53 +11,80 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-from derm_hash.errors import InputError
+from derm_hash.errors import InputError, exit_code, one_line
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "app" / "retrieval.ipynb"
 MOST_MESSAGE = 16_000_000  # bytes of one message from a page; a larger one ends its connection
+PORT = 8866
+FOLDERS = (
+    "JUPYTER_CONFIG_DIR",
+    "JUPYTER_DATA_DIR",
+    "JUPYTER_RUNTIME_DIR",
+    "IPYTHONDIR",
+    "MPLCONFIGDIR",
+)
 IDLE = 1800  # seconds after which the kernel of a closed page is stopped
 
 
 def main(argv: list[str] | None = None) -> int:
     """Prepare the page, then serve it until the process is stopped."""
+    return exit_code("make app", lambda: run(argv), "stopped")
+
+
+def run(argv: list[str] | None) -> int:
+    """Do what the command line asks for; Ctrl-C is the ordinary end."""
     parser = argparse.ArgumentParser(prog="python -m derm_hash.app", description=__doc__)
     parser.add_argument("--data", default="atlas", help="a folder with manifest.csv; or atlas")
     parser.add_argument("--run", metavar="DIR", help="a trained run; by default the lesson's")
-    parser.add_argument("--port", type=int, default=8866)
+    parser.add_argument("--port", type=int, default=PORT, help="of 127.0.0.1 (%(default)s)")
     parser.add_argument("--no-browser", action="store_true", help="do not open a page")
     options = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder is removed
+    check_port(options.port)
     try:
         with tempfile.TemporaryDirectory(prefix="derm-hash-app-") as name:
-            os.environ.update(own_folders(Path(name)))
+            os.environ.update(own_folders(Path(name), (*FOLDERS, "TMPDIR")))
+            os.environ.update(JUPYTER_PREFER_ENV_PATH="1", PYTHONDONTWRITEBYTECODE="1")
             prepare(Path(name) / "page", options.data, options.run)
             return serve(Path(name) / "page", options.port, not options.no_browser)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         return 0
 
 
-def own_folders(folder: Path) -> dict[str, str]:
-    """Make folders for all that Jupyter, IPython and matplotlib write.
+def check_port(port: int) -> None:
+    """Raise InputError if nothing can be served at a port of 127.0.0.1."""
+    try:
+        with socket.socket() as trial:
+            if os.name == "posix":  # as servers do: a port is free as soon as its server ends
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        other = port + 1 if 1024 <= port < 65535 else PORT
+        raise InputError(
+            f"the port {port} cannot be used ({one_line(error)}): choose another, such as "
+            f'`make app ARGS="--port {other}"`'
+        ) from error
+
+
+def own_folders(folder: Path, names: Iterable[str] = FOLDERS) -> dict[str, str]:
+    """Make folders for what Jupyter, IPython and matplotlib write.
 
     Returns
     -------
     dict of the environment variables that name the folders
     """
-    names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
-    folders = {name: folder / name.lower() for name in (*names, "MPLCONFIGDIR", "TMPDIR")}
+    folders = {name: folder / name.lower() for name in names}
     for path in folders.values():
-        path.mkdir()
-    variables = {name: str(path) for name, path in folders.items()}
-    return variables | {"JUPYTER_PREFER_ENV_PATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        path.mkdir(parents=True, exist_ok=True)
+    return {name: str(path) for name, path in folders.items()}
 
 
 def prepare(page: Path, data: str, run: str | None) -> None:

@@ -23,7 +23,14 @@ from derm_hash.course import course_data
 from derm_hash.data.images import open_image, square
 from derm_hash.data.manifest import SPLITS
 from derm_hash.devices import DEVICES
-from derm_hash.errors import LONGEST_NAME, InputError, cannot_be_shown, exit_code, shown
+from derm_hash.errors import (
+    LONGEST_NAME,
+    InputError,
+    cannot_be_shown,
+    exit_code,
+    print_on_any_console,
+    shown,
+)
 from derm_hash.experiments.cluster import on_cluster
 from derm_hash.experiments.comparisons import differences, score_table
 from derm_hash.experiments.evaluation import (
@@ -47,18 +54,20 @@ from derm_hash.model import encode
 from derm_hash.options import USUAL_SIZE, add_settings
 from derm_hash.retrieval import METRICS, HashIndex
 
+HELP = "Find similar skin lesions by short codes, without a browser."
 PICTURE = 160  # side of the pictures of hits, in pixels
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; 0 when it worked, 2 with one sentence for bad input, 130 when stopped."""
+    print_on_any_console()  # its help, too
     args = parser().parse_args(argv)
     return exit_code("derm-hash", lambda: args.run_command(args), args.stopped)
 
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    top = argparse.ArgumentParser(prog="derm-hash", description=__doc__.split("``: ")[-1])
+    top = argparse.ArgumentParser(prog="derm-hash", description=HELP)
     top.add_argument("--version", action="version", version=f"derm-hash {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 

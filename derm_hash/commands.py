@@ -1,6 +1,7 @@
 """What ``derm-hash train``, ``encode`` and ``heatmaps`` do. Their options are in the cli module."""
 
 import argparse
+import shlex
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from derm_hash import plots
 from derm_hash.course import course_data
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.devices import check_device, make_fabric
-from derm_hash.errors import InputError
+from derm_hash.errors import InputError, counted
 from derm_hash.experiments.mask_scores import score_heatmaps, summarise, summary_in_words
 from derm_hash.files import write_atomically
 from derm_hash.model import encode
@@ -54,11 +55,12 @@ def train_command(args) -> None:
         rest = "stopped after training; the model is kept: the same command makes its index"
         raise KeyboardInterrupt(rest) from None
     best = best_epoch(run.history)
+    following = ["derm-hash", "evaluate", "--run", str(run.path), "--data", args.data]
     print(
         f"best on val: class-mean precision@10 {best['val_precision_at_10']:.3f} "
         f"after epoch {best['epoch']:.0f} of {config.epochs}\n"
         f"model, index, metrics.csv and curves: {run.path}\n"
-        f"next: derm-hash evaluate --run {run.path} --data {args.data}"
+        f"next: {shlex.join(following)}"
     )
 
 
@@ -91,7 +93,7 @@ def encode_command(args) -> None:
         write_atomically(out, lambda temporary: save_array(codes, temporary))
     else:
         write_index(run, part, args.data, out, args.bf16)
-    print(f"{len(part)} codes of {run.model.bits} bits: {out}")
+    print(f"{counted(len(part), 'code')} of {counted(run.model.bits, 'bit')}: {out}")
 
 
 def own_index(run: Run, data: LesionDataset, args: argparse.Namespace) -> Path:

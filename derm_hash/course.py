@@ -5,6 +5,7 @@ calls with a data folder and larger numbers run at full scale.
 """
 
 import os
+import tempfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -54,19 +55,27 @@ def course_data(
 
 
 def cached_atlas(images: int, size: int, seed: int) -> Atlas:
-    """The built-in atlas, drawn once for each set of arguments and version of its code."""
+    """The built-in atlas, drawn once for each set of arguments and version of its code.
+
+    Raises
+    ------
+    OSError
+        If the cache cannot be written; before anything is drawn.
+    """
     path = home() / f"atlas-{images}-{size}px-seed{seed}-{checksum(*DRAWN_BY):08x}.npz"
     try:
         with np.load(path) as arrays:
             return Atlas(**{**arrays, "seed": seed})
     except (OSError, EOFError, ValueError, zipfile.BadZipFile):  # missing or damaged: draw it
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass  # an error before the work where nothing can be written
         atlas = make_atlas(images, size, seed)
 
     def write(part: Path) -> None:
         with part.open("wb") as file:  # given a name, numpy would add .npz to it
             np.savez(file, **vars(atlas))
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, write)
     return atlas
 

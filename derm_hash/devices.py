@@ -11,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from derm_hash.errors import InputError
+from derm_hash.errors import InputError, one_line
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -45,6 +45,23 @@ def check_device(device: str) -> str:
             "PyTorch finds no CUDA device here: leave out --device cuda, or see `derm-hash doctor`"
         )
     return device if device != "auto" else "cuda" if there else "cpu"
+
+
+def check_compiler(device: torch.device) -> None:
+    """Compile one small function, to learn now whether ``torch.compile`` works on a device.
+
+    Raises
+    ------
+    InputError
+        If it does not: most often, there is no C++ compiler.
+    """
+    try:
+        torch.compile(torch.sin)(torch.zeros(2, device=device))
+    except RuntimeError as error:
+        raise InputError(
+            f"torch.compile does not work here ({one_line(error)}): install a C++ compiler "
+            "(Debian: `apt-get install g++`), or train without --compile"
+        ) from error
 
 
 def check_batch(images: int, copies: int, size: int, processes: int = 1) -> None:

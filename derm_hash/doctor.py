@@ -10,9 +10,12 @@ import platform
 import re
 import shutil
 import sys
+import tempfile
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+
+from derm_hash.errors import exit_code
 
 INSTALL = "run `make setup`, or `pip install -c constraints.txt -e '.[lab,test]'`"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -57,6 +60,7 @@ def report() -> list[Check]:
         check_memory(),
         check_disk(),
         check_cache(),
+        check_home(),
         check_lab(),
         check_widgets(),
         check_browser(),
@@ -167,13 +171,43 @@ def check_disk() -> Check:
 def check_cache() -> Check:
     """The folder for trained models and drawn images, DERM_HASH_HOME."""
     folder = Path(os.environ.get("DERM_HASH_HOME") or "~/.cache/derm-hash").expanduser().absolute()
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK)):
+    if why := cannot_write(folder):
         remedy = "set the environment variable DERM_HASH_HOME to a folder that you may write to"
-        return Check("cache", f"{folder} cannot be written", remedy, essential=True)
-    free = shutil.disk_usage(there).free / GIB
+        return Check("cache", f"{folder} cannot be written ({why})", remedy, essential=True)
+    free = shutil.disk_usage(nearest(folder)).free / GIB
     remedy = "" if free >= 1 else "free some space, or set DERM_HASH_HOME to a larger disk"
     return Check("cache", f"{free:.1f} GiB free in {folder}", remedy)
+
+
+def check_home() -> Check:
+    """The folders that Jupyter writes to, most of them in the home folder."""
+    paths, problem = load("jupyter_core.paths")
+    if problem:
+        return Check("home", f"unknown: {problem}", INSTALL)
+    for folder in map(Path, (paths.jupyter_config_dir(), paths.jupyter_data_dir())):
+        if why := cannot_write(folder):
+            remedy = (
+                "`make lab` keeps Jupyter's files in build/jupyter then; for other programs, set "
+                "the environment variable HOME to a folder that you may write to"
+            )
+            return Check("home", f"{folder} cannot be written ({why})", remedy)
+    return Check("home", f"Jupyter can write to {Path.home()}")
+
+
+def nearest(folder: Path) -> Path:
+    """A folder, or the nearest one above it that exists."""
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def cannot_write(folder: Path) -> str:
+    """Why no file can be written to a folder, which may have to be made first; empty if it can."""
+    try:
+        with tempfile.TemporaryFile(dir=nearest(folder.absolute())):
+            return ""
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def check_lab() -> Check:
@@ -239,4 +273,4 @@ def numbers(version: str) -> tuple[int, ...]:
 
 
 if __name__ == "__main__":
-    sys.exit(print_report())
+    sys.exit(exit_code("derm-hash", print_report, "stopped"))

@@ -1,5 +1,7 @@
 """InputError, which means that what the user gave cannot be used; and how a command reports it."""
 
+import errno
+import io
 import re
 import sys
 from collections.abc import Callable
@@ -8,6 +10,28 @@ LONGEST_NAME = 1000  # characters of a class, an image or a lesion
 LONGEST_QUOTE = 300  # characters of a value that a message quotes
 # Control characters, which a terminal obeys, line ends, and halves of surrogate pairs.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+# What to do about an error of the system, by the names of its numbers. Not every system has all.
+ROOM = "make room, or name a folder on another disk, and run the same command again"
+RIGHTS = (
+    "get the right to write there, or name another folder (for the cache: set the environment "
+    "variable DERM_HASH_HOME)"
+)
+LOCKS = (
+    "this disk has no file locks: name a folder on a disk that has them, such as one of this "
+    "computer (for the cache: set the environment variable DERM_HASH_HOME)"
+)
+REMEDIES = {
+    "ENOSPC EDQUOT EFBIG": ROOM,
+    "EACCES EPERM EROFS": RIGHTS,
+    "ENOLCK ENOTSUP EOPNOTSUPP ENOSYS": LOCKS,
+    "EADDRINUSE": "another program uses this port: choose another with --port",
+    "ENOENT ENOTDIR EISDIR EEXIST": "check the name",
+    "ENAMETOOLONG": "choose a shorter name",
+    "EMFILE ENFILE": "allow more open files, with `ulimit -n 4096`, and run the same command again",
+    "ENOMEM": "close other programs, or use smaller batches",
+    "EIO ESTALE ENODEV ENXIO": "check that the disk is connected, and run the same command again",
+}
 
 
 class InputError(ValueError):
@@ -32,23 +56,41 @@ def exit_code(program: str, command: Callable[[], int | None], stopped: str) -> 
     Returns
     -------
     What the command returned, or 0 for None; 2, after printing one sentence, for bad input or
-    a disk that refuses; 130 after Ctrl-C.
+    an error of the system, such as a full disk; 130 after Ctrl-C.
     """
+    print_on_any_console()
     try:
         return command() or 0
     except InputError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(
-            f"{program}: the system refuses: {error}: nothing was left half-written; make room "
-            "or correct the file's rights, and run the same command again",
-            file=sys.stderr,
-        )
+        said = [f"{program}: the system refuses: {error}", remedy(error)]
+        print(": ".join(filter(None, said)), file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
         print(f"\n{program}: {str(error) or stopped}", file=sys.stderr)
         return 130
+
+
+def print_on_any_console() -> None:
+    """Print "?" for what the console's encoding lacks (ASCII, cp932), instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def remedy(error: OSError) -> str:
+    """What to do about an error of the system; empty where its own text has to do."""
+    for names, text in REMEDIES.items():
+        if error.errno in [getattr(errno, name, -1) for name in names.split()]:
+            return text
+    return ""
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 image", "2,594 images"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def shown(text: object) -> str:

@@ -59,11 +59,23 @@ def remove_parts(folder: Path) -> None:
         part.unlink(missing_ok=True)
 
 
+class Lock(FileLock):
+    """A file lock whose errors name its file, which a disk without locks does not do."""
+
+    def acquire(self, *args, **options):
+        """As filelock's."""
+        try:
+            return super().acquire(*args, **options)
+        except OSError as error:
+            error.filename = error.filename or self.lock_file
+            raise
+
+
 @contextmanager
 def locked(folder: Path, busy: str) -> Iterator[None]:
     """Make a folder and hold its lock; print ``busy`` before waiting for another process."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
+    lock = Lock(folder / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:

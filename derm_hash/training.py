@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.images import to_input
 from derm_hash.data.views import generator, random_view
-from derm_hash.devices import check_batch, make_fabric, unbroken, whole_batch
+from derm_hash.devices import check_batch, check_compiler, make_fabric, unbroken, whole_batch
 from derm_hash.errors import InputError
 from derm_hash.files import locked, write_atomically
 from derm_hash.losses import OrbitPenalty, class_weights
@@ -89,7 +89,8 @@ def train(
     ------
     InputError
         If a split is empty, the processes cannot share a batch equally, a loss or weight is
-        not finite, or the folder holds a run with other settings or data.
+        not finite, ``torch.compile`` does not work here, or the folder holds a run with other
+        settings or data.
     KeyboardInterrupt
         After Ctrl-C. One process alone keeps a checkpoint of the last whole step first; several
         stop at different steps, and have the checkpoint of the last minutes. The text says which.
@@ -101,6 +102,7 @@ def train(
     check_batch(batch, config.copies, data.size, fabric.world_size)
     state = set_up(config, database, fabric)
     if compiled:
+        check_compiler(fabric.device)
         state.model.module.compile()  # in place: the names of the weights stay the same
     path = Path(root) / config.name
     busy = f"{path.name} is being trained by another process: waiting for it to end."

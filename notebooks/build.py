@@ -31,6 +31,8 @@ from nbformat.v4 import new_markdown_cell, new_notebook
 from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 
+from derm_hash.errors import print_on_any_console
+
 HERE = Path(__file__).resolve().parent
 OUT = HERE.parent / "build" / "walkthrough"
 METADATA = {  # of a saved notebook
@@ -51,6 +53,7 @@ class OwnKernel(AsyncKernelManager):
 
 def main(argv=None):
     """Run what the command line asks for; return 0 if every notebook ran to the end, else 1."""
+    print_on_any_console()
     options = parse(argv)
     paths = sorted(options.notebooks.glob("[0-9]*.ipynb"))
     paths = [path for path in paths if path.name.startswith(tuple(options.only or [""]))]

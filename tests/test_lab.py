@@ -33,9 +33,9 @@ def lab(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    options = f"LAB_ARGS=--no-browser --allow-root --port {port}"
+    options = f"LAB_ARGS=--no-browser --port {port}"
     shown = subprocess.check_output(["make", "-n", "lab", options], cwd=ROOT, text=True)
-    (command,) = [line for line in shown.splitlines() if "-m jupyterlab" in line]
+    (command,) = [line for line in shown.splitlines() if "-m derm_hash.lab" in line]
     command = command.replace(".venv/bin/python", shlex.quote(sys.executable), 1)
     own = {name: str(tmp_path / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")}
     own |= {"JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"), "HOME": str(tmp_path)}

@@ -96,7 +96,7 @@ def test_the_commands_of_the_readme_exist():
 def test_lab_keeps_the_token_and_takes_options():
     command = ["make", "-n", "lab", "LAB_ARGS=--port 9000"]
     shown = subprocess.check_output(command, cwd=ROOT, text=True)
-    assert "jupyterlab notebooks/00_*.ipynb --port 9000" in shown
+    assert "-m derm_hash.lab --port 9000" in shown
     assert "token" not in shown and "password" not in shown
 
 

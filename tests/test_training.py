@@ -661,7 +661,7 @@ def test_a_run_that_was_compiled_for_an_epoch_has_the_weights_of_a_plain_one(
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
     with pytest.raises(Stop):
         train_quietly(tiny(), data, tmp_path, on_epoch=stop, compiled=True)
-    assert graphs
+    assert len(graphs) > 1  # a trial, and the network
     run = train_quietly(tiny(), data, tmp_path)
     for name, value in run.model.state_dict().items():
         expected = finished.model.state_dict()[name]

@@ -3,9 +3,10 @@
     python notebooks/exercises/grading.py release            the students' versions
     python notebooks/exercises/grading.py grade SUBMISSIONS  a table of grades
 
-SUBMISSIONS is a folder with STUDENT/ASSIGNMENT/ASSIGNMENT.ipynb. Both commands work in
-build/exercises/, which is an nbgrader course: `release/` is for the students, `gradebook.db` and
-`autograded/` hold what was graded, and `grades.csv` has a row for each student and assignment.
+SUBMISSIONS is a folder with STUDENT/ASSIGNMENT/ASSIGNMENT.ipynb or, as Moodle makes it,
+STUDENT/ASSIGNMENT.ipynb. Both commands work in build/exercises/, which is an nbgrader course:
+`release/` is for the students, `gradebook.db` and `autograded/` hold what was graded, and
+`grades.csv` has a row for each student and assignment.
 
 Grading runs the students' code with your rights: docs/teaching.md says where to do that.
 """
@@ -22,11 +23,12 @@ from pathlib import Path
 
 import nbformat
 import pandas as pd
+from submissions import checked, file_of, mark, merge_doubled, student_id
 from tqdm.auto import tqdm
 from traitlets.config import Config
 from traitlets.log import get_logger
 
-from derm_hash.errors import InputError
+from derm_hash.errors import InputError, exit_code, one_line
 from derm_hash.files import write_atomically
 
 try:
@@ -40,20 +42,22 @@ except ModuleNotFoundError:
 HERE = Path(__file__).resolve().parent
 COURSE = HERE.parents[1] / "build" / "exercises"
 SECONDS = 30  # for a cell
-LARGEST = 20 * 2**20  # bytes of a submission
+STARTUP = 300  # for a kernel
+FIRST = 300  # for a cell before the first answer: imports take long on a loaded machine
 STAMP = "graded.sha256"
 NO_HISTORY = "--HistoryManager.hist_file=:memory:"  # nbclient's default, which options replace
-# nbgrader looks folders up with a pattern, where other characters have a meaning.
-STUDENT = re.compile(r"\w([\w.@+ -]*\w)?")
-# What nbformat raises for what is no JSON, for JSON that is no notebook, for endless nesting.
-NOT_A_NOTEBOOK = (
-    nbformat.ValidationError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    RecursionError,
-)
+# What nbgrader logs -> why a submission has no points.
+CAUSES = {
+    "Kernel didn't respond|Kernel died before replying": "No kernel started in time, for this "
+    "computer is too busy: run the same command again",
+    "DeadKernelError|Kernel died": "The kernel died while it ran the code, which ends Python "
+    "itself or takes too much memory",
+    "UnresponsiveKernelError|became unresponsive": "The time limit could not stop a cell: look for "
+    "an endless loop",
+    "iopub|CellTimeoutError": "The time limit stopped it",
+    "nbgrader database": "The gradebook cannot be used: close what else works with it",
+    "metadata format": "Another version of nbgrader has written its cells: hand it out again",
+}
 
 
 @dataclass(frozen=True)
@@ -67,47 +71,68 @@ class Course:
     def log(self) -> Path:
         return self.root / "nbgrader.log"
 
+    def limit(self):
+        """A function that says how many seconds a cell may take, for the cells in their order."""
+        answered = False
+
+        def seconds(cell) -> int:
+            nonlocal answered
+            answered = answered or bool(mark(cell).get("solution"))
+            return self.seconds if answered else max(FIRST, self.seconds)
+
+        return seconds
+
     def gradebook(self) -> Gradebook:
         return Gradebook(f"sqlite:///{self.root / 'gradebook.db'}")
 
     def convert(self, converter, **ids) -> None:
-        """Run a converter of nbgrader on one assignment (of one student); may raise
-        NbGraderException."""
+        """Run a converter of nbgrader on one assignment (of one student).
+
+        Raises
+        ------
+        NbGraderException
+            If that fails; its text is what nbgrader has logged.
+        """
         config = Config()
         config.CourseDirectory.root = str(self.root)
         config.CourseDirectory.update(ids)
-        config.Execute.timeout = self.seconds
+        config.Execute.timeout_func = self.limit()
+        config.Execute.startup_timeout = STARTUP
         config.Execute.extra_arguments = ["--IPKernelApp.log_level=ERROR", NO_HISTORY]
         config.OverwriteCells.add_missing_cells = True  # a deleted test is not a passed one
         job = converter(coursedir=CourseDirectory(config=config), config=config)
         job.force = True
         logger, handler = get_logger(), logging.FileHandler(self.log, encoding="utf-8")
         logger.addHandler(handler)
+        start = self.log.stat().st_size
         try:
             job.start()
+        except NbGraderException as error:
+            raise NbGraderException(self.log.read_bytes()[start:].decode()) from error
         finally:
             logger.removeHandler(handler)
             handler.close()
 
 
 def main(argv=None):
-    """Do what the command line asks for."""
+    """Do what the command line asks for; 0 when it worked, 2 with one sentence if it did not."""
+    stopped = "stopped; the same command goes on from here"
+    return exit_code("grading", lambda: run(argv), stopped)
+
+
+def run(argv) -> None:
+    """Release or grade."""
     options = parse(argv)
     # nbgrader starts a program of this environment by its name alone.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     course = Course(options.course.resolve(), getattr(options, "timeout", SECONDS))
-    try:
-        if options.command == "release":
-            for path in release(course):
-                print(path)
-        else:
-            table = grade(course, options.submissions)
-            show(table)
-            print(save(table, course.root / "grades.csv"))
-    except InputError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit("\nStopped. The same command goes on from here.")
+    if options.command == "release":
+        for path in release(course):
+            print(path)
+    else:
+        table = grade(course, options.submissions)
+        show(table)
+        print(save(table, course.root / "grades.csv"))
 
 
 def parse(argv):
@@ -188,7 +213,11 @@ def survey(submissions: Path) -> tuple[list[str], list[str]]:
     names = [
         name
         for name in exercises()
-        if any((submissions / student / name).is_dir() for student in students)
+        if any(
+            (submissions / student / name).is_dir()
+            or file_of(submissions / student, name).is_file()
+            for student in students
+        )
     ]
     if not names:
         raise InputError(
@@ -200,74 +229,62 @@ def survey(submissions: Path) -> tuple[list[str], list[str]]:
 
 def grade_one(course: Course, folder: Path, name: str) -> tuple[float, str]:
     """Points of one student's submission, and a note; InputError where it cannot be graded."""
-    student, content = folder.name, checked(folder, name)
-    key = hashlib.sha256(f"{course.seconds}".encode() + exercises()[name].read_bytes() + content)
+    path, student = file_of(folder, name), student_id(folder.name)
+    notebook = checked(folder, exercises(), name)
+    doubled = merge_doubled(notebook, course.root / "release" / name / f"{name}.ipynb")
+    key = hashlib.sha256(f"{course.seconds}".encode() + exercises()[name].read_bytes())
+    key.update(path.read_bytes())
     graded = course.root / "autograded" / student / name
     stamp = graded / STAMP
     if not stamp.exists() or stamp.read_text() != key.hexdigest():
         # The notebook alone: a module that lies beside it could stand in for a real one.
         submitted = course.root / "submitted" / student / name / f"{name}.ipynb"
         submitted.parent.mkdir(parents=True, exist_ok=True)
-        submitted.write_bytes(content)
+        submitted.write_text(nbformat.writes(notebook), encoding="utf-8")
         try:
             course.convert(Autograde, assignment_id=name, student_id=student)
         except NbGraderException as error:
-            raise InputError(
-                f"It could not be run to its end: {course.log} says why (a kernel that died?)."
-            ) from error
+            raise InputError(f"{cause(str(error))}; {course.log} has the details.") from error
+        check_setup(graded / f"{name}.ipynb")
         write_atomically(stamp, lambda part: part.write_text(key.hexdigest()))
     with course.gradebook() as book:
         points = book.find_submission(name, student).score
-    return points, overtime(graded / f"{name}.ipynb", course.seconds)
+    notes = [f"Doubled cells were merged: {', '.join(doubled)}."] if doubled else []
+    return points, " ".join(notes + overtime(graded / f"{name}.ipynb", course.seconds))
 
 
-def checked(folder: Path, name: str) -> bytes:
-    """Content of a submission that nbgrader can work with; InputError says what is wrong."""
-    path = folder / name / f"{name}.ipynb"
-    if not STUDENT.fullmatch(folder.name):
-        raise InputError(
-            "Rename the student's folder: letters, digits, spaces and any of . _ - + @ are "
-            "possible, with a letter, digit or _ at both ends."
-        )
-    if not path.is_file():
-        strays = ", ".join(stray_notebooks(folder, name))
-        found = f"; found {strays}: rename it if that is meant" if strays else ""
-        raise InputError(f"There is no {name}/{name}.ipynb{found}.")
-    if path.stat().st_size > LARGEST:
-        raise InputError(f"{path.name} is larger than 20 MB: ask for it without outputs.")
-    try:
-        notebook = nbformat.reads(path.read_text("utf-8"), as_version=4)
-        nbformat.validate(notebook)
-    except NOT_A_NOTEBOOK as error:
-        raise InputError(f"{path.name} is damaged: it is not a Jupyter notebook.") from error
-    if not ids(notebook) & ids(nbformat.read(exercises()[name], as_version=4)):
-        raise InputError(f"{path.name} holds no cell of this assignment: is it another one?")
-    return path.read_bytes()
+def cause(log: str) -> str:
+    """What stopped nbgrader, in one sentence, from what it has logged."""
+    for pattern, sentence in CAUSES.items():
+        if re.search(pattern, log):
+            return sentence
+    errors = re.findall(r"^[\w.]*(?:Error|Exception)\b.*", log, re.MULTILINE)
+    return f"nbgrader could not grade it ({one_line(errors[-1]) if errors else 'unknown error'})"
 
 
-def stray_notebooks(folder: Path, name: str) -> list[str]:
-    """Notebooks of a student that may be the one that is missing from the folder `name`."""
-    paths = [path.relative_to(folder) for path in sorted(folder.rglob("*.ipynb"))]
-    elsewhere = exercises().keys() - {name}
+def check_setup(graded: Path) -> None:
+    """Raise InputError if the time limit stopped a cell of the teacher's that only prepares."""
+    for cell in stopped(graded):
+        if mark(cell).get("locked") and not mark(cell).get("grade"):
+            raise InputError(
+                f"The cell {mark(cell).get('grade_id')}, which no student has written, was stopped "
+                "by the time limit: this computer is too busy; run the same command again."
+            )
+
+
+def stopped(graded: Path) -> list[nbformat.NotebookNode]:
+    """The cells of a graded notebook that the time limit has stopped."""
     return [
-        path.as_posix()
-        for path in paths
-        if path.parts[0] not in elsewhere and ".ipynb_checkpoints" not in path.parts
+        cell
+        for cell in nbformat.read(graded, as_version=4).cells
+        if any(output.get("ename") == "CellTimeoutError" for output in cell.get("outputs", ()))
     ]
 
 
-def ids(notebook) -> set[str]:
-    """What nbgrader calls the cells that it knows, but for `setup`, which all exercises have."""
-    marks = [cell.metadata.get("nbgrader") for cell in notebook.cells]
-    return {str(mark.get("grade_id")) for mark in marks if isinstance(mark, dict)} - {"setup"}
-
-
-def overtime(graded: Path, seconds: int) -> str:
+def overtime(graded: Path, seconds: int) -> list[str]:
     """A sentence about the cells of a graded notebook that were stopped, if there are any."""
-    cells = nbformat.read(graded, as_version=4).cells
-    outputs = [output for cell in cells for output in cell.get("outputs", ())]
-    stopped = sum(output.get("ename") == "CellTimeoutError" for output in outputs)
-    return f"Cells stopped after {seconds} s: {stopped}." if stopped else ""
+    number = len(stopped(graded))
+    return [f"Cells stopped after {seconds} s: {number}."] if number else []
 
 
 def show(table: pd.DataFrame) -> None:
@@ -284,4 +301,4 @@ def save(table: pd.DataFrame, path: Path) -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
