@@ -15,6 +15,7 @@ from torchvision.models.resnet import BasicBlock
 
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.files import load_state
+from derm_hash.metrics import ranking
 from derm_hash.model import BACKBONES
 from derm_hash.settings import TrainConfig
 from derm_hash.training import train
@@ -106,6 +107,22 @@ def sixteen_bits(scale, growth_interval):
     return Fabric(accelerator="cpu", devices=1, plugins=[plugin])
 
 
+# --- rankings -----------------------------------------------------------------------------
+
+
+def plain_scores(relevant, k):
+    """The scores of rankings without ties: relevance (Q, N) -> dict of (Q,)."""
+    top, wanted = relevant[:, :k], relevant.sum(axis=1)
+    return {
+        "precision": ranking.precision(top),
+        "recall": ranking.recall(top, wanted),
+        "ndcg": ranking.ndcg(top, wanted),
+        "ap": ranking.average_precision(relevant),
+        "ap at k": ranking.average_precision(top),
+        "reciprocal rank": ranking.reciprocal_rank(relevant),
+    }
+
+
 # --- image files --------------------------------------------------------------------------
 
 
@@ -119,6 +136,11 @@ def encoded(image, kind, **options):
     buffer = io.BytesIO()
     image.save(buffer, format=kind, **options)
     return buffer.getvalue()
+
+
+def flat_png(size=(40, 50), mode="RGB", color=128):
+    """A PNG file of one grey."""
+    return encoded(Image.new(mode, size, color if mode == "L" else (color,) * 3), "PNG")
 
 
 def png_chunk(kind, content):

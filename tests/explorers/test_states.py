@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import flat_png
 from PIL import Image
 
 from derm_hash.data.images import square, to_input
@@ -16,7 +17,7 @@ from derm_hash.heatmaps import BitTarget, MatchTarget, gate_maps, grad_cam
 from derm_hash.model import DermHash
 from derm_hash.retrieval import METRICS, HashIndex, build_index
 from derm_hash.rotations import rotate
-from tests.explorers.common import CLASSES, SIZE, few, png
+from tests.explorers.common import CLASSES, SIZE, few
 
 # --- retrieval ------------------------------------------------------------------------
 
@@ -94,7 +95,7 @@ def actions(state, rng):
         lambda: state.leaf(int(rng.choice([-1, 1]))),
         lambda: use_hit(state, int(rng.integers(3))) if len(state.view().hits) > 2 else None,
         state.back,
-        lambda: state.upload(png(color=int(rng.integers(256))), "grey.png"),
+        lambda: state.upload(flat_png(color=int(rng.integers(256))), "grey.png"),
     ]
 
 
@@ -208,7 +209,7 @@ def test_hits_as_a_table(state):
     np.testing.assert_allclose(table["distance"][: len(hits)], [h.distance for h in hits], 1e-4)
     state.set_radius(0)
     state.search_in("BKL")
-    state.upload(png(), "none.png")
+    state.upload(flat_png(), "none.png")
     empty = states.hits_csv({"one": state.view()}, 0, False)
     assert empty.startswith(",".join(states.CSV_COLUMNS))
 
@@ -261,7 +262,7 @@ def test_previous_and_next_go_round_in_the_class(state):
 
 
 def test_an_upload_is_cut_square_and_its_label_is_not_known(state):
-    content = png((60, 40), "L", 200)
+    content = flat_png((60, 40), "L", 200)
     state.upload(content, "grey.png")
     expected = np.asarray(square(Image.open(io.BytesIO(content)).convert("RGB"), SIZE))
     expected = to_input(torch.from_numpy(expected.copy()).permute(2, 0, 1))
@@ -274,7 +275,7 @@ def test_an_upload_is_cut_square_and_its_label_is_not_known(state):
     [
         (b"no image at all", "not an image"),
         (b"", "not an image"),
-        (png()[:60], "damaged|not an image"),
+        (flat_png()[:60], "damaged|not an image"),
         (b"x" * (states.MOST_BYTES + 1), "more than the 10 MB"),
     ],
 )

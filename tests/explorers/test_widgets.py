@@ -13,12 +13,13 @@ import ipywidgets
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import flat_png
 from PIL import Image
 
 from derm_hash.errors import InputError
 from derm_hash.explorers import states, widgets
 from derm_hash.explorers.widgets import HeatmapExplorer, LossExplorer, RetrievalExplorer
-from tests.explorers.common import few, png, points_of
+from tests.explorers.common import few, points_of
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -107,7 +108,7 @@ def test_uploading_a_picture_and_what_is_none(explorer):
     assert explorer.file.value == ()
     explorer.message.value = ""
     assert shown(explorer) == before
-    upload(explorer, png(), "<i>good</i>.png")
+    upload(explorer, flat_png(), "<i>good</i>.png")
     assert explorer.message.value == "" and explorer.state.query.origin == "upload"
     assert "class not known" in explorer.caption.value and "<i>" not in explorer.caption.value
 
@@ -121,7 +122,7 @@ def test_an_uploaded_picture_is_never_written(explorer, tmp_path):
 
     sys.addaudithook(watch)
     (tmp_path / "seen").write_text("by the hook")
-    upload(explorer, png(), "good.png")
+    upload(explorer, flat_png(), "good.png")
     explorer.angle.value = 30
     watching.clear()
     assert explorer.state.query.origin == "upload"
@@ -197,7 +198,7 @@ def test_export_of_one_and_of_two_models(explorer, model, index, dataset):
 
 def test_the_picture_of_an_upload_calls_no_hit_right_or_wrong(explorer):
     explorer.radius.label = "no limit"
-    upload(explorer, png(), "good.png")
+    upload(explorer, flat_png(), "good.png")
     query, *hits = explorer.figure().axes
     assert query.get_title() == "query: class not known" and len(hits) == 10
     assert not any(mark in ax.get_title() for ax in hits for mark in "✓✗")
