@@ -182,14 +182,6 @@ def test_every_gate_keeps_the_shape_and_lets_through_a_share(name):
         assert 0 < attention.min() < attention.max() < 1
 
 
-@pytest.mark.parametrize("name", GATES)
-def test_every_part_of_a_gate_learns(name):
-    gate = GATES[name](32).train()
-    (gate(features(32)) ** 2).sum().backward()
-    assert all(p.grad is not None for p in gate.parameters())
-    assert all(torch.isfinite(p.grad).all() for p in gate.parameters())
-
-
 def test_the_gate_sits_between_the_last_norm_and_the_shortcut():
     torch.manual_seed(0)
     network = add_attention(resnet18(), lambda channels: Half())

@@ -5,8 +5,6 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from derm_hash.errors import InputError
 from derm_hash.objectives import OBJECTIVES, hash_centres
@@ -242,15 +240,6 @@ def test_the_order_of_the_images_does_not_matter(name):
 
 
 @pytest.mark.parametrize("name", HASHING)
-def test_codes_that_tell_the_classes_apart_cost_less(name):
-    labels, logits = torch.arange(12) % 4, torch.zeros(12, 4)
-    codes = hash_centres(8, 4)[labels] * 0.98 + 0.01
-    apart = OBJECTIVES[name](codes, logits, labels, None)
-    mixed = OBJECTIVES[name](codes, logits, torch.arange(12) // 3, None)
-    assert apart < mixed
-
-
-@pytest.mark.parametrize("name", HASHING)
 def test_descending_an_objective_separates_the_classes(name):
     _, logits, labels = batch(images=12, bits=8)
     start = torch.randn(12, 8, generator=torch.Generator().manual_seed(1))
@@ -302,11 +291,3 @@ def test_one_class_has_a_centre(bits):
 def test_too_few_bits_for_the_classes_are_refused(bits, classes):
     with pytest.raises(InputError, match=f"{bits} bits are too few for {classes} "):
         hash_centres(bits, classes)
-
-
-@settings(max_examples=30)
-@given(images=st.integers(1, 9), bits=st.integers(1, 9), seed=st.integers(0, 1000))
-def test_any_batch_has_a_finite_cost(images, bits, seed):
-    codes, logits, labels = batch(images, bits, 2, seed)
-    for name in OBJECTIVES:
-        assert math.isfinite(OBJECTIVES[name](codes, logits, labels, None).item())

@@ -15,7 +15,7 @@ from derm_hash.explorers import states
 from derm_hash.explorers.states import HeatmapState, LossState, RetrievalState
 from derm_hash.heatmaps import BitTarget, MatchTarget, gate_maps, grad_cam
 from derm_hash.model import DermHash
-from derm_hash.retrieval import METRICS, HashIndex, build_index
+from derm_hash.retrieval import METRICS, build_index
 from derm_hash.rotations import rotate
 from tests.explorers.common import CLASSES, SIZE, few
 
@@ -316,16 +316,6 @@ def test_the_index_must_belong_to_database_and_model(model, index, dataset):
     assert [h.name for h in apart.view().hits] == [h.name for h in together.view().hits]
 
 
-def test_hits_without_labels_and_index_made_by_hand(model, dataset):
-    database = dataset.split("database").select(range(4))
-    codes = np.tile([0.9, 0.1, 0.8], (4, 4)).astype(np.float32)
-    index = HashIndex.build(codes, database.labels, database.table)
-    state = RetrievalState(model, index, dataset.split("query"), database)
-    state.set_radius(None)
-    hits = state.view().hits  # fewer than k; all equally far: the database's order
-    assert [hit.position for hit in hits] == [0, 1, 2, 3]
-
-
 # --- heatmaps -------------------------------------------------------------------------
 
 
@@ -434,7 +424,6 @@ def test_random_actions_on_heatmaps(heat):
         for values in (view.heat, view.hit_heat):
             assert values.shape == (SIZE, SIZE) and values.min() >= 0 and values.max() <= 1
         assert 0 <= view.energy <= 1 and len(view.hits) == 10
-        assert len(heat._kept) <= states.MAPS_KEPT
 
 
 def test_a_query_of_the_database_has_one_hit_less(dataset, model):

@@ -65,45 +65,31 @@ def damaged(content: bytes, rng: random.Random) -> bytes:
             at = min(len(data), int(rng.expovariate(1 / 60)))
             at = at if rng.random() < 0.6 else len(data) - at
         length = min(len(data) - at, 1 + int(rng.expovariate(1 / 6)))
-        rng.choice([flip, noise, same, cut, drop, again, word, number])(data, at, length, rng)
+        injure(data, at, length, rng)
     return bytes(data)
 
 
-def flip(data, at, length, rng):
-    if at < len(data):
-        data[at] ^= 1 << rng.randrange(8)
-
-
-def noise(data, at, length, rng):
-    data[at : at + length] = rng.randbytes(length)
-
-
-def same(data, at, length, rng):
-    data[at : at + length] = bytes([rng.choice([0, 255, 32, 127])]) * length
-
-
-def cut(data, at, length, rng):
-    del data[at:]
-
-
-def drop(data, at, length, rng):
-    del data[at : at + length]
-
-
-def again(data, at, length, rng):
-    data[at:at] = data[at : at + length * 4]
-
-
-def word(data, at, length, rng):
-    data[at : at + rng.choice([0, length])] = rng.choice(WORDS)
-
-
-def number(data, at, length, rng):
-    """Replace a number in the text that a file holds."""
-    found = list(re.finditer(rb"\d+", bytes(data)))
-    if found:
-        chosen = rng.choice(found)
-        data[chosen.start() : chosen.end()] = rng.choice(WORDS)
+def injure(data: bytearray, at: int, length: int, rng: random.Random) -> None:
+    """One injury of a random kind at a place in a file."""
+    end, numbers = at + length, list(re.finditer(rb"\d+", bytes(data)))
+    match rng.randrange(8):
+        case 0 if at < len(data):
+            data[at] ^= 1 << rng.randrange(8)
+        case 1:
+            data[at:end] = rng.randbytes(length)
+        case 2:
+            data[at:end] = bytes([rng.choice([0, 255, 32, 127])]) * length
+        case 3:
+            del data[at:]
+        case 4:
+            del data[at:end]
+        case 5:
+            data[at:at] = data[at : at + length * 4]  # once more
+        case 6:
+            data[at : at + rng.choice([0, length])] = rng.choice(WORDS)
+        case 7 if numbers:
+            chosen = rng.choice(numbers)
+            data[chosen.start() : chosen.end()] = rng.choice(WORDS)
 
 
 def fuzz(load, path: Path, kept: Path, rng: random.Random, files: int, seconds=20) -> int:
