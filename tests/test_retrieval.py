@@ -1,7 +1,6 @@
 """Coarse-to-fine search against a double loop over queries and database."""
 
 import json
-import math
 import tracemalloc
 
 import numpy as np
@@ -157,17 +156,6 @@ def test_an_image_of_the_database_finds_itself_first(metric):
         assert hits.ids.ravel().tolist() == list(range(40))
     assert (hits.distance == 0).all()
     assert (hits.hamming == 0).all()
-
-
-def test_distances_by_hand():
-    # Query (1, 0, 1, 0), database (1, 1, 1, 0): dot 2, norms sqrt 2 and sqrt 3.
-    index = make_index(np.array([[1, 1, 1, 0]], dtype=np.float32))
-    query = np.array([[1, 0, 1, 0]], dtype=np.float32)
-    by_hand = {"cosine": 1 - 2 / math.sqrt(6), "euclidean": 1, "manhattan": 1, "hamming": 1}
-    for metric, expected in by_hand.items():
-        hits = index.search(query, k=1, rank=metric)
-        assert hits.distance.item() == pytest.approx(expected, rel=1e-6)
-        assert hits.hamming.item() == 1
 
 
 def test_a_bit_is_what_exceeds_a_half():

@@ -206,19 +206,6 @@ def test_retrieval_scores_by_hand():
     assert among(scores, expected) == pytest.approx(expected)
 
 
-def test_one_class_and_a_perfect_index():
-    index = HashIndex.build(np.eye(8) * 0.9, np.zeros(8), range(8))
-    scores = evaluate_retrieval(index, np.eye(8) * 0.8, np.zeros(8), class_names=("MEL",))
-    assert scores.pop("queries_MEL") == scores.pop("distinct_codes") == 8
-    assert scores.pop("code_entropy") == 3
-    recalls = {name: v for name, v in scores.items() if "recall_at" in name}
-    nothing = {name for name in scores if "nothing_within" in name}
-    quality = {"bit_balance", "bit_correlation", "quantisation_gap"}
-    others = scores.keys() - recalls.keys() - nothing - quality
-    assert {name for name in others if scores[name] != pytest.approx(1)} == set()
-    assert {scores[name] for name in nothing} == {0}
-
-
 def test_the_paper_scores_alone_are_those_among_all_scores():
     index, codes, labels = random_case(4, bits=6)  # most queries have more than ten within reach
     alone, table = paper_scores(index, codes, labels), query_scores(index, codes, labels)
