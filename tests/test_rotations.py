@@ -155,12 +155,6 @@ def test_turn_by_another_angle_stays_in_the_disc():
     assert (rotate_view(x, 45)[..., ~disc_mask(9)] == 0).all()
 
 
-def test_the_gradient_of_an_orbit_reaches_every_pixel():
-    x = torch.zeros(1, 1, 4, 4, requires_grad=True)
-    rotation_orbit(x).sum().backward()
-    assert torch.equal(x.grad, torch.full_like(x, 4))
-
-
 # --- a turn of its own for each image -------------------------------------------------------
 
 

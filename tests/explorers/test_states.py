@@ -110,16 +110,6 @@ def test_three_hundred_random_actions(state, model, index):
     assert origins == {"query", "database", "upload"}
 
 
-def test_the_way_back_is_limited(state, model, index, dataset, monkeypatch):
-    monkeypatch.setattr(states, "UNDO", 3)
-    state = RetrievalState(model, index, dataset)
-    for position in range(1, 6):
-        state.choose(position)
-    while state.can_go_back:
-        state.back()
-    assert state.query.position == 2
-
-
 def test_a_query_from_the_database_does_not_find_itself(state):
     state.set_radius(None)
     for position in (0, 7, 29):

@@ -11,9 +11,7 @@ from derm_hash import training
 from derm_hash.data.views import generator
 from derm_hash.errors import InputError
 from derm_hash.losses import CLASS_WEIGHTS
-from derm_hash.model import DermHash, encode
 from derm_hash.objectives import OBJECTIVES
-from derm_hash.retrieval import HashIndex, build_index
 from derm_hash.training import step_losses
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -103,16 +101,6 @@ def test_a_learning_rate_that_is_far_too_large_is_one_sentence(tmp_path):
     with pytest.raises(InputError, match=r"not finite in|The \w+ is (nan|inf)") as error:
         quiet(make_data(), tmp_path, **changes)
     assert "smaller learning_rate" in str(error.value)
-
-
-def test_input_that_is_not_finite_makes_no_index_and_no_search():
-    model = DermHash("pocket", 4, 2, None)
-    codes = encode(model, torch.full((2, 3, 32, 32), torch.nan))
-    with pytest.raises(InputError, match=r"\[0, 1\]"):
-        HashIndex.build(codes, [0, 1], ["a", "b"])
-    index = build_index(model, make_data())
-    with pytest.raises(InputError, match=r"\[0, 1\]"):
-        index.search(codes[:, :4])
 
 
 # --- mixed precision ----------------------------------------------------------------------------

@@ -75,14 +75,6 @@ def test_all_tied_is_chance(k):
     assert ours["precision"].item() == pytest.approx(0.4)
 
 
-def test_without_ties_the_expectation_is_the_plain_score():
-    rng = np.random.default_rng(1)
-    ranked = (rng.random((100, 30)) < 0.3).astype(int)
-    ours = expected(np.ones((100, 30), int), ranked, 7)
-    for name, value in plain_scores(ranked, 7).items():
-        np.testing.assert_allclose(ours[name], value, atol=1e-12)
-
-
 def test_expected_ndcg_is_the_tie_aware_one_of_scikit_learn():
     rng = np.random.default_rng(2)
     for _ in range(120):
