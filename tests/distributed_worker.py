@@ -9,18 +9,14 @@ import json
 import sys
 from pathlib import Path
 
-import pandas as pd
 import torch
+from helpers import color_data, tiny, train_quietly
 from torch import nn
 
 from derm_hash import files, runs, training
-from derm_hash.data.dataset import LesionDataset
 from derm_hash.devices import make_fabric
 from derm_hash.model import BACKBONES
 from derm_hash.settings import TrainConfig
-from derm_hash.training import train
-
-CLASSES = ("MEL", "NV", "BCC")
 
 
 class Stateless(nn.Module):
@@ -36,35 +32,15 @@ class Stateless(nn.Module):
         return self.fc(self.norm(self.conv(x)).relu().mean(dim=(2, 3)))
 
 
-class WithBatchNorm(Stateless):
-    """The same, where the images of a process's share meet in a batch norm."""
-
-    def __init__(self):
-        super().__init__()
-        self.norm = nn.BatchNorm2d(16)
-
-
-BACKBONES |= {"stateless": lambda weights: Stateless()}
-BACKBONES |= {"batch-norm": lambda weights: WithBatchNorm()}
-
-
-def make_data() -> LesionDataset:
-    """60 images of 32 px, most of one class; the class is the colour and a bright corner."""
-    labels = torch.tensor([0, 1, 1, 1, 2]).repeat(12)
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 120, (60, 3, 32, 32), generator=generator)
-    images[torch.arange(60), labels] += 60
-    images[:, :, :8, :8] += 60
-    split = ["database"] * 40 + ["val"] * 10 + ["query"] * 10
-    table = {"image": [f"{i}.png" for i in range(60)], "label": [CLASSES[i] for i in labels]}
-    return LesionDataset(images.to(torch.uint8), pd.DataFrame(table | {"split": split}), CLASSES)
+BACKBONES["stateless"] = lambda weights: Stateless()
+SPLITS = ["database"] * 40 + ["val"] * 10 + ["query"] * 10
+DATA = color_data(splits=SPLITS, labels=[0, 1, 1, 1, 2] * 12)
 
 
 def small(name: str, **changes) -> TrainConfig:
     """Four steps an epoch, without the amplification of rounding by AdamW."""
-    fixed = {"backbone": "stateless", "attention": None, "bits": 8, "epochs": 3, "batch_size": 10}
-    sgd = {"optimizer": "sgd", "learning_rate": 0.02, "precision": "32-true"}
-    return TrainConfig(name=name, **fixed | sgd | changes)
+    fixed = {"backbone": "stateless", "attention": None, "epochs": 3, "batch_size": 10}
+    return tiny(name=name, **fixed | {"optimizer": "sgd", "learning_rate": 0.02} | changes)
 
 
 CONFIGS = [
@@ -73,7 +49,7 @@ CONFIGS = [
     small("turns", invariance=None, classify="upright", random_turns=True),
     small("adamw", optimizer="adamw", learning_rate=1e-3),
     *[small(name, objective=name) for name in ("dpsh", "dsh", "hashnet", "dch", "csq")],
-    small("batch-norm", backbone="batch-norm", epochs=2),
+    small("batch-norm", backbone="pocket", epochs=2),
 ]
 
 
@@ -98,7 +74,7 @@ def main(out: Path) -> None:
     fabric = make_fabric("32-true")
     if fabric.global_rank > 0:
         forbid_writing()
-    data, seen = make_data(), {"world": fabric.world_size, "histories": {}, "shares": []}
+    seen = {"world": fabric.world_size, "histories": {}, "shares": []}
     step_losses = training.step_losses
 
     def spy(model, x, y, *rest):
@@ -107,14 +83,14 @@ def main(out: Path) -> None:
 
     training.step_losses = spy
     for config in CONFIGS:
-        run = train(config, data, out, progress=False, fabric=fabric)
+        run = train_quietly(config, DATA, out, fabric=fabric)
         seen["histories"][config.name] = run.history.to_dict("list")
-    stop_and_resume(data, out, fabric)
+    stop_and_resume(out, fabric)
     with (out / f"rank-{fabric.global_rank}.json").open("w") as file:
         json.dump(seen, file)
 
 
-def stop_and_resume(data: LesionDataset, out: Path, fabric) -> None:
+def stop_and_resume(out: Path, fabric) -> None:
     """The last config once more: each process stops at step 6 of 8, and goes on from step 5.
 
     Their clocks disagree on when a checkpoint is due.
@@ -131,7 +107,7 @@ def stop_and_resume(data: LesionDataset, out: Path, fabric) -> None:
     training.step_losses = stopping
     for _ in range(2):
         try:
-            train(CONFIGS[-1], data, out / "resumed", progress=False, fabric=fabric)
+            train_quietly(CONFIGS[-1], DATA, out / "resumed", fabric=fabric)
         except KeyboardInterrupt:
             continue
     assert len(calls) == 6 + 3, calls

@@ -7,12 +7,15 @@ import zlib
 import numpy as np
 import pandas as pd
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from PIL import Image
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.files import load_state
+from derm_hash.metrics import ranking
 from derm_hash.model import BACKBONES
 from derm_hash.settings import TrainConfig
 from derm_hash.training import train
@@ -44,11 +47,12 @@ class Pocket(nn.Module):
 BACKBONES["pocket"] = lambda weights: Pocket()
 
 
-def color_data(seed=0, splits=SPLITS) -> LesionDataset:
-    """Images of 32 px in three classes; the class is the colour, under noise."""
-    labels = torch.arange(len(splits)) % 3
+def color_data(seed=0, splits=SPLITS, labels=None, size=32) -> LesionDataset:
+    """Images in three classes, in turn if no labels are given; the class is the colour, under
+    noise."""
+    labels = torch.arange(len(splits)) % 3 if labels is None else torch.as_tensor(labels)
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randint(-40, 41, (len(splits), 3, 32, 32), generator=generator)
+    noise = torch.randint(-40, 41, (len(splits), 3, size, size), generator=generator)
     images = (COLOURS[labels][:, :, None, None] + noise).clamp(0, 255).to(torch.uint8)
     table = {"image": [f"images/{i}.png" for i in range(len(splits))], "split": splits}
     table["label"] = [CLASSES[i] for i in labels]
@@ -90,6 +94,35 @@ def assert_same_run(run, expected):
     assert_equal_states(checkpoint_of(run.path), checkpoint_of(expected.path))
 
 
+def network_input(batch, size=32, seed=0, channels=3):
+    """Random images in [-1, 1]: (batch, channels, size, size)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(batch, channels, size, size, generator=generator) * 2 - 1
+
+
+def sixteen_bits(scale, growth_interval):
+    """A Fabric on the CPU with 16-bit gradients, which Fabric itself offers on a GPU alone."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=growth_interval)
+    plugin = MixedPrecision("16-mixed", "cpu", scaler)
+    return Fabric(accelerator="cpu", devices=1, plugins=[plugin])
+
+
+# --- rankings -----------------------------------------------------------------------------
+
+
+def plain_scores(relevant, k):
+    """The scores of rankings without ties: relevance (Q, N) -> dict of (Q,)."""
+    top, wanted = relevant[:, :k], relevant.sum(axis=1)
+    return {
+        "precision": ranking.precision(top),
+        "recall": ranking.recall(top, wanted),
+        "ndcg": ranking.ndcg(top, wanted),
+        "ap": ranking.average_precision(relevant),
+        "ap at k": ranking.average_precision(top),
+        "reciprocal rank": ranking.reciprocal_rank(relevant),
+    }
+
+
 # --- image files --------------------------------------------------------------------------
 
 
@@ -103,6 +136,11 @@ def encoded(image, kind, **options):
     buffer = io.BytesIO()
     image.save(buffer, format=kind, **options)
     return buffer.getvalue()
+
+
+def flat_png(size=(40, 50), mode="RGB", color=128):
+    """A PNG file of one grey."""
+    return encoded(Image.new(mode, size, color if mode == "L" else (color,) * 3), "PNG")
 
 
 def png_chunk(kind, content):

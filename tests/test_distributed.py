@@ -16,11 +16,11 @@ import distributed_worker as worker
 import numpy as np
 import pytest
 import torch
-from helpers import RUN_FILES, checkpoint_of
+from helpers import RUN_FILES, checkpoint_of, train_quietly
 
 from derm_hash.model import DermHash
 from derm_hash.runs import Run
-from derm_hash.training import step_losses, train
+from derm_hash.training import step_losses
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
@@ -53,9 +53,9 @@ def together(tmp_path_factory):
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """The same runs, trained by one process."""
-    out, data = tmp_path_factory.mktemp("one"), worker.make_data()
+    out = tmp_path_factory.mktemp("one")
     for config in worker.CONFIGS:
-        train(config, data, out, progress=False)
+        train_quietly(config, worker.DATA, out)
     return out
 
 
@@ -81,7 +81,7 @@ def test_two_processes_give_the_result_of_one(together, alone, name):
 
 def test_the_mean_of_two_shares_would_be_another_loss():
     # What the test above would catch: weighted means, and pairs, do not average over shares.
-    data = worker.make_data().split("database")
+    data = worker.DATA.split("database")
     x, y = data.batch(torch.randperm(40, generator=torch.Generator().manual_seed(0))[:10])
     parts = (slice(None), slice(0, None, 2), slice(1, None, 2))
     weights = torch.tensor([2.0, 0.5, 3.0])

@@ -1,11 +1,8 @@
 """The network against a forward pass written with torch.nn.functional, and its files."""
 
 import dataclasses
-import functools
 import hashlib
-import http.server
 import json
-import threading
 
 import numpy as np
 import pandas as pd
@@ -13,14 +10,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+from helpers import color_data, network_input
 from safetensors.torch import load_file, save_file
 
-from derm_hash import files as storage
 from derm_hash.attention import GATES
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.errors import InputError
 from derm_hash.experiments.scoring import evaluate_run
-from derm_hash.model import BACKBONES, DermHash, OrbitMean, encode, make_backbone
+from derm_hash.model import DermHash, OrbitMean, encode, make_backbone
 from derm_hash.retrieval import build_index
 from derm_hash.rotations import inside_disc, rotate, rotation_orbit
 from derm_hash.runs import Run, load_model, save_model
@@ -32,11 +29,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def small(**changes):
     torch.manual_seed(0)
     return DermHash(**{"backbone": "resnet10", "bits": 8, "classes": 3} | changes)
-
-
-def pictures(batch=2, size=32, seed=0, width=None):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.rand(batch, 3, size, width or size, generator=generator) * 2 - 1
 
 
 def shaken(model):
@@ -107,7 +99,7 @@ def functional_forward(state, x, blocks, gated):
 )
 def test_the_forward_pass_written_with_functional_calls(backbone, blocks, attention, size, dtype):
     model = shaken(small(backbone=backbone, bits=16, classes=4, attention=attention)).to(dtype)
-    x = pictures(size=size).to(dtype)
+    x = network_input(2, size).to(dtype)
     with torch.no_grad():
         out = model(x)
         logits, code = functional_forward(model.state_dict(), x, blocks, bool(attention))
@@ -131,38 +123,14 @@ def test_the_parameters_are_counted_by_hand():
 
 @pytest.mark.parametrize("shape", [(32, 32), (33, 33), (47, 47), (96, 80)])
 def test_any_size_from_32_pixels_works(shape):
-    out = small().eval()(pictures(1, shape[0], width=shape[1]))
+    out = small().eval()(network_input(1, max(shape))[:, :, : shape[0], : shape[1]])
     assert (out.logits.shape, out.code.shape) == ((1, 3), (1, 8))
     assert ((out.code > 0) & (out.code < 1)).all()
 
 
-@pytest.mark.parametrize(
-    ("backbone", "blocks"), [("resnet10", 4), ("resnet18", 8), ("resnet34", 16), ("resnet50", 16)]
-)
-@pytest.mark.parametrize("attention", ["hdcsa", "cbam"])
-def test_every_backbone_builds_with_a_gate_in_every_block(backbone, blocks, attention):
-    model = small(backbone=backbone, attention=attention).eval()
-    with torch.no_grad():
-        assert model(pictures(1)).code.shape == (1, 8)
-    assert sum(name.endswith(".gate") for name, _ in model.named_modules()) == blocks
-
-
-@pytest.mark.parametrize("attention", [None, "hdcsa-plain", "spatial", "se"])
-def test_every_gate_runs(attention):
-    with torch.no_grad():
-        assert small(attention=attention).eval()(pictures(1)).code.shape == (1, 8)
-
-
-def test_every_parameter_learns():
-    model = small().train()
-    out = model(pictures(4))
-    (out.logits.sum() + out.code.square().sum()).backward()
-    assert [name for name, p in model.named_parameters() if p.grad is None] == []
-
-
 def test_batch_norm_counts_one_batch_for_the_whole_orbit():
     model = small().train()
-    x = rotation_orbit(pictures(2)).flatten(0, 1)
+    x = rotation_orbit(network_input(2)).flatten(0, 1)
     model(x)
     counts = {v.item() for k, v in model.state_dict().items() if k.endswith("batches_tracked")}
     assert counts == {1}
@@ -192,7 +160,7 @@ def test_a_model_that_cannot_be_built_is_refused(changes, said):
 @pytest.mark.parametrize("training", [True, False])
 def test_encode_is_the_evaluated_model_and_leaves_the_mode(training):
     model = shaken(small())
-    x = pictures(7)
+    x = network_input(7)
     with torch.no_grad():
         expected = model(x).code.numpy()
     before = {k: v.clone() for k, v in model.state_dict().items()}
@@ -208,7 +176,7 @@ def test_encode_in_bfloat16_agrees_within_a_hundredth():
     model = DermHash("resnet10").eval()
     with torch.no_grad():
         model.hash_layer.weight.mul_(16)  # codes that differ
-    x = torch.rand(12, 3, 48, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    x = network_input(12, 48)
     exact, fast = encode(model, x), encode(model, x, bf16=True)
     assert fast.dtype == np.float32 and np.ptp(exact) > 0.4
     np.testing.assert_allclose(fast, exact, atol=0.01)
@@ -220,10 +188,9 @@ def test_encode_in_bfloat16_agrees_within_a_hundredth():
 
 def test_encode_takes_bytes_and_data_sets():
     model = shaken(small())
-    pixels = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
-    data = LesionDataset(pixels, pd.DataFrame({"image": list("abcde"), "label": "NV"}))
-    expected = encode(model, pixels.float() / 127.5 - 1)
-    np.testing.assert_allclose(encode(model, pixels), expected, atol=1e-6)
+    data = color_data()
+    expected = encode(model, data.images.float() / 127.5 - 1)
+    np.testing.assert_allclose(encode(model, data.images), expected, atol=1e-6)
     np.testing.assert_allclose(encode(model, data, progress=True), expected, atol=1e-6)
 
 
@@ -240,7 +207,7 @@ def test_a_model_survives_saving_and_loading(tmp_path, attention):
         again = load_model(where, bits=8)
         assert not again.training
         assert (again.bits, again.class_names, again.image_size) == (8, ("MEL", "NV", "Ä"), 64)
-    x = pictures()
+    x = network_input(2)
     with torch.no_grad():
         for ours, expected in zip(again(x), model(x), strict=True):
             torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
@@ -259,87 +226,27 @@ def test_a_missing_model_says_how_to_make_one(tmp_path):
             load_model(path)
 
 
-def spoil_start(path):
-    path.write_bytes(b"spoiled" + path.read_bytes()[7:])
-
-
-def cut_in_half(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def empty(path):
-    path.write_bytes(b"")
-
-
-def describe(path, about):
-    save_file(load_file(path), path, {"derm_hash": about} if about is not None else None)
-
-
-def without_description(path):
-    describe(path, None)
-
-
-def nonsense_description(path):
-    describe(path, "{not json")
-
-
-def list_for_description(path):
-    describe(path, "[1, 2]")
-
-
-def short_description(path):
-    describe(path, '{"backbone": "resnet10"}')
-
-
-def from_the_future(path):
-    about = {"backbone": "resnet10", "bits": 8, "classes": 3, "attention": None, "heads": 2}
-    describe(path, json.dumps(about | {"class_names": [], "image_size": None}))
+SETTINGS = {"backbone": "resnet10", "bits": 8, "classes": 3, "attention": None}
 
 
 @pytest.mark.parametrize(
-    "damage",
+    "about",
     [
-        spoil_start,
-        cut_in_half,
-        empty,
-        without_description,
-        nonsense_description,
-        list_for_description,
-        short_description,
-        from_the_future,
+        None,
+        "{not json",
+        "[1, 2]",
+        json.dumps({"backbone": "resnet10"}),
+        json.dumps(SETTINGS | {"heads": 2}),  # a later version's
+        json.dumps(SETTINGS | {"attention": "se"}),  # other weights
     ],
 )
-def test_a_file_that_is_no_model_is_refused_in_one_sentence(tmp_path, damage):
+def test_a_file_whose_description_fits_no_model_is_refused_in_one_sentence(tmp_path, about):
     path = save_model(small(attention=None), tmp_path / "model.safetensors")
-    damage(path)
+    save_file(load_file(path), path, about and {"derm_hash": about})
     with pytest.raises(InputError, match="is not a model ") as error:
         load_model(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_weights_that_do_not_fit_their_description_are_refused_in_one_sentence(tmp_path):
-    path = save_model(small(attention=None), tmp_path / "model.safetensors")
-    about = small(attention="se").settings | {"class_names": ["a", "b", "c"], "image_size": None}
-    describe(path, json.dumps(about))
-    with pytest.raises(InputError, match="is not a model of this version") as error:
-        load_model(path)
-    assert "\n" not in str(error.value)
-
-
-def test_a_failing_save_leaves_the_old_file_alone(tmp_path, monkeypatch):
-    path = save_model(small(attention=None), tmp_path / "model.safetensors")
-    before = hashlib.sha256(path.read_bytes()).digest()
-
-    def half(tensors, partial, metadata):
-        partial.write_bytes(b"half")
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(storage, "save_file", half)
-    with pytest.raises(OSError, match="No space"):
-        save_model(small(), path)
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
-    assert hashlib.sha256(path.read_bytes()).digest() == before
 
 
 def test_a_model_with_a_gate_of_your_own_is_not_saved(tmp_path):
@@ -352,32 +259,15 @@ def test_a_model_with_a_gate_of_your_own_is_not_saved(tmp_path):
 # --- ImageNet weights ---------------------------------------------------------------------------
 
 
+UNREACHABLE = "http://127.0.0.1:9/resnet18-00000000.pth"
+
+
 @pytest.fixture
-def publisher(tmp_path, monkeypatch):
-    """A web server on this machine; gives the folder that it serves and its address."""
-    folder = tmp_path / "published"
-    folder.mkdir()
-    handler = functools.partial(Quiet, directory=folder)
+def download_from(tmp_path, monkeypatch):
+    """A function that lets torchvision look for the weights of ResNet-18 at another address."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield folder, f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-
-def redirect(monkeypatch, url):
-    """Let torchvision look for the weights of ResNet-18 somewhere else."""
     weights = torchvision.models.ResNet18_Weights.DEFAULT
-    monkeypatch.setattr(weights.value, "url", url)
+    return lambda url: monkeypatch.setattr(weights.value, "url", url)
 
 
 def publish(folder, digest=None):
@@ -386,49 +276,20 @@ def publish(folder, digest=None):
     state = torchvision.models.resnet18().half().state_dict()
     torch.save(state, folder / "weights")
     digest = digest or hashlib.sha256((folder / "weights").read_bytes()).hexdigest()[:8]
-    (folder / "weights").rename(folder / f"resnet18-{digest}.pth")
-    return state, f"resnet18-{digest}.pth"
+    return state, (folder / "weights").rename(folder / f"resnet18-{digest}.pth")
 
 
-def test_imagenet_weights_come_through_torchvision(publisher, monkeypatch):
-    folder, address = publisher
-    published, name = publish(folder)
-    redirect(monkeypatch, f"{address}/{name}")
+def test_imagenet_weights_come_through_torchvision(tmp_path, download_from):
+    published, path = publish(tmp_path)
+    download_from(path.as_uri())
     model = DermHash("resnet18", weights="imagenet")
     first = model.backbone.conv1.weight
     assert torch.equal(first, published["conv1.weight"].float())
     last = model.backbone.layer4[1].conv2.weight
     assert torch.equal(last, published["layer4.1.conv2.weight"].float())
     # A second time it comes from the cache.
-    (folder / name).unlink()
+    path.unlink()
     assert torch.equal(make_backbone("resnet18", "imagenet").conv1.weight, first)
-
-
-def test_a_download_that_fails_says_so_and_how_to_go_on(publisher, monkeypatch, tmp_path):
-    _, address = publisher
-    redirect(monkeypatch, f"{address}/resnet18-00000000.pth")
-    assert_one_sentence("404")
-
-
-def test_a_download_with_the_wrong_checksum_says_so(publisher, monkeypatch):
-    folder, address = publisher
-    _, name = publish(folder, digest="0" * 8)
-    redirect(monkeypatch, f"{address}/{name}")
-    assert_one_sentence("hash")
-
-
-def test_a_machine_that_cannot_be_reached_says_so(publisher, monkeypatch):
-    redirect(monkeypatch, "http://127.0.0.1:9/resnet18-00000000.pth")
-    assert_one_sentence("refused")
-
-
-def test_a_spoiled_file_in_the_cache_says_so(publisher, monkeypatch, tmp_path):
-    cache = tmp_path / "cache" / "hub" / "checkpoints"
-    cache.mkdir(parents=True)
-    for spoiled in (b"", b"<html>log in first</html>", b"PK\x03\x04 half an archive"):
-        (cache / "resnet18-00000000.pth").write_bytes(spoiled)
-        redirect(monkeypatch, "http://127.0.0.1:9/resnet18-00000000.pth")
-        assert_one_sentence("resnet18")
 
 
 def assert_one_sentence(reason):
@@ -439,16 +300,39 @@ def assert_one_sentence(reason):
     assert "\n" not in str(error.value)
 
 
+def test_a_download_that_fails_says_why_and_how_to_go_on(tmp_path, download_from):
+    download_from((tmp_path / "absent.pth").as_uri())
+    assert_one_sentence("No such file")
+    download_from(UNREACHABLE)
+    assert_one_sentence("refused")
+    _, path = publish(tmp_path, digest="0" * 8)
+    download_from(path.as_uri())
+    assert_one_sentence("hash")
+
+
+@pytest.mark.parametrize("spoiled", [b"", b"<html>log in first</html>", b"PK\x03\x04 half"])
+def test_a_spoiled_file_in_the_cache_says_so(tmp_path, download_from, spoiled):
+    cache = tmp_path / "cache" / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    (cache / "resnet18-00000000.pth").write_bytes(spoiled)
+    download_from(UNREACHABLE)
+    assert_one_sentence("resnet18")
+
+
+BLOCKS = {"resnet10": 4, "resnet18": 8, "resnet34": 16, "resnet50": 16}
 HEAVY = ("resnet34", "resnet50")
 
 
 @pytest.mark.parametrize("attention", [None, *GATES])
 @pytest.mark.parametrize(
-    "backbone", [pytest.param(b, marks=pytest.mark.slow if b in HEAVY else ()) for b in BACKBONES]
+    "backbone", [pytest.param(b, marks=pytest.mark.slow if b in HEAVY else ()) for b in BLOCKS]
 )
 def test_every_gate_on_every_backbone_learns_saves_and_loads(tmp_path, backbone, attention):
     model = small(backbone=backbone, attention=attention)
-    x = pictures(2)
+    assert sum(name.endswith(".gate") for name, _ in model.named_modules()) == (
+        BLOCKS[backbone] if attention else 0
+    )
+    x = network_input(2)
     out = model.train()(x)
     out.logits.logsumexp(1).sum().backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
@@ -464,7 +348,7 @@ def test_every_gate_on_every_backbone_learns_saves_and_loads(tmp_path, backbone,
 
 def test_a_model_of_the_disc_never_sees_the_corners(tmp_path):
     model = shaken(small(disc=True))
-    x = pictures(3)
+    x = network_input(3)
     with torch.no_grad():
         code = model(x).code
         assert torch.equal(model(inside_disc(x, fill=1.0)).code, code)
@@ -493,7 +377,7 @@ def test_a_model_from_before_the_disc_sees_the_square(tmp_path):
 def test_the_mean_over_the_orbit_does_not_change_under_quarter_turns():
     for dtype, rounding in [(torch.float32, 1e-6), (torch.float64, 1e-14)]:
         model = shaken(small()).to(dtype)
-        mean, x = OrbitMean(model), pictures(5).to(dtype)
+        mean, x = OrbitMean(model), network_input(5).to(dtype)
         with torch.no_grad():
             out = mean(x)
             for k in (1, 2, 3):
@@ -506,7 +390,7 @@ def test_the_mean_over_the_orbit_does_not_change_under_quarter_turns():
 
 
 def test_the_mean_over_the_orbit_by_hand():
-    model, x = shaken(small()), pictures(3)
+    model, x = shaken(small()), network_input(3)
     with torch.no_grad():
         codes = [model(torch.from_numpy(np.rot90(x, k, (2, 3)).copy())).code for k in range(4)]
         out = OrbitMean(model)(x)
@@ -516,15 +400,10 @@ def test_the_mean_over_the_orbit_by_hand():
 
 
 def test_the_mean_over_the_orbit_stands_in_for_its_model(tmp_path):
-    labels, generator = torch.arange(30) % 3, torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (30, 3, 32, 32), generator=generator).to(torch.uint8)
-    split = ["database"] * 20 + ["val"] * 4 + ["query"] * 6
-    names = [f"{i}.png" for i in range(30)]
-    table = {"image": names, "label": ["abc"[i] for i in labels], "split": split}
-    data = LesionDataset(images, pd.DataFrame(table))
-    model = shaken(small())
+    data = color_data()
+    model = shaken(small(class_names=data.classes, image_size=32))
     mean = OrbitMean(model)
-    turned = LesionDataset(torch.rot90(images, 1, (2, 3)), data.table, data.classes)
+    turned = LesionDataset(torch.rot90(data.images, 1, (2, 3)), data.table, data.classes)
     np.testing.assert_allclose(encode(mean, turned), encode(mean, data), atol=1e-6)
     index = build_index(mean, data.split("database"))
     hits = index.search(encode(mean, turned.split("query")), radius=None)

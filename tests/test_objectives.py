@@ -5,8 +5,6 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from derm_hash.errors import InputError
 from derm_hash.objectives import OBJECTIVES, hash_centres
@@ -213,23 +211,13 @@ def test_long_saturated_codes_do_not_overflow(name):
     assert math.isfinite(value.item())
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_a_batch_of_one_has_no_pairs(name):
-    codes, logits, labels = (each[:1] for each in batch())
-    value = OBJECTIVES[name](codes.requires_grad_(), logits.requires_grad_(), labels, None)
-    value.backward()
-    assert math.isfinite(value.item())
-    if name in PAIRWISE:
-        assert value.item() == pytest.approx(by_hand(name, codes.detach(), labels), abs=1e-12)
-
-
 @pytest.mark.parametrize("name", PAIRWISE)
-@pytest.mark.parametrize("labels", [[0, 0, 0], [0, 1, 2]], ids=["all similar", "none similar"])
-def test_pairs_of_one_kind_alone(name, labels):
-    codes, logits, _ = batch(images=3)
+@pytest.mark.parametrize("labels", [[0], [0, 0, 0], [0, 1, 2]], ids=["none", "similar", "others"])
+def test_without_pairs_or_with_pairs_of_one_kind_an_objective_is_its_double_loop(name, labels):
+    codes, logits, _ = batch(images=len(labels))
     labels = torch.tensor(labels)
     value = OBJECTIVES[name](codes, logits, labels, None)
-    assert value.item() == pytest.approx(by_hand(name, codes, labels), rel=1e-9)
+    assert value.item() == pytest.approx(by_hand(name, codes, labels), rel=1e-9, abs=1e-12)
 
 
 def test_a_class_without_weight_counts_for_nothing():
@@ -249,15 +237,6 @@ def test_the_order_of_the_images_does_not_matter(name):
     a = OBJECTIVES[name](codes, logits, labels, None)
     b = OBJECTIVES[name](codes[order], logits[order], labels[order], None)
     torch.testing.assert_close(a, b)
-
-
-@pytest.mark.parametrize("name", HASHING)
-def test_codes_that_tell_the_classes_apart_cost_less(name):
-    labels, logits = torch.arange(12) % 4, torch.zeros(12, 4)
-    codes = hash_centres(8, 4)[labels] * 0.98 + 0.01
-    apart = OBJECTIVES[name](codes, logits, labels, None)
-    mixed = OBJECTIVES[name](codes, logits, torch.arange(12) // 3, None)
-    assert apart < mixed
 
 
 @pytest.mark.parametrize("name", HASHING)
@@ -312,11 +291,3 @@ def test_one_class_has_a_centre(bits):
 def test_too_few_bits_for_the_classes_are_refused(bits, classes):
     with pytest.raises(InputError, match=f"{bits} bits are too few for {classes} "):
         hash_centres(bits, classes)
-
-
-@settings(max_examples=30)
-@given(images=st.integers(1, 9), bits=st.integers(1, 9), seed=st.integers(0, 1000))
-def test_any_batch_has_a_finite_cost(images, bits, seed):
-    codes, logits, labels = batch(images, bits, 2, seed)
-    for name in OBJECTIVES:
-        assert math.isfinite(OBJECTIVES[name](codes, logits, labels, None).item())

@@ -1,21 +1,19 @@
 """Coarse-to-fine search against a double loop over queries and database."""
 
 import json
-import math
 import tracemalloc
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import color_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from scipy.spatial import distance as scipy_distance
 
-from derm_hash import files as storage
-from derm_hash.data.dataset import LesionDataset
 from derm_hash.errors import InputError
 from derm_hash.model import DermHash, encode
 from derm_hash.retrieval import METRICS, HashIndex, build_index, pack_bits, soft_distance
@@ -69,11 +67,7 @@ def test_search_is_the_double_loop(bits, metric, radius):
     database, queries = random_codes(60, bits, seed=bits), random_codes(7, bits, seed=1)
     hits = make_index(database).search(queries, k=9, radius=radius, rank=metric)
     assert_hits(hits, double_loop(database, queries, 9, radius, metric))
-    assert (hits.ids.dtype, hits.hamming.dtype, hits.distance.dtype) == (
-        np.int64,
-        np.int64,
-        np.float32,
-    )
+    assert [field.dtype for field in hits] == [np.int64, np.int64, np.float32]
 
 
 @settings(max_examples=25)
@@ -85,7 +79,9 @@ def test_search_is_the_double_loop(bits, metric, radius):
     radius=st.none() | st.integers(0, 13),
     metric=st.sampled_from(METRICS),
 )
-def test_search_is_the_double_loop_with_ties(seed, size, bits, k, radius, metric):
+def test_search_with_ties_is_the_double_loop_and_keeps_the_order_of_the_database(
+    seed, size, bits, k, radius, metric
+):
     # A few different rows, repeated: most distances tie.
     rng = np.random.default_rng(seed)
     rows = rng.choice([0.125, 0.375, 0.5, 0.75, 1.0], (3, bits)).astype(np.float32)
@@ -93,33 +89,12 @@ def test_search_is_the_double_loop_with_ties(seed, size, bits, k, radius, metric
     hits = make_index(database).search(queries, k, radius, metric)
     expected = double_loop(database, queries, k, radius, metric)
     np.testing.assert_array_equal(np.sort(hits.hamming), np.sort(expected[1]))
+    np.testing.assert_array_equal(hits.ids < 0, expected[0] < 0)
     np.testing.assert_allclose(hits.distance, expected[2], rtol=1e-5, atol=1e-6)
     for ids, distance in zip(hits.ids, hits.distance, strict=True):
         found = ids[ids >= 0].tolist()
         assert found == [i for _, i in sorted(zip(distance.tolist(), found, strict=False))]
         assert len(set(found)) == len(found)
-
-
-@pytest.mark.parametrize("metric", METRICS)
-def test_equal_distances_keep_the_order_of_the_database(metric):
-    row = random_codes(1, 20, seed=3)
-    other = 1 - row
-    database = np.concatenate([row, other, row, row, other, row])
-    hits = make_index(database).search(row, k=6, radius=None, rank=metric)
-    assert hits.ids.tolist() == [[0, 2, 3, 5, 1, 4]]
-    short = make_index(database).search(row, k=3, radius=None, rank=metric)
-    assert short.ids.tolist() == [[0, 2, 3]]
-
-
-@pytest.mark.parametrize("metric", METRICS)
-def test_a_query_finds_the_same_alone_and_in_company(metric):
-    database, queries = random_codes(50, 16, seed=0), random_codes(11, 16, seed=1)
-    index = make_index(database)
-    together = index.search(queries, 7, 9, metric)
-    for q in range(len(queries)):
-        alone = index.search(queries[q : q + 1], 7, 9, metric)
-        for field, expected in zip(alone, together, strict=True):
-            np.testing.assert_array_equal(field[0], expected[q])
 
 
 def test_ten_hits_within_four_bits_by_cosine_are_the_default():
@@ -170,34 +145,10 @@ def test_an_image_of_the_database_finds_itself_first(metric):
     assert (hits.hamming == 0).all()
 
 
-def test_distances_by_hand():
-    # Query (1, 0, 1, 0), database (1, 1, 1, 0): dot 2, norms sqrt 2 and sqrt 3.
-    index = make_index(np.array([[1, 1, 1, 0]], dtype=np.float32))
-    query = np.array([[1, 0, 1, 0]], dtype=np.float32)
-    by_hand = {"cosine": 1 - 2 / math.sqrt(6), "euclidean": 1, "manhattan": 1, "hamming": 1}
-    for metric, expected in by_hand.items():
-        hits = index.search(query, k=1, rank=metric)
-        assert hits.distance.item() == pytest.approx(expected, rel=1e-6)
-        assert hits.hamming.item() == 1
-
-
 def test_a_bit_is_what_exceeds_a_half():
     codes = np.array([[0.5, 0.50001, 0.0, 1.0, 0.49999]], dtype=np.float32)
     assert pack_bits(codes).tolist() == [[0b01010000]]
     assert pack_bits(np.ones((2, 9), np.float32)).tolist() == [[255, 128]] * 2
-
-
-@pytest.mark.parametrize("metric", METRICS)
-def test_fewer_hits_than_wanted_are_padded(metric):
-    index = make_index(random_codes(3, 16, seed=0))
-    hits = index.search(random_codes(2, 16, seed=1), k=5, radius=None, rank=metric)
-    assert hits.ids.shape == (2, 5)
-    assert (hits.ids[:, 3:] == -1).all()
-    assert (hits.hamming[:, 3:] == -1).all()
-    assert np.isnan(hits.distance[:, 3:]).all()
-    assert [field.dtype for field in hits] == [np.int64, np.int64, np.float32]
-    assert sorted(hits.ids[0, :3].tolist()) == [0, 1, 2]
-    assert np.isfinite(hits.distance[:, :3]).all()
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -308,7 +259,7 @@ def test_ranking_by_hamming_distance_keeps_the_order_of_ties(bits, radius):
 def test_one_value_out_of_range_is_found(bad):
     codes = random_codes(20, 16, seed=0)
     codes[7, 3] = bad
-    with pytest.raises(InputError, match=r"lies in \[0, 1\]"):
+    with pytest.raises(InputError, match=r"lies in \[0, 1\].*not its logits"):
         make_index(codes)
 
 
@@ -350,54 +301,17 @@ def test_an_index_survives_saving_and_loading(tmp_path):
         np.testing.assert_array_equal(field, expected)
 
 
-def test_a_failing_save_leaves_the_old_file_alone(tmp_path, monkeypatch):
-    index = make_index(random_codes(3, 16, seed=0))
-    path = index.save(tmp_path / "index.safetensors")
-    before = path.read_bytes()
-
-    def half(tensors, partial, metadata):
-        partial.write_bytes(b"half")
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(storage, "save_file", half)
-    with pytest.raises(OSError, match="No space"):
-        index.save(path)
-    with pytest.raises(OSError, match="No space"):
-        index.save(tmp_path / "other.safetensors")
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
-    assert path.read_bytes() == before
-
-
 def test_a_missing_index_says_how_to_make_one(tmp_path):
     for path in (tmp_path / "absent", tmp_path):
         with pytest.raises(InputError, match="derm-hash encode"):
             HashIndex.load(path)
 
 
-def spoil_start(path):
-    path.write_bytes(b"spoiled" + path.read_bytes()[7:])
-
-
-def cut_in_half(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def empty(path):
-    path.write_bytes(b"")
-
-
-def drop_metadata(path):
+def test_a_file_without_items_is_no_index(tmp_path):
+    path = tmp_path / "index.safetensors"
     save_file({"codes": np.zeros((1, 4), np.float32), "labels": np.zeros(1, np.int64)}, path)
-
-
-@pytest.mark.parametrize("damage", [spoil_start, cut_in_half, empty, drop_metadata])
-def test_a_file_that_is_no_index_is_refused_in_one_sentence(tmp_path, damage):
-    path = make_index(random_codes(3, 16, seed=0)).save(tmp_path / "index.safetensors")
-    damage(path)
-    with pytest.raises(InputError, match="is not an index that derm-hash has saved") as error:
+    with pytest.raises(InputError, match="is not an index that derm-hash has saved"):
         HashIndex.load(path)
-    assert str(path) in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 # --- bad input ------------------------------------------------------------------------
@@ -438,9 +352,6 @@ def test_within_checks_its_input_too():
         (np.zeros(16), [0], "a", r"not \(16,\)"),
         (np.zeros((2, 16)), [0], "ab", "1 labels and 2 items for 2 codes"),
         (np.zeros((2, 16)), [0, 1], "abc", "2 labels and 3 items for 2 codes"),
-        (np.full((1, 16), -0.1), [0], "a", "not its logits"),
-        (np.full((1, 16), 1.1), [0], "a", "not its logits"),
-        (np.full((1, 16), np.nan), [0], "a", "not its logits"),
     ],
 )
 def test_what_cannot_be_indexed_is_refused(codes, labels, items, said):
@@ -451,30 +362,16 @@ def test_what_cannot_be_indexed_is_refused(codes, labels, items, said):
 # --- with a model -----------------------------------------------------------------------
 
 
-def test_build_index_encodes_a_data_set():
-    images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
-    table = pd.DataFrame({"image": list("abcde"), "label": ["NV", "MEL", "NV", "BCC", "NV"]})
-    data = LesionDataset(images, table)
-    model = DermHash("resnet10", bits=8, classes=3)
-    index = build_index(model, data)
-    np.testing.assert_array_equal(index.codes, encode(model, data))
-    assert index.labels.tolist() == data.labels.tolist() == [1, 0, 1, 2, 1]
-    assert index.items["image"].tolist() == list("abcde")
-
-
-def test_an_index_in_bfloat16_holds_the_codes_of_encode_in_bfloat16():
+@pytest.mark.parametrize("bf16", [False, True])
+def test_an_index_of_a_data_set_holds_its_codes_labels_and_rows(bf16, capsys):
     torch.manual_seed(0)
-    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
-    data = LesionDataset(images, pd.DataFrame({"image": list("abc"), "label": ["NV"] * 3}))
-    model = DermHash("resnet10", bits=8, classes=1)
-    codes = build_index(model, data, bf16=True).codes
-    np.testing.assert_array_equal(codes, encode(model, data, bf16=True))
-    assert 0 < np.abs(codes - build_index(model, data).codes).max() < 0.01
-
-
-@pytest.mark.parametrize("progress", [False, True])
-def test_building_an_index_shows_a_bar_only_when_it_is_asked_to(progress, capsys):
-    images = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
-    data = LesionDataset(images, pd.DataFrame({"image": ["a"], "label": ["NV"]}))
-    build_index(DermHash("resnet10", bits=8, classes=1), data, progress=progress)
-    assert bool(capsys.readouterr().err) is progress
+    data, model = color_data(), DermHash("resnet10", bits=8, classes=3)
+    index = build_index(model, data, bf16=bf16)
+    np.testing.assert_array_equal(index.codes, encode(model, data, bf16=bf16))
+    assert index.labels.tolist() == data.labels.tolist()
+    assert index.items["image"].tolist() == data.table["image"].tolist()
+    assert capsys.readouterr().err == ""
+    exact = build_index(model, data, progress=True)
+    assert capsys.readouterr().err  # the bar
+    difference = np.abs(index.codes - exact.codes).max()
+    assert 0 < difference < 0.01 if bf16 else difference == 0

@@ -35,18 +35,12 @@ def class_mean_precision(features, atlas, k=10):
     return np.mean([correct[atlas.labels[query] == label].mean() for label in CLASSES])
 
 
-@pytest.mark.parametrize("other", [("NV", 6, 7), ("NV", 5, 8), ("BKL", 5, 7)])
-def test_other_seeds_or_classes_give_other_pixels(other):
-    image, _ = draw_lesion("NV", 5, 7, size=64)
-    difference = np.abs(image.astype(int) - draw_lesion(*other, size=64)[0])
-    assert difference.mean() > 3
-
-
 def test_atlas_is_deterministic_and_changes_with_its_seed():
     a, b, c = (make_atlas(12, size=32, seed=s, progress=False) for s in (3, 3, 4))
     np.testing.assert_array_equal(a.images, b.images)
     np.testing.assert_array_equal(a.masks, b.masks)
     assert a.lesion_ids.tolist() == b.lesion_ids.tolist()
+    assert np.abs(a.images.astype(int) - c.images).mean() > 3
     assert not set(a.lesion_ids) & set(c.lesion_ids)
 
 
@@ -142,13 +136,10 @@ def test_skin_and_photograph_do_not_depend_on_the_class():
             assert same.mean() > 0.97
 
 
-def test_skin_and_size_do_not_tell_the_class(atlas):
+def test_skin_size_and_mean_colour_do_not_tell_the_class(atlas):
     skin = [im[~m].mean(0) for im, m in zip(atlas.images, atlas.masks, strict=True)]
     assert class_mean_precision(np.array(skin), atlas) < 0.35
     assert class_mean_precision(atlas.masks.mean((1, 2))[:, None], atlas) < 0.35
-
-
-def test_mean_colour_does_not_tell_the_class(atlas):
     assert class_mean_precision(atlas.images.mean((1, 2)), atlas) <= 0.60
 
 

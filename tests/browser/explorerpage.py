@@ -1,8 +1,5 @@
 """What a reader of a page with an explorer does and sees, for the browser tests."""
 
-import io
-
-from PIL import Image
 from playwright.sync_api import expect
 
 expect.set_options(timeout=60_000)  # a busy machine is slow, not broken
@@ -129,9 +126,3 @@ class ExplorerPage:
 
     def faults(self):
         return self.root.evaluate(FAULTS)
-
-
-def png(side=60, color=(150, 90, 70)):
-    buffer = io.BytesIO()
-    Image.new("RGB", (side, side), color).save(buffer, format="PNG")
-    return buffer.getvalue()

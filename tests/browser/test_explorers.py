@@ -6,7 +6,8 @@ import re
 
 import pandas as pd
 import pytest
-from explorerpage import SETUP, ExplorerPage, png
+from explorerpage import SETUP, ExplorerPage
+from helpers import flat_png
 from labpage import SCREENSHOTS, open_and_run, wait_for_widgets, write_notebook
 from PIL import Image
 from playwright.sync_api import expect
@@ -107,12 +108,12 @@ def test_browse_a_class_and_find_an_id(notebook):
 def test_upload(notebook):
     explorer = ExplorerPage(notebook, 0)
     before = explorer.query("turned").get_attribute("alt")
-    bad = {"notes.txt": b"no image", "cut.png": png()[:70], "big.png": b"x" * 12_000_000}
+    bad = {"notes.txt": b"no image", "cut.png": flat_png()[:70], "big.png": b"x" * 12_000_000}
     for name, content in bad.items():
         explorer.upload(name, content)
         expect(explorer.alert).to_contain_text(name)
         assert explorer.query("turned").get_attribute("alt") == before
-    explorer.upload("mine.png", png())
+    explorer.upload("mine.png", flat_png())
     expect(explorer.root.get_by_text("mine (uploaded)")).to_be_visible()
     expect(explorer.root.get_by_text("class not known")).to_be_visible()
     expect(explorer.alert).to_have_count(0)

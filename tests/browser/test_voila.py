@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from explorerpage import ExplorerPage, png
+from explorerpage import ExplorerPage
+from helpers import flat_png
 from labpage import ROOT, SCREENSHOTS
 from PIL import Image
 from playwright.sync_api import expect
@@ -111,7 +112,7 @@ def test_a_visitor_asks_turns_and_uploads(visit):
     expect(explorer.alert).to_contain_text("notes.txt is not an image")
     explorer.upload("big.png", b"x" * 11_000_000)
     expect(explorer.alert).to_contain_text("more than the 10 MB")
-    explorer.upload("mine.png", png())
+    explorer.upload("mine.png", flat_png())
     expect(explorer.root.get_by_text("mine (uploaded)")).to_be_visible()
     explorer.button("export").click()
     assert explorer.save("hits (CSV)")[0].startswith(b"model,query,")

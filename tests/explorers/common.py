@@ -1,21 +1,12 @@
-"""What the tests of the explorers share: pictures to upload, and small databases."""
+"""What the tests of the explorers share: small databases, and readers of charts."""
 
-import io
 import re
 
 import pytest
-from PIL import Image
 
 from derm_hash.retrieval import build_index
 
 SIZE, CLASSES = 32, ("MEL", "NV", "BCC", "BKL")
-
-
-def png(size=(40, 50), mode="RGB", color=128):
-    buffer = io.BytesIO()
-    color = color if mode == "L" else (color,) * 3
-    Image.new(mode, size, color).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def few(dataset, model, n):

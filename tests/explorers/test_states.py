@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import flat_png
 from PIL import Image
 
 from derm_hash.data.images import square, to_input
@@ -14,9 +15,9 @@ from derm_hash.explorers import states
 from derm_hash.explorers.states import HeatmapState, LossState, RetrievalState
 from derm_hash.heatmaps import BitTarget, MatchTarget, gate_maps, grad_cam
 from derm_hash.model import DermHash
-from derm_hash.retrieval import METRICS, HashIndex, build_index
+from derm_hash.retrieval import METRICS, build_index
 from derm_hash.rotations import rotate
-from tests.explorers.common import CLASSES, SIZE, few, png
+from tests.explorers.common import CLASSES, SIZE, few
 
 # --- retrieval ------------------------------------------------------------------------
 
@@ -94,7 +95,7 @@ def actions(state, rng):
         lambda: state.leaf(int(rng.choice([-1, 1]))),
         lambda: use_hit(state, int(rng.integers(3))) if len(state.view().hits) > 2 else None,
         state.back,
-        lambda: state.upload(png(color=int(rng.integers(256))), "grey.png"),
+        lambda: state.upload(flat_png(color=int(rng.integers(256))), "grey.png"),
     ]
 
 
@@ -107,16 +108,6 @@ def test_three_hundred_random_actions(state, model, index):
             check(view, state, model, index)
         origins.add(view.query.origin)
     assert origins == {"query", "database", "upload"}
-
-
-def test_the_way_back_is_limited(state, model, index, dataset, monkeypatch):
-    monkeypatch.setattr(states, "UNDO", 3)
-    state = RetrievalState(model, index, dataset)
-    for position in range(1, 6):
-        state.choose(position)
-    while state.can_go_back:
-        state.back()
-    assert state.query.position == 2
 
 
 def test_a_query_from_the_database_does_not_find_itself(state):
@@ -208,7 +199,7 @@ def test_hits_as_a_table(state):
     np.testing.assert_allclose(table["distance"][: len(hits)], [h.distance for h in hits], 1e-4)
     state.set_radius(0)
     state.search_in("BKL")
-    state.upload(png(), "none.png")
+    state.upload(flat_png(), "none.png")
     empty = states.hits_csv({"one": state.view()}, 0, False)
     assert empty.startswith(",".join(states.CSV_COLUMNS))
 
@@ -261,7 +252,7 @@ def test_previous_and_next_go_round_in_the_class(state):
 
 
 def test_an_upload_is_cut_square_and_its_label_is_not_known(state):
-    content = png((60, 40), "L", 200)
+    content = flat_png((60, 40), "L", 200)
     state.upload(content, "grey.png")
     expected = np.asarray(square(Image.open(io.BytesIO(content)).convert("RGB"), SIZE))
     expected = to_input(torch.from_numpy(expected.copy()).permute(2, 0, 1))
@@ -274,7 +265,7 @@ def test_an_upload_is_cut_square_and_its_label_is_not_known(state):
     [
         (b"no image at all", "not an image"),
         (b"", "not an image"),
-        (png()[:60], "damaged|not an image"),
+        (flat_png()[:60], "damaged|not an image"),
         (b"x" * (states.MOST_BYTES + 1), "more than the 10 MB"),
     ],
 )
@@ -313,16 +304,6 @@ def test_the_index_must_belong_to_database_and_model(model, index, dataset):
     apart = RetrievalState(model, index, queries, database)
     together = RetrievalState(model, index, dataset)
     assert [h.name for h in apart.view().hits] == [h.name for h in together.view().hits]
-
-
-def test_hits_without_labels_and_index_made_by_hand(model, dataset):
-    database = dataset.split("database").select(range(4))
-    codes = np.tile([0.9, 0.1, 0.8], (4, 4)).astype(np.float32)
-    index = HashIndex.build(codes, database.labels, database.table)
-    state = RetrievalState(model, index, dataset.split("query"), database)
-    state.set_radius(None)
-    hits = state.view().hits  # fewer than k; all equally far: the database's order
-    assert [hit.position for hit in hits] == [0, 1, 2, 3]
 
 
 # --- heatmaps -------------------------------------------------------------------------
@@ -433,7 +414,6 @@ def test_random_actions_on_heatmaps(heat):
         for values in (view.heat, view.hit_heat):
             assert values.shape == (SIZE, SIZE) and values.min() >= 0 and values.max() <= 1
         assert 0 <= view.energy <= 1 and len(view.hits) == 10
-        assert len(heat._kept) <= states.MAPS_KEPT
 
 
 def test_a_query_of_the_database_has_one_hit_less(dataset, model):

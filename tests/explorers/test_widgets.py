@@ -13,12 +13,13 @@ import ipywidgets
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import flat_png
 from PIL import Image
 
 from derm_hash.errors import InputError
 from derm_hash.explorers import states, widgets
 from derm_hash.explorers.widgets import HeatmapExplorer, LossExplorer, RetrievalExplorer
-from tests.explorers.common import few, png, points_of
+from tests.explorers.common import few, points_of
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -41,6 +42,20 @@ def explorer(model, index, dataset):
     explorer.close()
 
 
+@pytest.fixture
+def heatmaps(model, index, dataset):
+    explorer = HeatmapExplorer(model, index, dataset)
+    yield explorer
+    explorer.close()
+
+
+def assert_each_changes_what_is_shown(explorer, *controls):
+    for control, value in controls:
+        before = shown(explorer)
+        control.value = value
+        assert shown(explorer) != before, control.description
+
+
 def visible(explorer):
     return [cell for cell in explorer.panels[0].cells if cell.layout.display != "none"]
 
@@ -48,13 +63,9 @@ def visible(explorer):
 def test_controls_change_what_is_shown(explorer):
     explorer.radius.label = "no limit"
     assert len(visible(explorer)) == 10
-    for control, value in [
-        (explorer.k, 3), (explorer.angle, 35), (explorer.mirrored, True),
-        (explorer.radius, 2), (explorer.classes, "BKL"),
-    ]:  # fmt: skip
-        before = shown(explorer)
-        control.value = value
-        assert shown(explorer) != before, control.description
+    turned = (explorer.angle, 35), (explorer.mirrored, True)
+    changes = *turned, (explorer.k, 3), (explorer.radius, 2), (explorer.classes, "BKL")
+    assert_each_changes_what_is_shown(explorer, *changes)
     assert explorer.state.k == 3 and explorer.state.radius == 2
     explorer.rank.value = "manhattan"
     assert explorer.state.rank == "manhattan"
@@ -107,7 +118,7 @@ def test_uploading_a_picture_and_what_is_none(explorer):
     assert explorer.file.value == ()
     explorer.message.value = ""
     assert shown(explorer) == before
-    upload(explorer, png(), "<i>good</i>.png")
+    upload(explorer, flat_png(), "<i>good</i>.png")
     assert explorer.message.value == "" and explorer.state.query.origin == "upload"
     assert "class not known" in explorer.caption.value and "<i>" not in explorer.caption.value
 
@@ -121,7 +132,7 @@ def test_an_uploaded_picture_is_never_written(explorer, tmp_path):
 
     sys.addaudithook(watch)
     (tmp_path / "seen").write_text("by the hook")
-    upload(explorer, png(), "good.png")
+    upload(explorer, flat_png(), "good.png")
     explorer.angle.value = 30
     watching.clear()
     assert explorer.state.query.origin == "upload"
@@ -197,7 +208,7 @@ def test_export_of_one_and_of_two_models(explorer, model, index, dataset):
 
 def test_the_picture_of_an_upload_calls_no_hit_right_or_wrong(explorer):
     explorer.radius.label = "no limit"
-    upload(explorer, png(), "good.png")
+    upload(explorer, flat_png(), "good.png")
     query, *hits = explorer.figure().axes
     assert query.get_title() == "query: class not known" and len(hits) == 10
     assert not any(mark in ax.get_title() for ax in hits for mark in "✓✗")
@@ -244,20 +255,14 @@ def test_a_failing_model_is_a_sentence(explorer, monkeypatch):
     assert explorer.message.value == ""
 
 
-def test_heatmap_controls_change_what_is_shown(model, index, dataset):
-    explorer = HeatmapExplorer(model, index, dataset)
-    explorer.subject.value = "gate layer2.0"
-    for control, value in [
-        (explorer.hit, 3), (explorer.opacity, 0.2), (explorer.angle, 90),
-        (explorer.classes, "NV"), (explorer.subject, "gate layer1.0"),
-    ]:  # fmt: skip
-        before = shown(explorer)
-        control.value = value
-        assert shown(explorer) != before, control.description
-    assert explorer.hit.value == 3 and explorer.angle.value == 0
-    assert "of the heat is on the lesion" in explorer.summary.value
-    assert explorer.message.value == ""
-    explorer.close()
+def test_heatmap_controls_change_what_is_shown(heatmaps):
+    heatmaps.subject.value = "gate layer2.0"
+    moved = (heatmaps.hit, 3), (heatmaps.opacity, 0.2), (heatmaps.angle, 90)
+    asked = (heatmaps.classes, "NV"), (heatmaps.subject, "gate layer1.0")
+    assert_each_changes_what_is_shown(heatmaps, *moved, *asked)
+    assert heatmaps.hit.value == 3 and heatmaps.angle.value == 0
+    assert "of the heat is on the lesion" in heatmaps.summary.value
+    assert heatmaps.message.value == ""
 
 
 def test_the_chosen_hit_stays_on_a_short_list(dataset, model):
@@ -289,13 +294,8 @@ def test_a_database_of_the_query_alone_is_said_to_have_no_hits(dataset, model):
 
 def test_loss_controls_change_what_is_shown():
     explorer = LossExplorer()
-    for control, value in [
-        (explorer.gamma, 0.3), (explorer.odd, 0.5), (explorer.others, 0.7),
-        (explorer.kinds[0], False),
-    ]:  # fmt: skip
-        before = explorer.chart.value
-        control.value = value
-        assert explorer.chart.value != before, control.description
+    moved = (explorer.gamma, 0.3), (explorer.odd, 0.5), (explorer.others, 0.7)
+    assert_each_changes_what_is_shown(explorer, *moved, (explorer.kinds[0], False))
     chart = explorer.chart.value
     assert "Cauchy" not in chart and "Gaussian" in chart
     for box in explorer.kinds[1:]:
@@ -304,26 +304,23 @@ def test_loss_controls_change_what_is_shown():
     explorer.close()
 
 
-def test_the_chart_of_turns_knows_that_the_query_is_mirrored(model, index, dataset):
-    explorer = HeatmapExplorer(model, index, dataset)
-    explorer.mirrored.value = True
-    followed = explorer.view.followed[0]
-    assert points_of(explorer.chart.value) == {0: followed, 360: followed} and followed < 0.9
-    explorer.mirrored.value = False
-    assert points_of(explorer.chart.value) == {0: 1, 360: 1}
-    explorer.close()
+def test_the_chart_of_turns_knows_that_the_query_is_mirrored(heatmaps):
+    heatmaps.mirrored.value = True
+    followed = heatmaps.view.followed[0]
+    assert points_of(heatmaps.chart.value) == {0: followed, 360: followed} and followed < 0.9
+    heatmaps.mirrored.value = False
+    assert points_of(heatmaps.chart.value) == {0: 1, 360: 1}
 
 
-def test_fallback_for_a_page_without_a_kernel(explorer, model, index, dataset):
-    heat, loss = HeatmapExplorer(model, index, dataset), LossExplorer()
+def test_a_page_without_a_kernel_gets_a_small_picture(explorer, heatmaps):
     explorer.k.value = 2
-    for made in (explorer, heat, loss):
+    loss = LossExplorer()
+    for made in (explorer, heatmaps, loss):
         bundle = made._repr_mimebundle_()
         assert set(bundle) == {WIDGET_VIEW, "image/png", "text/plain"}
         picture = Image.open(io.BytesIO(bundle["image/png"]))
         assert picture.format == "PNG" and picture.width > 300
         assert len(bundle["image/png"]) < 250_000
-    heat.close()
     loss.close()
 
 

@@ -5,12 +5,12 @@ import resource
 import psutil
 import pytest
 
-BYTES = 4 * 1024**3  # beyond what the process has, whose libraries claim some already
+BYTES = 1024**3  # that reading may add to what the process and its libraries have claimed
 
 
 @pytest.fixture
 def little_memory():
-    """Keep this process from taking all of the machine's memory."""
+    """Let this process take no more than :data:`BYTES` of further memory."""
     old = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + BYTES, old[1]))
     yield

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import io
 import json
 import shutil
 import zipfile
@@ -11,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from helpers import color_data, tiny, train_quietly
-from PIL import Image
+from helpers import color_data, encoded, noise, tiny, train_quietly
 
 from data_setup import dermamnist, ham10000, isic2019, ph2, verify
 from data_setup import folder as own_images
@@ -27,15 +25,12 @@ from derm_hash.retrieval import HashIndex
 from derm_hash.runs import load_model, save_model
 
 CLASSES = ("MEL", "NV")
-OWN = ("checkpoint", "model", "index")
-"""What the kit writes itself and a library reads; all other files may come from strangers."""
+OWN = ("checkpoint", "model", "index", "pixels", "ledger", "record")
+"""What the kit writes itself; all other files may come from strangers."""
 
 
 def picture(seed: int = 0, kind: str = "PNG") -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), np.uint8)
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, kind)
-    return content.getvalue()
+    return encoded(noise(seed, 16, 16), kind)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,23 +75,17 @@ def model_file(folder):
 @loader("index", HashIndex.load)
 def index(folder):
     codes = np.random.default_rng(0).random((5, 12), np.float32)
-    items = pd.DataFrame(
-        {"image": [f"{i}.png" for i in range(5)], "label": "NV", "folder": "/data"}
-    )
-    return HashIndex.build(codes, [0, 1, 0, 1, 1], items).save(folder / "index.safetensors")
+    return HashIndex.build(codes, [0, 1, 0, 1, 1], "abcde").save(folder / "index.safetensors")
 
 
 @loader("manifest", lambda path: manifests.read_manifest(path.parent))
 def manifest(folder):
     (folder / "images").mkdir()
     rows = []
-    for i in range(4):
+    for i, split in enumerate(("database", "val", "query", "")):
         written(folder / "images" / f"{i}.png", picture(i))
-        split = ("database", "val", "query", "")[i]
-        rows.append(
-            {"image": f"images/{i}.png", "label": CLASSES[i % 2], "lesion_id": f"L{i}"}
-            | {"split": split}
-        )
+        row = {"image": f"images/{i}.png", "label": CLASSES[i % 2], "lesion_id": f"L{i}"}
+        rows.append(row | {"split": split})
     return manifests.write_manifest(pd.DataFrame(rows), folder)
 
 
@@ -146,15 +135,9 @@ def archive(folder):
 
 @loader("record", lambda path: list(verify.history(records.read_record(path.parent))))
 def record(folder):
-    about = {
-        "tool": "derm-hash 1",
-        "command": "folder",
-        "options": {"size": 64},
-        "sources": {"a": "b"},
-    }
-    return written(
-        folder / "dataset.json", json.dumps(about | {"bad": {}, "counts": {"images": 3}})
-    )
+    about = {"tool": "derm-hash 1", "command": "folder", "options": {"size": 64}, "bad": {}}
+    about |= {"sources": {"a": "b"}, "counts": {"images": 3}}
+    return written(folder / "dataset.json", json.dumps(about))
 
 
 @loader("checksums", verify.read_sums)
@@ -195,15 +178,9 @@ def isic(folder):
 @loader("PH2", ph2.read_diagnoses)
 def ph2_table(folder):
     lines = ["||   Name || Histological Diagnosis | Clinical Diagnosis || Asymmetry |  Colors ||"]
-    lines += [
-        f"|| IMD{i:03} ||                        |        {i % 3}           || 0  | 1  ||"
-        for i in range(6)
-    ]
-    lines += [
-        "",
-        "Legend:",
-        "Clinical Diagnosis: 0 - Common Nevus; 1 - Atypical Nevus; 2 - Melanoma",
-    ]
+    lines += [f"|| IMD{i:03} ||        |        {i % 3}           || 0  | 1  ||" for i in range(6)]
+    legend = "Clinical Diagnosis: 0 - Common Nevus; 1 - Atypical Nevus; 2 - Melanoma"
+    lines += ["", "Legend:", legend]
     return written(folder / ph2.TABLE, "\n".join(lines) + "\n")
 
 

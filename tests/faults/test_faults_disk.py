@@ -1,11 +1,12 @@
 """A full disk is one sentence: what was there stays as it was, and nothing half-written is left.
 
 The tests mount a small disk of their own where the system lets them, and otherwise set a limit on
-the size of files, as every process can; those of single files do both.
+the size of files, as every process can.
 """
 
 import hashlib
 import resource
+import shutil
 import subprocess
 from contextlib import contextmanager
 
@@ -13,8 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import victim
-from helpers import assert_equal_states, checkpoint_of
-from PIL import Image
+from helpers import assert_equal_states, checkpoint_of, color_data, noise
 
 from data_setup import __main__ as data_setup
 from derm_hash import cli, training
@@ -57,46 +57,26 @@ class Mounted(Limited):
             filler.unlink()
 
 
-@contextmanager
-def small_disk(folder):
-    """A disk mounted on a folder, or None where the system refuses."""
+@pytest.fixture
+def disk(tmp_path):
+    folder = tmp_path / "disk"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)]
     try:
         mounted = subprocess.run(command, capture_output=True).returncode == 0
     except FileNotFoundError:
         mounted = False
-    try:
-        yield Mounted(folder) if mounted else None
-    finally:
-        if mounted:
-            subprocess.run(["umount", str(folder)], check=True)
-
-
-@pytest.fixture
-def disk(tmp_path):
-    with small_disk(tmp_path / "disk") as disk:
-        yield disk or Limited(tmp_path / "disk")
-
-
-@pytest.fixture(params=["limit", "mount"])
-def either_disk(request, tmp_path):
-    if request.param == "limit":
-        yield Limited(tmp_path)
-        return
-    with small_disk(tmp_path / "disk") as disk:
-        if disk is None:
-            pytest.skip("the system mounts no disk for the tests")
-        yield disk
+    yield Mounted(folder) if mounted else Limited(folder)
+    if mounted:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     """A data folder of 24 images of 32 px."""
-    root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
-    rows = []
+    root, rows = tmp_path_factory.mktemp("pictures"), []
     for i in range(24):
-        Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(root / f"{i}.png")
+        noise(i, 32, 32).save(root / f"{i}.png")
         split = "query" if i < 4 else "val" if i < 8 else "database"
         rows.append({"image": f"{i}.png", "label": ("NV", "MEL")[i % 2], "split": split})
     write_manifest(pd.DataFrame(rows), root)
@@ -111,10 +91,10 @@ def finished(pictures, tmp_path_factory, one_thread):
     return runs / "small"
 
 
-def command(pictures, runs, epochs=1):
+def command(pictures, runs):
     return [
         *("train", "--data", str(pictures), "--runs", str(runs), "--size", "32"),
-        *("--name", "small", "--backbone", "resnet10", "--bits", "8", "--epochs", str(epochs)),
+        *("--name", "small", "--backbone", "resnet10", "--bits", "8", "--epochs", "1"),
         *("--batch-size", "8", "--precision", "32-true"),
     ]
 
@@ -126,13 +106,6 @@ def contents(folder):
         for path in folder.rglob("*")
         if path.is_file() and path.name not in ("filler", ".lock")
     }
-
-
-def copied(run, folder):
-    (folder / "small").mkdir()
-    for path in run.iterdir():
-        (folder / "small" / path.name).write_bytes(path.read_bytes())
-    return folder / "small"
 
 
 def assert_one_sentence(error, program="derm-hash"):
@@ -152,7 +125,7 @@ def test_a_disk_that_is_full_after_an_epoch_keeps_it_and_training_goes_on(
     # The second epoch is made to be the better one, so that it has a model to write.
     scores = iter([0.1, 0.2, 0.2, 0.1, 0.2])
     monkeypatch.setattr(training, "val_score", lambda *_: next(scores))
-    data, folder = victim.make_data(), disk.folder / "victim"
+    data, folder = color_data(splits=victim.SPLITS), disk.folder / "victim"
     with pytest.raises(KeyboardInterrupt):
         train(victim.CONFIG, data, disk.folder, progress=False, on_epoch=stop)
     before = contents(folder)
@@ -200,7 +173,7 @@ def test_train_says_that_the_disk_is_full(disk, pictures, size, capsys):
 def test_the_other_commands_say_that_the_disk_is_full(
     disk, pictures, finished, arguments, output, capsys
 ):
-    run = copied(finished, disk.folder)
+    run = shutil.copytree(finished, disk.folder / "small")
     if not (run / output).exists():
         (run / output).write_bytes(b"old")
     name, *rest = arguments
@@ -223,9 +196,7 @@ def test_data_setup_says_that_the_disk_is_full(disk, pictures, capsys, monkeypat
     monkeypatch.setattr("data_setup.build.check_space", lambda *_: None)
     root, source = disk.folder / "data", disk.folder.parent / "source"
     for label in ("a", "b"):
-        (source / label).mkdir(parents=True)
-        for i in range(4):
-            (source / label / f"{i}.png").write_bytes((pictures / f"{i}.png").read_bytes())
+        shutil.copytree(pictures, source / label, ignore=shutil.ignore_patterns("*.csv"))
     line = ["folder", "--root", str(root), "--source", str(source), "--size", "32"]
     with disk.room_for(20_000):
         assert data_setup.main(line) == 2
@@ -238,27 +209,26 @@ def test_data_setup_says_that_the_disk_is_full(disk, pictures, capsys, monkeypat
 # --- single files -----------------------------------------------------------------------------
 
 
-def test_decoded_pixels_do_not_end_the_process(either_disk, pictures):
+def test_decoded_pixels_do_not_end_the_process(disk, pictures):
     """Written through a memory map without the space for them, they would: by a bus error."""
-    root, names = either_disk.folder / "data", [f"{i}.png" for i in range(24)]
-    root.mkdir()
-    for name in names:
-        (root / name).write_bytes((pictures / name).read_bytes())
-    with either_disk.room_for(40_000), pytest.raises(OSError, match=r"No space|too large"):
+    root, names = disk.folder / "data", [f"{i}.png" for i in range(24)]
+    shutil.copytree(pictures, root)
+    before = set(root.iterdir())
+    with disk.room_for(40_000), pytest.raises(OSError, match=r"No space|too large"):
         store_pixels(root, names)
-    assert {path.name for path in root.iterdir()} == set(names)
+    assert set(root.iterdir()) == before
     assert store_pixels(root, names).is_file()
 
 
-def test_an_index_is_kept(either_disk):
-    path = either_disk.folder / "index.safetensors"
+def test_an_index_is_kept(disk):
+    path = disk.folder / "index.safetensors"
     codes = np.random.default_rng(0).random((5000, 16), np.float32)
     small = HashIndex.build(codes[:2], [0, 1], ["a", "b"])
     large = HashIndex.build(codes, np.zeros(5000, int), [f"{i}" for i in range(5000)])
     small.save(path)
-    with either_disk.room_for(10_000), pytest.raises(OSError, match=r"No space|too large") as error:
+    with disk.room_for(10_000), pytest.raises(OSError, match=r"No space|too large") as error:
         large.save(path)
     assert str(path) in str(error.value)
-    assert [p.name for p in either_disk.folder.iterdir()] == [path.name]
+    assert [p.name for p in disk.folder.iterdir()] == [path.name]
     np.testing.assert_array_equal(HashIndex.load(path).codes, small.codes)
     large.save(path)

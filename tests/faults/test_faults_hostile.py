@@ -10,15 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from derm_hash.data.manifest import read_manifest, stored_pixels
+from derm_hash.data.manifest import read_manifest
 from derm_hash.errors import InputError
 from derm_hash.files import leaves_folder
 from derm_hash.settings import TrainConfig
 
-
-@pytest.fixture(autouse=True)
-def small(little_memory):
-    pass
+pytestmark = pytest.mark.usefixtures("little_memory")
 
 
 def assert_refused(load, path, *words):
@@ -81,13 +78,8 @@ def behind_a_length(payload):
     return struct.pack("<Q", len(program)) + program
 
 
-PAYLOADS = {
-    make.__name__: make
-    for make in (
-        *(plain, oldest, as_torch_saves, as_torch_saved_once),
-        *(as_an_array, as_arrays, behind_a_length),
-    )
-}
+FORMS = (plain, oldest, as_torch_saves, as_torch_saved_once, as_an_array, as_arrays)
+FORMS += (behind_a_length,)
 
 
 def test_the_payload_works(tmp_path):
@@ -97,12 +89,12 @@ def test_the_payload_works(tmp_path):
     assert (tmp_path / "also").is_dir()
 
 
-@pytest.mark.parametrize("form", PAYLOADS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", loaders.LOADERS)
 def test_no_reader_runs_a_pickle(name, form, tmp_path):
     path, load = loaders.prepared(tmp_path / "folder", name)
-    path.write_bytes(PAYLOADS[form](Payload(tmp_path / "ran")))
-    if name == "archive" and form in ("as_torch_saves", "as_arrays"):
+    path.write_bytes(form(Payload(tmp_path / "ran")))
+    if name == "archive" and form in (as_torch_saves, as_arrays):
         load(path)  # a sound zip file; what is in it stays bytes
     else:
         assert_refused(load, path)
@@ -125,14 +117,10 @@ def nothing(content):
 
 
 def text(content):
-    return b"not a file of tensors"
+    return b"not what it should be"
 
 
-def a_header_of_exabytes(content):
-    return struct.pack("<Q", 2**62) + content[8:]
-
-
-@pytest.mark.parametrize("damage", [half, without_header, nothing, text, a_header_of_exabytes])
+@pytest.mark.parametrize("damage", [half, without_header, nothing, text])
 @pytest.mark.parametrize("name", loaders.OWN)
 def test_a_damaged_file_of_the_kit_is_refused_in_one_sentence(name, damage, tmp_path):
     path, load = loaders.prepared(tmp_path / "folder", name)
@@ -167,37 +155,6 @@ def test_a_manifest_cannot_leave_its_folder(tmp_path, name, column):
     assert_refused(read_manifest, path.parent, "leaves the folder")
 
 
-def header(shape, kind="|u1"):
-    content = io.BytesIO()
-    about = {"descr": kind, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(content, about)
-    return content.getvalue()
-
-
-@pytest.mark.filterwarnings("ignore:overflow")
-@pytest.mark.parametrize(
-    "content",
-    [
-        header((3, 2**20, 2**20, 3)),
-        header((3, 2**40, 2**40, 3)),
-        header((3, 16, 16, 3), "|O"),
-        header((3, 16, 16, 3), "<f8") + bytes(3 * 16 * 16 * 3 * 8),
-        header((3, 16, 17, 3)) + bytes(3 * 16 * 17 * 3),
-        header((4, 16, 16, 3)) + bytes(4 * 16 * 16 * 3),
-        header((3, 16, 16, 3)) + bytes(5),
-        b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 65535,
-    ],
-    ids=range(8),
-)
-def test_decoded_pixels_that_promise_too_much_are_refused(tmp_path, content):
-    path, _ = loaders.prepared(tmp_path / "folder", "pixels")
-    path.write_bytes(content)
-    names = [f"{i}.png" for i in range(3)]
-    with pytest.raises(InputError, match="delete it") as error:
-        stored_pixels(path.parent, names)
-    assert "\n" not in str(error.value)
-
-
 # --- found by damaging thousands of files: test_faults_fuzz.py at full length ---------------------
 
 
@@ -207,20 +164,7 @@ def test_a_manifest_with_an_endless_name_is_refused(tmp_path):
     assert_refused(load, path, str(path.parent))
 
 
-def test_pixels_of_fewer_than_no_images_are_refused(tmp_path):
-    path, load = loaders.prepared(tmp_path / "folder", "pixels")
-    path.write_bytes(path.read_bytes().replace(b"(3, 16,", b"(-3,16,"))
-    assert_refused(load, path, str(path))
-
-
 def test_an_archive_with_a_nameless_member_is_refused(tmp_path):
     path, load = loaders.prepared(tmp_path / "folder", "archive")
     path.write_bytes(path.read_bytes().replace(b"metadata.csv", b"\0etadata.csv"))
-    assert_refused(load, path, str(path))
-
-
-@pytest.mark.parametrize("name", ["record", "ledger"])
-def test_json_that_is_nested_too_deep_is_refused(tmp_path, name):
-    path, load = loaders.prepared(tmp_path / "folder", name)
-    path.write_text("[" * 100_000)
     assert_refused(load, path, str(path))

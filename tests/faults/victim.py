@@ -8,34 +8,14 @@ import signal
 import sys
 from pathlib import Path
 
-import pandas as pd
 import torch
+from helpers import color_data, tiny
 
 from derm_hash import training
-from derm_hash.data.dataset import LesionDataset
-from derm_hash.settings import TrainConfig
 from derm_hash.training import train
 
-CONFIG = TrainConfig(
-    name="victim",
-    backbone="resnet10",
-    bits=8,
-    epochs=2,
-    batch_size=4,
-    precision="32-true",
-)
-CLASSES = ("BCC", "MEL", "NV")
-
-
-def make_data() -> LesionDataset:
-    """12 images of 32 px to train on, in three steps an epoch, and 3 to choose by."""
-    labels = torch.arange(15) % 3
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 160, (15, 3, 32, 32), generator=generator)
-    images[torch.arange(15), labels] += 90
-    split = ["database"] * 12 + ["val"] * 3
-    table = {"image": [f"{i}.png" for i in range(15)], "label": [CLASSES[i] for i in labels]}
-    return LesionDataset(images.to(torch.uint8), pd.DataFrame(table | {"split": split}), CLASSES)
+CONFIG = tiny(name="victim", backbone="resnet10", batch_size=4)
+SPLITS = ["database"] * 12 + ["val"] * 3  # three steps an epoch
 
 
 def train_once(root: str, die_at: int | None = None) -> None:
@@ -48,7 +28,7 @@ def train_once(root: str, die_at: int | None = None) -> None:
     training.SECONDS_BETWEEN_CHECKPOINTS = -1
     if die_at is not None:
         die_before_operation(root, die_at)
-    train(CONFIG, make_data(), root, progress=False)
+    train(CONFIG, color_data(splits=SPLITS), root, progress=False)
 
 
 def die_before_operation(root: str, number: int) -> None:

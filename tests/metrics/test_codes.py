@@ -54,13 +54,6 @@ def test_a_collapsed_code():
     assert not np.signbit(scores["code_entropy"])
 
 
-def test_bits_that_repeat_each_other_are_correlated():
-    bit = np.array([0.0, 1, 1, 0, 1])
-    assert code_quality(np.stack([bit, 1 - bit, bit], axis=1))["bit_correlation"] == (
-        pytest.approx(1)
-    )
-
-
 @pytest.mark.parametrize("shape", [(0, 4), (4,), (4, 0)])
 def test_code_quality_needs_codes(shape):
     with pytest.raises(InputError, match="shape"):

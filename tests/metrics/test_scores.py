@@ -112,32 +112,19 @@ def test_the_standard_scores_are_those_of_torchmetrics(seed):
 # --- against plain loops ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("radius", [0, 3, 5, 8])
-@pytest.mark.parametrize("k", [1, 4, 10])
-def test_the_paper_protocol_in_plain_loops(radius, k):
-    index, codes, labels = random_case(seed=7)
-    found = index.within(codes, radius)
-    if radius == 3:  # the case holds queries with nothing, and with fewer than ten
-        assert found.min() == 0
-        assert 0 < found.max() < 10
-    ours = evaluate_retrieval(index, codes, labels, k=k, radius=radius)
-    precisions, ranks = paper_protocol(index, codes, labels, k, radius)
-    assert ours["paper_precision"] == pytest.approx(mean_over_classes(precisions, labels))
-    assert ours["paper_reciprocal_rank"] == pytest.approx(mean_over_classes(ranks, labels))
-
-
-@settings(max_examples=10)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 9999),
     database=st.integers(1, 25),
     queries=st.integers(1, 8),
     classes=st.integers(1, 4),
     k=st.integers(1, 12),
+    radius=st.integers(0, 5),
 )
-def test_any_case_in_plain_loops(seed, database, queries, classes, k):
+def test_any_case_in_plain_loops(seed, database, queries, classes, k, radius):
     index, codes, labels = random_case(seed, database, queries, 8, classes)
-    ours = evaluate_retrieval(index, codes, labels, k=k, radius=2)
-    precisions, ranks = paper_protocol(index, codes, labels, k, 2)
+    ours = evaluate_retrieval(index, codes, labels, k=k, radius=radius)
+    precisions, ranks = paper_protocol(index, codes, labels, k, radius)
     assert ours["paper_precision"] == pytest.approx(mean_over_classes(precisions, labels))
     assert ours["paper_reciprocal_rank"] == pytest.approx(mean_over_classes(ranks, labels))
     averages, at_k = [], []
@@ -217,28 +204,6 @@ def test_retrieval_scores_by_hand():
         "quantisation_gap": 0,
     }
     assert among(scores, expected) == pytest.approx(expected)
-
-
-def test_class_means_are_balanced():
-    # Three queries of class 0 that all hit, one of class 1 that does not.
-    index = HashIndex.build([corner("1100"), corner("0011")], [0, 0], "ab")
-    queries = [corner("1100")] * 3 + [corner("0011")]
-    scores = evaluate_retrieval(index, queries, [0, 0, 0, 1], k=1)
-    assert scores["precision_at_1"] == 3 / 4
-    assert scores["class_mean_precision_at_1"] == scores["paper_precision"] == 1 / 2
-
-
-def test_one_class_and_a_perfect_index():
-    index = HashIndex.build(np.eye(8) * 0.9, np.zeros(8, int), range(8))
-    scores = evaluate_retrieval(index, np.eye(8) * 0.8, np.zeros(8, int), class_names=("MEL",))
-    assert scores.pop("queries_MEL") == scores.pop("distinct_codes") == 8
-    assert scores.pop("code_entropy") == 3
-    recalls = {name: v for name, v in scores.items() if "recall_at" in name}
-    nothing = {name for name in scores if "nothing_within" in name}
-    quality = {"bit_balance", "bit_correlation", "quantisation_gap"}
-    others = scores.keys() - recalls.keys() - nothing - quality
-    assert {name for name in others if scores[name] != pytest.approx(1)} == set()
-    assert {scores[name] for name in nothing} == {0}
 
 
 def test_the_paper_scores_alone_are_those_among_all_scores():

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import network_input
 from torch import nn
 
 from derm_hash.errors import InputError
@@ -12,15 +13,6 @@ from derm_hash.metrics.stability import flipped_bits, overlap, rotation_report, 
 from derm_hash.model import HashOutput
 from derm_hash.retrieval import HashIndex
 from derm_hash.rotations import rotate
-
-
-def test_flipped_bits_by_hand():
-    # Member 0: 1 0; member 1: 1 1 (one of two flips); member 2: 0 1 (both flip): 3 of 4.
-    codes = [[[0.9, 0.1]], [[0.6, 0.51]], [[0.5, 1.0]]]
-    assert flipped_bits(codes) == 3 / 4
-    assert flipped_bits(torch.tensor(codes)) == 3 / 4
-    assert flipped_bits(codes[:2]) == 1 / 2
-    assert flipped_bits(np.full((4, 3, 16), 0.7)) == 0
 
 
 def test_flipped_bits_is_the_triple_loop():
@@ -32,6 +24,8 @@ def test_flipped_bits_is_the_triple_loop():
         for b in range(6)
     ]
     assert flipped_bits(codes) == pytest.approx(sum(changed) / len(changed))
+    assert flipped_bits(torch.from_numpy(codes)) == flipped_bits(codes)
+    assert flipped_bits(np.full((4, 3, 16), 0.7)) == 0
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 3), (4, 3)])
@@ -72,7 +66,7 @@ def upper_half(x):
 
 
 def test_a_code_of_the_mean_colour_does_not_flip():
-    images = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    images = network_input(5, 16, 0)
     report = rotation_report(HandMade(mean_colour), images, batch_size=2)
     assert report["angle"].tolist() == [90, 180, 270]
     assert report["flipped_bits"].tolist() == [0, 0, 0]
@@ -91,7 +85,7 @@ def test_a_code_of_the_upper_half_flips_by_hand():
 
 
 def test_other_angles_compare_the_inscribed_discs():
-    images = torch.rand(4, 1, 12, 12, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    images = network_input(4, 12, 1, 1)
     row = rotation_report(HandMade(upper_half), images, (45,)).iloc[0]
     upright, turned = upper_half(rotate(images, 0)), upper_half(rotate(images, 45))
     assert row["code_distance"] == pytest.approx((turned - upright).abs().mean().item(), rel=1e-5)
@@ -105,6 +99,9 @@ def test_other_angles_compare_the_inscribed_discs():
 def test_the_report_leaves_the_mode_and_takes_no_gradient(training):
     model = HandMade(mean_colour).train(training)
     rotation_report(model, torch.zeros(1, 3, 8, 8), (90,))
+    model.code = None  # which fails
+    with pytest.raises(TypeError):
+        rotation_report(model, torch.zeros(1, 3, 8, 8), (90,))
     assert model.training is training
     assert model.nothing.grad is None
 
@@ -134,7 +131,7 @@ def test_overlap_of_the_hits_is_that_of_two_searches(angle):
 
 
 def test_hits_of_a_rotated_image_come_from_the_whole_database():
-    images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(5)) * 2 - 1
+    images = network_input(3, 8, 5, 1)
     codes = torch.rand(10, 8, generator=torch.Generator().manual_seed(6))
     index = HashIndex.build(codes, np.zeros(10, int), range(10))
     model = HandMade(lambda x: quadrants(x).repeat(1, 2))
@@ -143,7 +140,7 @@ def test_hits_of_a_rotated_image_come_from_the_whole_database():
 
 
 def test_the_report_is_the_mean_of_the_scores_of_single_images():
-    images = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    images = network_input(5, 8, 3, 1)
     angles = (90, 30, 0)
     scores = rotation_scores(HandMade(quadrants), images, angles)
     assert scores["image"].tolist() == [*range(5)] * 3
@@ -165,7 +162,7 @@ def test_the_report_is_the_mean_of_the_scores_of_single_images():
 
 
 def test_an_image_that_is_not_rotated_has_all_hits_in_common():
-    images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(4)) * 2 - 1
+    images = network_input(3, 8, 4, 1)
     for size in (3, 10, 12):  # a database of three images has all of its three in common
         codes = quadrants(images)[torch.arange(size) % 3]
         index = HashIndex.build(codes, np.zeros(size, int), range(size))
@@ -188,13 +185,3 @@ def test_the_model_sees_no_more_images_at_once_than_it_may():
 
     rotation_report(HandMade(counting), torch.zeros(5, 3, 8, 8), (90,), batch_size=2)
     assert seen == [2, 2, 1] * 2
-
-
-def test_a_model_that_fails_keeps_its_mode():
-    def fails(x):
-        raise RuntimeError("no")
-
-    model = HandMade(fails).train()
-    with pytest.raises(RuntimeError):
-        rotation_report(model, torch.zeros(1, 3, 8, 8), (90,))
-    assert model.training
