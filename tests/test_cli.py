@@ -221,11 +221,14 @@ def test_reproduce_leaves_a_table_and_a_figure(folder, tmp_path, capsys):
         (["evaluate", "--run", "{run}", "--data", "{tmp}/nothing"], "nothing"),
         (["train", "--data", "{data}", "--orbit", "0"], "orbit must be greater than 0"),
         (["train", "--data", "{data}", "--schedule", "x"], "schedule must be one of"),
+        (["encode", "--run", "{run}", "--data", "{data}", "--out", "{tmp}/a.txt"], "must end in"),
+        (["train", "--data", "{data}", "--config", "{tmp}/list.json"], "no names and values"),
         (["reproduce", "{tmp}/absent.toml"], "absent.toml"),
     ],
 )
 def test_bad_input_gets_one_sentence(command, sentence, run, folder, tmp_path, capsys):
     (tmp_path / "text.png").write_text("not an image")
+    (tmp_path / "list.json").write_text("[1]")
     places = {"tmp": tmp_path, "run": run, "data": folder, "image": folder / "images/000.png"}
     capsys.readouterr()
     assert main([part.format(**places) for part in command]) == 2
