@@ -221,11 +221,14 @@ def test_reproduce_leaves_a_table_and_a_figure(folder, tmp_path, capsys):
         (["evaluate", "--run", "{run}", "--data", "{tmp}/nothing"], "nothing"),
         (["train", "--data", "{data}", "--orbit", "0"], "orbit must be greater than 0"),
         (["train", "--data", "{data}", "--schedule", "x"], "schedule must be one of"),
+        (["encode", "--run", "{run}", "--data", "{data}", "--out", "{tmp}/a.txt"], "must end in"),
+        (["train", "--data", "{data}", "--config", "{tmp}/list.json"], "no names and values"),
         (["reproduce", "{tmp}/absent.toml"], "absent.toml"),
     ],
 )
 def test_bad_input_gets_one_sentence(command, sentence, run, folder, tmp_path, capsys):
     (tmp_path / "text.png").write_text("not an image")
+    (tmp_path / "list.json").write_text("[1]")
     places = {"tmp": tmp_path, "run": run, "data": folder, "image": folder / "images/000.png"}
     capsys.readouterr()
     assert main([part.format(**places) for part in command]) == 2
@@ -400,3 +403,27 @@ def test_a_device_that_is_missing_is_said(command, run, folder, capsys):
     line = [command, "--data", str(folder), "--device", "cuda"]
     assert main(line if command == "train" else [*line, "--run", str(run)]) == 2
     assert "PyTorch finds no CUDA device here" in capsys.readouterr().err
+
+
+def test_heatmaps_prints_means_with_intervals_and_writes_every_image(run, folder, tmp_path, capsys):
+    for i, name in enumerate(read_manifest(folder)["image"]):
+        side = np.zeros((32, 32), np.uint8)
+        side[8:24, 8 : 20 + i % 4] = 255
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(folder / name, tmp_path / name)
+        Image.fromarray(side).save(tmp_path / f"{i}.png")
+    table = read_manifest(folder)
+    table["mask"] = [f"{i}.png" if i < 40 else "" for i in range(len(table))]
+    write_manifest(table, tmp_path)
+    line = ["heatmaps", "--run", str(run), "--data", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main([*line, "--target", "match"]) == 0
+    shown = capsys.readouterr().out
+    assert "means over 40 images" in shown and "without a lesion mask: 8 of 48" in shown
+    scores = pd.read_csv(tmp_path / "out" / f"match-{tmp_path.name}.csv")
+    mean = scores.loc[scores["map"] == "centred blob", "iou"].mean()
+    row = next(line for line in shown.splitlines() if line.startswith("centred blob"))
+    assert f"{mean:.3f} [" in row
+    summary = pd.read_csv(tmp_path / "out" / f"match-{tmp_path.name}-summary.csv")
+    assert set(summary["map"]) == {
+        "Grad-CAM, match", "Grad-CAM, match minus centred blob", "centred blob", "flat map"
+    }  # fmt: skip

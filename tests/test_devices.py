@@ -39,3 +39,15 @@ def test_a_card_that_only_emulates_bfloat16_trains_in_32_bits(native, precision,
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
     assert devices.best_precision() == precision
+
+
+def test_the_cpu_is_used_on_request_where_there_is_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **options: True)
+    assert devices.make_fabric(device="cpu").device.type == "cpu"
+    assert devices.best_precision("cpu") == "32-true"
+    assert [devices.check_device(name) for name in devices.DEVICES] == ["cuda", "cpu", "cuda"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert devices.check_device("auto") == "cpu"
+    with pytest.raises(InputError, match="leave out --device cuda"):
+        devices.make_fabric(device="cuda")
