@@ -240,7 +240,7 @@ def test_bad_input_gets_one_sentence(command, sentence, run, folder, tmp_path, c
 @pytest.mark.parametrize(
     ("line", "function", "error", "sentence"),
     [
-        (["evaluate"], "cli.evaluate_run", "", "stopped; nothing new is kept"),
+        (["evaluate"], "cli.score_model", "", "stopped; nothing new is kept"),
         (["encode"], "commands.build_index", "", "stopped; nothing new is kept"),
         (["train", "--size", "32"], "commands.train", "kept is this", "kept is this"),
         (["train", "--size", "32"], "commands.course_data", "", "stopped; nothing new is kept"),
