@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import CLASSES, color_data, tiny
 from PIL import Image
 
 from derm_hash.cli import main
@@ -13,7 +14,6 @@ from derm_hash.model import encode
 from derm_hash.retrieval import build_index
 from derm_hash.runs import Run
 from derm_hash.training import train
-from tests.helpers import CLASSES, color_data, tiny
 
 SPLITS = (["database"] * 3 + ["query"] * 2) * 6
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import CLASSES, color_data
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from torch import nn
@@ -24,7 +25,6 @@ from derm_hash.metrics import (
 from derm_hash.model import DermHash, HashOutput, encode
 from derm_hash.retrieval import METRICS, HashIndex, build_index
 from derm_hash.rotations import rotate, rotation_orbit
-from tests.helpers import CLASSES, color_data
 
 NAMES = ("MEL", "NV", "BCC", "BKL")
 CORNERS = np.eye(4, dtype=np.float32) * 0.8 + 0.1  # one code for each class, far from the others
