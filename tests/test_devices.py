@@ -7,26 +7,18 @@ from derm_hash import devices
 from derm_hash.errors import InputError
 
 
-def test_processes_that_cannot_share_a_batch_are_refused():
-    devices.check_batch(64, copies=4, size=32, processes=4)
+def test_a_batch_is_shared_equally_and_gives_batch_norm_two_values():
+    for images, copies, size, processes in ((64, 4, 32, 4), (1, 1, 33, 1), (1, 2, 32, 1)):
+        devices.check_batch(images, copies, size, processes)
     with pytest.raises(InputError, match="3 processes cannot share a batch of 64 images equally"):
         devices.check_batch(64, copies=4, size=32, processes=3)
-
-
-def test_a_single_value_a_channel_is_refused():
     with pytest.raises(InputError, match="a single image of 32 px, which batch norm cannot"):
         devices.check_batch(1, copies=1, size=32)
-    devices.check_batch(1, copies=1, size=33)
-    devices.check_batch(1, copies=2, size=32)
 
 
 def test_fabric_run_launches_its_processes_itself(monkeypatch):
-    for name, value in {
-        "CLI_USED": "1",
-        "DEVICES": "1",
-        "NUM_NODES": "1",
-        "ACCELERATOR": "cpu",
-    }.items():
+    chosen = {"CLI_USED": "1", "DEVICES": "1", "NUM_NODES": "1", "ACCELERATOR": "cpu"}
+    for name, value in chosen.items():
         monkeypatch.setenv(f"LT_{name}", value)
     assert devices.make_fabric("32-true").world_size == 1  # a second launch is an error
 

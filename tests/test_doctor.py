@@ -94,12 +94,12 @@ def test_it_runs_where_the_packages_cannot_be_imported():
     assert "Not working: derm-hash, torch, torchvision, faiss\n" in done.stdout
 
 
-def test_an_old_python(monkeypatch):
+def test_an_old_python_is_reported(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 10, 1))
     assert not check("Python").ok
 
 
-def test_torchvision_of_another_torch(monkeypatch):
+def test_torchvision_of_another_torch_is_named(monkeypatch):
     load = importlib.import_module
 
     def import_module(name):
@@ -116,7 +116,7 @@ def test_torchvision_of_another_torch(monkeypatch):
 
 
 @pytest.mark.parametrize("version, ok", [("2.5.1", False), ("2.6.0+cpu", True), ("3.0a1", True)])
-def test_a_requirement_that_is_too_old(versions, version, ok):
+def test_a_requirement_that_is_too_old_is_named(versions, version, ok):
     versions(torch=version)
     found = check("derm-hash")
     assert found.ok == ok and (f"torch>=2.6 (found {version})" in found.remedy) == (not ok)
@@ -128,7 +128,7 @@ def test_what_is_not_installed_can_be_installed(uninstall, name):
     assert any(doctor.INSTALL in found.remedy for found in doctor.report())
 
 
-def test_devices(monkeypatch):
+def test_the_device_is_named(monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -150,7 +150,7 @@ def test_devices(monkeypatch):
     assert check("device").value == "GPU Test 9000, 24 GiB, the first of 2"
 
 
-def test_little_memory_and_disk(monkeypatch):
+def test_little_memory_or_disk_space_is_reported(monkeypatch):
     import psutil
 
     memory = SimpleNamespace(available=doctor.GIB, total=4 * doctor.GIB)
@@ -173,7 +173,7 @@ def test_the_cache_folder_is_the_one_that_the_environment_names(monkeypatch, tmp
 
 
 @pytest.mark.parametrize("kernel, browser", [("7.8.1", "3.0.17"), ("8.1.5", "1.1.11")])
-def test_widgets_of_two_generations(versions, kernel, browser):
+def test_widgets_of_two_generations_are_reported(versions, kernel, browser):
     versions(ipywidgets=kernel, jupyterlab_widgets=browser)
     assert not check("widgets").ok
 

@@ -59,7 +59,7 @@ def test_a_map_full_of_equal_pixels_loses_the_share_that_is_asked(lesions):
     assert -0.6 < curve["most_relevant_first"].mean() < 0
 
 
-def test_a_bit_is_judged_as_it_was(lesions):
+def test_the_curve_of_a_bit_is_that_of_its_log_odds(lesions):
     maps = np.stack([LESION, LESION])
     bit = road_curve(Brightness(), lesions, maps, BitTarget(0), removed=(0.2,))
     # Log-odds fall from 3 * 0.8 to -3 * 0.8 as the bit flips, and those of the dark bit too.
@@ -68,7 +68,7 @@ def test_a_bit_is_judged_as_it_was(lesions):
     assert dark["most_relevant_first"].to_numpy() == pytest.approx(-4.8, abs=0.06)
 
 
-def test_it_is_road_of_grad_cam_where_pixels_differ():
+def test_the_curve_is_that_of_grad_cam_where_pixels_differ():
     torch.manual_seed(0)
     model = DermHash("resnet10", bits=8, classes=3, attention=None).eval()
     x = torch.rand(2, 3, 32, 32) * 2 - 1
@@ -87,7 +87,7 @@ def test_it_is_road_of_grad_cam_where_pixels_differ():
             np.testing.assert_allclose(here["road"], (least - most) / 2, atol=1e-6)
 
 
-def test_it_takes_the_targets_and_maps_of_the_kit_and_leaves_the_model_alone():
+def test_the_curve_takes_all_targets_of_the_kit_and_leaves_the_model_alone():
     torch.manual_seed(1)
     model = DermHash("resnet10", bits=8, classes=3, attention=None).train()
     x = torch.rand(2, 3, 32, 32) * 2 - 1

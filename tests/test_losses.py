@@ -29,7 +29,7 @@ def orbit(n=4, batch=3, bits=5, seed=0):
 # --- values worked out by hand ------------------------------------------------------
 
 
-def test_one_copy_that_disagrees():
+def test_the_penalties_of_one_copy_that_disagrees_are_worked_by_hand():
     # u = 1, 0, 0, 0; mean 1/4; distances 3/4, 1/4, 1/4, 1/4; over gamma = 1/2: 3/2, 1/2, 1/2, 1/2.
     codes = torch.tensor([1.0, 0.0, 0.0, 0.0]).view(4, 1, 1)
     by_hand = {

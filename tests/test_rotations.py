@@ -149,7 +149,7 @@ def test_turned_images_stay_where_they_are_and_nobody_is_warned(recwarn):
     assert not recwarn.list
 
 
-def test_turn_by_another_angle_stays_in_the_disc():
+def test_a_view_at_another_angle_stays_in_the_disc():
     x = torch.rand(1, 3, 9, 9, generator=torch.Generator().manual_seed(0))
     assert torch.equal(rotate_view(x, 45), rotate(x, 45))
     assert (rotate_view(x, 45)[..., ~disc_mask(9)] == 0).all()

@@ -115,6 +115,6 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
         Run.load(tmp_path)
 
 
-def test_of_equal_epochs_the_last_is_the_best_as_it_is_the_one_that_is_kept():
+def test_on_a_tie_the_later_epoch_is_the_best():
     history = pd.DataFrame({"epoch": [1, 2, 3, 4], "val_precision_at_10": [0.5, 0.75, 0.75, 0.6]})
     assert best_epoch(history)["epoch"] == 3

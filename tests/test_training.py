@@ -345,7 +345,7 @@ RECIPES = {
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_stopped_after_an_epoch_and_resumed_is_as_never_stopped(data, tmp_path, recipe):
+def test_a_run_stopped_after_an_epoch_resumes_to_the_bit(data, tmp_path, recipe):
     config = tiny(**RECIPES[recipe])
 
     with pytest.raises(Stop):
@@ -358,9 +358,7 @@ def test_stopped_after_an_epoch_and_resumed_is_as_never_stopped(data, tmp_path, 
 
 @pytest.mark.usefixtures("checkpoint_every_step")
 @pytest.mark.parametrize("stop_at", [2, 5])
-def test_stopped_amid_an_epoch_and_resumed_is_as_never_stopped(
-    finished, data, tmp_path, steps, stop_at
-):
+def test_a_run_stopped_within_an_epoch_resumes_to_the_bit(finished, data, tmp_path, steps, stop_at):
     steps.stop_at = stop_at
     with pytest.raises(Stop):
         train_quietly(tiny(), data, tmp_path)
@@ -372,7 +370,7 @@ def test_stopped_amid_an_epoch_and_resumed_is_as_never_stopped(
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler")
 @pytest.mark.parametrize("scale", [2.0**8, 2.0**24], ids=["rising", "too high at first"])
 @pytest.mark.parametrize("stop_at", [1, 3])
-def test_mixed_precision_stopped_and_resumed_is_as_never_stopped(data, tmp_path, scale, stop_at):
+def test_a_run_in_mixed_precision_resumes_to_the_bit(data, tmp_path, scale, stop_at):
     config = tiny(epochs=5)
 
     def stop(history):
@@ -400,7 +398,7 @@ def test_mixed_precision_stopped_and_resumed_is_as_never_stopped(data, tmp_path,
         (pd.DataFrame, "to_csv", 2),
     ],
 )
-def test_stopped_before_writing_and_resumed_is_as_never_stopped(
+def test_a_run_stopped_before_a_write_resumes_to_the_bit(
     finished, data, tmp_path, owner, name, call
 ):
     calls, write = [], getattr(owner, name)

@@ -107,7 +107,7 @@ def test_a_lesion_has_one_class_and_one_to_three_distinct_images(atlas):
         (1, {"BKL": 2, "NV": 0}, {"BKL": 1}),
     ],
 )
-def test_balance(images, balance, expected):
+def test_classes_are_drawn_in_the_balance_that_is_asked_for(images, balance, expected):
     assert Counter(make_atlas(images, 32, balance=balance, progress=False).labels) == expected
 
 

@@ -99,7 +99,7 @@ def actions(state, rng):
     ]
 
 
-def test_three_hundred_random_actions(state, model, index):
+def test_three_hundred_random_actions_give_the_views_of_brute_force(state, model, index):
     rng, origins = np.random.default_rng(1), set()
     for i in range(300):
         rng.choice(actions(state, rng))()
@@ -188,7 +188,7 @@ def test_a_second_model_is_asked_the_same(state, dataset):
     assert beside.view().query is state.query and len(beside.view().hits) == 4
 
 
-def test_hits_as_a_table(state):
+def test_hits_are_written_as_a_table(state):
     state.turn(90)
     views = {"one": state.view(), "two": state.view()}
     table = pd.read_csv(io.StringIO(states.hits_csv(views, 90, False)))

@@ -110,7 +110,7 @@ def upload(explorer, content, name):
     explorer.file.value = ({**file, "last_modified": datetime.now(UTC)},)
 
 
-def test_uploading_a_picture_and_what_is_none(explorer):
+def test_a_picture_is_uploaded_and_another_file_is_refused(explorer):
     before = shown(explorer)
     upload(explorer, b"<script>no</script>", "<b>evil</b>.png")
     assert "not an image" in explorer.message.value and 'role="alert"' in explorer.message.value
@@ -139,7 +139,7 @@ def test_an_uploaded_picture_is_never_written(explorer, tmp_path):
     assert written == [str(tmp_path / "seen")]
 
 
-def test_thumbnails_and_id(explorer):
+def test_a_thumbnail_or_an_id_chooses_the_query(explorer):
     explorer.thumbnails.cells[6].choose.click()
     assert explorer.state.query.position == 6 and explorer.name.value == short_of(explorer)
     [words] = pictures(explorer.thumbnails.cells[6].face.value)

@@ -237,10 +237,8 @@ def test_the_paper_scores_take_their_own_ranking_and_radius():
     query = [[0.52, 0.52]]
     for metric, right in (("cosine", 1), ("euclidean", 0)):
         for scores in (paper_scores, query_scores):
-            found = scores(index, query, np.array([0]), k=1, radius=0, metric=metric)[
-                "paper_precision"
-            ]
-            assert found.tolist() == [right]
+            found = scores(index, query, np.array([0]), k=1, radius=0, metric=metric)
+            assert found["paper_precision"].tolist() == [right]
     # With the third in reach it is the nearest.
     beyond = paper_scores(index, query, np.array([0]), k=1, radius=1, metric="euclidean")
     assert beyond["paper_precision"].tolist() == [1]
