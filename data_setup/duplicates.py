@@ -26,20 +26,19 @@ pairs of different lesions for copies. With 64 bits (the usual size) it is usele
 lesions are a dark spot in the middle. The 10,015 images take 19 s on two cores, eight hashes each.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import faiss
 import imagehash
 import numpy as np
+import pandas as pd
 from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from derm_hash.data.images import square
-from derm_hash.data.manifest import picture_reader
+from derm_hash.data.manifest import picture_reader, stored_pixels
 from derm_hash.files import thread_map
 
 SIDE = 64  # of the thumbnails that are hashed, in pixels
@@ -65,29 +64,23 @@ def duplicate_groups(root: Path, images: Sequence[str], workers: int | None = No
     -------
     list of N str
         "" for an image without near-duplicates; else the same name for all that are connected:
-        "dup-" and the path of the first of them in the alphabet.
-
-    Raises
-    ------
-    InputError
-        If an image cannot be read.
+        "dup-" and the path of the first of them in the alphabet. `InputError` if an image cannot
+        be read.
     """
-    picture = picture_reader(root, images)
-    small = thread_map(
-        lambda i: square(picture(i).convert("L"), SIDE),
-        range(len(images)),
-        "looking for near-duplicates",
-        True,
-        workers,
-    )
+    picture = picture_reader(root, images, stored_pixels(root, images))
+
+    def thumbnail(i: int) -> Image.Image:
+        return square(picture(i).convert("L"), SIDE)
+
+    what = "looking for near-duplicates"
+    small = thread_map(thumbnail, range(len(images)), what, True, workers)
     # Threads decode. The hashes are many short calls, which would only wait for each other.
     hashes = np.array([view_hashes(image) for image in small], dtype=np.uint8)
     if not len(hashes):
         return []
     group = connected_images(hashes, RADIUS)
-    first = {group[i]: images[i] for i in sorted(range(len(images)), key=lambda i: images[i])[::-1]}
-    sizes = np.bincount(group)
-    return [f"dup-{first[g]}" if sizes[g] > 1 else "" for g in group]
+    names = pd.Series(images).groupby(group)
+    return ("dup-" + names.transform("min")).where(names.transform("size") > 1, "").tolist()
 
 
 def view_hashes(image: Image.Image) -> np.ndarray:
@@ -98,12 +91,8 @@ def view_hashes(image: Image.Image) -> np.ndarray:
 
 def hash_bits(image: Image.Image) -> np.ndarray:
     """Coarse shapes and the direction of change from cell to cell: bool (768,)."""
-    parts = (
-        imagehash.phash(image, hash_size=16),
-        imagehash.dhash(image, hash_size=16),
-        imagehash.dhash_vertical(image, hash_size=16),
-    )
-    return np.concatenate([part.hash.ravel() for part in parts])
+    kinds = (imagehash.phash, imagehash.dhash, imagehash.dhash_vertical)
+    return np.concatenate([kind(image, hash_size=16).hash.ravel() for kind in kinds])
 
 
 def connected_images(hashes: np.ndarray, radius: int) -> np.ndarray:

@@ -1,7 +1,5 @@
 """Checks of the tables that say which class and which lesion an image shows."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -57,26 +55,45 @@ def report_unlabelled(images: Mapping[str, Source], listed: Collection[str], tab
 
 
 def refuse_missing(
-    wanted: Sequence[str], images: Collection[str], table: object, place: Path, remedy: str
+    wanted: Sequence[str], images: Collection[str], table: object, remedy: str
 ) -> None:
     """Refuse a table that lists images which are not there."""
     if missing := [name for name in wanted if name not in images]:
         raise InputError(
-            f"{len(missing)} images of {table} are not in {place} ({listing(missing)}): {remedy}"
+            f"{len(missing)} images of {table} are missing ({listing(missing)}): {remedy}"
         )
 
 
-def manifest_rows(
-    table: pd.DataFrame, images: Sequence[Source], masks: Sequence[Source | None], source: str
+def published_rows(
+    table: pd.DataFrame,
+    classes: Collection[str],
+    image_of: Mapping[str, Source],
+    mask_of: Mapping[str, Source] | None = None,
+    *,
+    source: str,
+    listed_in: object,
+    remedy: str,
 ) -> pd.DataFrame:
-    """The manifest's rows, not split; the table has image_id, label, lesion_id and further columns.
+    """The manifest's rows of a published data set, sorted by image, not split.
 
-    `images` and `masks` are the files of its rows; `source` is the data set's name.
+    `table` has image_id, label, lesion_id and further columns to keep; `classes` are the labels to
+    use; the files are given by image id; `source` names the data set, and `listed_in` the table.
+    With a `remedy`, images that are listed and missing are refused; otherwise they are left out.
     """
+    report_unlabelled(image_of, table["image_id"], listed_in)
+    table = table[table["label"].isin(classes)].sort_values("image_id")
+    if remedy:
+        refuse_missing(table["image_id"], image_of, listed_in, remedy)
+    table = table[table["image_id"].isin(image_of.keys())].reset_index(drop=True)
+    if table.empty:
+        raise InputError(f"none of the images of {listed_in} is in an archive: check the files")
+    images, masks = (
+        [files.get(key) for key in table["image_id"]] for files in (image_of, mask_of or {})
+    )
 
     def names(folder: str, files: Sequence[Source | None]) -> list[str]:
         pairs = zip(table["image_id"], files, strict=True)
         return [f"{folder}/{key}{suffix_of(file)}" if file else "" for key, file in pairs]
 
-    found = table.drop(columns="image_id").assign(source=source, image=names("images", images))
-    return found.assign(mask=names("masks", masks), image_from=images, mask_from=masks)
+    rows = table.drop(columns="image_id").assign(source=source, image=names("images", images))
+    return rows.assign(mask=names("masks", masks), image_from=images, mask_from=masks)

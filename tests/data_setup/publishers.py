@@ -69,6 +69,7 @@ class Ph2:
         "||   Name || Histological Diagnosis || Clinical Diagnosis || Asymmetry | Pigment Network "
         "| Dots/Globules | Streaks | Regression Areas | Blue-Whitish Veil ||     Colors ||"
     )
+    IMAGES = "PH2Dataset/PH2 Dataset images"
     ROW = "|| {} || {:>22} || {:>18} || 0 |  T |  A |  A |  A |  A ||     4    ||"
     LEGEND = (
         "\n\nLegends:\nClinical Diagnosis:\n0 - Common Nevus; 1 - Atypical Nevus; 2 - Melanoma\n"
@@ -79,7 +80,7 @@ class Ph2:
         self.codes = dict(sorted(codes.items(), key=lambda item: item[1]))
         self.files = {}
         for k, name in enumerate(self.codes):
-            folder = f"PH2Dataset/PH2 Dataset images/{name}"
+            folder = f"{self.IMAGES}/{name}"
             self.files |= {
                 f"{folder}/{name}_Dermoscopic_Image/{name}.bmp": encoded(noise(k), "BMP"),
                 f"{folder}/{name}_lesion/{name}_lesion.bmp": encoded(blob(k).convert("1"), "BMP"),
@@ -173,6 +174,13 @@ class Isic2019:
         # The publisher's lines end as those of Windows.
         with (self.folder / name).open("w", newline="") as file:
             csv.writer(file).writerows(rows)
+
+    def change(self, table, line, column, value):
+        """Write another value into a cell of a table."""
+        with (self.folder / table).open(newline="") as file:
+            lines = list(csv.reader(file))
+        lines[line][lines[0].index(column)] = value
+        self.table(table, lines)
 
     def write_images(self, ids=None, change=None):
         folder = self.IMAGES.removesuffix(".zip")

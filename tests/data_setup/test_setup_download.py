@@ -46,7 +46,8 @@ def checked(server, size=True, checksum=True, data=DATA):
 
 
 def get(file, folder):
-    return fetch([file], folder, progress=False)[0].read_bytes()
+    fetch([file], folder, progress=False)
+    return (folder / file.name).read_bytes()
 
 
 def names(folder):

@@ -1,6 +1,7 @@
 """Near-duplicates: copies are found however they were made, other lesions are not."""
 
 import io
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from data_setup import duplicates
-from data_setup.archives import Archive
 from data_setup.duplicates import connected_images, duplicate_groups, view_hashes
+from data_setup.sources import files_in
 from derm_hash.atlas.atlas import draw_lesion
 from derm_hash.atlas.lesion import CLASSES
 from derm_hash.errors import InputError
@@ -147,8 +148,9 @@ def test_real_lesions_do_not_chain(shared_ham10000, tmp_path):
     """Four in ten lesions of HAM10000, with all their images."""
     table = pd.read_csv(shared_ham10000 / "HAM10000_metadata.csv", index_col="image_id")
     chosen = table[table["lesion_id"].str[-1].isin(list("0349"))].index.sort_values()
-    with Archive(shared_ham10000 / "HAM10000_images_200x150.zip") as archive:
-        members = {Path(name).stem: one for name, one in archive.members.items()}
+    with ExitStack() as stack:
+        files = files_in(shared_ham10000 / "HAM10000_images_200x150.zip", stack)
+        members = {Path(name).stem: one for name, one in files.items()}
         for name in chosen:
             (tmp_path / f"{name}.jpg").write_bytes(members[name].read_bytes())
     groups = pd.Series(duplicate_groups(tmp_path, [f"{name}.jpg" for name in chosen]), chosen)

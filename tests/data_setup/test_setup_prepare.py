@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from publishers import blob, contents
 
-from data_setup import prepare, sources
+from data_setup import prepare
 from data_setup.__main__ import main
 from derm_hash.data import images, manifest
 from derm_hash.data.dataset import LesionDataset
@@ -412,13 +412,3 @@ def test_when_nothing_is_left_it_says_so(tmp_path, capsys):
     assert main([*command, "--skip-bad"]) == 2
     assert "none of the 1 images can be used" in capsys.readouterr().err
     assert not (tmp_path / "data").exists()
-
-
-def test_sources_that_vanish_are_named(tmp_path):
-    with pytest.raises(InputError, match=r"gone\.jpg cannot be read"):
-        sources.read(tmp_path / "gone.jpg")
-    large = tmp_path / "large.jpg"
-    with large.open("wb") as file:
-        file.truncate(sources.MAX_BYTES + 1)
-    with pytest.raises(InputError, match=r"large\.jpg has more than 537 MB"):
-        sources.read(large)
