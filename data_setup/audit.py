@@ -22,11 +22,7 @@ LISTED = 20  # lines of a long table
 
 @dataclass(frozen=True)
 class Audit:
-    """The tables of an audit; see the functions of their names.
-
-    `balance` is a `split_table`. `sizes` holds width, height and number of images, the most
-    frequent size first; it is empty where no sizes were given.
-    """
+    """The tables of an audit; `sizes` counts the images of each width and height."""
 
     leakage: pd.DataFrame
     duplicates: pd.DataFrame
@@ -51,9 +47,6 @@ def run(args: argparse.Namespace) -> None:
     print(f"\n{root}: {len(frame):,} images\n\n{as_text(audit(frame, sizes))}")
 
 
-# --- the tables -----------------------------------------------------------------------
-
-
 def audit(frame: pd.DataFrame, sizes: Sequence[tuple[int, int]] | None = None) -> Audit:
     """All tables, from a split manifest and, if known, width and height of each image."""
     measured = pd.DataFrame(sizes or [], columns=["width", "height"])
@@ -62,19 +55,11 @@ def audit(frame: pd.DataFrame, sizes: Sequence[tuple[int, int]] | None = None) -
 
 
 def leakage(frame: pd.DataFrame) -> pd.DataFrame:
-    """Queries whose lesion is in another part too.
+    """Queries whose lesion is in another part too: a row per class, and one named "all".
 
-    Parameters
-    ----------
-    frame : DataFrame
-        Manifest, split; only the columns label, lesion_id and split are used.
-
-    Returns
-    -------
-    DataFrame
-        A row per class and one named "all", with the columns ``queries`` (number of query images),
-        ``with_mate`` (those whose lesion is in the database or val too) and ``share`` (with_mate /
-        queries; nan where no query's lesion is known).
+    The columns are ``queries`` (number of query images), ``with_mate`` (those whose lesion is in
+    the database or val too) and ``share`` (with_mate / queries; nan where no query's lesion is
+    known). Of the manifest only label, lesion_id and split are used.
     """
     query, known = frame["split"] == "query", frame["lesion_id"] != ""
     elsewhere = set(frame.loc[known & frame["split"].isin(["database", "val"]), "lesion_id"])
@@ -127,35 +112,32 @@ def per_class(frame: pd.DataFrame, flags: dict[str, pd.Series]) -> pd.DataFrame:
     return table.rename_axis(index="class").astype(int)
 
 
-# --- the text -------------------------------------------------------------------------
-
-
 def as_text(found: Audit) -> str:
     """The tables, each with what it means and what to do."""
     torn = found.duplicates[holds_several(found.duplicates["parts"])]
-    some_gaps = found.gaps.loc["all"].drop("images").any()
-    sections = {
-        "Leakage": (leakage_sentence(found.leakage), found.leakage),
-        "Near-duplicates": (duplicates_sentence(found.duplicates, len(torn)), torn),
-        "Class balance": (balance_sentence(found.balance), found.balance),
-        "Image sizes": (sizes_sentence(found.sizes), found.sizes),
-        "Gaps": (gaps_sentence(found.gaps), found.gaps if some_gaps else found.gaps.head(0)),
-    }
+    gaps = found.gaps if found.gaps.loc["all"].drop("images").any() else found.gaps.head(0)
+    sections = [
+        ("Leakage", leakage_sentence(found.leakage), found.leakage),
+        ("Near-duplicates", duplicates_sentence(found.duplicates, len(torn)), torn),
+        ("Class balance", balance_sentence(found.balance), found.balance),
+        ("Image sizes", sizes_sentence(found.sizes), found.sizes),
+        ("Gaps", gaps_sentence(found.gaps), gaps),
+    ]
     return "\n\n\n".join(
-        "\n\n".join([f"{title}\n{textwrap.fill(sentence, WIDTH)}", *table_text(table)])
-        for title, (sentence, table) in sections.items()
+        f"{title}\n{textwrap.fill(sentence, WIDTH)}{table_text(table)}"
+        for title, sentence, table in sections
     )
 
 
-def table_text(table: pd.DataFrame) -> list[str]:
-    """A table as text of at most `WIDTH` columns; nothing for an empty one."""
+def table_text(table: pd.DataFrame) -> str:
+    """A table below a sentence, of at most `WIDTH` columns; nothing for an empty one."""
     if table.empty:
-        return []
+        return ""
     top = table.head(LISTED).astype(object).map(cell)
     top.index = [shortened(str(name), 40) for name in top.index]
     text = top.rename_axis(columns=table.index.name).to_string(index=bool(table.index.name))
     rest = len(table) - len(top)
-    return [text + (f"\n... and {rest:,} more" if rest else "")]
+    return f"\n\n{text}" + (f"\n... and {rest:,} more" if rest else "")
 
 
 def cell(value: float | str) -> str:

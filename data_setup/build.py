@@ -54,17 +54,11 @@ def build(
     ``--force``, a data set made with other options; if another process is writing it; if images
     cannot be used; or as `rows`.
 
-    Parameters
-    ----------
-    args : the options of `add_common_arguments`
-    command : name of the data_setup command
-    options : the command's own options that decide the contents
-    sources : names of the files read, and something that changes with them
-    rows : callable
-        Gives the manifest's rows, sorted by image, with the further columns ``image_from`` and
-        ``mask_from`` (a `Source`; None where there is no mask). They are not split, unless
-        ``args.split`` is a split of the command's own.
-    about : further entries of ``dataset.json``: citation, licence
+    `args` are the options of `add_common_arguments`, `options` the command's own that decide the
+    contents. `sources` names the files read, with something that changes with them. `about` holds
+    further entries of ``dataset.json``: citation, licence. `rows` gives the manifest's rows, sorted
+    by image, with the further columns ``image_from`` and ``mask_from`` (a `Source`; None where
+    there is no mask); not split, unless ``args.split`` is a split of the command's own.
     """
     root = args.root.expanduser()
     shared = {name: getattr(args, name) for name in ("size", "fit", "split", "seed")}

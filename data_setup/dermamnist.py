@@ -70,10 +70,7 @@ def rows(path: Path, size: int) -> pd.DataFrame:
 
 
 def load(path: Path, size: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Images (N, S, S, 3) and class numbers (N,) of each part of an npz file; nothing is unpickled.
-
-    `InputError` if the file is damaged or holds something else.
-    """
+    """Images (N, S, S, 3) and class numbers (N,) of each part of an npz file, without pickle."""
     images, labels = {}, {}
     try:
         with zipfile.ZipFile(path) as archive:

@@ -22,8 +22,7 @@ The 104 were calibrated on the 10,015 images of HAM10000 at 200 x 150 pixels, wh
   all at once: 98 %. A cut of 5 % or a rotation by 2 degrees is not found.
 
 The perceptual hash alone needs 40 of 256 bits to find as many copies, and then takes about 25
-pairs of different lesions for copies. With 64 bits (the usual size) it is useless, because most
-lesions are a dark spot in the middle. The 10,015 images take 19 s on two cores, eight hashes each.
+pairs of different lesions for copies. The 10,015 images take 19 s on two cores, eight hashes each.
 """
 
 from collections.abc import Iterator, Sequence
@@ -50,22 +49,11 @@ VIEWS = (None, *Image.Transpose)
 
 
 def duplicate_groups(root: Path, images: Sequence[str], workers: int | None = None) -> list[str]:
-    """Which images are near-duplicates of each other.
+    """Which images are near-duplicates of each other; `InputError` if one cannot be read.
 
-    Parameters
-    ----------
-    root : path of the images' folder
-    images : sequence of N str
-        Paths relative to it, all different.
-    workers : int, optional
-        Number of threads that read; by default a few more than cores.
-
-    Returns
-    -------
-    list of N str
-        "" for an image without near-duplicates; else the same name for all that are connected:
-        "dup-" and the path of the first of them in the alphabet. `InputError` if an image cannot
-        be read.
+    For the N paths `images`, all different and relative to `root`: "" for an image without
+    near-duplicates, else the same name for all that are connected, "dup-" and the path of the first
+    of them in the alphabet.
     """
     picture = picture_reader(root, images, stored_pixels(root, images))
 
@@ -96,10 +84,9 @@ def hash_bits(image: Image.Image) -> np.ndarray:
 
 
 def connected_images(hashes: np.ndarray, radius: int) -> np.ndarray:
-    """Number of each image's group: (N,) integers, equal for images connected by near ones.
+    """Number of each image's group (N,), from the hashes uint8 (N, views, bytes) of its views.
 
-    `hashes` is uint8 (N, views, bytes), with the unchanged image as the first view; `radius` is the
-    largest distance of near images in bits, over all views.
+    The first view is the unchanged image; `radius` is the largest distance of near images in bits.
     """
     # Equal images are joined first, so that a thousand blank ones do not make a million pairs.
     _, kept, group = np.unique(hashes[:, 0], axis=0, return_index=True, return_inverse=True)

@@ -95,17 +95,9 @@ def run(args: argparse.Namespace) -> None:
 
 def rows(source: Path, table: pd.DataFrame) -> pd.DataFrame:
     """The manifest's rows of images with the columns file, label and lesion_id; not split."""
-    return pd.DataFrame(
-        {
-            "image": "images/" + table["file"],
-            "label": table["label"],
-            "lesion_id": table["lesion_id"],
-            "mask": "",
-            "source": source.name,
-            "image_from": [source / name for name in table["file"]],
-            "mask_from": None,
-        }
-    )
+    files = [source / name for name in table["file"]]
+    named = table.assign(image="images/" + table["file"], mask="", source=source.name)
+    return named.assign(image_from=files, mask_from=None).drop(columns="file")
 
 
 def check_name(name: str) -> None:
@@ -139,10 +131,7 @@ def class_folders(source: Path, images: dict[str, Source]) -> pd.DataFrame:
 def labelled(
     csv: Path, source: Path, images: Collection[str], columns: dict[str, str | None]
 ) -> pd.DataFrame:
-    """Files, labels and lesion ids as the table `csv` gives them; `InputError` if it is not sound.
-
-    `columns` holds the names that the user gave for `COLUMNS`. An image may lack its suffix.
-    """
+    """Files, labels and lesion ids from a table; `columns` are the names given for `COLUMNS`."""
     remedy = (
         "name the right ones with --image-column, --label-column and --lesion-column, and give "
         "each image a line"

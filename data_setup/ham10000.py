@@ -60,19 +60,12 @@ def run(args: argparse.Namespace) -> None:
 def contents(args: argparse.Namespace, folder: Path, stack: ExitStack) -> publisher.Contents:
     """The files read, and the function that gives the manifest's rows."""
     images, masks, (metadata,) = find_files(folder)
-    image_of, mask_of = members(images, stack), members(masks, stack)
+    files = members(images, stack), members(masks, stack)
+    remedy = "" if args.partial else "download the missing archive, or go without by --partial"
 
     def rows() -> pd.DataFrame:
-        remedy = "download the missing archive, or go without them by --partial"
-        return published_rows(
-            read_metadata(metadata),
-            publisher.classes(args, NAME),
-            image_of,
-            mask_of,
-            source=INFO[NAME].title,
-            listed_in=metadata,
-            remedy="" if args.partial else remedy,
-        )
+        table, classes = read_metadata(metadata), publisher.classes(args, NAME)
+        return published_rows(NAME, table, classes, files, metadata, remedy)
 
     return {path.name: path.stat().st_size for path in (*images, *masks, metadata)}, rows
 

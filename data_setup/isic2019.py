@@ -69,14 +69,8 @@ def contents(args: argparse.Namespace, folder: Path, stack: ExitStack) -> publis
     image_of = {name_of.get(key, key): file for key, file in image_of.items()}
 
     def rows() -> pd.DataFrame:
-        return published_rows(
-            table,
-            publisher.classes(args, NAME),
-            image_of,
-            source=INFO[NAME].title,
-            listed_in=folder / TRUTH,
-            remedy=INFO[NAME].elsewhere,
-        )
+        classes, remedy = publisher.classes(args, NAME), INFO[NAME].elsewhere
+        return published_rows(NAME, table, classes, (image_of, {}), folder / TRUTH, remedy)
 
     sources = {name: (folder / name).stat().st_size for name in (TRUTH, METADATA, places[0].name)}
     if places[0].is_dir():
@@ -86,12 +80,7 @@ def contents(args: argparse.Namespace, folder: Path, stack: ExitStack) -> publis
 
 
 def read_labels(folder: Path) -> pd.DataFrame:
-    """Ground truth and metadata together: a row per image, sorted.
-
-    The columns are image_id, label, lesion_id ("" if not known) and those of the patient.
-    `InputError` if a table is missing or lacks a column, lists an image twice or in one table
-    alone, an image does not have exactly one class, or a lesion has two.
-    """
+    """Ground truth and metadata together, checked: a row per image, sorted by image_id."""
     truth = read_truth(folder / TRUTH)
     metadata = read_indexed(folder / METADATA, ("lesion_id",)).rename(columns={"gender": "sex"})
     metadata = metadata[["lesion_id", *(name for name in PATIENT_COLUMNS if name in metadata)]]

@@ -75,15 +75,8 @@ def rows(files: dict[str, Source], place: Path) -> pd.DataFrame:
     mask_of = images_by_id(files, id_in(r"(IMD\d+)_lesion/\1_lesion\.\w+"))
     if unmasked := sorted(set(table["image_id"]) - mask_of.keys()):
         print(f"Without a lesion mask: {listing(unmasked)}")
-    return published_rows(
-        table,
-        table["label"].unique(),
-        image_of,
-        mask_of,
-        source=INFO[NAME].title,
-        listed_in=tables[0],
-        remedy=REMEDY,
-    )
+    files = image_of, mask_of
+    return published_rows(NAME, table, table["label"].unique(), files, tables[0], REMEDY)
 
 
 def id_in(pattern: str) -> Callable[[str], str | None]:
@@ -92,11 +85,7 @@ def id_in(pattern: str) -> Callable[[str], str | None]:
 
 
 def read_diagnoses(source: Source) -> pd.Series:
-    """Image id -> diagnosis from PH2's table, whose cells stand between ``|`` or ``||``.
-
-    `InputError` if the columns or rows are missing, an image is listed twice, or a diagnosis is
-    unknown.
-    """
+    """Image id -> diagnosis from PH2's table, whose cells stand between ``|`` or ``||``."""
     lines = read(source).decode("utf-8", errors="replace").splitlines()
     # The legend below the table has no bars at the start of its lines.
     cells = [[cell.strip() for cell in re.split(r"\|+", s)] for s in lines if s.startswith("|")]

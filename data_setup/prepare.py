@@ -24,10 +24,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from data_setup.sources import Source, read
-from derm_hash.data.images import open_image, read_mask, square
+from derm_hash.data.images import IMAGE_FORMATS, open_image, read_mask, square
 from derm_hash.errors import InputError
 from derm_hash.files import thread_map, write_atomically
 
@@ -159,17 +159,10 @@ def _edge_colour(image: Image.Image) -> tuple[int, ...]:
 
 def plain_format(data: bytes) -> str | None:
     """``JPEG`` or ``PNG`` if any program shows the file's pixels as `open_image` reads them."""
-    try:
-        with Image.open(io.BytesIO(data), formats=tuple(KEPT)) as image:
-            plain = (
-                image.format in KEPT
-                and image.mode == "RGB"
-                and not image.has_transparency_data
-                and image.getexif().get(ORIENTATION, 1) == 1
-            )
-            return image.format if plain else None
-    except UnidentifiedImageError:
-        return None
+    with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
+        upright = image.getexif().get(ORIENTATION, 1) == 1
+        plain = image.mode == "RGB" and not image.has_transparency_data
+        return image.format if upright and plain and image.format in KEPT else None
 
 
 def _encoded(image: Image.Image, kind: str, **options: int) -> bytes:

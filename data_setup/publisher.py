@@ -45,9 +45,8 @@ def add_classes(parser: argparse.ArgumentParser, name: str) -> None:
 
 def classes(args: argparse.Namespace, name: str) -> tuple[str, ...]:
     """The labels that ``--classes`` asks for."""
-    return (
-        PAPER_CLASSES if args.classes == len(PAPER_CLASSES) else tuple(INFO[name].labels.values())
-    )
+    every = tuple(INFO[name].labels.values())
+    return every if args.classes == len(every) else PAPER_CLASSES
 
 
 def files(args: argparse.Namespace, name: str, wanted: Sequence[str] | None = None) -> Path:

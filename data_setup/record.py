@@ -44,13 +44,13 @@ def read_json(path: Path, remedy: str) -> dict:
     """A JSON object from a file, {} where there is no file; `InputError` if it is damaged."""
     try:
         found = parse_json(path.read_bytes())
+        if not isinstance(found, dict):
+            raise ValueError("it is not a JSON object")
+        return found
     except FileNotFoundError:
         return {}
     except ValueError as error:
         raise InputError(f"{path} is damaged ({one_line(error)}): {remedy}") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path} is damaged (it is not a JSON object): {remedy}")
-    return found
 
 
 def write_json(path: Path, value: dict) -> None:

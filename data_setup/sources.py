@@ -97,10 +97,7 @@ def suffix_of(source: Path | Member) -> str:
 
 
 def files_in(place: Path, stack: ExitStack) -> dict[str, Source]:
-    """The files of a folder or zip archive by their paths in it, sorted, without hidden ones.
-
-    `stack` closes the archive. `InputError` if there is neither.
-    """
+    """The files of a folder or zip archive (`stack` closes it) by path, sorted, none hidden."""
     if place.is_dir():
         found = {p.relative_to(place).as_posix(): p for p in place.rglob("*") if p.is_file()}
     else:
@@ -124,10 +121,7 @@ def members(path: Path, stack: ExitStack) -> dict[str, Member]:
 
 
 def images_by_id(files: dict[str, Source], id_of: Callable[[str], str | None]) -> dict[str, Source]:
-    """Image id -> file; `InputError` if two files have one id.
-
-    `id_of` gives the id of a path in `files`, and None for files that are not wanted.
-    """
+    """Image id -> file; `id_of` gives the id of a path, or None for a file that is not wanted."""
     found: dict[str, Source] = {}
     for name, source in files.items():
         key = id_of(name) if suffix_of(source) in SUFFIXES else None

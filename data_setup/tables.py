@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from data_setup.info import INFO
 from data_setup.sources import Source, listing, suffix_of
 from derm_hash.errors import InputError
 
@@ -12,10 +13,7 @@ from derm_hash.errors import InputError
 def labels_from(
     codes: pd.Series, labels: Mapping[str, str], table: object, remedy: str
 ) -> pd.Series:
-    """Translate the publisher's class names, indexed by image; `InputError` if one is unknown.
-
-    `labels` maps the publisher's name to the label; messages call the table `table`.
-    """
+    """Translate the publisher's class names, indexed by image; `InputError` if one is unknown."""
     found = codes.map(labels)
     if (bad := found.isna()).any():
         raise InputError(
@@ -65,21 +63,20 @@ def refuse_missing(
 
 
 def published_rows(
+    name: str,
     table: pd.DataFrame,
     classes: Collection[str],
-    image_of: Mapping[str, Source],
-    mask_of: Mapping[str, Source] | None = None,
-    *,
-    source: str,
+    files: tuple[Mapping[str, Source], Mapping[str, Source]],
     listed_in: object,
     remedy: str,
 ) -> pd.DataFrame:
     """The manifest's rows of a published data set, sorted by image, not split.
 
     `table` has image_id, label, lesion_id and further columns to keep; `classes` are the labels to
-    use; the files are given by image id; `source` names the data set, and `listed_in` the table.
+    use; `files` are the images and the masks by image id; messages call the table `listed_in`.
     With a `remedy`, images that are listed and missing are refused; otherwise they are left out.
     """
+    image_of = files[0]
     report_unlabelled(image_of, table["image_id"], listed_in)
     table = table[table["label"].isin(classes)].sort_values("image_id")
     if remedy:
@@ -87,13 +84,12 @@ def published_rows(
     table = table[table["image_id"].isin(image_of.keys())].reset_index(drop=True)
     if table.empty:
         raise InputError(f"none of the images of {listed_in} is in an archive: check the files")
-    images, masks = (
-        [files.get(key) for key in table["image_id"]] for files in (image_of, mask_of or {})
-    )
+    images, masks = ([of.get(key) for key in table["image_id"]] for of in files)
 
     def names(folder: str, files: Sequence[Source | None]) -> list[str]:
         pairs = zip(table["image_id"], files, strict=True)
         return [f"{folder}/{key}{suffix_of(file)}" if file else "" for key, file in pairs]
 
-    rows = table.drop(columns="image_id").assign(source=source, image=names("images", images))
-    return rows.assign(mask=names("masks", masks), image_from=images, mask_from=masks)
+    table = table.assign(image=names("images", images), mask=names("masks", masks))
+    table = table.assign(source=INFO[name].title, image_from=images, mask_from=masks)
+    return table.drop(columns="image_id")
