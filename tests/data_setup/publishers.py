@@ -15,6 +15,13 @@ def blob(seed, width=20, height=15):
     return Image.fromarray((((x - 10) ** 2 + (y - 7) ** 2 < radius**2) * 255).astype(np.uint8))
 
 
+def write_zip(path, members):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
 class Ham:
     """A miniature HAM10000: its records, and its files in a folder."""
 
@@ -48,18 +55,13 @@ class Ham:
             writer.writeheader()
             writer.writerows(self.table)
 
-    def zip(self, name, members):
-        with zipfile.ZipFile(self.folder / name, "w") as archive:
-            for member, content in members.items():
-                archive.writestr(member, content)
-
     def write_images(self, name="HAM10000_images_200x150.zip", ids=None, change=None, prefix=""):
         members = {f"{prefix}{i}.jpg": self.image(i) for i in ids or self.ids}
-        self.zip(name, members | (change or {}))
+        write_zip(self.folder / name, members | (change or {}))
 
     def write_masks(self, name="HAM10000_masks_200x150.zip", prefix="", extra=None):
         members = {f"{prefix}{i}_segmentation.png": self.mask(i) for i in self.ids}
-        self.zip(name, members | (extra or {}))
+        write_zip(self.folder / name, members | (extra or {}))
 
 
 class Ph2:
@@ -100,10 +102,7 @@ class Ph2:
         return place
 
     def zip(self, path):
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, content in self.files.items():
-                archive.writestr(name, content)
-        return path
+        return write_zip(path, self.files)
 
 
 def dermamnist_arrays(size=28):
@@ -185,14 +184,8 @@ class Isic2019:
     def write_images(self, ids=None, change=None):
         folder = self.IMAGES.removesuffix(".zip")
         members = {f"{folder}/{i}.jpg": self.image(i) for i in ids or self.ids}
-        texts = {
-            f"{folder}/": b"",
-            f"{folder}/ATTRIBUTION.txt": b"x",
-            f"{folder}/LICENSE.txt": b"x",
-        }
-        with zipfile.ZipFile(self.folder / self.IMAGES, "w") as archive:
-            for member, content in (texts | members | (change or {})).items():
-                archive.writestr(member, content)
+        texts = {f"{folder}/{name}": b"" for name in ("", "ATTRIBUTION.txt", "LICENSE.txt")}
+        write_zip(self.folder / self.IMAGES, texts | members | (change or {}))
 
     def write(self):
         self.write_truth()

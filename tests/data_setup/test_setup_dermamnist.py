@@ -49,6 +49,7 @@ def test_labels_are_in_the_packages_order():
     for file, size in zip(files_of("dermamnist"), dermamnist.SIZES, strict=True):
         checksum = medmnist.INFO["dermamnist"]["MD5" if size == 28 else f"MD5_{size}"]
         assert file.checksum == f"md5:{checksum}"
+        assert file.name == ("dermamnist.npz" if size == 28 else f"dermamnist_{size}.npz")
 
 
 def test_other_splits_can_be_asked_for(command, prepare):

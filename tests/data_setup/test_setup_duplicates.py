@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from data_setup import duplicates
-from data_setup.duplicates import connected_images, duplicate_groups, view_hashes
+from data_setup.duplicates import connected_images, duplicate_groups
 from data_setup.sources import files_in
 from derm_hash.atlas.atlas import draw_lesion
 from derm_hash.atlas.lesion import CLASSES
@@ -131,16 +131,6 @@ def test_groups_are_those_of_all_pairs(monkeypatch, block):
         groups = {frozenset(np.flatnonzero(found == g)) for g in found}
         assert groups == groups_by_hand(hashes, radius)
         assert 8 <= len(groups) < 40
-
-
-def test_the_views_are_the_eight_symmetries_of_the_square():
-    image = lesion(1, size=64).convert("L")
-    hashes = view_hashes(image)
-    assert hashes.shape == (8, 96) and hashes.dtype == np.uint8
-    assert len(np.unique(hashes, axis=0)) == 8
-    for turn in TURN:
-        same = view_hashes(image.transpose(turn))
-        np.testing.assert_array_equal(np.unique(same, axis=0), np.unique(hashes, axis=0))
 
 
 @pytest.mark.slow

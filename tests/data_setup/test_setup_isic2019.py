@@ -7,7 +7,7 @@ from data_setup.__main__ import main
 from data_setup.audit import leakage
 from data_setup.info import INFO, PAPER_CLASSES
 from data_setup.isic2019 import read_labels
-from derm_hash.data.splits import split_by_image
+from derm_hash.data.splits import split_by_image, split_by_lesion
 
 QUERIES = {"MEL": 452, "NV": 1287, "BCC": 332, "BKL": 262}
 CLASSES = {4: PAPER_CLASSES, 8: tuple(INFO["isic2019"].labels)}
@@ -49,7 +49,7 @@ def test_the_official_tables(shared_isic2019):
 
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("classes", [4, 8])
-def test_the_papers_numbers_of_queries(shared_isic2019, classes, seed):
+def test_the_papers_numbers_of_queries_and_what_leaks(shared_isic2019, classes, seed):
     table = read_labels(shared_isic2019)
     table = table[table["label"].isin(CLASSES[classes])]
     parts = split_by_image(table.assign(image=table["image_id"]), seed=seed)
@@ -63,6 +63,12 @@ def test_the_papers_numbers_of_queries(shared_isic2019, classes, seed):
         mine = [r.lesion_id in held for r in asked if label in (r.label, "all")]
         expected = [len(mine), sum(mine), sum(mine) / len(mine)]
         assert found.loc[label].tolist() == pytest.approx(expected)
+    by_lesion = split_by_lesion(parts, seed=seed)
+    assert leakage(by_lesion).loc["all", "with_mate"] == 0
+    for label, images in by_lesion.groupby("label"):
+        off = (images["split"] == "query").sum() - len(images) / 10
+        largest = images.loc[images["lesion_id"] != "", "lesion_id"].value_counts().max()
+        assert abs(off) <= largest / 2, label
     if classes == 4:
         assert 0.57 < found.loc["all", "share"] < 0.66
         assert found.loc["MEL", "share"] > 0.75
