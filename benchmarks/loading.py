@@ -21,8 +21,8 @@ from PIL import Image
 
 from benchmarks import Row, machine, released, side_by_side
 from data_setup.__main__ import main as prepare
-from data_setup.archives import Archive
 from data_setup.prepare import QUALITY
+from data_setup.sources import files_in
 from derm_hash.atlas.atlas import draw_lesion
 from derm_hash.atlas.lesion import CLASSES
 from derm_hash.data.dataset import LesionDataset
@@ -44,8 +44,8 @@ def pictures(archive: Path | None) -> Iterator[Image.Image]:
         for i in range(COUNT):
             yield Image.fromarray(draw_lesion(CLASSES[i % len(CLASSES)], i, i, size=512)[0])
     else:
-        with Archive(archive) as content:
-            for name, member in list(content.members.items())[:COUNT]:
+        with contextlib.ExitStack() as stack:
+            for name, member in list(files_in(archive, stack).items())[:COUNT]:
                 yield open_image(io.BytesIO(member.read_bytes()), name)
 
 

@@ -1,7 +1,5 @@
 """The command line: ``python -m data_setup NAME --root FOLDER``."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 

@@ -1,7 +1,5 @@
 """What is wrong with a data set: leakage, near-duplicates, imbalance, small images, gaps."""
 
-from __future__ import annotations
-
 import argparse
 import textwrap
 from collections.abc import Sequence
@@ -26,21 +24,13 @@ LISTED = 20  # lines of a long table
 
 @dataclass(frozen=True)
 class Audit:
-    """The tables of an audit.
-
-    `sizes` holds width, height and number of images, the most frequent size first; it is empty
-    where sizes were not given. For the others see the functions `leakage`, `duplicates`,
-    `split_table` and `gaps`.
-    """
+    """The tables of an audit; `sizes` counts the images of each width and height."""
 
     leakage: pd.DataFrame
     duplicates: pd.DataFrame
     balance: pd.DataFrame
     sizes: pd.DataFrame
     gaps: pd.DataFrame
-
-
-# --- the command ----------------------------------------------------------------------
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,9 +49,6 @@ def run(args: argparse.Namespace) -> None:
     print(f"\n{root}: {counted(len(frame), 'image')}\n\n{as_text(audit(frame, sizes))}")
 
 
-# --- the tables -----------------------------------------------------------------------
-
-
 def audit(frame: pd.DataFrame, sizes: Sequence[tuple[int, int]] | None = None) -> Audit:
     """All tables, from a split manifest and, if known, width and height of each image."""
     measured = pd.DataFrame(sizes or [], columns=["width", "height"])
@@ -70,28 +57,18 @@ def audit(frame: pd.DataFrame, sizes: Sequence[tuple[int, int]] | None = None) -
 
 
 def leakage(frame: pd.DataFrame) -> pd.DataFrame:
-    """Queries whose lesion is in another part too.
+    """Queries whose lesion is in another part too: a row per class, and one named "all".
 
-    Parameters
-    ----------
-    frame : DataFrame
-        Manifest, split; only the columns label, lesion_id and split are used.
-
-    Returns
-    -------
-    DataFrame
-        A row per class and one named "all", with the columns ``queries`` (number of query images),
-        ``with_mate`` (those whose lesion is in the database or val too) and ``share`` (with_mate /
-        queries; nan where no query's lesion is known).
+    The columns are ``queries`` (number of query images), ``with_mate`` (those whose lesion is in
+    the database or val too) and ``share`` (with_mate / queries; nan where no query's lesion is
+    known). Of the manifest only label, lesion_id and split are used.
     """
     query, known = frame["split"] == "query", frame["lesion_id"] != ""
     elsewhere = set(frame.loc[known & frame["split"].isin(["database", "val"]), "lesion_id"])
     mate = frame["lesion_id"].isin(elsewhere)
-    flags = pd.DataFrame({"queries": query, "with_mate": query & mate, "known": query & known})
-    table = flags.groupby(frame["label"]).sum().reindex(class_order(frame["label"]))
-    table.loc["all"] = table.sum()
+    table = per_class(frame, {"queries": query, "with_mate": query & mate, "known": query & known})
     table["share"] = table["with_mate"] / table["queries"].where(table["known"] > 0)
-    return table.drop(columns="known").rename_axis(index="class")
+    return table.drop(columns="known")
 
 
 def duplicates(frame: pd.DataFrame) -> pd.DataFrame:
@@ -103,12 +80,13 @@ def duplicates(frame: pd.DataFrame) -> pd.DataFrame:
     if "duplicate_group" not in frame:
         frame = frame.assign(duplicate_group="")
     rows = frame[frame["duplicate_group"] != ""]
+    alone = "image " + rows["image"]
+    rows = rows.assign(lesion=rows["lesion_id"].where(rows["lesion_id"] != "", alone))
     grouped = rows.groupby("duplicate_group")
-    lesion = rows["lesion_id"].where(rows["lesion_id"] != "", "image " + rows["image"])
     return pd.DataFrame(
         {
             "images": grouped.size(),
-            "lesions": lesion.groupby(rows["duplicate_group"]).nunique(),
+            "lesions": grouped["lesion"].nunique(),
             "labels": grouped["label"].unique().map(lambda names: BETWEEN.join(sorted(names))),
             "parts": grouped["split"]
             .unique()
@@ -119,53 +97,49 @@ def duplicates(frame: pd.DataFrame) -> pd.DataFrame:
 
 def split_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Images per class (rows) and split (columns), with sums."""
-    table = pd.crosstab(frame["label"], frame["split"])
-    table = table.reindex(index=class_order(frame["label"]), columns=SPLITS, fill_value=0)
-    table["all"] = table.sum(axis=1)
-    table.loc["all"] = table.sum()
-    return table.rename_axis(index="class", columns=None).astype(int)
+    table = per_class(frame, {part: frame["split"] == part for part in SPLITS})
+    return table.assign(all=table.sum(axis=1))
 
 
 def gaps(frame: pd.DataFrame) -> pd.DataFrame:
     """Images per class and in all, and how many have no mask, and no lesion_id."""
-    empty = pd.DataFrame({"images": True}, frame.index).assign(
-        **{"without mask": frame["mask"] == "", "without lesion_id": frame["lesion_id"] == ""}
-    )
-    table = empty.groupby(frame["label"]).sum().reindex(class_order(frame["label"]))
+    empty = {f"without {name}": frame[name] == "" for name in ("mask", "lesion_id")}
+    return per_class(frame, {"images": frame["label"].notna(), **empty})
+
+
+def per_class(frame: pd.DataFrame, flags: dict[str, pd.Series]) -> pd.DataFrame:
+    """How many images of each class, and in all, have each flag."""
+    table = pd.DataFrame(flags).groupby(frame["label"]).sum().reindex(class_order(frame["label"]))
     table.loc["all"] = table.sum()
     return table.rename_axis(index="class").astype(int)
-
-
-# --- the text -------------------------------------------------------------------------
 
 
 def as_text(found: Audit) -> str:
     """The tables, each with what it means and what to do."""
     torn = found.duplicates[holds_several(found.duplicates["parts"])]
-    some_gaps = found.gaps.loc["all"].drop("images").any()
-    sections = {
-        "Leakage": (leakage_sentence(found.leakage), found.leakage),
-        "Near-duplicates": (duplicates_sentence(found.duplicates, len(torn)), torn),
-        "Class balance": (balance_sentence(found.balance), found.balance),
-        "Image sizes": (sizes_sentence(found.sizes), found.sizes),
-        "Gaps": (gaps_sentence(found.gaps), found.gaps if some_gaps else found.gaps.head(0)),
-    }
-    texts = [
-        "\n\n".join([f"{title}\n{textwrap.fill(sentence, WIDTH)}", *table_text(table)])
-        for title, (sentence, table) in sections.items()
+    gaps = found.gaps if found.gaps.loc["all"].drop("images").any() else found.gaps.head(0)
+    sections = [
+        ("Leakage", leakage_sentence(found.leakage), found.leakage),
+        ("Near-duplicates", duplicates_sentence(found.duplicates, len(torn)), torn),
+        ("Class balance", balance_sentence(found.balance), found.balance),
+        ("Image sizes", sizes_sentence(found.sizes), found.sizes),
+        ("Gaps", gaps_sentence(found.gaps), gaps),
     ]
-    return "\n\n\n".join(texts)
+    return "\n\n\n".join(
+        f"{title}\n{textwrap.fill(sentence, WIDTH)}{table_text(table)}"
+        for title, sentence, table in sections
+    )
 
 
-def table_text(table: pd.DataFrame) -> list[str]:
-    """A table as text of at most `WIDTH` columns; nothing for an empty one."""
+def table_text(table: pd.DataFrame) -> str:
+    """A table below a sentence, of at most `WIDTH` columns; nothing for an empty one."""
     if table.empty:
-        return []
+        return ""
     top = table.head(LISTED).astype(object).map(cell)
     top.index = [shortened(str(name), 40) for name in top.index]
     text = top.rename_axis(columns=table.index.name).to_string(index=bool(table.index.name))
     rest = len(table) - len(top)
-    return [text + (f"\n... and {rest:,} more" if rest else "")]
+    return f"\n\n{text}" + (f"\n... and {rest:,} more" if rest else "")
 
 
 def cell(value: float | str) -> str:
@@ -190,18 +164,17 @@ def leakage_sentence(table: pd.DataFrame) -> str:
     """What a table of `leakage` means."""
     queries, with_mate, share = table.loc["all", ["queries", "with_mate", "share"]]
     if not queries:
-        return "There are no queries: split the images before anything is measured."
+        return "There are no queries: split the images first."
     if np.isnan(share):
         return (
-            "Which images show the same lesion is not known, so that a query may find its own "
-            "lesion: fill in lesion_id if you can, and take scores for upper bounds."
+            "It is not known which images show the same lesion, so a query may find its own lesion "
+            "and scores are upper bounds: fill in lesion_id if you can."
         )
     if not with_mate:
-        return "No query shows a lesion that is in the database or val too: as it should be."
+        return "No query shows a lesion that is in the database or val too."
     return (
-        f"{share:.1%} of the queries show a lesion that is in the database or val too, so that "
-        "a part of every score is the same lesion found again: split by lesion for an honest "
-        "measure, and use this split only to compare with numbers that were measured so."
+        f"{share:.1%} of the queries show a lesion that is in the database or val too, which "
+        "raises every score: split by lesion, and keep this split for comparisons only."
     )
 
 
@@ -209,17 +182,11 @@ def duplicates_sentence(table: pd.DataFrame, torn: int) -> str:
     """What a table of `duplicates` means; `torn` of its groups lie in several parts."""
     if table.empty:
         return "No near-duplicate images are known."
-    text = f"{table['images'].sum():,} images in {len(table):,} groups are near-duplicates. "
-    text += (
-        f"Listed are the groups that lie in several parts ({torn:,}), so that a query finds its "
-        "own copy: split by lesion, which keeps near-duplicates together, or remove the copies."
-        if torn
-        else "Each group lies within one part: as it should be."
-    )
+    text = f"{table['images'].sum():,} images in {len(table):,} groups are near-duplicates."
+    if torn:
+        text += f" Groups in several parts: {torn:,}; split by lesion, or remove the copies."
     if disagreeing := int(holds_several(table["labels"]).sum()):
-        text += (
-            f" In some groups the labels disagree ({disagreeing:,}): look at them, one is wrong."
-        )
+        text += f" Groups with several labels: {disagreeing:,}; look at them, one label is wrong."
     return text
 
 
@@ -228,16 +195,12 @@ def balance_sentence(table: pd.DataFrame) -> str:
     classes = table.iloc[:-1]
     if not classes["all"].any():
         return "No image is in a part yet."
-    empty = [
-        f"{name} in {part}"
-        for part in SPLITS
-        for name in classes.index[classes[part] == 0]
-        if classes[part].any()
-    ]
+    used = [part for part in SPLITS if classes[part].any()]
+    empty = [f"{name} in {part}" for part in used for name in classes.index[classes[part] == 0]]
     if empty:
         return (
-            f"Nothing can be measured on classes without images ({', '.join(empty[:5])}): add "
-            "images, choose larger shares, or leave these classes out."
+            f"Some classes have no images ({', '.join(empty[:5])}): add images, choose larger "
+            "shares, or leave these classes out."
         )
     large, small = classes["all"].idxmax(), classes["all"].idxmin()
     ratio = classes.at[large, "all"] / classes.at[small, "all"]
@@ -245,20 +208,16 @@ def balance_sentence(table: pd.DataFrame) -> str:
         return "The classes are of about the same size."
     return (
         f"{large} has {ratio:.1f} times as many images as {small}: average scores over classes, "
-        "not over images, and weight the loss by inverse frequencies."
+        "and weight the loss by inverse frequencies."
     )
 
 
 def sizes_sentence(table: pd.DataFrame) -> str:
     """What a table of sizes means."""
-    if table.empty:
-        return "The sizes were not read."
     sides = table[["width", "height"]].min(axis=1)
-    short_sides = f"{sides.min()}" if sides.nunique() == 1 else f"{sides.min()} to {sides.max()}"
-    return (
-        f"The short sides have {short_sides} pixels: train at no more than {sides.min()}, for "
-        "enlarging adds nothing."
-    )
+    low, high = sides.min(), sides.max()
+    span = f"{low}" if low == high else f"{low} to {high}"
+    return f"The short sides have {span} pixels: train at no more than {low}."
 
 
 def gaps_sentence(table: pd.DataFrame) -> str:
@@ -266,9 +225,7 @@ def gaps_sentence(table: pd.DataFrame) -> str:
     masks, lesions = table.loc["all", ["without mask", "without lesion_id"]]
     texts = []
     if masks:
-        texts.append(
-            f"{masks:,} images have no mask: heatmaps cannot be compared with the lesion there."
-        )
+        texts.append(f"{masks:,} images have no mask to compare heatmaps with.")
     if lesions:
         texts.append(f"{lesions:,} images have no lesion_id: each counts as a lesion of its own.")
     return " ".join(texts) or "Every image has a mask and a lesion_id."

@@ -1,7 +1,5 @@
 """Fills a data folder with the images of a command; an interrupted folder has no manifest."""
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json
@@ -20,12 +18,12 @@ from data_setup.prepare import put, store_all
 from data_setup.record import (
     RECORD,
     SUMS,
+    TOOL,
     check_space,
     is_own_record,
     is_scaffold,
-    locked,
     read_record,
-    tool,
+    sole_writer,
     write_json,
 )
 from data_setup.sources import LISTED, Drawn, size_of
@@ -51,46 +49,29 @@ def build(
 ) -> None:
     """Fill a data folder, or complete one that the same command left unfinished.
 
-    The manifest is written last, so that an interrupted folder has none and nobody takes it for a
-    data set. Files that are there already are not made again.
+    The manifest is written last: a folder without one is not a data set. Files that are there
+    already are not made again. `InputError` if the folder holds other files or, without
+    ``--force``, a data set made with other options; if another process is writing it; if images
+    cannot be used; or as `rows`.
 
-    Parameters
-    ----------
-    args : Namespace
-        The options of `add_common_arguments`.
-    command : str
-        Name of the data_setup command.
-    options : dict
-        The command's own options that decide the contents: numbers and strings.
-    sources : dict
-        Names of the files read, and something that changes with them.
-    rows : callable
-        Gives the manifest's rows, sorted by image, with the further columns ``image_from`` and
-        ``mask_from`` (a `Source`; None where there is no mask). They are not split, unless
-        ``args.split`` is a split of the command's own.
-    about : dict
-        Further entries of ``dataset.json``: citation, licence.
-
-    Raises
-    ------
-    InputError
-        If the folder holds other files or, without ``--force``, a data set made with other
-        options; if another process is writing it; if images cannot be used; or as `rows`.
+    `args` are the options of `add_common_arguments`, `options` the command's own that decide the
+    contents. `sources` names the files read, with something that changes with them. `about` holds
+    further entries of ``dataset.json``: citation, licence. `rows` gives the manifest's rows, sorted
+    by image, with the further columns ``image_from`` and ``mask_from`` (a `Source`; None where
+    there is no mask); not split, unless ``args.split`` is a split of the command's own.
     """
     root = args.root.expanduser()
-    shared = {"size": args.size or "original", "fit": args.fit}
-    shared |= {"split": args.split, "seed": args.seed}
-    # As the record will have them when it is read: JSON knows no tuples.
-    request = json.loads(
-        json.dumps({"command": command, "options": options | shared, "sources": sources})
-    )
+    shared = {name: getattr(args, name) for name in ("size", "fit", "split", "seed")}
+    options = options | shared | {"size": args.size or "original"}
+    request = {"command": command, "options": options, "sources": sources}
+    request = json.loads(json.dumps(request))  # as the record will be read: JSON knows no tuples
     with one_writer(root):
         changes = differences(root, request)
         if (root / MANIFEST).exists() and not changes and not args.force:
             print(f"{root} is complete already; --force makes it anew.")
         else:
             clear_unless_same(root, changes, args.force)
-            record = {"tool": tool(), **request, **about}
+            record = {"tool": TOOL, **request, **about}
             write_json(root / RECORD, record)
             fill(root, args, rows(), record)
         report(read_manifest(root), root)
@@ -110,7 +91,7 @@ def fill(root: Path, args: argparse.Namespace, frame: pd.DataFrame, record: dict
     frame["duplicate_group"] = duplicate_groups(root, images, args.workers)
     if args.split in SPLITTERS:
         frame = SPLITTERS[args.split](frame, seed=args.seed)
-    files = sorted({*images, *filter(None, frame["mask"])} | ({pixels.name} if pixels else set()))
+    files = [*images, *filter(None, frame["mask"]), *([pixels.name] if pixels else [])]
     digests = thread_map(lambda name: sha256(root / name), files, "checksums", True, args.workers)
     sums = dict(zip(files, digests, strict=True))
     sums[MANIFEST] = hashlib.sha256(manifest_bytes(frame)).hexdigest()
@@ -147,23 +128,19 @@ def space_needed(frame: pd.DataFrame, size: int | None) -> int:
     return 3 * size**2 * len(images) + files
 
 
-# --- one request, one writer ------------------------------------------------------------
-
-
 @contextmanager
 def one_writer(root: Path) -> Iterator[None]:
     """Hold the folder's lock; leave no folder behind if nothing was put into it."""
     if root.exists() and not root.is_dir():
         raise InputError(f"{root} is a file: choose another --root")
-    if root.is_dir() and not is_own_record(root / RECORD):
-        others = [path.name for path in root.iterdir() if not is_scaffold(path)]
-        if others:
-            raise InputError(
-                f"{root} holds other files (such as {min(others)}): choose an empty --root"
-            )
+    inside = root.iterdir() if root.is_dir() and not is_own_record(root / RECORD) else ()
+    if others := [path.name for path in inside if not is_scaffold(path)]:
+        raise InputError(
+            f"{root} holds other files (such as {min(others)}): choose an empty --root"
+        )
     busy = f"another data_setup is writing {root}: wait for it or choose another --root"
     folder = root.resolve()  # a link stays; what is made and removed is where it leads
-    with locked(folder, busy):
+    with sole_writer(folder, busy):
         try:
             yield
         finally:
@@ -185,9 +162,8 @@ def differences(root: Path, request: dict) -> list[str]:
         for name, value in request["options"].items()
         if before.get(name) != value
     ]
-    return changed + (
-        [] if record["sources"] == request["sources"] else ["from other source files"]
-    )
+    other = record["sources"] != request["sources"]
+    return changed + other * ["from other source files"]
 
 
 def clear_unless_same(root: Path, changes: list[str], force: bool) -> None:
@@ -203,7 +179,7 @@ def clear_unless_same(root: Path, changes: list[str], force: bool) -> None:
         # end and says that what is left is of no use: without a record nobody would know that the
         # images came from here.
         (root / MANIFEST).unlink(missing_ok=True)
-        write_json(root / RECORD, {"tool": tool(), "command": "clearing"})
+        write_json(root / RECORD, {"tool": TOOL, "command": "clearing"})
         for path in (root / SUMS, *root.glob("pixels-*.npy")):
             path.unlink(missing_ok=True)
         for name in ("images", "masks"):
@@ -211,9 +187,6 @@ def clear_unless_same(root: Path, changes: list[str], force: bool) -> None:
         (root / RECORD).unlink()
     for part in root.rglob(".*.part"):
         part.unlink()
-
-
-# --- the report -----------------------------------------------------------------------
 
 
 def counts(frame: pd.DataFrame) -> dict:

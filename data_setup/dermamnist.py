@@ -7,8 +7,6 @@ It comes without lesion ids, so that the publisher's parts (by image) are the de
 train is the database, val is val, test are the queries. Images of one lesion are on both sides.
 """
 
-from __future__ import annotations
-
 import argparse
 import zipfile
 from pathlib import Path
@@ -17,11 +15,10 @@ import numpy as np
 import pandas as pd
 import pooch
 
-from data_setup.build import build
-from data_setup.download import publisher_files
-from data_setup.info import INFO, print_terms
-from data_setup.options import add_common_arguments, add_publisher_arguments
-from data_setup.sources import Drawn
+from data_setup import publisher
+from data_setup.info import INFO
+from data_setup.options import add_common_arguments
+from data_setup.sources import Drawn, existing
 from derm_hash.data.dataset import check_memory
 from derm_hash.errors import InputError, one_line
 
@@ -36,9 +33,8 @@ PARTS = {"train": "database", "val": "val", "test": "query"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    add_common_arguments(parser, own_split="medmnist")
-    parser.set_defaults(size=64)
-    add_publisher_arguments(parser)
+    add_common_arguments(parser, size=64, own_split=("medmnist",))
+    publisher.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -47,54 +43,34 @@ def run(args: argparse.Namespace) -> None:
         sizes = ", ".join(map(str, SIZES))
         raise InputError(f"DermaMNIST comes in the sizes {sizes}: give --size one of them")
     name = "dermamnist.npz" if args.size == 28 else f"dermamnist_{args.size}.npz"
-    path = publisher_files(args, NAME, [name]) / name
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: download it from {HOME}, or check --archives")
-    build(
-        args,
-        NAME,
-        {},
-        sources={name: f"MD5 {pooch.file_hash(str(path), alg='md5')}"},
-        rows=lambda: rows(path, args.size),
-        about=INFO[NAME].record,
-    )
-    print_terms(NAME)
+    remedy = f"download it from {HOME}, or check --archives"
+    path = existing(publisher.files(args, NAME, [name]) / name, remedy)
+    sources = {name: f"MD5 {pooch.file_hash(str(path), alg='md5')}"}
+    publisher.run(args, NAME, {}, lambda _: (sources, lambda: rows(path, args.size)))
 
 
 def rows(path: Path, size: int) -> pd.DataFrame:
     """The manifest's rows, split as published."""
     images, labels = load(path, size)
-    parts = []
-    for part, split in PARTS.items():
-        stems = [f"{part}_{i:05d}" for i in range(len(images[part]))]
-        parts.append(
-            pd.DataFrame(
-                {
-                    "image": [f"images/{stem}.png" for stem in stems],
-                    "label": [LABELS[k] for k in labels[part]],
-                    "lesion_id": "",
-                    "split": split,
-                    "mask": "",
-                    "source": INFO[NAME].title,
-                    "image_from": [
-                        Drawn(pixels, f"image {stem} of {path}")
-                        for pixels, stem in zip(images[part], stems, strict=True)
-                    ],
-                    "mask_from": None,
-                }
+    table = pd.DataFrame(
+        [
+            (
+                f"images/{part}_{i:05d}.png",
+                LABELS[label],
+                split,
+                Drawn(pixels, f"{part} {i} of {path}"),
             )
-        )
-    return pd.concat(parts).sort_values("image", ignore_index=True)
+            for part, split in PARTS.items()
+            for i, (pixels, label) in enumerate(zip(images[part], labels[part], strict=True))
+        ],
+        columns=["image", "label", "split", "image_from"],
+    )
+    table = table.assign(lesion_id="", mask="", source=INFO[NAME].title, mask_from=None)
+    return table.sort_values("image", ignore_index=True)
 
 
 def load(path: Path, size: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Images (N, S, S, 3) and class numbers (N,) of each part of an npz file; nothing is unpickled.
-
-    Raises
-    ------
-    InputError
-        If the file is damaged or holds something else.
-    """
+    """Images (N, S, S, 3) and class numbers (N,) of each part of an npz file, without pickle."""
     images, labels = {}, {}
     try:
         with zipfile.ZipFile(path) as archive:

@@ -1,15 +1,12 @@
 """Downloads that survive a bad connection: resumed, verified, complete or absent.
 
 A file grows as ``NAME.part`` and gets its name when its size and checksum are right.
-``downloads.json`` beside the files notes what is known of them. Of a complete file these are its
-size, time and checksum: it is not read again each time, and where the publisher states no checksum
-a later download is compared with the first one. Of a part it is the server's mark of the version,
-so that parts of two versions are never joined.
+``downloads.json`` beside the files notes the size, time and checksum of each complete file, so that
+it is not hashed each time and, where the publisher states no checksum, a later download is compared
+with the first one. Of a part it notes the server's mark of the version: parts of two versions are
+never joined.
 """
 
-from __future__ import annotations
-
-import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,19 +17,17 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from tqdm.auto import tqdm
 
-from data_setup.info import INFO, File, files_of
-from data_setup.record import check_space, locked, read_json, tool, write_json
+from data_setup.info import File
+from data_setup.record import TOOL, check_space, read_json, sole_writer, write_json
 from derm_hash.errors import InputError, one_line
 
 LEDGER = "downloads.json"
 BLOCK = 1024**2
 SLOW_TO_HASH = 300 * 1024**2
-TIMEOUT = (20, 60)
-"""Seconds to wait for a connection, and for the next bytes of one that stalls."""
+TIMEOUT = (20, 60)  # seconds to wait for a connection, and for the next bytes of one that stalls
+TRIES, PAUSE = 6, 2  # attempts in a row that bring nothing new, and seconds between them
 
-TRIES, PAUSE = 6, 2
-"""Attempts in a row that bring nothing new before a download gives up; seconds between them."""
-
+# Asks again where a server is busy or cannot be reached, after pauses of 1, 2, 4 ... seconds.
 RETRY = urllib3.Retry(
     total=TRIES,
     backoff_factor=0.5,
@@ -40,69 +35,31 @@ RETRY = urllib3.Retry(
     raise_on_status=False,
     respect_retry_after_header=False,
 )
-"""Asks again where a server is busy or cannot be reached, after pauses of 1, 2, 4 ... seconds."""
 
 
 class NotOffered(InputError):
     """The server cannot be reached or does not give the file: it may have moved."""
 
 
-def publisher_files(
-    args: argparse.Namespace, name: str, wanted: Sequence[str] | None = None
-) -> Path:
-    """The folder with a publisher's files: ``args.archives``, or else a download beside ``--root``.
-
-    Of the files of the data set `name` only the `wanted` ones are downloaded; by default all.
-    `InputError` if the licence was not accepted, or as `fetch`; it says how else to get the files.
-    """
-    if args.archives is not None:
-        return args.archives.expanduser()
-    data = INFO[name]
-    if not args.accept_licence:
-        raise InputError(
-            f"{name} needs the files of {data.home}, which are licensed {data.licence} "
-            f"({data.restrictions}): add --accept-licence to download them under these terms, "
-            "or name a folder that has them with --archives DIR"
-        )
-    beside = args.root.expanduser().absolute().parent if args.root else Path()
-    folder = beside / "downloads" / name
-    print(f"Downloads: {folder}")
-    try:
-        fetch([f for f in files_of(name) if wanted is None or f.name in wanted], folder)
-    except NotOffered as error:
-        raise InputError(f"{error}; {data.elsewhere}") from error
-    return folder
-
-
-def fetch(files: Sequence[File], folder: Path, progress: bool = True) -> list[Path]:
+def fetch(files: Sequence[File], folder: Path, progress: bool = True) -> None:
     """Download files into a folder, made if missing, unless they are there already; verify them.
 
-    A download goes on where an earlier one ended; an interrupt keeps what has arrived.
-
-    Returns
-    -------
-    list of Path
-        The files, in their order.
-
-    Raises
-    ------
-    NotOffered
-        If a server cannot be reached, or refuses.
-    InputError
-        If the disk is too small, another process downloads into the folder, a transfer keeps
-        breaking off, or the size or checksum of a file is wrong; then the file is removed.
+    A download goes on where an earlier one ended; an interrupt keeps what has arrived. `NotOffered`
+    if a server cannot be reached, or refuses. `InputError` if the disk is too small, another
+    process downloads into the folder, a transfer keeps breaking off, or the size or checksum of a
+    file is wrong; then the file is removed.
     """
-    paths = [folder / file.name for file in files]
     busy = f"another data_setup is downloading into {folder}: wait until it has ended"
-    with locked(folder, busy), requests.Session() as http:
+    with sole_writer(folder, busy), requests.Session() as http:
         for scheme in ("http://", "https://"):
             http.mount(scheme, HTTPAdapter(max_retries=RETRY))
-        http.headers = {"User-Agent": tool(), "Accept-Encoding": "identity"}
+        http.headers = {"User-Agent": TOOL, "Accept-Encoding": "identity"}
         notes = read_json(folder / LEDGER, "delete it, and the files are checked anew")
-        pairs = zip(files, paths, strict=True)
-        missing = [(file, path) for file, path in pairs if not is_here(file, path, notes)]
-        check_space(folder, sum((file.size or 0) - length(part(path)) for file, path in missing))
-        for file, path in missing:
+        missing = [file for file in files if not is_here(file, folder / file.name, notes)]
+        here = sum(length(part(folder / file.name)) for file in missing)
+        check_space(folder, sum(file.size or 0 for file in missing) - here)
+        for file in missing:
+            path = folder / file.name
             with tqdm(desc=file.name, unit="B", unit_scale=True, disable=not progress) as bar:
                 download(http, file, path, notes, bar)
             if problem := wrong(file, part(path), notes):
@@ -113,7 +70,6 @@ def fetch(files: Sequence[File], folder: Path, progress: bool = True) -> list[Pa
                     f"so the publisher has changed the file{accept}"
                 )
             part(path).replace(path)
-    return paths
 
 
 def part(path: Path) -> Path:
@@ -124,9 +80,6 @@ def part(path: Path) -> Path:
 def length(path: Path) -> int:
     """Bytes of a file; 0 if it does not exist."""
     return path.stat().st_size if path.exists() else 0
-
-
-# --- verifying --------------------------------------------------------------------------
 
 
 def is_here(file: File, path: Path, notes: dict) -> bool:
@@ -151,21 +104,18 @@ def wrong(file: File, path: Path, notes: dict) -> str:
     if stat.st_size > SLOW_TO_HASH:
         print(f"Checking {file.name} ...")
     digest = pooch.file_hash(str(path), alg=algorithm)
-    if expected and digest != expected.lower():
-        whose = "its publisher states" if file.checksum else f"{LEDGER} has from the first download"
-        return f"{file.name} has the {algorithm} checksum {digest}, and {whose} {expected}"
     if not expected:
         print(
             f"{file.name}: no checksum is published; its SHA-256, {digest}, is recorded in "
             f"{LEDGER} and compared from now on."
         )
+    elif digest != expected.lower():
+        whose = "its publisher states" if file.checksum else f"{LEDGER} has from the first download"
+        return f"{file.name} has the {algorithm} checksum {digest}, and {whose} {expected}"
     facts = {"hash": f"{algorithm}:{digest}", "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     notes[file.name] = facts | {"url": file.url}
     write_json(path.with_name(LEDGER), notes)
     return ""
-
-
-# --- one file ----------------------------------------------------------------------------
 
 
 def download(http: requests.Session, file: File, path: Path, notes: dict, bar: tqdm) -> None:
@@ -191,9 +141,9 @@ def receive(http: requests.Session, file: File, path: Path, notes: dict, bar: tq
     """Append what is missing to the part, in one request; urllib3's error if it breaks off."""
     noted = notes.get(file.name, {})
     start = length(part(path)) if noted.get("mark") else 0
-    # The server sends the rest if it still has this version, and else all of the new one.
     if start and start == noted.get("length"):
         return
+    # The server sends the rest if it still has this version, and else all of the new one.
     rest = {"Range": f"bytes={start}-", "If-Range": noted.get("mark")} if start else {}
     try:
         answer = http.get(file.url, headers=rest, stream=True, timeout=TIMEOUT)
@@ -202,25 +152,25 @@ def receive(http: requests.Session, file: File, path: Path, notes: dict, bar: tq
         reason = one_line(reason).rpartition("): ")[2]  # without urllib3's object
         raise NotOffered(f"{file.url} cannot be downloaded ({reason})") from error
     with answer:
-        status = answer.status_code
+        status, headers = answer.status_code, answer.headers
         if status not in (200, 206) and not (status == 416 and start):
             reason = f"the server answers {status} {answer.reason}"
             raise NotOffered(f"{file.url} cannot be downloaded ({reason})")
-        etag = answer.headers.get("ETag", "W/")
-        mark = answer.headers.get("Last-Modified") if etag.startswith("W/") else etag
+        etag = headers.get("ETag", "W/")
+        mark = headers.get("Last-Modified") if etag.startswith("W/") else etag
         another = status == 206 and mark not in (None, noted.get("mark"))
         if status != 206 or another:
             part(path).unlink(missing_ok=True)
             start = 0
         if status == 416 or another:  # the server knows Range and not If-Range
             raise urllib3.exceptions.HTTPError("the server has another version by now")
-        stated = answer.headers.get("Content-Length", "")
+        stated = headers.get("Content-Length", "")
         total = start + int(stated) if stated.isdigit() else file.size
         if file.size not in (None, total):
             raise InputError(
-                f"{file.url} has {total:,} bytes instead of {file.size:,}: the publisher has "
-                "changed the file, or something answers in its place; look at it in a browser, and "
-                "if it is right, save it and use --archives DIR"
+                f"{file.url} has {total:,} bytes instead of {file.size:,}, so the publisher has "
+                "changed the file or something answers in its place: download it with a browser, "
+                "and if it is right use --archives DIR"
             )
         check_space(path.parent, (total or start) - start)
         # Before the first byte, so that no part is ever taken for one of another version.

@@ -22,11 +22,8 @@ The 104 were calibrated on the 10,015 images of HAM10000 at 200 x 150 pixels, wh
   all at once: 98 %. A cut of 5 % or a rotation by 2 degrees is not found.
 
 The perceptual hash alone needs 40 of 256 bits to find as many copies, and then takes about 25
-pairs of different lesions for copies. With 64 bits (the usual size) it is useless, because most
-lesions are a dark spot in the middle. The 10,015 images take 19 s on two cores, eight hashes each.
+pairs of different lesions for copies. The 10,015 images take 19 s on two cores, eight hashes each.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,12 +31,13 @@ from pathlib import Path
 import faiss
 import imagehash
 import numpy as np
+import pandas as pd
 from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from derm_hash.data.images import square
-from derm_hash.data.manifest import picture_reader
+from derm_hash.data.manifest import picture_reader, stored_pixels
 from derm_hash.files import thread_map
 
 SIDE = 64  # of the thumbnails that are hashed, in pixels
@@ -51,43 +49,26 @@ VIEWS = (None, *Image.Transpose)
 
 
 def duplicate_groups(root: Path, images: Sequence[str], workers: int | None = None) -> list[str]:
-    """Which images are near-duplicates of each other.
+    """Which images are near-duplicates of each other; `InputError` if one cannot be read.
 
-    Parameters
-    ----------
-    root : path of the images' folder
-    images : sequence of N str
-        Paths relative to it, all different.
-    workers : int, optional
-        Number of threads that read; by default a few more than cores.
-
-    Returns
-    -------
-    list of N str
-        "" for an image without near-duplicates; else the same name for all that are connected:
-        "dup-" and the path of the first of them in the alphabet.
-
-    Raises
-    ------
-    InputError
-        If an image cannot be read.
+    For the N paths `images`, all different and relative to `root`: "" for an image without
+    near-duplicates, else the same name for all that are connected, "dup-" and the path of the first
+    of them in the alphabet.
     """
-    picture = picture_reader(root, images)
-    small = thread_map(
-        lambda i: square(picture(i).convert("L"), SIDE),
-        range(len(images)),
-        "looking for near-duplicates",
-        True,
-        workers,
-    )
+    picture = picture_reader(root, images, stored_pixels(root, images))
+
+    def thumbnail(i: int) -> Image.Image:
+        return square(picture(i).convert("L"), SIDE)
+
+    what = "looking for near-duplicates"
+    small = thread_map(thumbnail, range(len(images)), what, True, workers)
     # Threads decode. The hashes are many short calls, which would only wait for each other.
     hashes = np.array([view_hashes(image) for image in small], dtype=np.uint8)
     if not len(hashes):
         return []
     group = connected_images(hashes, RADIUS)
-    first = {group[i]: images[i] for i in sorted(range(len(images)), key=lambda i: images[i])[::-1]}
-    sizes = np.bincount(group)
-    return [f"dup-{first[g]}" if sizes[g] > 1 else "" for g in group]
+    names = pd.Series(images).groupby(group)
+    return ("dup-" + names.transform("min")).where(names.transform("size") > 1, "").tolist()
 
 
 def view_hashes(image: Image.Image) -> np.ndarray:
@@ -98,19 +79,14 @@ def view_hashes(image: Image.Image) -> np.ndarray:
 
 def hash_bits(image: Image.Image) -> np.ndarray:
     """Coarse shapes and the direction of change from cell to cell: bool (768,)."""
-    parts = (
-        imagehash.phash(image, hash_size=16),
-        imagehash.dhash(image, hash_size=16),
-        imagehash.dhash_vertical(image, hash_size=16),
-    )
-    return np.concatenate([part.hash.ravel() for part in parts])
+    kinds = (imagehash.phash, imagehash.dhash, imagehash.dhash_vertical)
+    return np.concatenate([kind(image, hash_size=16).hash.ravel() for kind in kinds])
 
 
 def connected_images(hashes: np.ndarray, radius: int) -> np.ndarray:
-    """Number of each image's group: (N,) integers, equal for images connected by near ones.
+    """Number of each image's group (N,), from the hashes uint8 (N, views, bytes) of its views.
 
-    `hashes` is uint8 (N, views, bytes), with the unchanged image as the first view; `radius` is the
-    largest distance of near images in bits, over all views.
+    The first view is the unchanged image; `radius` is the largest distance of near images in bits.
     """
     # Equal images are joined first, so that a thousand blank ones do not make a million pairs.
     _, kept, group = np.unique(hashes[:, 0], axis=0, return_index=True, return_inverse=True)

@@ -1,9 +1,8 @@
 """One's own images: class folders, or a table with image and label columns."""
 
-from __future__ import annotations
-
 import argparse
 from collections import defaultdict
+from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 
@@ -21,6 +20,9 @@ from data_setup.tables import (
 from derm_hash.data.manifest import read_table
 from derm_hash.errors import LONGEST_NAME, InputError, cannot_be_shown, shown
 from derm_hash.files import leaves_folder
+
+COLUMNS = {"image": "image", "label": "label", "lesion": "lesion_id"}
+"""What a table holds, and what its column is called; lesion_id may be missing."""
 
 HELP = "your own images: one folder per class, or a CSV file with image and label columns"
 
@@ -47,11 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="table with one line per image; image paths are relative to --source and may lack "
         "their suffix",
     )
-    for name, default in (("image", "image"), ("label", "label"), ("lesion", "lesion_id")):
+    for name, default in COLUMNS.items():
         parser.add_argument(
-            f"--{name}-column",
-            metavar="NAME",
-            help=f"column of --csv (default: {default}{', if there' if name == 'lesion' else ''})",
+            f"--{name}-column", metavar="NAME", help=f"column of --csv (default: {default})"
         )
     parser.add_argument(
         "--classes",
@@ -73,23 +73,19 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"the folder --source {source} does not exist: check the path")
     files = files_in(source, ExitStack())
     images = {name: file for name, file in files.items() if suffix_of(file) in SUFFIXES}
-    sources = {}
     if args.csv is None:
-        table = class_folders(source, images)
-        left_out = len(files) - len(table)
-        if left_out:
+        table, sources = class_folders(source, images), {}
+        if left_out := len(files) - len(table):
             print(f"Files left out, outside the class folders or not images: {left_out}")
     else:
         csv = args.csv.expanduser().resolve()
-        table = labelled(csv, source, images, args)
-        sources[str(csv)] = stamp(csv.parent, [csv.name])
-    if args.classes:
-        if absent := [label for label in args.classes if label not in set(table["label"])]:
-            raise InputError(
-                f"no image has the label {absent[0]!r}: use some of "
-                f"{', '.join(sorted(set(table['label'])))}"
-            )
-        table = table[table["label"].isin(args.classes)]
+        columns = {name: getattr(args, f"{name}_column") for name in COLUMNS}
+        table = labelled(csv, source, images, columns)
+        sources = {str(csv): stamp(csv.parent, [csv.name])}
+    labels = sorted(table["label"].unique())
+    if absent := sorted(set(args.classes or ()) - set(labels)):
+        raise InputError(f"no image has the label {absent[0]!r}: use some of {', '.join(labels)}")
+    table = table[table["label"].isin(args.classes or labels)]
     table = table.sort_values("file", ignore_index=True)
     own = ("image_column", "label_column", "lesion_column", "classes")
     build(
@@ -104,17 +100,9 @@ def run(args: argparse.Namespace) -> None:
 
 def rows(source: Path, table: pd.DataFrame) -> pd.DataFrame:
     """The manifest's rows of images with the columns file, label and lesion_id; not split."""
-    return pd.DataFrame(
-        {
-            "image": "images/" + table["file"],
-            "label": table["label"],
-            "lesion_id": table["lesion_id"],
-            "mask": "",
-            "source": source.name,
-            "image_from": [source / name for name in table["file"]],
-            "mask_from": None,
-        }
-    )
+    files = [source / name for name in table["file"]]
+    named = table.assign(image="images/" + table["file"], mask="", source=source.name)
+    return named.assign(image_from=files, mask_from=None).drop(columns="file")
 
 
 def check_name(name: str) -> None:
@@ -146,22 +134,18 @@ def class_folders(source: Path, images: dict[str, Source]) -> pd.DataFrame:
 
 
 def labelled(
-    csv: Path, source: Path, images: dict[str, Source], args: argparse.Namespace
+    csv: Path, source: Path, images: Collection[str], columns: dict[str, str | None]
 ) -> pd.DataFrame:
-    """Files, labels and lesion ids as the table `csv` gives them; `InputError` if it is not sound.
-
-    An image may be listed without its suffix.
-    """
-    wanted = {"file": args.image_column or "image", "label": args.label_column or "label"}
-    if args.lesion_column:
-        wanted["lesion_id"] = args.lesion_column
+    """Files, labels and lesion ids from a table; `columns` are the names given for `COLUMNS`."""
     remedy = (
         "name the right ones with --image-column, --label-column and --lesion-column, and give "
         "each image a line"
     )
-    table = read_table(csv, columns=tuple(wanted.values()), remedy=remedy)
-    wanted.setdefault("lesion_id", "lesion_id")
-    found = pd.DataFrame({name: table.get(column, "") for name, column in wanted.items()})
+    image, label, lesion = (columns[name] or default for name, default in COLUMNS.items())
+    needed = [image, label, *filter(None, [columns["lesion"]])]
+    table = read_table(csv, columns=needed, remedy=remedy)
+    found = pd.DataFrame({"file": table[image], "label": table[label]})
+    found["lesion_id"] = table.get(lesion, "")
     for column in ("file", "label"):
         if (bad := found[column] == "").any():
             raise InputError(f"line {bad.idxmax() + 2} of {csv} has no {column}: fill it in")
@@ -185,8 +169,7 @@ def labelled(
                 "write the suffix"
             )
         found.at[i, "file"] = matches[0]
-    remedy = "copy them there, or remove their lines"
-    refuse_missing(found["file"], images, csv, source, remedy)
+    refuse_missing(found["file"], images, csv, f"copy them to {source}, or remove their lines")
     refuse_repeated(found["file"], csv, "keep one of the lines")
     report_unlabelled(images, found["file"], csv)
     if lesions := lesions_with_several_labels(found):

@@ -3,10 +3,9 @@
 `INFO` is the one table; the commands read names, links and checksums from it.
 """
 
-from __future__ import annotations
-
 import argparse
 import textwrap
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 HELP = "list the data sets: classes, licences, files, citations"
@@ -45,12 +44,11 @@ class DataSet:
 
     title: str
     about: str
-    citation: str
     licence: str
     restrictions: str  # what the licence asks for, in plain words
-    home: str  # page of the publisher, if there is one
-    classes: tuple[Class, ...]  # in ISIC's order; none where the user's images decide
-    notebooks: str  # which notebooks use it
+    classes: tuple[Class, ...] = ()  # in ISIC's order; none where the user's images decide
+    citation: str = ""
+    home: str = ""  # page of the publisher, if there is one
     files: tuple[File, ...] = ()  # what is downloaded
     elsewhere: str = ""  # how to get the files where no download is possible
 
@@ -66,7 +64,6 @@ class DataSet:
         return {name: text for name in names if (text := getattr(self, name))}
 
 
-ANY_NOTEBOOK = "notebooks 00 to 08, when their parameter data names the prepared folder"
 NON_COMMERCIAL = "not for commercial use; name the source"
 
 _HAM_CITATION = (
@@ -85,23 +82,29 @@ _HAM_CLASSES = (
     Class("VASC", "vascular lesion", 142, "vasc"),
 )
 
+# Not the archives of ISIC 2018 Task 3: those come without masks and checksums. The Dataverse
+# converts tables; the checksum is that of the original.
+_HAM_FILES = """
+HAM10000_metadata.csv     4338392?format=original     690218  8f85fb1aa29d80a2797247e434deb79d
+HAM10000_segmentations_lesion_tschandl.zip 3838943  10808743  6e8d252e09cfdb0189199f15985a5b84
+HAM10000_images_part_1.zip                3172585 1366522108  4639bfa73ab251610530a97c898e6e46
+HAM10000_images_part_2.zip                3172584 1403566547  da43d6cc50f6613013be07e8986b384b
+"""
+
 # Sizes: the byte counts that the servers announce. Checksums: the MD5 sums on the pages of
 # the Harvard Dataverse. ISIC states none for its challenge files.
 INFO: dict[str, DataSet] = {
     "synthetic": DataSet(
         title="derm-hash atlas",
         about="Dermoscopic images drawn by a program, with exact lesion masks; no patients.",
-        citation="",
         licence="MIT",
         restrictions="use it as you like; it says nothing about real skin",
-        home="",
         classes=(
             Class("MEL", "drawn melanoma", 500),
             Class("NV", "drawn naevus", 500),
             Class("BCC", "drawn basal cell carcinoma", 500),
             Class("BKL", "drawn benign keratosis", 500),
         ),
-        notebooks="notebooks 00 to 08, which start with it",
     ),
     "ham10000": DataSet(
         title="HAM10000",
@@ -113,34 +116,9 @@ INFO: dict[str, DataSet] = {
         "CC BY-NC 4.0: the page of your copy decides)",
         home="https://doi.org/10.7910/DVN/DBW86T",
         classes=_HAM_CLASSES,
-        notebooks=ANY_NOTEBOOK,
-        # Not the archives of ISIC 2018 Task 3: those come without masks and checksums.
-        files=(
-            File(
-                "HAM10000_metadata.csv",
-                # The Dataverse converts tables; the checksum is that of the original.
-                f"{DATAVERSE}4338392?format=original",
-                690_218,
-                "md5:8f85fb1aa29d80a2797247e434deb79d",
-            ),
-            File(
-                "HAM10000_segmentations_lesion_tschandl.zip",
-                f"{DATAVERSE}3838943",
-                10_808_743,
-                "md5:6e8d252e09cfdb0189199f15985a5b84",
-            ),
-            File(
-                "HAM10000_images_part_1.zip",
-                f"{DATAVERSE}3172585",
-                1_366_522_108,
-                "md5:4639bfa73ab251610530a97c898e6e46",
-            ),
-            File(
-                "HAM10000_images_part_2.zip",
-                f"{DATAVERSE}3172584",
-                1_403_566_547,
-                "md5:da43d6cc50f6613013be07e8986b384b",
-            ),
+        files=tuple(
+            File(name, f"{DATAVERSE}{number}", int(size), f"md5:{digest}")
+            for name, number, size, digest in map(str.split, _HAM_FILES.strip().splitlines())
         ),
         elsewhere="download these files with a browser from https://doi.org/10.7910/DVN/DBW86T "
         "into one folder and name it with --archives DIR",
@@ -166,23 +144,13 @@ INFO: dict[str, DataSet] = {
             Class("VASC", "vascular lesion", 253),
             Class("SCC", "squamous cell carcinoma", 628),
         ),
-        notebooks=ANY_NOTEBOOK,
-        files=(
-            File(
-                "ISIC_2019_Training_GroundTruth.csv",
-                f"{ISIC_BUCKET}ISIC_2019_Training_GroundTruth.csv",
-                1_291_479,
-            ),
-            File(
-                "ISIC_2019_Training_Metadata.csv",
-                f"{ISIC_BUCKET}ISIC_2019_Training_Metadata.csv",
-                1_214_351,
-            ),
-            File(
-                "ISIC_2019_Training_Input.zip",
-                f"{ISIC_BUCKET}ISIC_2019_Training_Input.zip",
-                9_771_618_190,
-            ),
+        files=tuple(
+            File(name, f"{ISIC_BUCKET}{name}", size)
+            for name, size in (
+                ("ISIC_2019_Training_GroundTruth.csv", 1_291_479),
+                ("ISIC_2019_Training_Metadata.csv", 1_214_351),
+                ("ISIC_2019_Training_Input.zip", 9_771_618_190),
+            )
         ),
         elsewhere="get the images with ISIC's own tool, `pip install isic-cli` and then `isic "
         "image download --collections 65 DIR/ISIC_2019_Training_Input`, put the two CSV files of "
@@ -203,7 +171,6 @@ INFO: dict[str, DataSet] = {
             Class("NV", "common melanocytic naevus", 80, "common nevus"),
             Class("NV", "atypical melanocytic naevus", 80, "atypical nevus"),
         ),
-        notebooks=ANY_NOTEBOOK,
         elsewhere="it has no open download: get the folder PH2Dataset from its authors",
     ),
     "dermamnist": DataSet(
@@ -216,19 +183,14 @@ INFO: dict[str, DataSet] = {
         restrictions=NON_COMMERCIAL,
         home="https://medmnist.com",
         classes=tuple(replace(c, code=n) for c, n in zip(_HAM_CLASSES, "4512036", strict=True)),
-        notebooks=ANY_NOTEBOOK,
         elsewhere="download the file from https://medmnist.com with a browser and name its folder "
         "with --archives DIR",
     ),
     "folder": DataSet(
         title="your own images",
         about="A folder with one folder of images for each class.",
-        citation="",
         licence="yours to know",
         restrictions="medical images are personal data, so keep the rules of your institution",
-        home="",
-        classes=(),
-        notebooks=ANY_NOTEBOOK,
     ),
 }
 
@@ -240,12 +202,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Print the table."""
     print("\n\n".join(describe(name) for name in INFO))
+    print(
+        "\nNotebooks 00 to 08 start with the atlas; name another prepared folder in their "
+        "parameter data."
+    )
 
 
-def print_terms(name: str) -> None:
-    """Say under which terms a data set may be used, and what to cite."""
-    one = INFO[name]
-    print(f"Licence: {one.licence}: {one.restrictions}. Please cite: {one.citation}")
+def images(classes: Iterable[Class]) -> int:
+    """How many images the classes have together."""
+    return sum(one.images for one in classes)
 
 
 def describe(name: str) -> str:
@@ -256,15 +221,21 @@ def describe(name: str) -> str:
         ("licence", f"{one.licence}: {one.restrictions}"),
         ("cite", one.citation),
         ("home", one.home),
-        ("used in", one.notebooks),
         ("by hand", one.elsewhere),
     ]
     lines = [f"{name} - {one.title}"]
-    lines += [line for label, text in parts if text for line in _paragraph(label, text)]
+    for label, text in parts:
+        first, later = (f"  {label:<7}  ", " " * 11) if label else ("  ", "  ")
+        whole = {"break_long_words": False, "break_on_hyphens": False}
+        lines += textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=later, **whole)
     if one.classes:
-        lines.append(f"  classes  {sum(c.images for c in one.classes):>6,} images")
+        lines.append(f"  classes  {images(one.classes):>6,} images")
         lines += [f"           {c.images:>6,}  {c.label:<14}  {c.name}" for c in one.classes]
-    lines += [line for file in files_of(name) for line in _file_lines(file)]
+    unknown = "checksum not published: recorded at the first download and compared from then on"
+    for file in files_of(name):
+        size = f", {file.size:,} bytes" if file.size else ""
+        checksum = file.checksum.replace(":", " ", 1) if file.checksum else unknown
+        lines += [f"  file     {file.name}{size}", f"{'':11}{file.url}", f"{'':11}{checksum}"]
     return "\n".join(lines)
 
 
@@ -276,30 +247,7 @@ def files_of(name: str) -> tuple[File, ...]:
     from medmnist import INFO as PACKAGE
 
     table = PACKAGE["dermamnist"]
-    sizes = {"": "dermamnist.npz"} | {f"_{n}": f"dermamnist_{n}.npz" for n in (64, 128, 224)}
     return tuple(
-        File(name, table[f"url{suffix}"], checksum=f"md5:{table[f'MD5{suffix}']}")
-        for suffix, name in sizes.items()
+        File(f"dermamnist{end}.npz", table[f"url{end}"], checksum=f"md5:{table[f'MD5{end}']}")
+        for end in ("", "_64", "_128", "_224")
     )
-
-
-def _paragraph(label: str, text: str) -> list[str]:
-    return textwrap.wrap(
-        text,
-        WIDTH,
-        initial_indent=f"  {label:<7}  " if label else "  ",
-        subsequent_indent=" " * 11 if label else "  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
-def _file_lines(file: File) -> list[str]:
-    size = f", {file.size:,} bytes" if file.size else ""
-    checksum = (file.checksum or "").replace(":", " ", 1)
-    unknown = "checksum not published: recorded at the first download and compared from then on"
-    return [
-        f"  file     {file.name}{size}",
-        f"           {file.url}",
-        f"           {checksum or unknown}",
-    ]

@@ -9,26 +9,19 @@ PH2 has no open download. Its publisher hands out a folder ``PH2Dataset`` with t
 IMD003.bmp`` and ``.../IMD003_lesion/IMD003_lesion.bmp``.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from data_setup.build import build
-from data_setup.info import INFO, print_terms
+from data_setup import publisher
+from data_setup.info import INFO
 from data_setup.options import add_common_arguments
 from data_setup.sources import Source, files_in, images_by_id, listing, read, stamp
-from data_setup.tables import (
-    labels_from,
-    manifest_rows,
-    refuse_missing,
-    refuse_repeated,
-    report_unlabelled,
-)
+from data_setup.tables import labels_from, published_rows, refuse_repeated
 from derm_hash.errors import InputError
 
 HELP = "PH2 from its folder or zip file: 200 images with lesion masks, 2 classes"
@@ -58,18 +51,14 @@ def run(args: argparse.Namespace) -> None:
     place = args.archives.expanduser()
     if place.suffix.lower() == ".rar":
         raise InputError(f"{place} is a RAR archive: unpack it and name the folder instead")
-    with ExitStack() as stack:
-        files = files_in(place, stack)
-        changes = stamp(place, files) if place.is_dir() else place.stat().st_size
-        build(
-            args,
-            NAME,
-            {},
-            sources={args.archives.name: changes},
-            rows=lambda: rows(files, args.archives),
-            about=INFO[NAME].record,
-        )
-    print_terms(NAME)
+    publisher.run(args, NAME, {}, lambda stack: contents(place, stack))
+
+
+def contents(place: Path, stack: ExitStack) -> publisher.Contents:
+    """The files read, and the function that gives the manifest's rows."""
+    files = files_in(place, stack)
+    changes = stamp(place, files) if place.is_dir() else place.stat().st_size
+    return {place.name: changes}, lambda: rows(files, place)
 
 
 def rows(files: dict[str, Source], place: Path) -> pd.DataFrame:
@@ -79,33 +68,24 @@ def rows(files: dict[str, Source], place: Path) -> pd.DataFrame:
         raise InputError(
             f"{place} holds {len(tables)} files {TABLE}: name the folder PH2Dataset with --archives"
         )
-    diagnosis_of = read_diagnoses(tables[0])
+    diagnoses = read_diagnoses(tables[0])
+    table = pd.DataFrame({"image_id": diagnoses.index, "diagnosis": diagnoses.to_numpy()})
+    table = table.assign(label=table["diagnosis"].map(INFO[NAME].labels), lesion_id="")
     image_of = images_by_id(files, id_in(r"(IMD\d+)_Dermoscopic_Image/\1\.\w+"))
     mask_of = images_by_id(files, id_in(r"(IMD\d+)_lesion/\1_lesion\.\w+"))
-    ids = sorted(diagnosis_of)
-    refuse_missing(ids, image_of, tables[0], place, REMEDY)
-    report_unlabelled(image_of, ids, tables[0])
-    if unmasked := [i for i in ids if i not in mask_of]:
+    if unmasked := sorted(set(table["image_id"]) - mask_of.keys()):
         print(f"Without a lesion mask: {listing(unmasked)}")
-    table = pd.DataFrame({"image_id": ids, "diagnosis": [diagnosis_of[i] for i in ids]})
-    table = table.assign(label=table["diagnosis"].map(INFO[NAME].labels), lesion_id="")
-    images, masks = ([of.get(i) for i in ids] for of in (image_of, mask_of))
-    return manifest_rows(table, images, masks, INFO[NAME].title)
+    files = image_of, mask_of
+    return published_rows(NAME, table, table["label"].unique(), files, tables[0], REMEDY)
 
 
-def id_in(pattern: str):
+def id_in(pattern: str) -> Callable[[str], str | None]:
     """A function from a path that ends as the pattern says to the image's id."""
     return lambda name: (found := re.search(f"(?:^|/){pattern}$", name)) and found[1]
 
 
-def read_diagnoses(source: Source) -> dict[str, str]:
-    """Image id -> diagnosis from PH2's table, whose cells stand between ``|`` or ``||``.
-
-    Raises
-    ------
-    InputError
-        If the columns or rows are missing, an image is listed twice, or a diagnosis is unknown.
-    """
+def read_diagnoses(source: Source) -> pd.Series:
+    """Image id -> diagnosis from PH2's table, whose cells stand between ``|`` or ``||``."""
     lines = read(source).decode("utf-8", errors="replace").splitlines()
     # The legend below the table has no bars at the start of its lines.
     cells = [[cell.strip() for cell in re.split(r"\|+", s)] for s in lines if s.startswith("|")]
@@ -121,5 +101,4 @@ def read_diagnoses(source: Source) -> dict[str, str]:
     if table.empty:
         raise InputError(f"the table in {source} has no rows: {REMEDY}")
     refuse_repeated(table["Name"], source, REMEDY)
-    codes = table.set_index("Name")["Clinical Diagnosis"]
-    return labels_from(codes, DIAGNOSES, source, REMEDY).to_dict()
+    return labels_from(table.set_index("Name")["Clinical Diagnosis"], DIAGNOSES, source, REMEDY)

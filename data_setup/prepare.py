@@ -15,36 +15,19 @@ compressing it again could only lose detail. With ``--size original`` all files 
 
 Where all squares have one size, their decoded pixels are stored beside the files as one
 memory-mapped array (`derm_hash.data.manifest.store_pixels`); the search for near-duplicates reads
-them from there. Both formats were chosen by measurement, with ``python -m benchmarks.loading`` on
-48 photographs of HAM10000 enlarged to 1024 px, then prepared for 256 px (one thread of a small
-virtual machine, idle; ratios vary by a third when it is busy):
-
-==============================  ========  =====  ========  ===========
-loading one by one              images/s  ratio  kB/image  PSNR in dB
-==============================  ========  =====  ========  ===========
-1024-px JPEG, decoded, resized       178      1
-JPEG, quality 95                    1672    9.4      18.5         42.9
-JPEG, quality 95, full colour       1486    8.4      24.2         44.7
-PNG                                  508    2.9      87.9     lossless
-memory-mapped array                 5956   33.5     196.6     lossless
-==============================  ========  =====  ========  ===========
-
-JPEG is small, fast to copy, opens anywhere, and loses nothing visible; but it is not ten times
-faster than the originals in every run. The array is, by a wide margin. It can be deleted: the files
-are then read. PNG is neither small nor fast.
+them from there. The array can be deleted: the files are then read. Both formats were chosen by
+measurement; see ``benchmarks/README.md``.
 """
-
-from __future__ import annotations
 
 import io
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from data_setup.sources import Source, read
-from derm_hash.data.images import open_image, read_mask, square
+from derm_hash.data.images import IMAGE_FORMATS, open_image, read_mask, square
 from derm_hash.errors import InputError
 from derm_hash.files import thread_map, write_atomically
 
@@ -60,28 +43,14 @@ def put(path: Path, data: bytes) -> None:
     write_atomically(path, lambda part: part.write_bytes(data))
 
 
-# --- a data set ---------------------------------------------------------------------
-
-
 def store_all(
     root: Path, frame: pd.DataFrame, size: int | None, fit: str, workers: int | None = None
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """Store the images and masks of a data set below `root`; what is there already is kept.
 
-    For the columns of `frame` see `data_setup.build.build`, for `size` and `fit` see `store`.
-
-    Returns
-    -------
-    frame : DataFrame
-        The rows whose images could be stored, with the names that they got, and without image_from
-        and mask_from.
-    bad : dict of str to str
-        Image -> why it could not be stored.
-
-    Raises
-    ------
-    InputError
-        If two images would get the same name.
+    Of the rows whose images can be stored, return the manifest's columns with the names that they
+    got; of the others, image -> why not. For `frame` see `data_setup.build.build`, for `size` and
+    `fit` see `store`.
     """
     check_names(frame, size)
     rows = list(frame[["image", "image_from", "mask", "mask_from"]].itertuples(index=False))
@@ -92,18 +61,12 @@ def store_all(
         except InputError as error:
             return error
 
-    stored = list(thread_map(one, rows, "preparing", True, workers))
-    good = [not isinstance(names, InputError) for names in stored]
-    kept = frame[good].drop(columns=["image_from", "mask_from"]).reset_index(drop=True)
-    names = [names for names, ok in zip(stored, good, strict=True) if ok]
-    kept["image"] = [image for image, _ in names]
-    kept["mask"] = [mask for _, mask in names]
-    bad = {
-        row.image: str(error)
-        for row, error in zip(rows, stored, strict=True)
-        if isinstance(error, InputError)
-    }
-    return kept, bad
+    stored = pd.Series([*thread_map(one, rows, "preparing", True, workers)], frame.index, object)
+    failed = stored.map(lambda result: isinstance(result, InputError))
+    bad = dict(zip(frame.loc[failed, "image"], stored[failed].map(str), strict=True))
+    kept = frame[~failed].drop(columns=["image_from", "mask_from"])
+    kept["image"], kept["mask"] = stored[~failed].str[0], stored[~failed].str[1]
+    return kept.reset_index(drop=True), bad
 
 
 def check_names(frame: pd.DataFrame, size: int | None) -> None:
@@ -119,9 +82,6 @@ def check_names(frame: pd.DataFrame, size: int | None) -> None:
                 )
 
 
-# --- one image ----------------------------------------------------------------------
-
-
 def store(
     root: Path,
     image: str,
@@ -131,28 +91,11 @@ def store(
     size: int | None,
     fit: str,
 ) -> tuple[str, str]:
-    """Store one image and its mask below `root`, unless both are there.
+    """Store one image and its mask below `root`, unless both are there; return their paths.
 
-    Parameters
-    ----------
-    root : path of the data folder
-    image, mask : str
-        Wanted paths relative to the folder; "" for no mask.
-    image_from, mask_from : Source
-        What to read.
-    size : int or None
-        Side of the square in pixels; None keeps the files as they are.
-    fit : "crop" or "pad"
-
-    Returns
-    -------
-    tuple of str
-        The paths stored, whose suffixes are those of what the files hold.
-
-    Raises
-    ------
-    InputError
-        If a file cannot be read or is not an image, or the mask has another shape.
+    `image` and `mask` ("" for none) are the wanted paths relative to `root`; those stored have the
+    suffixes of what the files hold. `size` is the side of the square in pixels; None keeps the
+    files as they are. `InputError` if a file is not an image, or the mask has another shape.
     """
     stored_mask = _with_suffix(mask, ".png") if mask and size else mask
     stems = [image] if size is None else [_with_suffix(image, s) for s in KEPT.values()]
@@ -216,17 +159,10 @@ def _edge_colour(image: Image.Image) -> tuple[int, ...]:
 
 def plain_format(data: bytes) -> str | None:
     """``JPEG`` or ``PNG`` if any program shows the file's pixels as `open_image` reads them."""
-    try:
-        with Image.open(io.BytesIO(data), formats=tuple(KEPT)) as image:
-            plain = (
-                image.format in KEPT
-                and image.mode == "RGB"
-                and not image.has_transparency_data
-                and image.getexif().get(ORIENTATION, 1) == 1
-            )
-            return image.format if plain else None
-    except UnidentifiedImageError:
-        return None
+    with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
+        upright = image.getexif().get(ORIENTATION, 1) == 1
+        plain = image.mode == "RGB" and not image.has_transparency_data
+        return image.format if upright and plain and image.format in KEPT else None
 
 
 def _encoded(image: Image.Image, kind: str, **options: int) -> bytes:

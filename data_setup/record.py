@@ -1,28 +1,26 @@
 """What every command needs around a folder: its lock, its record ``dataset.json``, its disk."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from filelock import Timeout
 
 from data_setup.prepare import put
+from derm_hash import __version__
 from derm_hash.errors import InputError, one_line
 from derm_hash.files import Lock, parse_json
 
 RECORD = "dataset.json"
 SUMS = "SHA256SUMS"
 LOCK = ".lock"
-TOOL = "derm-hash"
+TOOL = f"derm-hash {__version__}"
 
 
 @contextmanager
-def locked(folder: Path, busy: str) -> Iterator[None]:
+def sole_writer(folder: Path, busy: str) -> Iterator[None]:
     """Hold the lock of a folder, made if missing; `InputError` if another process holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -42,25 +40,17 @@ def check_space(folder: Path, need: int) -> None:
         )
 
 
-def tool() -> str:
-    """Name and installed version of this project."""
-    try:
-        return f"{TOOL} {version(TOOL)}"
-    except PackageNotFoundError:
-        return f"{TOOL} (not installed)"
-
-
 def read_json(path: Path, remedy: str) -> dict:
     """A JSON object from a file, {} where there is no file; `InputError` if it is damaged."""
     try:
         found = parse_json(path.read_bytes())
+        if not isinstance(found, dict):
+            raise ValueError("it is not a JSON object")
+        return found
     except FileNotFoundError:
         return {}
     except ValueError as error:
         raise InputError(f"{path} is damaged ({one_line(error)}): {remedy}") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path} is damaged (it is not a JSON object): {remedy}")
-    return found
 
 
 def write_json(path: Path, value: dict) -> None:
@@ -75,11 +65,11 @@ def read_record(root: Path) -> dict:
     """
     remedy = "prepare the data again in an empty folder"
     record = read_json(root / RECORD, remedy)
-    tables = {name: record.get(name) or {} for name in ("options", "sources", "bad")}
-    for name, table in tables.items():
-        if not isinstance(table, dict):
+    for name in ("options", "sources", "bad"):
+        record[name] = record.get(name) or {}
+        if not isinstance(record[name], dict):
             raise InputError(f"{root / RECORD} is damaged ({name!r} is not a table): {remedy}")
-    return record | tables
+    return record
 
 
 def is_own_record(path: Path) -> bool:
@@ -88,7 +78,7 @@ def is_own_record(path: Path) -> bool:
     Other tools write a ``dataset.json`` too, and what lies beside theirs is not ours to remove.
     """
     try:
-        return str(read_record(path.parent).get("tool")).startswith(f"{TOOL} ")
+        return str(read_record(path.parent).get("tool")).startswith("derm-hash ")
     except (OSError, InputError):
         return False
 

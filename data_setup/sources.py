@@ -1,9 +1,9 @@
-"""Where images come from: a folder, a zip archive or memory; and which files are images."""
-
-from __future__ import annotations
+"""Where files come from: a folder, a zip archive or memory; and which of them are images."""
 
 import hashlib
 import io
+import threading
+import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,16 +12,32 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from data_setup.archives import Archive, Member
-from derm_hash.errors import InputError
+from derm_hash.errors import InputError, one_line
 
-MAX_BYTES = 512 * 1024**2
-"""Larger files are refused; the largest dermoscopic photographs take about 20 MB."""
-
+MAX_BYTES = 512 * 1024**2  # the largest dermoscopic photographs take about 20 MB
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm"}
-"""Suffixes of files that are taken for images."""
+LISTED = 10  # names in a message
 
-LISTED = 10
+
+@dataclass(frozen=True)
+class Member:
+    """A file in a zip archive: read into memory when asked for, never unpacked to a path."""
+
+    archive: zipfile.ZipFile
+    lock: threading.Lock  # ZipFile counts its open members without one
+    name: str
+    size: int  # bytes of the unpacked file, as the archive states them; no more are read
+
+    def read_bytes(self) -> bytes:
+        """The file's contents, checked against the archive's CRC; `InputError` if damaged."""
+        try:
+            with self.lock:
+                return self.archive.read(self.name)
+        except Exception as error:  # damaged bytes raise almost anything in zipfile
+            raise InputError(f"{self} is damaged ({one_line(error)}): download it again") from error
+
+    def __str__(self) -> str:
+        return f"{self.name} in the archive {self.archive.filename}"
 
 
 @dataclass(frozen=True)
@@ -49,6 +65,13 @@ class Drawn:
 Source = Path | Member | Drawn
 
 
+def existing(path: Path, remedy: str) -> Path:
+    """A file that must be there; else `InputError`."""
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: {remedy}")
+    return path
+
+
 def read(source: Source) -> bytes:
     """The bytes of a file; `InputError` if it is missing, damaged or absurdly large."""
     try:
@@ -74,22 +97,31 @@ def suffix_of(source: Path | Member) -> str:
 
 
 def files_in(place: Path, stack: ExitStack) -> dict[str, Source]:
-    """The files of a folder or zip archive by their paths in it, sorted, without hidden ones.
-
-    `stack` closes the archive. `InputError` if there is neither.
-    """
+    """The files of a folder or zip archive (`stack` closes it) by path, sorted, none hidden."""
     if place.is_dir():
         found = {p.relative_to(place).as_posix(): p for p in place.rglob("*") if p.is_file()}
     else:
-        found = stack.enter_context(Archive(place)).members
+        found = members(place, stack)
     return {name: found[name] for name in sorted(found) if not name.split("/")[-1].startswith(".")}
 
 
-def images_by_id(files: dict[str, Source], id_of: Callable[[str], str | None]) -> dict[str, Source]:
-    """Image id -> file; `InputError` if two files have one id.
+def members(path: Path, stack: ExitStack) -> dict[str, Member]:
+    """The files of a zip archive by their paths in it; several threads may read them."""
+    try:
+        archive, lock = stack.enter_context(zipfile.ZipFile(path)), threading.Lock()
+        files = [info for info in archive.infolist() if not info.is_dir()]
+        return {f.filename: Member(archive, lock, f.filename, f.file_size) for f in files}
+    except FileNotFoundError:
+        raise InputError(f"the archive {path} does not exist: check the path") from None
+    except Exception as error:  # as in `Member.read_bytes`
+        raise InputError(
+            f"the archive {path} is damaged or not a zip file ({one_line(error)}): download it "
+            "again"
+        ) from error
 
-    `id_of` gives the id of a path in `files`, and None for files that are not wanted.
-    """
+
+def images_by_id(files: dict[str, Source], id_of: Callable[[str], str | None]) -> dict[str, Source]:
+    """Image id -> file; `id_of` gives the id of a path, or None for a file that is not wanted."""
     found: dict[str, Source] = {}
     for name, source in files.items():
         key = id_of(name) if suffix_of(source) in SUFFIXES else None

@@ -1,14 +1,12 @@
 """The built-in atlas as a data folder: drawn dermoscopic images with exact lesion masks."""
 
-from __future__ import annotations
-
 import argparse
 
 import numpy as np
 import pandas as pd
 
 from data_setup.build import build
-from data_setup.options import add_common_arguments, positive
+from data_setup.options import add_common_arguments, at_least
 from data_setup.record import check_space
 from data_setup.sources import Drawn
 from derm_hash.atlas.atlas import make_atlas
@@ -20,10 +18,9 @@ HELP = "draw the built-in atlas: no download, no account"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    add_common_arguments(parser)
-    parser.set_defaults(size=128)
+    add_common_arguments(parser, size=128)
     parser.add_argument(
-        "--images", type=positive, default=2000, help="how many (default: %(default)s)"
+        "--images", type=at_least(1), default=2000, help="how many (default: %(default)s)"
     )
 
 

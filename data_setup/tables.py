@@ -1,12 +1,11 @@
 """Checks of the tables that say which class and which lesion an image shows."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from data_setup.info import INFO
 from data_setup.sources import Source, listing, suffix_of
 from derm_hash.errors import InputError
 
@@ -14,10 +13,7 @@ from derm_hash.errors import InputError
 def labels_from(
     codes: pd.Series, labels: Mapping[str, str], table: object, remedy: str
 ) -> pd.Series:
-    """Translate the publisher's class names, indexed by image; `InputError` if one is unknown.
-
-    `labels` maps the publisher's name to the label; messages call the table `table`.
-    """
+    """Translate the publisher's class names, indexed by image; `InputError` if one is unknown."""
     found = codes.map(labels)
     if (bad := found.isna()).any():
         raise InputError(
@@ -57,26 +53,43 @@ def report_unlabelled(images: Mapping[str, Source], listed: Collection[str], tab
 
 
 def refuse_missing(
-    wanted: Sequence[str], images: Collection[str], table: object, place: Path, remedy: str
+    wanted: Sequence[str], images: Collection[str], table: object, remedy: str
 ) -> None:
     """Refuse a table that lists images which are not there."""
     if missing := [name for name in wanted if name not in images]:
         raise InputError(
-            f"{len(missing)} images of {table} are not in {place} ({listing(missing)}): {remedy}"
+            f"{len(missing)} images of {table} are missing ({listing(missing)}): {remedy}"
         )
 
 
-def manifest_rows(
-    table: pd.DataFrame, images: Sequence[Source], masks: Sequence[Source | None], source: str
+def published_rows(
+    name: str,
+    table: pd.DataFrame,
+    classes: Collection[str],
+    files: tuple[Mapping[str, Source], Mapping[str, Source]],
+    listed_in: object,
+    remedy: str,
 ) -> pd.DataFrame:
-    """The manifest's rows, not split; the table has image_id, label, lesion_id and further columns.
+    """The manifest's rows of a published data set, sorted by image, not split.
 
-    `images` and `masks` are the files of its rows; `source` is the data set's name.
+    `table` has image_id, label, lesion_id and further columns to keep; `classes` are the labels to
+    use; `files` are the images and the masks by image id; messages call the table `listed_in`.
+    With a `remedy`, images that are listed and missing are refused; otherwise they are left out.
     """
+    image_of = files[0]
+    report_unlabelled(image_of, table["image_id"], listed_in)
+    table = table[table["label"].isin(classes)].sort_values("image_id")
+    if remedy:
+        refuse_missing(table["image_id"], image_of, listed_in, remedy)
+    table = table[table["image_id"].isin(image_of.keys())].reset_index(drop=True)
+    if table.empty:
+        raise InputError(f"none of the images of {listed_in} is in an archive: check the files")
+    images, masks = ([of.get(key) for key in table["image_id"]] for of in files)
 
     def names(folder: str, files: Sequence[Source | None]) -> list[str]:
         pairs = zip(table["image_id"], files, strict=True)
         return [f"{folder}/{key}{suffix_of(file)}" if file else "" for key, file in pairs]
 
-    found = table.drop(columns="image_id").assign(source=source, image=names("images", images))
-    return found.assign(mask=names("masks", masks), image_from=images, mask_from=masks)
+    table = table.assign(image=names("images", images), mask=names("masks", masks))
+    table = table.assign(source=INFO[name].title, image_from=images, mask_from=masks)
+    return table.drop(columns="image_id")

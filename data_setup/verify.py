@@ -1,13 +1,11 @@
 """Checks a data folder: whether every file is what data_setup stored, and nothing else is there."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
 from data_setup.build import counts, sha256
-from data_setup.options import positive
+from data_setup.options import add_workers_argument
 from data_setup.record import RECORD, SUMS, is_own_record, is_scaffold, read_record
 from derm_hash.data.manifest import MANIFEST, read_manifest
 from derm_hash.errors import InputError
@@ -20,7 +18,7 @@ ANEW = "make the folder anew with --force"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("root", type=Path, metavar="ROOT", help="data folder to check")
-    parser.add_argument("--workers", type=positive, help="threads (default: a few more than cores)")
+    add_workers_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -61,16 +59,16 @@ def check(root: Path, record: dict, workers: int | None = None) -> Iterator[str]
     if sha256(root / SUMS) != record.get(SUMS):
         yield f"changed: {SUMS} is not the one that {RECORD} names: {ANEW}"
     found = thread_map(
-        lambda name: problem(root, name, sums[name]), list(sums), "verifying", True, workers
+        lambda item: problem(root, *item), list(sums.items()), "verifying", True, workers
     )
     problems = [line for line in found if line]
     yield from problems
+    own = sums.keys() | {SUMS}
     for path in sorted(root.rglob("*")):
-        name = path.relative_to(root)
-        hidden = any(part.startswith(".") for part in name.parts)
-        own = name.as_posix() in sums or name.as_posix() == SUMS or is_scaffold(path)
-        if path.is_file() and not hidden and not own:
-            yield f"extra: {name.as_posix()} is not part of the data set: remove it"
+        name = path.relative_to(root).as_posix()
+        hidden = name.startswith(".") or "/." in name
+        if path.is_file() and not hidden and name not in own and not is_scaffold(path):
+            yield f"extra: {name} is not part of the data set: remove it"
     if not problems and counts(read_manifest(root)) != record.get("counts"):
         yield f"changed: the counts in {RECORD} are not those of {MANIFEST}: {ANEW}"
 
@@ -94,8 +92,8 @@ def read_sums(path: Path) -> dict[str, str]:
         raise InputError(f"{path} cannot be read ({error}): {ANEW}") from error
     sums: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):
-        digest, separator, name = line.partition("  ")
-        if len(digest) != 64 or not separator or not name or leaves_folder(name):
+        digest, _, name = line.partition("  ")
+        if len(digest) != 64 or not name or leaves_folder(name):
             raise InputError(f"line {number} of {path} is not the checksum of a file: {ANEW}")
         sums[name] = digest
     return sums

@@ -17,6 +17,7 @@ from derm_hash.data.manifest import (
     SPLITS,
     picture_reader,
     read_manifest,
+    stored_pixels,
     with_all_columns,
 )
 from derm_hash.data.splits import split_by_lesion
@@ -119,10 +120,16 @@ class LesionDataset:
         table = read_manifest(root, classes)
         check_memory(len(table), size)
         images = torch.empty((len(table), 3, size, size), dtype=torch.uint8)
-        pixels, picture = images.numpy(), picture_reader(root, table["image"])
+        names, pixels = table["image"], images.numpy()
+        stored = stored_pixels(root, names)
+        picture = picture_reader(root, names, stored)
 
         def load(i: int) -> None:
-            pixels[i] = np.asarray(square(picture(i), size)).transpose(2, 0, 1)
+            if stored is not None and stored.shape[1] == size:
+                image = stored[i]  # as `square` would leave it, without two more copies
+            else:
+                image = np.asarray(square(picture(i), size))
+            pixels[i] = image.transpose(2, 0, 1)
 
         for _ in thread_map(load, range(len(table)), f"reading {root.name}", progress):
             pass

@@ -219,13 +219,13 @@ def manifest_bytes(frame: pd.DataFrame) -> bytes:
 # --- decoded pixels -----------------------------------------------------------------------
 
 
-def picture_reader(root: Path, names: Sequence[str]) -> Callable[[int], Image.Image]:
+def picture_reader(
+    root: Path, names: Sequence[str], stored: np.ndarray | None
+) -> Callable[[int], Image.Image]:
     """A function from the position of an image in `names` to the image as RGB.
 
-    The pixels come from the array that `store_pixels` wrote, if there is one, and else from the
-    image files. `InputError` if the array is damaged or, later, if an image cannot be read.
+    The pixels come from the array of `stored_pixels` if there is one, else from the image files.
     """
-    stored = stored_pixels(root, names)
     if stored is not None:
         return lambda i: Image.fromarray(stored[i])
     names = list(names)

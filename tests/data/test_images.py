@@ -51,39 +51,40 @@ def test_colours_come_back_exactly(kind):
     assert np.array_equal(opened(encoded(picture(), kind, **options)), np.asarray(picture()))
 
 
-@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_transparent_pixels_lie_on_white(kind):
-    pixels = np.zeros((1, 3, 4), np.uint8)
-    pixels[0, :, 3] = 0, 51, 255  # black with opacity 0, 0.2 and 1
-    pixels[0, :, 0] = 10
-    expected = [[[255, 255, 255], [206, 204, 204], [10, 0, 0]]]
-    assert opened(encoded(Image.fromarray(pixels), kind)).tolist() == expected
+def image(pixels, mode=None, dtype=np.uint8):
+    return Image.fromarray(np.array([pixels], dtype), mode)
 
 
-def test_grey_with_transparency_lies_on_white():
-    pixels = np.array([[[100, 255], [100, 0]]], np.uint8)
-    assert opened(encoded(Image.fromarray(pixels, "LA"), "PNG"))[0, :, 0].tolist() == [100, 255]
+def with_palette(indices, colours):
+    found = image(indices).convert("P")
+    found.putdata(indices)
+    found.putpalette(bytes(np.array(colours, np.uint8)))
+    return found
 
 
-def test_palette_colours_are_looked_up():
-    image = Image.new("P", (3, 1))
-    image.putpalette([200, 10, 30, 1, 2, 3])
-    image.putdata([0, 1, 0])
-    expected = [[[200, 10, 30], [1, 2, 3], [200, 10, 30]]]
-    assert opened(encoded(image, "PNG")).tolist() == expected
-    expected[0][1] = [255, 255, 255]
-    assert opened(encoded(image, "PNG", transparency=1)).tolist() == expected
+BLACK_WITH_OPACITY = image([[10, 0, 0, 0], [0, 0, 0, 51], [10, 0, 0, 255]])
+ON_WHITE = [[255, 255, 255], [204, 204, 204], [10, 0, 0]]
+RED = with_palette([0, 1, 0], [[200, 10, 30], [1, 2, 3]])
+INKS = image([[0, 0, 0, 0], [0, 0, 0, 255], [255, 0, 0, 0]], "CMYK")
 
 
-def test_one_bit_is_black_and_white():
-    image = Image.fromarray(GRADIENT > 100)
-    assert np.array_equal(opened(encoded(image, "PNG")), as_rgb(np.where(GRADIENT > 100, 255, 0)))
+@pytest.mark.parametrize(
+    ("picture", "kind", "options", "expected"),
+    [
+        (BLACK_WITH_OPACITY, "PNG", {}, ON_WHITE),
+        (BLACK_WITH_OPACITY, "TIFF", {}, ON_WHITE),
+        (image([[100, 255], [100, 0]], "LA"), "PNG", {}, [[100] * 3, [255] * 3]),
+        (RED, "PNG", {}, [[200, 10, 30], [1, 2, 3], [200, 10, 30]]),
+        (RED, "PNG", {"transparency": 1}, [[200, 10, 30], [255] * 3, [200, 10, 30]]),
+        (image([0, 1, 1], dtype=bool), "PNG", {}, [[0] * 3, [255] * 3, [255] * 3]),
+        (INKS, "TIFF", {}, [[255, 255, 255], [0, 0, 0], [0, 255, 255]]),
+    ],
+)
+def test_transparency_palettes_and_inks_are_read_as_they_look(picture, kind, options, expected):
+    assert opened(encoded(picture, kind, **options)).tolist() == [expected]
 
 
-def test_cmyk_becomes_rgb():
-    inks = np.array([[[0, 0, 0, 0], [0, 0, 0, 255], [255, 0, 0, 0]]], np.uint8)
-    expected = [[[255, 255, 255], [0, 0, 0], [0, 255, 255]]]
-    assert opened(encoded(Image.fromarray(inks, "CMYK"), "TIFF")).tolist() == expected
+def test_inks_of_a_jpeg_are_not_inverted():
     plain = Image.new("CMYK", (16, 16), (0, 128, 0, 0))
     jpeg = opened(encoded(plain, "JPEG", quality=95))
     assert np.abs(jpeg.astype(int) - [255, 127, 255]).max() <= 3
@@ -98,27 +99,29 @@ def test_16_bit_grey_uses_its_full_range(kind):
 
 
 @pytest.mark.parametrize(
-    ("values", "expected"),
+    ("values", "dtype", "expected"),
     [
-        (np.array([[0, 0.5, 1]], np.float32), [0, 128, 255]),
-        (np.array([[0, 99.6, 255]], np.float32), [0, 100, 255]),
-        (np.array([[-1, 0, 1]], np.float32), [0, 128, 255]),
-        (np.array([[1000, 1500, 2000]], np.float32), [0, 128, 255]),
-        (np.array([[7, 7, 7]], np.float32), [7, 7, 7]),
-        (np.array([[-5, -5, -5]], np.float32), [0, 0, 0]),
-        (np.array([[0, 25700, 65535]], np.int32), [0, 100, 255]),
-        (np.array([[0, 10**6, 2 * 10**6]], np.int32), [0, 128, 255]),
+        ([0, 0.5, 1], np.float32, [0, 128, 255]),
+        ([0, 99.6, 255], np.float32, [0, 100, 255]),
+        ([-1, 0, 1], np.float32, [0, 128, 255]),
+        ([1000, 1500, 2000], np.float32, [0, 128, 255]),
+        ([7, 7, 7], np.float32, [7, 7, 7]),
+        ([-5, -5, -5], np.float32, [0, 0, 0]),
+        ([0, 25700, 65535], np.int32, [0, 100, 255]),
+        ([0, 10**6, 2 * 10**6], np.int32, [0, 128, 255]),
     ],
 )
-def test_numbers_are_scaled_as_documented(values, expected):
-    grey = opened(encoded(Image.fromarray(values), "TIFF"))
+def test_numbers_are_scaled_as_documented(values, dtype, expected):
+    grey = opened(encoded(image(values, dtype=dtype), "TIFF"))
     assert grey.tolist() == as_rgb([expected]).tolist()
 
 
-def test_pixels_that_are_not_numbers_are_refused():
-    values = np.array([[0, np.nan, 1]], np.float32)
+@pytest.mark.parametrize("read", [open_image, read_mask])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_pixels_that_are_not_numbers_are_refused(read, value):
+    content = encoded(image([0, value, 1], dtype=np.float32), "TIFF")
     with pytest.raises(InputError, match="the file has pixels that are not finite"):
-        opened(encoded(Image.fromarray(values), "TIFF"))
+        read(io.BytesIO(content), "the file")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -166,19 +169,15 @@ def test_decompression_bombs_are_refused_unread(tmp_path, side):
                 open_image(path)
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
     with pytest.raises(InputError, match=r"nowhere\.png does not exist"):
         open_image(tmp_path / "nowhere.png")
-
-
-def test_a_folder_is_not_an_image(tmp_path):
     with pytest.raises(InputError, match=str(tmp_path)):
         open_image(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 500, b"GIF89a", b"<svg/>", b"%PDF-1.7\n%EOF"])
-def test_what_is_not_an_image_is_named(tmp_path, content):
-    path = tmp_path / "odd.jpg"
+def assert_named(path, content):
+    """The file is refused in one sentence that names it."""
     path.write_bytes(content)
     with pytest.raises(InputError) as error:
         open_image(path)
@@ -186,18 +185,19 @@ def test_what_is_not_an_image_is_named(tmp_path, content):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("content", [b"", b"\0" * 500, b"GIF89a", b"<svg/>", b"%PDF-1.7\n%EOF"])
+def test_what_is_not_an_image_is_named(tmp_path, content):
+    assert_named(tmp_path / "odd.jpg", content)
+
+
 KINDS = ["JPEG", "PNG", "TIFF", "BMP", "GIF", "PPM"]
 
 
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_file_cut_short_is_named(tmp_path, kind):
+def test_a_file_cut_short_is_named(tmp_path, kind, share):
     content = encoded(picture(), kind)
-    for share in (0.2, 0.5, 0.9):
-        path = tmp_path / f"cut.{kind.lower()}"
-        path.write_bytes(content[: int(len(content) * share)])
-        with pytest.raises(InputError) as error:
-            open_image(path)
-        assert str(path) in str(error.value)
+    assert_named(tmp_path / f"cut.{kind.lower()}", content[: int(len(content) * share)])
 
 
 def read_or_refused(content):
@@ -296,19 +296,6 @@ def test_a_mask_is_cut_as_its_image_and_stays_binary():
     assert (image != (small > 0)).mean() < 0.02
 
 
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([[0, 1], [1, 0]], [[0, 255], [255, 0]]),
-        ([[0, 127], [128, 255]], [[0, 0], [255, 255]]),
-        ([[0, 0], [0, 0]], [[0, 0], [0, 0]]),
-    ],
-)
-def test_masks_of_any_scale_become_binary(tmp_path, values, expected):
-    Image.fromarray(np.array(values, np.uint8)).save(tmp_path / "mask.png")
-    assert np.asarray(read_mask(tmp_path / "mask.png")).tolist() == expected
-
-
 def mask_of(image, kind, **options):
     mask = read_mask(io.BytesIO(encoded(image, kind, **options)), "the mask")
     assert mask.mode == "L"
@@ -316,31 +303,25 @@ def mask_of(image, kind, **options):
 
 
 @pytest.mark.parametrize(
-    ("values", "kind", "dtype"),
+    ("kind", "dtype", "lesion"),
     [
-        ([0, 1], "PNG", np.uint16),
-        ([0, 255], "PNG", np.uint16),
-        ([0, 4095], "PNG", np.uint16),
-        ([0, 65535], "PNG", np.uint16),
-        ([0, 1], "PPM", np.uint16),
-        ([0, 1], "TIFF", np.int32),
-        ([0, 255], "TIFF", np.int32),
-        ([0, 10**6], "TIFF", np.int32),
-        ([0, 1], "TIFF", np.float32),
-        ([0, 255], "TIFF", np.float32),
-        ([0, 65535], "TIFF", np.float32),
+        *(("PNG", np.uint8, n) for n in (1, 255)),
+        *(("PNG", np.uint16, n) for n in (1, 255, 4095, 65535)),
+        ("PPM", np.uint16, 1),
+        *(("TIFF", np.int32, n) for n in (1, 255, 10**6)),
+        *(("TIFF", np.float32, n) for n in (1, 255, 65535)),
     ],
 )
-def test_masks_of_many_bits_become_binary_whatever_stands_for_lesion(values, kind, dtype):
-    image = Image.fromarray(np.array([values], dtype))
-    assert mask_of(image, kind) == [[0, 1]]
-    assert mask_of(Image.fromarray(np.full((1, 2), values[1], dtype)), kind) == [[1, 1]]
-    assert mask_of(Image.fromarray(np.zeros((1, 2), dtype)), kind) == [[0, 0]]
+def test_masks_become_binary_whatever_stands_for_lesion(kind, dtype, lesion):
+    for expected in ([0, 1], [1, 1], [0, 0]):
+        values = image([n * lesion for n in expected], dtype=dtype)
+        assert mask_of(values, kind) == [expected]
 
 
 @pytest.mark.parametrize(
     ("values", "dtype", "expected"),
     [
+        ([0, 127, 128, 255], np.uint8, [0, 0, 1, 1]),
         ([0, 3, 2], np.uint8, [0, 0, 0]),  # the noise of an empty mask that was a JPEG
         ([0, 32767, 32768, 65535], np.uint16, [0, 0, 1, 1]),
         ([0, 32767, 32768, 65535], np.int32, [0, 0, 1, 1]),
@@ -349,14 +330,7 @@ def test_masks_of_many_bits_become_binary_whatever_stands_for_lesion(values, kin
     ],
 )
 def test_grey_borders_of_masks_are_cut_at_half_the_level(values, dtype, expected):
-    assert mask_of(Image.fromarray(np.array([values], dtype)), "TIFF") == [expected]
-
-
-def with_palette(indices, colours):
-    image = Image.fromarray(np.array([indices], np.uint8)).convert("P")
-    image.putdata(indices)
-    image.putpalette(bytes(np.array(colours, np.uint8)))
-    return image
+    assert mask_of(image(values, dtype=dtype), "TIFF") == [expected]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "GIF"])
@@ -372,24 +346,27 @@ def test_greys_of_a_palette_are_levels_in_any_order(kind):
     assert mask_of(with_palette([0, 1, 2, 3], greys), kind) == [[1, 0, 0, 1]]
 
 
-def test_transparent_pixels_are_background():
-    pixels = np.array([[[255] * 4, [255, 255, 255, 0], [0, 0, 0, 255], [0] * 4]], np.uint8)
-    for channels in (pixels, pixels[..., 2:]):  # RGBA and LA
-        assert mask_of(Image.fromarray(channels), "PNG") == [[1, 0, 0, 0]]
-    soft = np.array([[[255, 0], [255, 127], [255, 128]]], np.uint8)
-    assert mask_of(Image.fromarray(soft), "PNG") == [[0, 0, 1]]
-    red = with_palette([0, 1, 2], [[0, 0, 0], [128, 0, 0], [0, 128, 0]])
-    assert mask_of(red, "PNG", transparency=0) == [[0, 1, 1]]
-    assert mask_of(red, "PNG", transparency=2) == [[0, 1, 0]]
-    grey = Image.fromarray(np.array([[0, 255, 7]], np.uint8))
-    assert mask_of(grey, "PNG", transparency=0) == [[0, 1, 0]]
+VOC = with_palette([0, 1, 2], [[0, 0, 0], [128, 0, 0], [0, 128, 0]])
+CLEAR = np.array([[255] * 4, [255, 255, 255, 0], [0, 0, 0, 255], [0] * 4])
+ONES = np.array([[1, 1, 1, 255], [0, 0, 0, 255]])
 
 
-def test_masks_of_zeros_and_ones_may_have_an_alpha_channel():
-    pixels = np.array([[[1, 1, 1, 255], [0, 0, 0, 255]]], np.uint8)
-    assert mask_of(Image.fromarray(pixels), "PNG") == [[1, 0]]
-    assert mask_of(Image.fromarray(pixels[..., :3]), "PNG") == [[1, 0]]
-    assert mask_of(Image.fromarray(pixels[..., 0] > 0), "PNG") == [[1, 0]]
+@pytest.mark.parametrize(
+    ("mask", "options", "expected"),
+    [
+        (image(CLEAR), {}, [1, 0, 0, 0]),
+        (image(CLEAR[:, 2:]), {}, [1, 0, 0, 0]),  # grey
+        (image([[255, 0], [255, 127], [255, 128]]), {}, [0, 0, 1]),
+        (VOC, {"transparency": 0}, [0, 1, 1]),
+        (VOC, {"transparency": 2}, [0, 1, 0]),
+        (image([0, 255, 7]), {"transparency": 0}, [0, 1, 0]),
+        (image(ONES), {}, [1, 0]),  # zeros and ones
+        (image(ONES[:, :3]), {}, [1, 0]),
+        (image(ONES[:, 0], dtype=bool), {}, [1, 0]),
+    ],
+)
+def test_transparent_pixels_of_masks_are_background(mask, options, expected):
+    assert mask_of(mask, "PNG", **options) == [expected]
 
 
 def test_a_mask_that_was_a_jpeg_keeps_its_lesion():
@@ -397,12 +374,6 @@ def test_a_mask_that_was_a_jpeg_keeps_its_lesion():
     lesion[8:24, 8:24] = 255
     found = np.array(mask_of(Image.fromarray(lesion), "JPEG", quality=50))
     assert np.array_equal(found, lesion / 255)
-
-
-def test_a_mask_with_pixels_that_are_not_numbers_is_refused():
-    values = np.array([[0, np.inf, 1]], np.float32)
-    with pytest.raises(InputError, match="the mask has pixels that are not finite"):
-        mask_of(Image.fromarray(values), "TIFF")
 
 
 def test_size_zero_is_refused():

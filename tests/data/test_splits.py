@@ -1,6 +1,5 @@
 """The splits into database, val and query."""
 
-import csv
 from fractions import Fraction
 
 import numpy as np
@@ -8,15 +7,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from real_data import SHARED
 
 from derm_hash.data.splits import split_by_image, split_by_lesion
 from derm_hash.errors import InputError
-
-ISIC_2019 = SHARED / "isic2019"
-needs_isic_2019 = pytest.mark.skipif(
-    not ISIC_2019.is_dir(), reason=f"the ISIC 2019 tables are not in {ISIC_2019}"
-)
 
 
 @st.composite
@@ -196,40 +189,3 @@ def test_an_impossible_share_is_refused(share):
             splitter(frame, query=share)
         with pytest.raises(InputError, match="val share"):
             splitter(frame, val=share)
-
-
-@pytest.fixture(scope="module")
-def isic_2019():
-    """The four classes of the paper from the official tables, read without pandas."""
-    with (ISIC_2019 / "ISIC_2019_Training_Metadata.csv").open(newline="") as file:
-        lesion_of = {row["image"]: row["lesion_id"] for row in csv.DictReader(file)}
-    rows = []
-    with (ISIC_2019 / "ISIC_2019_Training_GroundTruth.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            label = next(name for name in row if name != "image" and float(row[name]) == 1)
-            if label in ("MEL", "NV", "BCC", "BKL"):
-                rows.append((f"{row['image']}.jpg", label, lesion_of[row["image"]]))
-    return pd.DataFrame(rows, columns=["image", "label", "lesion_id"])
-
-
-@needs_isic_2019
-def test_the_papers_query_counts(isic_2019):
-    split = split_by_image(isic_2019)
-    queries = split.loc[split["split"] == "query", "label"].value_counts().to_dict()
-    assert queries == {"MEL": 452, "NV": 1287, "BCC": 332, "BKL": 262}
-
-
-@needs_isic_2019
-@pytest.mark.parametrize("seed", range(3))
-def test_isic_2019_leaks_by_image_and_not_by_lesion(isic_2019, seed):
-    def leak(split):
-        elsewhere = set(split.loc[split["split"] != "query", "lesion_id"]) - {""}
-        return split.loc[split["split"] == "query", "lesion_id"].isin(elsewhere).mean()
-
-    assert 0.55 < leak(split_by_image(isic_2019, seed=seed)) < 0.7
-    split = split_by_lesion(isic_2019, seed=seed)
-    assert leak(split) == 0
-    for label, images in split.groupby("label"):
-        off = (images["split"] == "query").sum() - len(images) / 10
-        largest = images.loc[images["lesion_id"] != "", "lesion_id"].value_counts().max()
-        assert abs(off) <= largest / 2, label

@@ -15,6 +15,13 @@ def blob(seed, width=20, height=15):
     return Image.fromarray((((x - 10) ** 2 + (y - 7) ** 2 < radius**2) * 255).astype(np.uint8))
 
 
+def write_zip(path, members):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
 class Ham:
     """A miniature HAM10000: its records, and its files in a folder."""
 
@@ -48,18 +55,13 @@ class Ham:
             writer.writeheader()
             writer.writerows(self.table)
 
-    def zip(self, name, members):
-        with zipfile.ZipFile(self.folder / name, "w") as archive:
-            for member, content in members.items():
-                archive.writestr(member, content)
-
     def write_images(self, name="HAM10000_images_200x150.zip", ids=None, change=None, prefix=""):
         members = {f"{prefix}{i}.jpg": self.image(i) for i in ids or self.ids}
-        self.zip(name, members | (change or {}))
+        write_zip(self.folder / name, members | (change or {}))
 
     def write_masks(self, name="HAM10000_masks_200x150.zip", prefix="", extra=None):
         members = {f"{prefix}{i}_segmentation.png": self.mask(i) for i in self.ids}
-        self.zip(name, members | (extra or {}))
+        write_zip(self.folder / name, members | (extra or {}))
 
 
 class Ph2:
@@ -69,6 +71,7 @@ class Ph2:
         "||   Name || Histological Diagnosis || Clinical Diagnosis || Asymmetry | Pigment Network "
         "| Dots/Globules | Streaks | Regression Areas | Blue-Whitish Veil ||     Colors ||"
     )
+    IMAGES = "PH2Dataset/PH2 Dataset images"
     ROW = "|| {} || {:>22} || {:>18} || 0 |  T |  A |  A |  A |  A ||     4    ||"
     LEGEND = (
         "\n\nLegends:\nClinical Diagnosis:\n0 - Common Nevus; 1 - Atypical Nevus; 2 - Melanoma\n"
@@ -79,7 +82,7 @@ class Ph2:
         self.codes = dict(sorted(codes.items(), key=lambda item: item[1]))
         self.files = {}
         for k, name in enumerate(self.codes):
-            folder = f"PH2Dataset/PH2 Dataset images/{name}"
+            folder = f"{self.IMAGES}/{name}"
             self.files |= {
                 f"{folder}/{name}_Dermoscopic_Image/{name}.bmp": encoded(noise(k), "BMP"),
                 f"{folder}/{name}_lesion/{name}_lesion.bmp": encoded(blob(k).convert("1"), "BMP"),
@@ -99,10 +102,7 @@ class Ph2:
         return place
 
     def zip(self, path):
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, content in self.files.items():
-                archive.writestr(name, content)
-        return path
+        return write_zip(path, self.files)
 
 
 def dermamnist_arrays(size=28):
@@ -174,17 +174,18 @@ class Isic2019:
         with (self.folder / name).open("w", newline="") as file:
             csv.writer(file).writerows(rows)
 
+    def change(self, table, line, column, value):
+        """Write another value into a cell of a table."""
+        with (self.folder / table).open(newline="") as file:
+            lines = list(csv.reader(file))
+        lines[line][lines[0].index(column)] = value
+        self.table(table, lines)
+
     def write_images(self, ids=None, change=None):
         folder = self.IMAGES.removesuffix(".zip")
         members = {f"{folder}/{i}.jpg": self.image(i) for i in ids or self.ids}
-        texts = {
-            f"{folder}/": b"",
-            f"{folder}/ATTRIBUTION.txt": b"x",
-            f"{folder}/LICENSE.txt": b"x",
-        }
-        with zipfile.ZipFile(self.folder / self.IMAGES, "w") as archive:
-            for member, content in (texts | members | (change or {})).items():
-                archive.writestr(member, content)
+        texts = {f"{folder}/{name}": b"" for name in ("", "ATTRIBUTION.txt", "LICENSE.txt")}
+        write_zip(self.folder / self.IMAGES, texts | members | (change or {}))
 
     def write(self):
         self.write_truth()

@@ -9,45 +9,27 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Faults:
-    """What goes wrong, one entry of each list for each request; afterwards all is well.
+    """What goes wrong, one entry of each list for each request; afterwards all is well."""
 
-    Attributes:
-        cuts: after how many bytes of the body the connection ends; None: it does not.
-        stalls: after how many bytes nothing more comes until the client goes away.
-        statuses: answers without a file.
-        ignore_range: always send the whole file.
-        ignore_if_range: heed Range although the version is another one.
-        no_etag, no_date: leave out these headers.
-        lie: what is added to the Content-Length.
-        extra: what is sent after the end when the client resumes.
-        chunked: send without a Content-Length.
-        change: what the file becomes as soon as a client resumes.
-    """
-
-    cuts: list = field(default_factory=list)
-    stalls: list = field(default_factory=list)
-    statuses: list = field(default_factory=list)
-    ignore_range: bool = False
-    ignore_if_range: bool = False
+    cuts: list = field(default_factory=list)  # after so many bytes the connection ends; or None
+    stalls: list = field(default_factory=list)  # after so many bytes nothing more comes
+    statuses: list = field(default_factory=list)  # answers without a file
+    ignore_range: bool = False  # always send the whole file
+    ignore_if_range: bool = False  # heed Range although the version is another one
     no_etag: bool = False
     no_date: bool = False
-    lie: int = 0
-    extra: bytes = b""
-    chunked: bool = False
-    change: bytes | None = None
+    lie: int = 0  # what is added to the Content-Length
+    extra: bytes = b""  # what is sent after the end when the client resumes
+    chunked: bool = False  # send without a Content-Length
+    change: bytes | None = None  # what the file becomes as soon as a client resumes
 
 
 class Server:
-    """Serves `files` (path -> bytes); `redirects` (path -> path) come first.
-
-    Attributes:
-        requests: of each request the path and the Range header.
-        sent: how many bytes of contents were sent.
-    """
+    """Serves `files` (path -> bytes); `redirects` (path -> path) come first."""
 
     def __init__(self):
         self.files, self.redirects, self.faults = {}, {}, Faults()
-        self.requests, self.sent = [], 0
+        self.requests, self.sent = [], 0  # path and Range header of each; bytes of contents
         self.gone = threading.Event()
         outer = self
 

@@ -15,20 +15,31 @@ from filelock import FileLock
 from helpers import encoded, noise
 from publishers import contents
 
-from data_setup import build, prepare, sources
+from data_setup import build
+from data_setup import prepare as storing
 from data_setup.__main__ import COMMANDS, main
 from derm_hash.data import manifest
 from derm_hash.data.manifest import read_manifest
 from derm_hash.errors import InputError
 
 
-def run(ham, root, *options):
-    return main(["ham10000", "--archives", str(ham.folder), "--root", str(root), *options])
+@pytest.fixture
+def run(ham):
+    """Prepare HAM10000; the exit code."""
+    command = ["ham10000", "--archives", str(ham.folder), "--root"]
+    return lambda root, *options: main([*command, str(root), *options])
+
+
+@pytest.fixture
+def whole(run, tmp_path):
+    """What a command leaves that nothing interrupts."""
+    assert run(tmp_path / "whole") == 0
+    return contents(tmp_path / "whole")
 
 
 def stop_after(monkeypatch, files, error):
     """Let the images' module write so many files and fail then, as if somebody pressed Ctrl-C."""
-    written, original = [], prepare.put
+    written, original = [], storing.put
 
     def put(path, data):
         if len(written) >= files:
@@ -36,85 +47,65 @@ def stop_after(monkeypatch, files, error):
         written.append(path)
         original(path, data)
 
-    monkeypatch.setattr(prepare, "put", put)
+    monkeypatch.setattr(storing, "put", put)
     return written
 
 
-def test_an_interrupted_command_is_completed_by_the_same_one(ham, tmp_path, monkeypatch, capsys):
-    assert run(ham, tmp_path / "whole") == 0
-    expected = contents(tmp_path / "whole")
-    root = tmp_path / "data"
+def test_an_interrupted_command_is_completed_by_the_same_one(run, root, whole, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         stop_after(patch, 9, KeyboardInterrupt())
-        assert run(ham, root, "--workers", "1") == 130
+        assert run(root, "--workers", "1") == 130
     assert "run the same command again" in capsys.readouterr().err
-    assert not (root / "manifest.csv").exists()
     half = contents(root)
     assert 5 <= sum(name.startswith(("images/", "masks/")) for name in half) <= 10
-    assert all(expected[name] == content for name, content in half.items() if ".json" not in name)
+    assert all(whole[name] == content for name, content in half.items() if ".json" not in name)
     with pytest.raises(InputError, match=r"no manifest\.csv"):
         read_manifest(root)
+    (root / "images" / ".ISIC_0024306.jpg.4711.part").write_bytes(b"half")  # what a kill leaves
     written = stop_after(monkeypatch, 10**6, KeyboardInterrupt())
-    assert run(ham, root) == 0
-    assert contents(root) == expected
-    assert len(written) < len(expected) - 5  # what was there was not written again
+    assert run(root) == 0
+    assert contents(root) == whole
+    assert len(written) < len(whole) - 5  # what was there was not written again
 
 
-def test_leftovers_of_a_killed_run_are_removed(ham, tmp_path, monkeypatch):
-    root = tmp_path / "data"
-    with monkeypatch.context() as patch:
-        stop_after(patch, 3, KeyboardInterrupt())
-        assert run(ham, root) == 130
-    (root / "images").mkdir(exist_ok=True)
-    (root / "images" / ".ISIC_0024306.jpg.4711.part").write_bytes(b"half")
-    assert run(ham, root) == 0
-    assert not [name for name in contents(root) if name.endswith(".part")]
-
-
-def test_unfinished_work_with_other_options_is_started_anew(ham, tmp_path, monkeypatch):
-    root = tmp_path / "data"
+def test_unfinished_work_with_other_options_is_started_anew(run, root, whole, monkeypatch):
     with monkeypatch.context() as patch:
         stop_after(patch, 9, KeyboardInterrupt())
-        assert run(ham, root, "--size", "8") == 130
-    assert run(ham, root) == 0
-    assert run(ham, tmp_path / "whole") == 0
-    assert contents(root) == contents(tmp_path / "whole")
+        assert run(root, "--size", "8") == 130
+    assert run(root) == 0
+    assert contents(root) == whole
 
 
-def test_a_record_without_options_is_of_other_options(ham, tmp_path):
-    root = tmp_path / "data"
-    assert run(ham, root) == 0
-    record = json.loads((root / "dataset.json").read_text())
-    (root / "dataset.json").write_text(json.dumps(record | {"options": None}))
-    assert run(ham, root) == 2  # finished, and made in another way: that takes --force
-    assert run(ham, root, "--force") == 0
+def test_a_record_without_options_is_of_other_options(run, root, record):
+    assert run(root) == 0
+    (root / "dataset.json").write_text(json.dumps(record() | {"options": None}))
+    assert run(root) == 2  # finished, and made in another way: that takes --force
+    assert run(root, "--force") == 0
 
 
-def test_a_full_disk_is_one_sentence(ham, tmp_path, monkeypatch, capsys):
+def test_a_full_disk_is_one_sentence(run, root, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         stop_after(patch, 5, OSError(28, "No space left on device"))
-        assert run(ham, tmp_path / "data") == 2
+        assert run(root) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("data_setup: the system refuses: [Errno 28] No space left on device")
-    assert not (tmp_path / "data" / "manifest.csv").exists()
-    assert run(ham, tmp_path / "data") == 0
+    assert not (root / "manifest.csv").exists()
+    assert run(root) == 0
 
 
-def test_space_is_checked_before(ham, tmp_path, monkeypatch, capsys):
-    usage = type("usage", (), {"free": 10})
-    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
-    assert run(ham, tmp_path / "data") == 2
+def test_space_is_checked_before(run, root, monkeypatch, capsys):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("usage", (), {"free": 10}))
+    assert run(root) == 2
     assert "make room" in capsys.readouterr().err
-    assert not (tmp_path / "data").exists()
+    assert not root.exists()
 
 
-def test_a_finished_folder_is_left_alone(ham, tmp_path, capsys):
-    root = tmp_path / "data"
-    assert run(ham, root) == 0
+def test_a_finished_folder_is_left_alone(run, root, capsys):
+    assert run(root) == 0
     before = contents(root)
-    assert run(ham, root, "--workers", "1") == 0
+    assert run(root, "--workers", "1") == 0
     assert "complete already" in capsys.readouterr().out
-    assert run(ham, root, "--classes", "7", "--seed", "2") == 2
+    assert run(root, "--classes", "7", "--seed", "2") == 2
     error = capsys.readouterr().err
     assert "classes 4 instead of 7 and with seed 0 instead of 2" in error
     assert "--force" in error
@@ -123,13 +114,11 @@ def test_a_finished_folder_is_left_alone(ham, tmp_path, capsys):
     assert contents(root) == before
 
 
-def test_force_makes_it_anew(ham, tmp_path):
-    root = tmp_path / "data"
-    assert run(ham, root, "--classes", "7") == 0
+def test_force_makes_it_anew(run, root, whole):
+    assert run(root, "--classes", "7") == 0
     (root / "images" / "old.jpg").write_bytes(b"old")
-    assert run(ham, root, "--classes", "4", "--force") == 0
-    assert run(ham, tmp_path / "expected", "--classes", "4") == 0
-    assert contents(root) == contents(tmp_path / "expected")
+    assert run(root, "--classes", "4", "--force") == 0
+    assert contents(root) == whole
 
 
 def failing(root):
@@ -137,7 +126,7 @@ def failing(root):
     return main(["synthetic", "--root", str(root), "--size", "2"])
 
 
-def test_a_link_to_a_folder_will_do_and_does_not_hide_an_error(ham, tmp_path, capsys):
+def test_a_link_to_a_folder_will_do_and_does_not_hide_an_error(run, tmp_path, capsys):
     link, folder = tmp_path / "link", tmp_path / "disk"
     folder.mkdir()
     link.symlink_to(folder, target_is_directory=True)
@@ -147,7 +136,7 @@ def test_a_link_to_a_folder_will_do_and_does_not_hide_an_error(ham, tmp_path, ca
         assert failing(link) == 2
         assert capsys.readouterr().err == reason
         assert link.is_symlink() and not folder.exists()
-    assert run(ham, link) == 0
+    assert run(link) == 0
     assert (folder / "manifest.csv").exists()
 
 
@@ -168,20 +157,21 @@ def test_a_folder_that_cannot_be_removed_does_not_hide_an_error(tmp_path, monkey
 
 
 @pytest.mark.parametrize("force", [[], ["--force"]])
-def test_other_peoples_files_are_never_touched(ham, tmp_path, capsys, force):
-    (tmp_path / "data" / "images").mkdir(parents=True)
-    (tmp_path / "data" / "images" / "mine.jpg").write_bytes(b"mine")
-    before = contents(tmp_path / "data")
-    assert run(ham, tmp_path / "data", *force) == 2
+def test_other_peoples_files_are_never_touched(run, root, capsys, force):
+    mine = root / "images" / "mine.jpg"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    before = contents(root)
+    assert run(root, *force) == 2
     assert "holds other files (such as images)" in capsys.readouterr().err
-    assert contents(tmp_path / "data") == before
-    assert run(ham, tmp_path / "data" / "images" / "mine.jpg", *force) == 2
+    assert contents(root) == before
+    assert run(mine, *force) == 2
     assert "is a file" in capsys.readouterr().err
 
 
-def test_an_empty_folder_will_do(ham, tmp_path):
-    (tmp_path / "data").mkdir()
-    assert run(ham, tmp_path / "data") == 0
+def test_an_empty_folder_will_do(run, root):
+    root.mkdir()
+    assert run(root) == 0
 
 
 NNUNET = '{"name": "mine", "labels": {"0": "skin", "1": "lesion"}, "numTraining": 1}'
@@ -191,8 +181,7 @@ FOREIGN += ['{"tool": ["derm-hash 1"]}', '{"tool": "derm-hash 1", "options": [1]
 
 @pytest.mark.parametrize("finished", [False, True])
 @pytest.mark.parametrize("record", FOREIGN, ids=range(len(FOREIGN)))
-def test_a_record_of_another_tool_does_not_give_its_folder_away(tmp_path, capsys, record, finished):
-    root = tmp_path / "other"
+def test_a_record_of_another_tool_does_not_give_its_folder_away(root, capsys, record, finished):
     for name in ("images/mine.jpg", "masks/mine.png", "SHA256SUMS", "pixels-mine.npy"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b"mine")
@@ -207,46 +196,43 @@ def test_a_record_of_another_tool_does_not_give_its_folder_away(tmp_path, capsys
 
 
 @pytest.mark.parametrize("record", FOREIGN, ids=range(len(FOREIGN)))
-def test_a_record_of_another_tool_is_not_removed_when_a_command_fails(tmp_path, record):
-    root = tmp_path / "other"
+def test_a_record_of_another_tool_is_not_removed_when_a_command_fails(root, record):
     root.mkdir()
     (root / "dataset.json").write_text(record)
-    assert main(["synthetic", "--root", str(root), "--size", "2"]) == 2
+    assert failing(root) == 2
     assert contents(root) == {"dataset.json": record.encode()}
 
 
 @pytest.mark.parametrize("kind", ["folder", "link"])
-def test_a_folder_or_link_named_like_a_record_is_left_alone(tmp_path, capsys, kind):
-    root = tmp_path / "other"
+def test_a_folder_or_link_named_like_a_record_is_left_alone(root, refused, kind):
     root.mkdir()
     if kind == "folder":
         (root / "dataset.json").mkdir()
     else:
-        (root / "dataset.json").symlink_to(tmp_path / "elsewhere.json")
-    assert main(["synthetic", "--root", str(root), "--size", "2"]) == 2
-    assert "holds other files (such as dataset.json)" in capsys.readouterr().err
+        (root / "dataset.json").symlink_to(root.parent / "elsewhere.json")
+    error = refused("synthetic", "--size", "2")
+    assert "holds other files (such as dataset.json)" in error
     assert [path.name for path in root.iterdir()] == ["dataset.json"]
 
 
-def test_a_folder_that_the_first_version_finished_is_still_a_data_set(tmp_path, capsys):
-    root = tmp_path / "atlas"
-    command = ["synthetic", "--root", str(root), "--images", "8", "--size", "32"]
-    assert main(command) == 0
-    record = json.loads((root / "dataset.json").read_text())
-    first = {key: record[key] for key in ("command", "options", "sources", "counts")}
+def test_a_folder_that_the_first_version_finished_is_still_a_data_set(
+    root, prepare, record, capsys
+):
+    command = ["synthetic", "--images", "8", "--size", "32"]
+    prepare(*command)
+    first = {key: record()[key] for key in ("command", "options", "sources", "counts")}
     (root / "dataset.json").write_text(json.dumps({"tool": "derm-hash (not installed)"} | first))
-    assert main(command) == 0
+    prepare(*command)
     assert "complete already" in capsys.readouterr().out
-    assert main([*command, "--force"]) == 0
+    prepare(*command, "--force")
 
 
-def test_there_is_one_writer(ham, tmp_path, capsys):
-    root = tmp_path / "data"
+def test_there_is_one_writer(run, root, capsys):
     root.mkdir()
     with FileLock(root / ".lock"):
-        assert run(ham, root) == 2
+        assert run(root) == 2
     assert "another data_setup is writing" in capsys.readouterr().err
-    assert run(ham, root) == 0
+    assert run(root) == 0
 
 
 @pytest.mark.parametrize(
@@ -287,15 +273,20 @@ def test_help_explains_every_option(command, capsys):
     assert "%%" not in out
 
 
-def test_records_say_how_the_folder_was_made(class_folders, tmp_path):
-    root = tmp_path / "data"
-    assert main(["folder", "--source", str(class_folders), "--root", str(root)]) == 0
-    record = json.loads((root / "dataset.json").read_text())
-    assert record["command"] == "folder"
-    assert record["options"] == {"size": 256, "fit": "crop", "split": "lesion", "seed": 0}
-    assert list(record["sources"]) == [str(class_folders)]
-    files = sorted(p.relative_to(class_folders).as_posix() for p in class_folders.rglob("*.*"))
-    assert record["sources"][str(class_folders)] == sources.stamp(class_folders, files)
+def test_records_say_how_the_folder_was_made(class_folders, prepare, record):
+    prepare("folder", "--source", class_folders)
+    assert record()["command"] == "folder"
+    assert record()["options"] == {"size": 256, "fit": "crop", "split": "lesion", "seed": 0}
+    assert list(record()["sources"]) == [str(class_folders)]
+
+
+def two_classes(source, count, content):
+    """Class folders a and b of equally many images."""
+    for label in ("a", "b"):
+        (source / label).mkdir(parents=True)
+        for i in range(count):
+            (source / label / f"{i}.png").write_bytes(content(i))
+    return ["folder", "--source", str(source)]
 
 
 def interrupted_writes(patch, at):
@@ -308,18 +299,15 @@ def interrupted_writes(patch, at):
             raise KeyboardInterrupt
         original(path, write)
 
-    patch.setattr(prepare, "write_atomically", write_atomically)
+    patch.setattr(storing, "write_atomically", write_atomically)
     patch.setattr(manifest, "write_atomically", write_atomically)
 
 
 def test_an_interrupt_at_any_write_leaves_a_folder_that_the_command_completes(
     tmp_path, monkeypatch
 ):
-    for label in ("a", "b"):
-        (tmp_path / "source" / label).mkdir(parents=True)
-        for i in range(2):
-            (tmp_path / "source" / label / f"{i}.png").write_bytes(encoded(noise(i), "PNG"))
-    command = ["folder", "--source", str(tmp_path / "source"), "--root"]
+    command = two_classes(tmp_path / "source", 2, lambda i: encoded(noise(i), "PNG"))
+    command.append("--root")
     assert main([*command, str(tmp_path / "whole")]) == 0
     codes = []
     for at in itertools.count():
@@ -336,30 +324,24 @@ def test_an_interrupt_at_any_write_leaves_a_folder_that_the_command_completes(
     assert codes == [130] * 9 + [0]
 
 
-def test_force_that_is_interrupted_keeps_nothing_old(ham, tmp_path, monkeypatch):
-    root = tmp_path / "data"
-    assert run(ham, root) == 0
+def test_force_that_is_interrupted_keeps_nothing_old(run, root, monkeypatch):
+    assert run(root) == 0
     expected = contents(root)
-    image = min((root / "images").iterdir())
-    image.write_bytes(b"damaged")
+    min((root / "images").iterdir()).write_bytes(b"damaged")
     with monkeypatch.context() as patch:
         patch.setattr(build.shutil, "rmtree", lambda *_, **__: (_ for _ in ()).throw(OSError(5)))
-        assert run(ham, root, "--force") == 2
+        assert run(root, "--force") == 2
     assert not (root / "manifest.csv").exists()
-    assert run(ham, root) == 0
+    assert run(root) == 0
     assert contents(root) == expected
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 def test_ctrl_c_and_kill_in_real_processes(tmp_path):
-    source, root = tmp_path / "source", tmp_path / "data"
-    for label in ("a", "b"):
-        (source / label).mkdir(parents=True)
-        content = encoded(noise(1, 1200, 900), "PNG")
-        for i in range(60):
-            (source / label / f"{i}.png").write_bytes(content)
-    arguments = ["folder", "--source", str(source), "--workers", "1", "--root"]
+    root, content = tmp_path / "data", encoded(noise(1, 1200, 900), "PNG")
+    arguments = two_classes(tmp_path / "source", 60, lambda _: content)
+    arguments += ["--workers", "1", "--root"]
     command = [sys.executable, "-m", "data_setup", *arguments, str(root)]
     checkout, rng = Path(__file__).parents[2], random.Random(0)
     for part, kind in enumerate([signal.SIGINT, signal.SIGKILL, signal.SIGINT, signal.SIGKILL]):

@@ -10,14 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
-from publishers import Ham, Isic2019
+from publishers import Ham
 from servers import Faults, Server
 
 from data_setup import download, info
 from data_setup.__main__ import main
 from data_setup.download import NotOffered, fetch
 from data_setup.info import File
-from derm_hash.data.manifest import read_manifest
 from derm_hash.errors import InputError
 
 DATA = random.Random(1).randbytes(50_001)
@@ -46,14 +45,15 @@ def checked(server, size=True, checksum=True, data=DATA):
 
 
 def get(file, folder):
-    return fetch([file], folder, progress=False)[0].read_bytes()
+    fetch([file], folder, progress=False)
+    return (folder / file.name).read_bytes()
 
 
 def names(folder):
     return {path.name for path in folder.iterdir()} - {".lock", "downloads.json"}
 
 
-def refused(file, folder, error=InputError):
+def failed(file, folder, error=InputError):
     """The one sentence of a download that must fail, with nothing under the file's name."""
     with pytest.raises(error) as raised:
         get(file, folder)
@@ -156,7 +156,7 @@ def test_stalls_end(server, tmp_path, monkeypatch):
 
 def test_a_server_that_never_gets_further_is_left_with_one_sentence(server, tmp_path):
     server.faults.cuts = [1000] + [0] * 100
-    text = refused(checked(server), tmp_path)
+    text = failed(checked(server), tmp_path)
     assert server.url in text
     assert "at 1,000 bytes" in text
     assert len(server.requests) == 1 + download.TRIES
@@ -167,7 +167,7 @@ def test_a_busy_server_is_asked_again(server, tmp_path):
     server.faults.statuses = [503, 429, 500]
     assert get(checked(server), tmp_path) == DATA
     server.faults.statuses = [503] * 100
-    assert "503" in refused(dataclasses.replace(checked(server), name="b.zip"), tmp_path)
+    assert "503" in failed(dataclasses.replace(checked(server), name="b.zip"), tmp_path)
 
 
 # --- versions are never joined ----------------------------------------------------------------
@@ -193,7 +193,7 @@ def test_a_server_that_refuses_to_resume_is_asked_for_the_whole_file(server, tmp
 
 def test_a_server_that_sends_too_much_when_resuming_is_found_out(server, tmp_path):
     server.faults = Faults(cuts=[20_000], extra=b"more")
-    assert "checksum" in refused(checked(server, size=False), tmp_path)
+    assert "checksum" in failed(checked(server, size=False), tmp_path)
     assert names(tmp_path) == set()
 
 
@@ -202,7 +202,7 @@ def test_a_server_that_sends_too_much_when_resuming_is_found_out(server, tmp_pat
 
 def test_a_wrong_checksum_names_both_and_removes_the_file(server, tmp_path):
     server.files["/a.zip"] = CHANGED
-    text = refused(checked(server), tmp_path)
+    text = failed(checked(server), tmp_path)
     assert md5(CHANGED).hexdigest() in text
     assert md5(DATA).hexdigest() in text
     assert names(tmp_path) == set()
@@ -214,7 +214,7 @@ def test_a_wrong_checksum_names_both_and_removes_the_file(server, tmp_path):
 def test_a_wrong_size_is_refused(server, tmp_path, chunked):
     server.files["/a.zip"] = DATA + b"<html>"
     server.faults.chunked = chunked
-    assert "50,007 bytes instead of 50,001" in refused(checked(server), tmp_path)
+    assert "50,007 bytes instead of 50,001" in failed(checked(server), tmp_path)
     assert names(tmp_path) == set()
     if not chunked:
         assert server.requests == [("/a.zip", None)]
@@ -224,14 +224,14 @@ def test_a_wrong_size_is_refused(server, tmp_path, chunked):
 @pytest.mark.parametrize("size", [True, False])
 def test_a_wrong_content_length(server, tmp_path, lie, size):
     server.faults.lie = lie
-    text = refused(checked(server, size), tmp_path)
+    text = failed(checked(server, size), tmp_path)
     assert "bytes instead" in text or "breaks off" in text or "checksum" in text
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 204])
 def test_what_is_not_offered_is_one_sentence_at_once(server, tmp_path, status):
     server.faults.statuses = [status]
-    assert str(status) in refused(checked(server), tmp_path, NotOffered)
+    assert str(status) in failed(checked(server), tmp_path, NotOffered)
     assert len(server.requests) == 1
 
 
@@ -239,32 +239,29 @@ def test_a_server_out_of_reach(server, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/a.zip"
-        text = refused(File("a.zip", url), tmp_path, NotOffered)
+        text = failed(File("a.zip", url), tmp_path, NotOffered)
     assert f"{url} cannot be downloaded" in text
     assert "refused" in text
     assert "HTTPConnection" not in text
 
 
-@pytest.mark.parametrize("url", ["nonsense", "http://", "ftp://127.0.0.1/a.zip"])
-def test_a_malformed_url(tmp_path, url):
-    assert "cannot be downloaded" in refused(File("a.zip", url), tmp_path, NotOffered)
-
-
-def test_a_circle_of_redirects(server, tmp_path):
-    server.redirects["/a.zip"] = "/a.zip"
-    assert "redirects" in refused(checked(server), tmp_path, NotOffered)
+@pytest.mark.parametrize("url", ["nonsense", "http://", "ftp://127.0.0.1/a.zip", "circle"])
+def test_a_malformed_url_or_a_circle_of_redirects(server, tmp_path, url):
+    server.redirects["/circle"] = "/circle"
+    url = server.url + url if url == "circle" else url
+    assert "cannot be downloaded" in failed(File("a.zip", url), tmp_path, NotOffered)
 
 
 def test_a_full_disk_is_known_before(server, tmp_path, monkeypatch):
     usage = SimpleNamespace(free=30_000)
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
-    assert "room" in refused(checked(server), tmp_path)
+    assert "room" in failed(checked(server), tmp_path)
     assert server.requests == []
-    assert "room" in refused(checked(server, size=False), tmp_path)  # as the server states it
+    assert "room" in failed(checked(server, size=False), tmp_path)  # as the server states it
     assert names(tmp_path) == set()
     usage.free = 50_001
     server.faults.cuts = [25_000] + [0] * 100
-    refused(checked(server), tmp_path)
+    failed(checked(server), tmp_path)
     usage.free = 25_001  # what is in the part is not needed again
     server.faults.cuts = []
     assert get(checked(server), tmp_path) == DATA
@@ -285,7 +282,7 @@ def test_without_a_checksum_the_first_download_counts(server, tmp_path, capsys):
     )
     (tmp_path / "a.zip").unlink()
     server.files["/a.zip"] = CHANGED
-    text = refused(file, tmp_path)
+    text = failed(file, tmp_path)
     assert digest in text
     assert sha256(CHANGED).hexdigest() in text
     assert "downloads.json" in text
@@ -321,12 +318,12 @@ def test_a_file_put_there_by_hand_is_taken_if_it_is_right(server, tmp_path):
 @pytest.mark.parametrize("text", ["{", "[]", "3", "\x00", "[" * 10**5])
 def test_a_damaged_record_is_named(server, tmp_path, text):
     (tmp_path / "downloads.json").write_text(text)
-    assert "downloads.json is damaged" in refused(checked(server), tmp_path)
+    assert "downloads.json is damaged" in failed(checked(server), tmp_path)
 
 
 def test_a_second_downloader_is_refused(server, tmp_path):
     with FileLock(tmp_path / ".lock"):
-        assert "another data_setup is downloading" in refused(checked(server), tmp_path)
+        assert "another data_setup is downloading" in failed(checked(server), tmp_path)
     assert get(checked(server), tmp_path) == DATA
 
 
@@ -334,16 +331,15 @@ def test_a_second_downloader_is_refused(server, tmp_path):
 
 
 @pytest.fixture
-def publisher(server, tmp_path, monkeypatch):
-    """Let the table point to the server; serve what is in a folder."""
+def publish(server, tmp_path, monkeypatch):
+    """Let the table of data sets point to the server, which serves what is in a folder."""
 
-    def serve(name, folder):
+    def serve(name, data):
         files = []
-        for path in sorted(folder.iterdir()):
-            data = path.read_bytes()
-            server.files[f"/{path.name}"] = data
-            checksum = f"md5:{md5(data).hexdigest()}" if name == "ham10000" else None
-            files.append(File(path.name, server.url + path.name, len(data), checksum))
+        for path in sorted(data.folder.iterdir()):
+            server.files[f"/{path.name}"] = content = path.read_bytes()
+            checksum = f"md5:{md5(content).hexdigest()}" if name == "ham10000" else None
+            files.append(File(path.name, server.url + path.name, len(content), checksum))
         changed = dataclasses.replace(info.INFO[name], files=tuple(files))
         monkeypatch.setitem(info.INFO, name, changed)
 
@@ -351,75 +347,54 @@ def publisher(server, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def ham_server(publisher, tmp_path):
-    (folder := tmp_path / "published").mkdir()
-    ham = Ham(folder)
+def ham_server(publish, archives):
+    ham = Ham(archives)
     ham.write_metadata()
     ham.write_images("HAM10000_images_part_1.zip", ham.ids[:10])
     ham.write_images("HAM10000_images_part_2.zip", ham.ids[10:])
     ham.write_masks("HAM10000_segmentations_lesion_tschandl.zip")
-    publisher("ham10000", folder)
+    publish("ham10000", ham)
     return ham
 
 
-@pytest.fixture
-def isic_server(publisher, tmp_path):
-    (folder := tmp_path / "published").mkdir()
-    isic = Isic2019(folder)
-    isic.write()
-    publisher("isic2019", folder)
-    return isic
-
-
-def run(name, tmp_path, *options):
-    return main([name, "--root", str(tmp_path / "data" / name), *options])
-
-
-def test_ham10000_is_downloaded(server, ham_server, tmp_path, capsys):
+def test_ham10000_is_downloaded(server, ham_server, prepare, tmp_path, capsys):
     server.faults.cuts = [100, 2000, 3000]
-    assert run("ham10000", tmp_path, "--accept-licence") == 0
-    folder = tmp_path / "data" / "downloads" / "ham10000"
+    frame = prepare("ham10000", "--accept-licence")
+    folder = tmp_path / "downloads" / "ham10000"
     assert f"Downloads: {folder}" in capsys.readouterr().out
     assert names(folder) == {path.name for path in ham_server.folder.iterdir()}
-    count = sum(r["dx"] in ("mel", "nv", "bcc", "bkl") for r in ham_server.records)
-    frame = read_manifest(tmp_path / "data" / "ham10000")
-    assert len(frame) == count
+    assert len(frame) == sum(r["dx"] in ("mel", "nv", "bcc", "bkl") for r in ham_server.records)
     assert (frame["mask"] != "").all()
 
 
 @pytest.mark.parametrize("name", ["ham10000", "isic2019"])
-def test_without_the_licence_nothing_is_fetched(server, tmp_path, capsys, name):
-    assert run(name, tmp_path) == 2
-    error = capsys.readouterr().err
+def test_without_the_licence_nothing_is_fetched(server, tmp_path, refused, name):
+    error = refused(name)
     assert "CC BY-NC 4.0" in error
     assert "--accept-licence" in error
     assert server.requests == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_archives_never_touch_the_network(server, ham_server, tmp_path):
-    assert run("ham10000", tmp_path, "--accept-licence", "--archives", str(tmp_path)) == 2
-    assert run("ham10000", tmp_path, "--archives", str(ham_server.folder)) == 0
+def test_archives_never_touch_the_network(server, ham_server, tmp_path, prepare, refused):
+    refused("ham10000", "--accept-licence", "--archives", tmp_path)
+    prepare("ham10000", "--archives", ham_server.folder)
     assert server.requests == []
 
 
-def test_the_dry_run_fetches_the_tables_alone(server, isic_server, tmp_path, capsys):
-    assert run("isic2019", tmp_path, "--dry-run", "--accept-licence") == 0
+def test_the_dry_run_fetches_the_tables_alone(server, isic, publish, tmp_path, root, capsys):
+    publish("isic2019", isic)
+    assert main(["isic2019", "--root", str(root), "--dry-run", "--accept-licence"]) == 0
     assert "Split 'paper'" in capsys.readouterr().out
-    assert names(tmp_path / "data" / "downloads" / "isic2019") == {
-        Isic2019.TRUTH,
-        Isic2019.METADATA,
-    }
-    assert not (tmp_path / "data" / "isic2019").exists()
+    assert names(tmp_path / "downloads" / "isic2019") == {isic.TRUTH, isic.METADATA}
+    assert not root.exists()
 
 
 @pytest.mark.parametrize("status", [403, 404])
-def test_when_the_bucket_has_moved_the_way_out_is_told(
-    server, isic_server, tmp_path, capsys, status
-):
+def test_when_the_bucket_has_moved_the_way_out_is_told(server, isic, publish, refused, status):
+    publish("isic2019", isic)
     server.faults.statuses = [status]
-    assert run("isic2019", tmp_path, "--accept-licence") == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
+    error = refused("isic2019", "--accept-licence")
     assert str(status) in error
     assert "isic image download --collections 65" in error
     assert "--archives DIR" in error

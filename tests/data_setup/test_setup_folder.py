@@ -1,6 +1,5 @@
 """One's own class folders."""
 
-import json
 import os
 
 import pytest
@@ -8,34 +7,21 @@ from publishers import contents
 
 from data_setup.__main__ import main
 from derm_hash.data.dataset import LesionDataset
-from derm_hash.data.manifest import read_manifest
 
 
-def prepare(source, root, *options):
-    return main(["folder", "--source", str(source), "--root", str(root), *options])
-
-
-def refused(capsys, source, root, *options):
-    assert prepare(source, root, *options) == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("data_setup: ")
-    assert not (root / "manifest.csv").exists()
-    return error
+@pytest.fixture
+def command(class_folders):
+    return ["folder", "--source", class_folders]
 
 
 def test_images_keep_their_files_if_asked_to_and_get_their_folders_label(
-    class_folders, tmp_path, capsys
+    class_folders, command, prepare, record, root, capsys
 ):
     (class_folders / "readme.txt").write_text("x")
     (class_folders / "naevus" / "notes.docx").write_text("x")
     (class_folders / "naevus" / ".hidden.png").write_text("x")
-    root = tmp_path / "data"
-    assert prepare(class_folders, root, "--size", "original") == 0
-    frame = read_manifest(root)
-    originals = [
-        p for p in class_folders.rglob("*") if p.suffix in (".png", ".JPG", ".tif", ".bmp")
-    ]
-    originals = {p for p in originals if not p.name.startswith(".")}
+    frame = prepare(*command, "--size", "original")
+    originals = set(class_folders.rglob("*/[0-9]*.*"))
     assert set(frame["image"]) == {
         f"images/{p.relative_to(class_folders).as_posix()}" for p in originals
     }
@@ -48,8 +34,7 @@ def test_images_keep_their_files_if_asked_to_and_get_their_folders_label(
     assert "not images: 2" in out
     assert "same lesion is not known" in out
     assert f"derm-hash train --data {root}" in out
-    counts = json.loads((root / "dataset.json").read_text())["counts"]
-    assert counts["classes"] == {
+    assert record()["counts"]["classes"] == {
         label: {"database": 8, "val": 1, "query": 1, "all": 10}
         for label in ("naevus", "other things")
     }
@@ -58,65 +43,57 @@ def test_images_keep_their_files_if_asked_to_and_get_their_folders_label(
     assert len(dataset.split("query")) == 2
 
 
-def test_blanks_in_the_path_are_quoted_in_the_next_command(class_folders, tmp_path, capsys):
-    assert prepare(class_folders, tmp_path / "my data") == 0
+def test_blanks_in_the_path_are_quoted_in_the_next_command(command, prepare, tmp_path, capsys):
+    prepare(*command, root=tmp_path / "my data")
     assert f"--data '{tmp_path / 'my data'}'" in capsys.readouterr().out
 
 
-def test_an_empty_class_folder_is_named(class_folders, tmp_path, capsys):
+def test_folders_that_are_not_class_folders_are_named(class_folders, command, refused, root):
     (class_folders / "empty").mkdir()
-    assert "empty has no images" in refused(capsys, class_folders, tmp_path / "data")
-
-
-def test_a_folder_without_class_folders_is_named(class_folders, tmp_path, capsys):
-    error = refused(capsys, class_folders / "naevus" / "nested", tmp_path / "data")
-    assert "has no folders" in error
-    assert "does not exist" in refused(capsys, tmp_path / "nowhere", tmp_path / "data")
-    assert not (tmp_path / "data").exists()
+    assert "empty has no images" in refused(*command)
+    assert "has no folders" in refused("folder", "--source", class_folders / "naevus" / "nested")
+    assert "does not exist" in refused("folder", "--source", class_folders / "nowhere")
+    assert not root.exists()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
 @pytest.mark.parametrize("name", ["two\nlines.png", "a\\..\\up.png", "\udcff.png"])
-def test_a_name_that_cannot_stand_in_a_manifest_is_refused(class_folders, tmp_path, capsys, name):
+def test_a_name_that_cannot_stand_in_a_manifest_is_refused(class_folders, command, refused, name):
     (class_folders / "naevus" / "1.JPG").rename(class_folders / "naevus" / name)
-    assert "rename" in refused(capsys, class_folders, tmp_path / "data")
+    assert "rename" in refused(*command)
 
 
-def test_a_root_inside_the_source_is_refused(class_folders, capsys):
+def test_a_root_inside_the_source_is_refused(class_folders, command, capsys):
     for root in (class_folders, class_folders / "data", class_folders.parent):
-        assert prepare(class_folders, root) == 2
+        assert main([*map(str, command), "--root", str(root)]) == 2
         assert "lie in each other" in capsys.readouterr().err
 
 
-def test_changed_sources_are_noticed(class_folders, tmp_path, capsys):
-    root = tmp_path / "data"
-    assert prepare(class_folders, root) == 0
+def test_changed_sources_are_noticed(class_folders, command, prepare, root, capsys):
+    prepare(*command)
     before = contents(root)
     capsys.readouterr()
-    assert prepare(class_folders, root) == 0
+    prepare(*command)
     assert "complete already" in capsys.readouterr().out
     (class_folders / "naevus" / "0.png").unlink()
-    assert prepare(class_folders, root) == 2
+    assert main([*map(str, command), "--root", str(root)]) == 2
     assert "from other source files" in capsys.readouterr().err
     assert contents(root) == before
-    assert prepare(class_folders, root, "--force") == 0
-    assert len(read_manifest(root)) == 19
+    assert len(prepare(*command, "--force")) == 19
     assert not (root / "images" / "naevus" / "0.png").exists()
 
 
-def test_classes_can_be_chosen(class_folders, tmp_path, capsys):
-    root = tmp_path / "data"
-    assert prepare(class_folders, root, "--classes", "naevus") == 0
-    assert set(read_manifest(root)["label"]) == {"naevus"}
-    error = refused(capsys, class_folders, tmp_path / "other", "--classes", "naevus,mole")
+def test_classes_can_be_chosen(command, prepare, refused):
+    error = refused(*command, "--classes", "naevus,mole")
     assert "no image has the label 'mole': use some of naevus, other things" in error
+    assert set(prepare(*command, "--classes", "naevus")["label"]) == {"naevus"}
 
 
-def test_two_files_that_would_become_one_are_named(class_folders, tmp_path, capsys):
+def test_two_files_that_would_become_one_are_named(class_folders, command, prepare, refused):
     (class_folders / "naevus" / "0.jpg").write_bytes((class_folders / "naevus/0.png").read_bytes())
-    error = refused(capsys, class_folders, tmp_path / "data")
+    error = refused(*command)
     assert "images/naevus/0.jpg and images/naevus/0.png would be stored under one name" in error
-    assert prepare(class_folders, tmp_path / "data", "--size", "original") == 0
+    prepare(*command, "--size", "original")
 
 
 # --- a table ------------------------------------------------------------------------
@@ -125,21 +102,21 @@ def test_two_files_that_would_become_one_are_named(class_folders, tmp_path, caps
 TABLE = "image,label,lesion_id\nnaevus/0.png,NV,a\nnaevus/1.JPG,NV,a\nother things/2,MEL,b\n"
 
 
-def from_table(source, tmp_path, text, *options):
-    table = tmp_path / "labels.csv"
-    table.write_text(text)
-    return ["--csv", str(table), *options]
+@pytest.fixture
+def table(tmp_path):
+    return tmp_path / "labels.csv"
 
 
-def test_a_table_gives_labels_and_lesions(class_folders, tmp_path, capsys):
-    options = from_table(class_folders, tmp_path, TABLE)
-    assert prepare(class_folders, tmp_path / "data", *options) == 0
-    frame = read_manifest(tmp_path / "data")
-    assert frame["image"].tolist() == [
-        "images/naevus/0.jpg",
-        "images/naevus/1.jpg",
-        "images/other things/2.jpg",
-    ]
+@pytest.fixture
+def with_table(table, command):
+    table.write_text(TABLE)
+    return [*command, "--csv", table]
+
+
+def test_a_table_gives_labels_and_lesions(with_table, prepare, capsys):
+    frame = prepare(*with_table)
+    names = ["naevus/0.jpg", "naevus/1.jpg", "other things/2.jpg"]
+    assert frame["image"].tolist() == [f"images/{name}" for name in names]
     assert frame["label"].tolist() == ["NV", "NV", "MEL"]
     assert frame["lesion_id"].tolist() == ["a", "a", "b"]
     out = capsys.readouterr().out
@@ -147,67 +124,56 @@ def test_a_table_gives_labels_and_lesions(class_folders, tmp_path, capsys):
     assert "and 7 more" in out
 
 
-def test_columns_can_be_named(class_folders, tmp_path):
-    text = "id,dx,patient,label\nnaevus/0,NV,p,wrong\nnaevus/1,MEL,q,wrong\n"
-    options = from_table(class_folders, tmp_path, text, "--image-column", "id")
-    options += ["--label-column", "dx", "--lesion-column", "patient"]
-    assert prepare(class_folders, tmp_path / "data", *options) == 0
-    frame = read_manifest(tmp_path / "data")
+def test_columns_can_be_named(table, with_table, prepare):
+    table.write_text("id,dx,patient,label\nnaevus/0,NV,p,wrong\nnaevus/1,MEL,q,wrong\n")
+    names = {"image": "id", "label": "dx", "lesion": "patient"}
+    options = [word for name, column in names.items() for word in (f"--{name}-column", column)]
+    frame = prepare(*with_table, *options)
     assert frame["label"].tolist() == ["NV", "MEL"]
     assert frame["lesion_id"].tolist() == ["p", "q"]
 
 
-def test_a_changed_table_is_noticed(class_folders, tmp_path, capsys):
-    options = from_table(class_folders, tmp_path, TABLE)
-    assert prepare(class_folders, tmp_path / "data", *options) == 0
-    from_table(class_folders, tmp_path, TABLE.replace("MEL", "BCC "))
-    assert prepare(class_folders, tmp_path / "data", *options) == 2
+def test_a_changed_table_is_noticed(table, with_table, prepare, root, capsys):
+    prepare(*with_table)
+    table.write_text(TABLE.replace("MEL", "BCC "))
+    assert main([*map(str, with_table), "--root", str(root)]) == 2
     assert "from other source files" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("before", "after", "named"),
     [
-        (lambda t: t.replace("image", "picture", 1), "no column 'image' (its columns: picture"),
-        (
-            lambda t: t.replace("label", "dx", 1),
-            "name the right ones with",
-        ),
-        (lambda t: t.splitlines()[0], "has no rows"),
-        (lambda t: "", "is empty"),
-        (lambda t: t.replace(",MEL,", ",,"), "line 4 of"),
-        (
-            lambda t: t.replace("naevus/1.JPG,NV", "naevus/0,MEL"),
-            "0.png twice, in lines 2 and 3",
-        ),
-        (lambda t: t.replace("naevus/1.JPG", "naevus/11"), "1 images of"),
-        (lambda t: t.replace("naevus/1.JPG", "../secret"), "cannot stand in a manifest"),
-        (lambda t: t.replace("naevus/1.JPG", "/etc/passwd"), "cannot stand in a manifest"),
-        (lambda t: t.replace("naevus/1.JPG", ""), "line 3 of"),
-        (lambda t: t.replace("lesion_id", "label ", 1), "two columns 'label'"),
-        (lambda t: t.replace("image,label", "label,label", 1), "two columns 'label'"),
-        (lambda t: t.replace("image", '"a\nb"', 1), r"(its columns: a\nb, label"),
-        (lambda t: t.replace("MEL", '"M\nEL"'), r"the label 'M\nEL' with a control"),
-        (lambda t: t.replace(",b", ",\x1b[31m"), r"the lesion_id '\x1b[31m' with a control"),
-        (
-            lambda t: t.replace("naevus/1.JPG", "naevus//0.png"),
-            "0.png twice, in lines 2 and 3",
-        ),
+        ("image,", "picture,", "no column 'image' (its columns: picture"),
+        ("label", "dx", "name the right ones with"),
+        (TABLE, "image,label,lesion_id\n", "has no rows"),
+        (TABLE, "", "is empty"),
+        (",MEL,", ",,", "line 4 of"),
+        ("naevus/1.JPG,NV", "naevus/0,MEL", "0.png twice, in lines 2 and 3"),
+        ("naevus/1.JPG", "naevus//0.png", "0.png twice, in lines 2 and 3"),
+        ("naevus/1.JPG", "naevus/11", "1 images of"),
+        ("naevus/1.JPG", "../secret", "cannot stand in a manifest"),
+        ("naevus/1.JPG", "/etc/passwd", "cannot stand in a manifest"),
+        ("naevus/1.JPG", "", "line 3 of"),
+        ("lesion_id", "label ", "two columns 'label'"),
+        ("image,label", "label,label", "two columns 'label'"),
+        ("image,", '"a\nb",', r"(its columns: a\nb, label"),
+        ("MEL", '"M\nEL"', r"the label 'M\nEL' with a control"),
+        (",b", ",\x1b[31m", r"the lesion_id '\x1b[31m' with a control"),
     ],
 )
-def test_bad_tables_are_reported_never_guessed(class_folders, tmp_path, capsys, change, named):
-    options = from_table(class_folders, tmp_path, change(TABLE))
-    assert named in refused(capsys, class_folders, tmp_path / "data", *options)
+def test_bad_tables_are_reported_never_guessed(table, with_table, refused, before, after, named):
+    assert before in TABLE
+    table.write_text(TABLE.replace(before, after))
+    assert named in refused(*with_table)
 
 
-def test_an_ambiguous_name_is_reported(class_folders, tmp_path, capsys):
+def test_an_ambiguous_name_is_reported(class_folders, table, with_table, refused):
     (class_folders / "naevus" / "0.jpg").write_bytes(b"x")
-    options = from_table(class_folders, tmp_path, TABLE.replace("0.png", "0"))
-    error = refused(capsys, class_folders, tmp_path / "data", *options)
-    assert "naevus/0.jpg or naevus/0.png: write the suffix" in error
+    table.write_text(TABLE.replace("0.png", "0"))
+    assert "naevus/0.jpg or naevus/0.png: write the suffix" in refused(*with_table)
 
 
-def test_lesions_with_several_labels_are_reported(class_folders, tmp_path, capsys):
-    options = from_table(class_folders, tmp_path, TABLE.replace(",b", ",a"))
-    assert prepare(class_folders, tmp_path / "data", *options) == 0
+def test_lesions_with_several_labels_are_reported(table, with_table, prepare, capsys):
+    table.write_text(TABLE.replace(",b", ",a"))
+    prepare(*with_table)
     assert "images have different labels in" in capsys.readouterr().out

@@ -3,14 +3,12 @@
 import collections
 import csv
 import re
-import sys
-from types import SimpleNamespace
 
 import pytest
 
-from data_setup import ham10000, info, isic2019
-from data_setup.__main__ import COMMANDS, main
-from data_setup.info import INFO, DataSet, File
+from data_setup import info
+from data_setup.__main__ import COMMANDS, main, parser
+from data_setup.info import INFO
 from derm_hash.atlas.atlas import make_atlas
 from derm_hash.data.classes import ISIC_CLASSES, class_order
 
@@ -19,7 +17,7 @@ def test_every_data_set_is_described():
     assert set(INFO) >= set(COMMANDS) - {"list", "verify", "audit"}
     assert set(INFO) >= {"isic2019", "ham10000", "ph2", "dermamnist", "synthetic", "folder"}
     for name, one in INFO.items():
-        assert all((one.title, one.about, one.licence, one.restrictions, one.notebooks)), name
+        assert all((one.title, one.about, one.licence, one.restrictions)), name
         assert len(one.labels) == len(one.classes)
         if name not in ("synthetic", "folder"):
             assert one.citation
@@ -46,21 +44,14 @@ def test_numbers_of_images():
 
 def test_classes_stand_in_isics_order():
     assert tuple(c.label for c in INFO["isic2019"].classes) == ISIC_CLASSES
-    assert class_order(info.PAPER_CLASSES) == info.PAPER_CLASSES == ham10000.CLASSES[4]
-    assert ham10000.CLASSES[4] == isic2019.CLASSES[4]
+    assert class_order(info.PAPER_CLASSES) == info.PAPER_CLASSES
 
 
 def test_the_atlas_has_these_classes():
     counts = collections.Counter(make_atlas(images=8, size=32, progress=False).labels.tolist())
     expected = {c.label: c.images for c in INFO["synthetic"].classes}
     assert set(counts) == set(expected)
-    assert sum(expected.values()) == main_default("synthetic", "images")
-
-
-def main_default(command, option):
-    from data_setup.__main__ import parser
-
-    return getattr(parser().parse_args([command, "--root", "x"]), option)
+    assert sum(expected.values()) == parser().parse_args(["synthetic", "--root", "x"]).images
 
 
 def test_counts_of_ham10000_are_those_of_its_metadata(shared_ham10000):
@@ -83,18 +74,6 @@ def test_counts_and_sizes_of_isic2019_are_those_of_its_tables(shared_isic2019):
     assert as_published == [f.size for f in INFO["isic2019"].files[:2]]
 
 
-def test_dermamnists_files_come_from_its_package(monkeypatch):
-    table = {f"{kind}{size}": f"{kind}{size}" for kind in ("url", "MD5") for size in SIZES}
-    package = SimpleNamespace(INFO={"dermamnist": table})
-    monkeypatch.setitem(sys.modules, "medmnist", package)
-    files = info.files_of("dermamnist")
-    assert [f.name for f in files] == [f"dermamnist{size}.npz" for size in SIZES]
-    assert files[1] == File("dermamnist_64.npz", "url_64", None, "md5:MD5_64")
-
-
-SIZES = ("", "_64", "_128", "_224")
-
-
 def test_list_prints_everything_in_100_columns(capsys):
     assert main(["list"]) == 0
     out = capsys.readouterr().out
@@ -107,8 +86,3 @@ def test_list_prints_everything_in_100_columns(capsys):
     assert "dermamnist_224.npz" in out
     assert out.count("not published: recorded at the first download and compared from then on") == 3
     assert max(map(len, out.splitlines())) <= 100
-
-
-def test_the_record_leaves_out_what_there_is_not():
-    one = DataSet("t", "a", "", "MIT", "none", "", (), "00")
-    assert one.record == {"title": "t", "licence": "MIT", "restrictions": "none"}

@@ -2,41 +2,33 @@
 
 import collections
 import io
-import json
 
 import numpy as np
 import pytest
 from PIL import Image
 from publishers import Ph2, contents
 
-from data_setup.__main__ import main
 from derm_hash.data.dataset import LesionDataset
-from derm_hash.data.manifest import read_manifest
+
+ROW = Ph2.ROW
+DIAGNOSES = {"0": "common nevus", "1": "atypical nevus", "2": "melanoma"}
 
 
-def run(source, root, *options):
-    return main(["ph2", "--archives", str(source), "--root", str(root), *options])
+@pytest.fixture
+def source(tmp_path):
+    return tmp_path / "source"
 
 
-def refused(capsys, source, root):
-    assert run(source, root) == 2
-    assert not root.exists()
-    return capsys.readouterr().err.strip().splitlines()[-1]
-
-
-def test_images_masks_and_diagnoses_arrive(tmp_path, capsys):
-    ph2, root = Ph2(), tmp_path / "data"
-    assert run(ph2.folder(tmp_path / "source"), root) == 0
-    frame = read_manifest(root)
+def test_images_masks_and_diagnoses_arrive(source, root, prepare, record, capsys):
+    ph2 = Ph2()
+    frame = prepare("ph2", "--archives", ph2.folder(source))
     assert frame["image"].tolist() == [f"images/{name}.jpg" for name in sorted(ph2.codes)]
     for row in frame.itertuples():
         name = row.image[7:13]
         code = ph2.codes[name]
         assert row.label == {"0": "NV", "1": "NV", "2": "MEL"}[code]
-        assert row.diagnosis == ["common nevus", "atypical nevus", "melanoma"][int(code)]
-        original = ph2.files[
-            f"PH2Dataset/PH2 Dataset images/{name}/{name}_lesion/{name}_lesion.bmp"
-        ]
+        assert row.diagnosis == DIAGNOSES[code]
+        original = ph2.files[f"{ph2.IMAGES}/{name}/{name}_lesion/{name}_lesion.bmp"]
         whole = np.asarray(Image.open(io.BytesIO(original)).convert("L"))
         mask = np.asarray(Image.open(root / row.mask))
         assert mask.shape == (15, 15)
@@ -44,35 +36,25 @@ def test_images_masks_and_diagnoses_arrive(tmp_path, capsys):
     dataset = LesionDataset.from_folder(root, size=15, progress=False)
     assert dataset.classes == ("MEL", "NV")
     assert "for research and benchmarking" in capsys.readouterr().out
-    assert "Mendonça" in json.loads((root / "dataset.json").read_text())["citation"]
+    assert "Mendonça" in record()["citation"]
 
 
-def test_a_zip_gives_the_same_folder(tmp_path):
+def test_a_zip_gives_the_same_folder(source, root, prepare, tmp_path):
     ph2 = Ph2()
-    assert run(ph2.folder(tmp_path / "source"), tmp_path / "a") == 0
-    assert run(tmp_path / "source" / "PH2Dataset", tmp_path / "inner") == 0
-    assert run(ph2.zip(tmp_path / "PH2Dataset.zip"), tmp_path / "b") == 0
-    expected = contents(tmp_path / "a")
-    for name in ("inner", "b"):
-        found = contents(tmp_path / name)
-        assert found.keys() == expected.keys()
-        for file in found.keys() - {"dataset.json"}:
-            assert found[file] == expected[file]
+    prepare("ph2", "--archives", ph2.folder(source))
+    expected = contents(root)
+    for place in (source / "PH2Dataset", ph2.zip(tmp_path / "PH2Dataset.zip")):
+        prepare("ph2", "--archives", place, root=tmp_path / place.name[::-1])
+        found = contents(tmp_path / place.name[::-1])
+        assert found | {"dataset.json": b""} == expected | {"dataset.json": b""}
 
 
-def test_the_published_numbers(tmp_path, capsys):
-    counts = collections.Counter(Ph2().codes.values())
-    assert run(Ph2().folder(tmp_path / "source"), tmp_path / "data", "--size", "original") == 0
-    found = collections.Counter(read_manifest(tmp_path / "data")["diagnosis"])
-    assert found == {
-        "common nevus": counts["0"],
-        "atypical nevus": counts["1"],
-        "melanoma": counts["2"],
-    }
-    assert len(list((tmp_path / "data" / "masks").glob("*.bmp"))) == 40
-
-
-ROW = Ph2.ROW
+def test_files_can_be_kept_as_they_are(source, root, prepare):
+    ph2 = Ph2()
+    frame = prepare("ph2", "--archives", ph2.folder(source), "--size", "original")
+    expected = collections.Counter(DIAGNOSES[code] for code in ph2.codes.values())
+    assert collections.Counter(frame["diagnosis"]) == expected
+    assert len(list((root / "masks").glob("*.bmp"))) == 40
 
 
 @pytest.mark.parametrize(
@@ -86,31 +68,30 @@ ROW = Ph2.ROW
         ([], "no rows"),
     ],
 )
-def test_bad_tables_are_reported_never_guessed(tmp_path, capsys, rows, named):
+def test_bad_tables_are_reported_never_guessed(source, refused, rows, named):
     ph2 = Ph2()
     ph2.write_table(rows)
-    error = refused(capsys, ph2.folder(tmp_path / "source"), tmp_path / "data")
+    error = refused("ph2", "--archives", ph2.folder(source))
     assert named in error
     assert "PH2_dataset.txt" in error
 
 
-def test_a_table_of_another_kind_is_named(tmp_path, capsys):
+def test_a_table_of_another_kind_is_named(tmp_path, refused):
     ph2 = Ph2()
     ph2.files["PH2Dataset/PH2_dataset.txt"] = b"IMD003,0\n"
-    error = refused(capsys, ph2.zip(tmp_path / "a.zip"), tmp_path / "data")
+    error = refused("ph2", "--archives", ph2.zip(tmp_path / "a.zip"))
     assert "Name and Clinical Diagnosis" in error
     assert f"PH2_dataset.txt in the archive {tmp_path / 'a.zip'}" in error
 
 
-def test_images_without_diagnosis_and_without_mask_are_reported(tmp_path, capsys):
+def test_images_without_diagnosis_and_without_mask_are_reported(source, prepare, capsys):
     ph2 = Ph2()
-    ph2.write_table([Ph2.ROW.format(name, "", c) for name, c in ph2.codes.items()][1:])
+    ph2.write_table([ROW.format(name, "", c) for name, c in ph2.codes.items()][1:])
     ph2.files = {name: c for name, c in ph2.files.items() if "IMD004_lesion.bmp" not in name}
-    assert run(ph2.folder(tmp_path / "source"), tmp_path / "data") == 0
+    frame = prepare("ph2", "--archives", ph2.folder(source)).set_index("image")
     out = capsys.readouterr().out
     assert f"no label for them: {next(iter(ph2.codes))}\n" in out
     assert "Without a lesion mask: IMD004\n" in out
-    frame = read_manifest(tmp_path / "data").set_index("image")
     assert len(frame) == 39
     assert frame.loc["images/IMD004.jpg", "mask"] == ""
 
@@ -119,6 +100,6 @@ def test_images_without_diagnosis_and_without_mask_are_reported(tmp_path, capsys
     ("name", "named"),
     [("nowhere", "does not exist"), ("PH2.rar", "unpack it"), (".", "0 files PH2_dataset.txt")],
 )
-def test_a_wrong_place_is_named(tmp_path, capsys, name, named):
-    (tmp_path / "empty").mkdir()
-    assert named in refused(capsys, tmp_path / "empty" / name, tmp_path / "data")
+def test_a_wrong_place_is_named(source, refused, name, named):
+    source.mkdir()
+    assert named in refused("ph2", "--archives", source / name)

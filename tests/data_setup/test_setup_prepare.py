@@ -1,11 +1,9 @@
 """Images are stored small, square and upright, with their masks; what cannot be read is named."""
 
 import io
-import json
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from helpers import damaged, encoded, noise, png_that_claims
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from publishers import blob, contents
 
-from data_setup import prepare, sources
+from data_setup import prepare as storing
 from data_setup.__main__ import main
 from derm_hash.data import images, manifest
 from derm_hash.data.dataset import LesionDataset
@@ -47,12 +45,18 @@ def gradient(width, height):
     return Image.fromarray(np.stack([x, y, np.full_like(x, 90)], axis=2).astype(np.uint8))
 
 
-def stored(root, image, size, fit="crop", mask=None, kind="PNG", name="x.png"):
-    """Store and read back: the image and the mask as arrays."""
-    content = image if isinstance(image, bytes) else encoded(image, kind)
-    mask_from = None if mask is None else Bytes(encoded(mask, "PNG"), "the mask")
+def store(root, image, size, fit="crop", mask=None, name="x.png"):
+    """Store files, given as bytes; the names that they got."""
+    mask_from = None if mask is None else Bytes(mask, "the mask")
     masked = "" if mask is None else "masks/x.bmp"
-    names = prepare.store(root, f"images/{name}", Bytes(content), masked, mask_from, size, fit)
+    return storing.store(root, f"images/{name}", Bytes(image), masked, mask_from, size, fit)
+
+
+def stored(root, image, size, fit="crop", mask=None, name="x.png"):
+    """Store and read back: the image and the mask as arrays."""
+    content = image if isinstance(image, bytes) else encoded(image, "PNG")
+    masked = None if mask is None else encoded(mask, "PNG")
+    names = store(root, content, size, fit, masked, name)
     return [np.asarray(Image.open(root / name)) for name in names if name]
 
 
@@ -97,8 +101,8 @@ def test_pad_keeps_the_whole_image_and_continues_its_edges(tmp_path, turned):
 def test_every_shape_becomes_a_square_that_is_not_enlarged(tmp_path, fit, width, height, size):
     image = noise(0, width, height)
     side = min(size, min(width, height) if fit == "crop" else max(width, height))
-    small = prepare.squared(image, size, fit)
-    mask = prepare.squared(blob(0, width, height), size, fit, nearest=True)
+    small = storing.squared(image, size, fit)
+    mask = storing.squared(blob(0, width, height), size, fit, nearest=True)
     assert small.size == mask.size == (side, side)
     assert set(np.unique(np.asarray(mask))) <= {0, 255}
 
@@ -135,11 +139,10 @@ def test_exif_orientation_is_applied_once(tmp_path, orientation):
 @pytest.mark.parametrize(("kind", "suffix"), [("PNG", ".png"), ("JPEG", ".jpg")])
 def test_a_square_that_is_small_enough_is_kept_byte_for_byte(tmp_path, kind, suffix):
     content = encoded(noise(0, 20, 20), kind)
-    names = prepare.store(tmp_path, "images/x.tif", Bytes(content), "", None, 20, "crop")
+    names = store(tmp_path, content, 20, name="x.tif")
     assert names == (f"images/x{suffix}", "")
     assert (tmp_path / names[0]).read_bytes() == content
-    names = prepare.store(tmp_path, "images/y.tif", Bytes(content), "", None, 19, "crop")
-    assert names == ("images/y.jpg", "")
+    assert store(tmp_path, content, 19, name="y.tif") == ("images/y.jpg", "")
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1", "CMYK", "I;16", "F"])
@@ -161,40 +164,23 @@ def test_odd_modes_are_stored_as_they_look(tmp_path, mode):
 
 def test_original_keeps_everything_as_it_is(tmp_path):
     content, mask = encoded(noise(0, 33, 20), "TIFF"), encoded(blob(0, 33, 20), "BMP")
-    names = prepare.store(
-        tmp_path, "images/x.tif", Bytes(content), "masks/x.bmp", Bytes(mask), None, "crop"
-    )
+    names = store(tmp_path, content, None, mask=mask, name="x.tif")
     assert names == ("images/x.tif", "masks/x.bmp")
     assert [(tmp_path / name).read_bytes() for name in names] == [content, mask]
 
 
-def test_what_is_stored_is_not_read_again(tmp_path):
+@pytest.mark.parametrize("size", [16, None])
+def test_what_is_stored_is_not_read_again(tmp_path, size):
     content = encoded(noise(0, 33, 20), "PNG")
-    for size in (16, None):
-        first = prepare.store(
-            tmp_path, "images/x.png", Bytes(content), "masks/x.png", Bytes(content), size, "crop"
-        )
-        again = prepare.store(
-            tmp_path, "images/x.png", Bytes(b""), "masks/x.png", Bytes(b""), size, "crop"
-        )
-        assert first == again
+    first = store(tmp_path, content, size, mask=content)
+    assert store(tmp_path, b"", size, mask=b"") == first
 
 
-def test_images_of_one_name_are_refused():
-    frame = pd.DataFrame({"image": ["images/a.png", "images/b.png", "images/a.jpg"], "mask": ""})
-    prepare.check_names(frame, None)
-    with pytest.raises(InputError, match=r"images/a\.png and images/a\.jpg"):
-        prepare.check_names(frame, 64)
-
-
-def test_a_prepared_folder_loads_as_the_originals_do(ham, tmp_path):
-    options = ["--archives", str(ham.folder), "--size"]
-    for size in ("original", "15"):
-        assert main(["ham10000", "--root", str(tmp_path / size), *options, size]) == 0
-    one, two = (
-        LesionDataset.from_folder(tmp_path / size, size=15, progress=False)
-        for size in ("original", "15")
-    )
+def test_a_prepared_folder_loads_as_the_originals_do(ham, prepare, tmp_path):
+    data = [tmp_path / "original", tmp_path / "15"]
+    for root in data:
+        prepare("ham10000", "--archives", ham.folder, "--size", root.name, root=root)
+    one, two = (LesionDataset.from_folder(root, size=15, progress=False) for root in data)
     difference = one.images.float().mean(1) - two.images.float().mean(1)
     assert difference.abs().mean() < 4  # one more compression, of noise
     assert one.table["split"].tolist() == two.table["split"].tolist()
@@ -206,11 +192,9 @@ def test_a_prepared_folder_loads_as_the_originals_do(ham, tmp_path):
 
 
 @pytest.fixture
-def prepared(ham, tmp_path):
+def prepared(ham, root, prepare):
     """A folder with its decoded images, and the file that they are in."""
-    root = tmp_path / "data"
-    options = ["--archives", str(ham.folder), "--root", str(root), "--size", "12"]
-    assert main(["ham10000", *options]) == 0
+    prepare("ham10000", "--archives", ham.folder, "--size", "12")
     (path,) = root.glob("pixels-*.npy")
     return root, path
 
@@ -264,57 +248,35 @@ def test_damaged_decoded_images_are_named_and_can_be_deleted(prepared, change):
     assert len(loaded(root))
 
 
-def test_images_of_several_sizes_are_not_decoded_ahead(class_folders, tmp_path):
-    path = class_folders / "naevus" / "0.png"
-    path.write_bytes(encoded(noise(0, 9, 9), "PNG"))
-    root = tmp_path / "data"
-    assert main(["folder", "--source", str(class_folders), "--root", str(root)]) == 0
+def test_images_of_several_sizes_are_not_decoded_ahead(class_folders, prepare, root):
+    (class_folders / "naevus" / "0.png").write_bytes(encoded(noise(0, 9, 9), "PNG"))
+    prepare("folder", "--source", class_folders)
     assert not list(root.glob("*.npy"))
     assert len(loaded(root)) == 20
 
 
-def test_files_as_they_are_are_not_decoded_ahead(ham, tmp_path):
-    options = ["--archives", str(ham.folder), "--root", str(tmp_path / "data")]
-    assert main(["ham10000", *options, "--size", "original"]) == 0
-    assert not list((tmp_path / "data").glob("*.npy"))
+def test_files_as_they_are_are_not_decoded_ahead(ham, prepare, root):
+    prepare("ham10000", "--archives", ham.folder, "--size", "original")
+    assert not list(root.glob("*.npy"))
 
 
 # --- masks of other images ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [None, 32])
-@pytest.mark.parametrize("shape", [(60, 60), (45, 60), (60, 40), (600, 440)])
-def test_a_mask_of_another_shape_is_named(tmp_path, shape, size):
-    with pytest.raises(InputError, match=r"the mask has .* and its image the file 60 x 45"):
-        prepare.store(
-            tmp_path,
-            "images/x.png",
-            Bytes(encoded(noise(0, 60, 45), "PNG")),
-            "masks/x.png",
-            Bytes(encoded(blob(0, *shape), "PNG"), "the mask"),
-            size,
-            "crop",
-        )
+@pytest.mark.parametrize("shape", [(60, 60), (45, 60), (60, 40), (600, 440), None])
+def test_a_mask_that_does_not_fit_is_named(tmp_path, shape, size):
+    mask = encoded(blob(0, *shape), "PNG") if shape else b""
+    named = "the mask has .* and its image the file 60 x 45" if shape else "the mask is not an im"
+    with pytest.raises(InputError, match=named):
+        store(tmp_path, encoded(noise(0, 60, 45), "PNG"), size, mask=mask)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("shape", [(1022, 767), (600, 450), (200, 150), (511, 383)])
-def test_a_reduced_mask_is_fine(shape):
-    prepare.check_shapes(Image.new("RGB", (1022, 767)), "i", Image.new("L", shape), "m")
-
-
-def test_a_bad_mask_is_named(tmp_path):
-    with pytest.raises(InputError, match="the mask is not an image"):
-        prepare.store(
-            tmp_path,
-            "images/x.png",
-            Bytes(encoded(noise(0), "PNG")),
-            "masks/x.png",
-            Bytes(b"", "the mask"),
-            16,
-            "crop",
-        )
-    assert not list(tmp_path.iterdir())
+def test_a_reduced_mask_is_fine(tmp_path, shape):
+    image = encoded(Image.new("RGB", (1022, 767)), "PNG")
+    assert store(tmp_path, image, 32, mask=encoded(Image.new("L", shape), "PNG"))
 
 
 # --- bad images ---------------------------------------------------------------------------
@@ -350,10 +312,11 @@ def damaged_folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("size", ["32", "original"])
-def test_two_hundred_damaged_images_are_read_or_named(damaged_folder, tmp_path, capsys, size):
-    root = tmp_path / "data"
-    command = ["folder", "--source", str(damaged_folder), "--root", str(root), "--size", size]
-    assert main(command) == 2
+def test_two_hundred_damaged_images_are_read_or_named(
+    damaged_folder, prepare, root, record, capsys, size
+):
+    command = ["folder", "--source", str(damaged_folder), "--size", size]
+    assert main([*command, "--root", str(root)]) == 2
     error = capsys.readouterr().err
     unreadable = []
     for path in sorted((damaged_folder / "a").iterdir()):
@@ -367,58 +330,34 @@ def test_two_hundred_damaged_images_are_read_or_named(damaged_folder, tmp_path, 
     assert f"and {len(unreadable) - 10} more" in error
     assert "--skip-bad" in error
     assert not (root / "manifest.csv").exists()
-    assert main([*command, "--skip-bad"]) == 0
-    frame, record = read_manifest(root), json.loads((root / "dataset.json").read_text())
-    assert len(frame) == 200 - len(unreadable)
-    assert {Path(name).name for name in record["bad"]} == {path.name for path in unreadable}
-    assert all(str(damaged_folder) in reason for reason in record["bad"].values())
+    before = contents(root)
+    assert len(prepare(*command, "--skip-bad")) == 200 - len(unreadable)
+    after = contents(root)  # stopping lost nothing
+    assert all(after[name] == before[name] for name in before if name.startswith("images/"))
+    bad = record()["bad"]
+    assert {Path(name).name for name in bad} == {path.name for path in unreadable}
+    assert all(str(damaged_folder) in reason for reason in bad.values())
     assert f"Left out: {len(unreadable)} images" in capsys.readouterr().out
     assert main(["verify", str(root)]) == 0
-    assert f"  without {min(record['bad'])}: " in capsys.readouterr().out
+    assert f"  without {min(bad)}: " in capsys.readouterr().out
     LesionDataset.from_folder(root, size=16, progress=False)
 
 
-def test_stopping_for_bad_images_loses_nothing(damaged_folder, tmp_path, monkeypatch):
-    root = tmp_path / "data"
-    command = ["folder", "--source", str(damaged_folder), "--root", str(root), "--size", "32"]
-    assert main(command) == 2
-    before = contents(root)
-    written, put = [], prepare.put
-    monkeypatch.setattr(prepare, "put", lambda path, data: written.append(path) or put(path, data))
-    assert main([*command, "--skip-bad"]) == 0
-    assert written == []
-    after = contents(root)
-    assert all(after[name] == before[name] for name in before if name.startswith("images/"))
-
-
-def test_a_single_bad_image_is_one_line(ham, tmp_path, capsys):
+def test_a_single_bad_image_is_one_line(ham, refused, prepare, root):
     bad = f"{ham.ids[3]}.jpg"
     ham.write_images(change={bad: b"text"})
-    command = ["ham10000", "--archives", str(ham.folder), "--root", str(tmp_path / "data")]
-    assert main(command) == 2
-    line = capsys.readouterr().err.strip().splitlines()[-1]
+    command = ["ham10000", "--archives", ham.folder]
+    line = refused(*command)
     assert line.startswith(f"data_setup: {bad} in the archive {ham.folder}")
     assert line.endswith("; --skip-bad goes on without it")
-    assert main([*command, "--skip-bad"]) == 0
-    frame = read_manifest(tmp_path / "data")
+    frame = prepare(*command, "--skip-bad")
     assert f"images/{bad}" not in set(frame["image"])
-    assert len(list((tmp_path / "data" / "masks").iterdir())) == len(frame)
+    assert len(list((root / "masks").iterdir())) == len(frame)
 
 
-def test_when_nothing_is_left_it_says_so(tmp_path, capsys):
+def test_when_nothing_is_left_it_says_so(tmp_path, refused, root):
     (tmp_path / "source" / "a").mkdir(parents=True)
     (tmp_path / "source" / "a" / "x.jpg").write_bytes(png_that_claims(30_000, 30_000))
-    command = ["folder", "--source", str(tmp_path / "source"), "--root", str(tmp_path / "data")]
-    assert main([*command, "--skip-bad"]) == 2
-    assert "none of the 1 images can be used" in capsys.readouterr().err
-    assert not (tmp_path / "data").exists()
-
-
-def test_sources_that_vanish_are_named(tmp_path):
-    with pytest.raises(InputError, match=r"gone\.jpg cannot be read"):
-        sources.read(tmp_path / "gone.jpg")
-    large = tmp_path / "large.jpg"
-    with large.open("wb") as file:
-        file.truncate(sources.MAX_BYTES + 1)
-    with pytest.raises(InputError, match=r"large\.jpg has more than 537 MB"):
-        sources.read(large)
+    error = refused("folder", "--source", tmp_path / "source", "--skip-bad")
+    assert "none of the 1 images can be used" in error
+    assert not root.exists()

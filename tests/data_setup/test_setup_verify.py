@@ -10,23 +10,27 @@ from data_setup.__main__ import main
 
 
 @pytest.fixture
-def root(ham, tmp_path):
-    root = tmp_path / "data"
-    assert main(["ham10000", "--archives", str(ham.folder), "--root", str(root)]) == 0
+def root(ham, root, prepare):
+    prepare("ham10000", "--archives", ham.folder)
     return root
 
 
+@pytest.fixture
 def verified(capsys, root):
-    """Exit code, and the lines that name problems."""
-    capsys.readouterr()
-    code = main(["verify", str(root)])
-    lines = capsys.readouterr().out.splitlines()
-    kinds = ("missing", "changed", "extra", "unreadable", "damaged", "unfinished")
-    return code, [line for line in lines if line.split(":")[0] in kinds]
+    """Verify the folder: exit code, and the lines that name problems."""
+
+    def run():
+        capsys.readouterr()
+        code = main(["verify", str(root)])
+        lines = capsys.readouterr().out.splitlines()
+        kinds = ("missing", "changed", "extra", "unreadable", "damaged", "unfinished")
+        return code, [line for line in lines if line.split(":")[0] in kinds]
+
+    return run
 
 
-def test_a_new_folder_is_as_it_was_stored(root, capsys):
-    assert verified(capsys, root) == (0, [])
+def test_a_new_folder_is_as_it_was_stored(root, capsys, verified):
+    assert verified() == (0, [])
     assert main(["verify", str(root)]) == 0
     out = capsys.readouterr().out
     assert "ham10000 classes=4 partial=False size=256 fit=crop split=lesion seed=0" in out
@@ -44,7 +48,7 @@ def test_the_sums_are_those_of_sha256sum(root):
     assert names == sorted(files - {"dataset.json", "SHA256SUMS", ".lock"})
 
 
-def test_every_kind_of_change_is_one_line_with_its_remedy(root, capsys):
+def test_every_kind_of_change_is_one_line_with_its_remedy(root, verified):
     images = sorted((root / "images").iterdir())
     images[0].unlink()
     content = bytearray(images[1].read_bytes())
@@ -53,7 +57,7 @@ def test_every_kind_of_change_is_one_line_with_its_remedy(root, capsys):
     (root / "masks" / "more.png").write_bytes(b"x")
     (root / "notes.txt").write_text("x")
     (root / ".DS_Store").write_text("x")
-    code, lines = verified(capsys, root)
+    code, lines = verified()
     assert code == 1
     assert [line.split(" ")[:2] for line in sorted(lines)] == [
         ["changed:", f"images/{images[1].name}:"],
@@ -64,45 +68,45 @@ def test_every_kind_of_change_is_one_line_with_its_remedy(root, capsys):
     assert all("copy it back" in line or "remove it" in line for line in lines)
 
 
-def test_an_unreadable_file_is_named(root, capsys):
+def test_an_unreadable_file_is_named(root, verified):
     image = min((root / "images").iterdir())
     image.unlink()
     image.mkdir()
-    code, lines = verified(capsys, root)
+    code, lines = verified()
     assert code == 1
     assert lines[0].startswith(f"unreadable: images/{image.name} (")
 
 
 @pytest.mark.parametrize("name", ["manifest.csv", "SHA256SUMS"])
-def test_changed_and_missing_tables_are_noticed(root, capsys, name):
+def test_changed_and_missing_tables_are_noticed(root, verified, name):
     path = root / name
     path.write_bytes(path.read_bytes().replace(b"ISIC_0024306", b"ISIC_0024307", 1))
-    code, lines = verified(capsys, root)
+    code, lines = verified()
     assert code == 1
     assert any(line.startswith(f"changed: {name}") for line in lines)
     path.unlink()
-    code, lines = verified(capsys, root)
+    code, lines = verified()
     assert code == 1
     assert all(name in line for line in lines)
 
 
-def test_changed_counts_are_noticed(root, capsys):
+def test_changed_counts_are_noticed(root, verified):
     record = json.loads((root / "dataset.json").read_text())
     record["counts"]["images"] += 1
     (root / "dataset.json").write_text(json.dumps(record))
-    code, (line,) = verified(capsys, root)
+    code, (line,) = verified()
     assert code == 1
     assert "the counts in dataset.json" in line
 
 
 @pytest.mark.parametrize("line", ["", "x", "0" * 64 + "  ../../etc/passwd", "0" * 64 + " *a"])
-def test_damaged_sums_are_one_line_and_nothing_outside_is_read(root, capsys, line):
+def test_damaged_sums_are_one_line_and_nothing_outside_is_read(root, verified, line):
     (root / "SHA256SUMS").write_text(line + "\n")
-    code, (found,) = verified(capsys, root)
+    code, (found,) = verified()
     assert code == 1
     assert found.startswith("damaged: line 1 of")
     (root / "SHA256SUMS").write_bytes(b"\xff\xfe")
-    assert verified(capsys, root)[0] == 1
+    assert verified()[0] == 1
 
 
 def test_a_folder_without_data_is_code_2(tmp_path, capsys, root):

@@ -1,6 +1,6 @@
 """Every reader of files from outside: how to make a sound file for it, and how it is called."""
 
-import argparse
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -15,7 +15,7 @@ from helpers import color_data, encoded, noise, tiny, train_quietly
 from data_setup import dermamnist, ham10000, isic2019, ph2, verify
 from data_setup import folder as own_images
 from data_setup import record as records
-from data_setup.archives import Archive
+from data_setup.sources import files_in
 from derm_hash import experiments
 from derm_hash.data import images
 from derm_hash.data import manifest as manifests
@@ -120,8 +120,8 @@ loader("mask", images.read_mask)(lambda folder: written(folder / "mask.png", pic
 
 
 def read_archive(path):
-    with Archive(path) as archive:
-        return [member.read_bytes() for member in archive.members.values()]
+    with contextlib.ExitStack() as stack:
+        return [member.read_bytes() for member in files_in(path, stack).values()]
 
 
 @loader("archive", read_archive)
@@ -185,9 +185,8 @@ def ph2_table(folder):
 
 
 def read_labels(path):
-    columns = dict.fromkeys(("image_column", "label_column", "lesion_column"))
-    images = {f"{i}.png": path.with_name(f"{i}.png") for i in range(4)}
-    return own_images.labelled(path, path.parent, images, argparse.Namespace(**columns))
+    images = [f"{i}.png" for i in range(4)]
+    return own_images.labelled(path, path.parent, images, dict.fromkeys(own_images.COLUMNS))
 
 
 @loader("folder --csv", read_labels)

@@ -1,0 +1,92 @@
+"""What the commands of published data sets share: options, files, and the run."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import pandas as pd
+
+from data_setup.build import build
+from data_setup.download import NotOffered, fetch
+from data_setup.info import INFO, PAPER_CLASSES, files_of, images
+from derm_hash.errors import InputError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the commands whose files a publisher offers."""
+    parser.add_argument(
+        "--archives",
+        type=Path,
+        metavar="DIR",
+        help="folder with the publisher's files, already downloaded; nothing is fetched then",
+    )
+    parser.add_argument(
+        "--accept-licence",
+        action="store_true",
+        help="accept the licence that `python -m data_setup list` shows; needed for a download, "
+        "which goes to downloads/NAME beside --root",
+    )
+
+
+def add_classes(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add the option of the data sets that can be used with the paper's four classes alone."""
+    every = INFO[name].classes
+    few = [one for one in every if one.label in PAPER_CLASSES]
+    parser.add_argument(
+        "--classes",
+        type=int,
+        choices=[len(few), len(every)],
+        default=len(few),
+        help=f"{len(few)}: {' '.join(PAPER_CLASSES)}, the paper's, {images(few):,} images; "
+        f"{len(every)}: all, {images(every):,} images (default: %(default)s)",
+    )
+
+
+def classes(args: argparse.Namespace, name: str) -> tuple[str, ...]:
+    """The labels that ``--classes`` asks for."""
+    every = tuple(INFO[name].labels.values())
+    return every if args.classes == len(every) else PAPER_CLASSES
+
+
+def files(args: argparse.Namespace, name: str, wanted: Sequence[str] | None = None) -> Path:
+    """The folder with a publisher's files: ``args.archives``, or else a download beside ``--root``.
+
+    Of the files of the data set `name` only the `wanted` ones are downloaded; by default all.
+    `InputError` if the licence was not accepted, or as `fetch`; it says how else to get the files.
+    """
+    if args.archives is not None:
+        return args.archives.expanduser()
+    data = INFO[name]
+    if not args.accept_licence:
+        raise InputError(
+            f"{name} needs the files of {data.home}, which are licensed {data.licence} "
+            f"({data.restrictions}): add --accept-licence to download them under these terms, "
+            "or name a folder that has them with --archives DIR"
+        )
+    beside = args.root.expanduser().absolute().parent if args.root else Path()
+    folder = beside / "downloads" / name
+    print(f"Downloads: {folder}")
+    try:
+        fetch([f for f in files_of(name) if wanted is None or f.name in wanted], folder)
+    except NotOffered as error:
+        raise InputError(f"{error}; {data.elsewhere}") from error
+    return folder
+
+
+Contents = tuple[dict, Callable[[], pd.DataFrame]]
+"""The `sources` and `rows` of `data_setup.build.build`."""
+
+
+def run(
+    args: argparse.Namespace, name: str, options: dict, contents: Callable[[ExitStack], Contents]
+) -> None:
+    """Build the data folder of a published data set, and say under which terms it may be used.
+
+    `contents` opens the publisher's files; the stack closes them. For `options` see `build`.
+    """
+    data = INFO[name]
+    with ExitStack() as stack:
+        sources, rows = contents(stack)
+        build(args, name, options, sources, rows, data.record)
+    print(f"Licence: {data.licence}: {data.restrictions}. Please cite: {data.citation}")
