@@ -120,7 +120,7 @@ def as_text(found: Audit) -> str:
     gaps = found.gaps if found.gaps.loc["all"].drop("images").any() else found.gaps.head(0)
     sections = [
         ("Leakage", leakage_sentence(found.leakage), found.leakage),
-        ("Near-duplicates", duplicates_sentence(found.duplicates, len(torn)), torn),
+        ("Near-duplicates", duplicates_sentence(found.duplicates), torn),
         ("Class balance", balance_sentence(found.balance), found.balance),
         ("Image sizes", sizes_sentence(found.sizes), found.sizes),
         ("Gaps", gaps_sentence(found.gaps), gaps),
@@ -178,13 +178,20 @@ def leakage_sentence(table: pd.DataFrame) -> str:
     )
 
 
-def duplicates_sentence(table: pd.DataFrame, torn: int) -> str:
-    """What a table of `duplicates` means; `torn` of its groups lie in several parts."""
+def duplicates_sentence(table: pd.DataFrame) -> str:
+    """What a table of `duplicates` means; queries with copies are counted apart."""
     if table.empty:
         return "No near-duplicate images are known."
     text = f"{table['images'].sum():,} images in {len(table):,} groups are near-duplicates."
-    if torn:
-        text += f" Groups in several parts: {torn:,}; split by lesion, or remove the copies."
+    torn = table.loc[holds_several(table["parts"]), "parts"]
+    queries = int(torn.str.contains("query").sum())
+    if queries:
+        text += (
+            f" Groups with queries and images of other parts: {queries:,}, which raises every "
+            "score; split by lesion, or remove the copies."
+        )
+    if rest := len(torn) - queries:
+        text += f" Groups in database and val alone: {rest:,}, which raises the scores on val."
     if disagreeing := int(holds_several(table["labels"]).sum()):
         text += f" Groups with several labels: {disagreeing:,}; look at them, one label is wrong."
     return text

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_setup.audit import leakage, split_table
+from data_setup.audit import duplicates, duplicates_sentence, leakage, split_table
 from data_setup.duplicates import duplicate_groups
 from data_setup.options import SPLITTERS
 from data_setup.prepare import put, store_all
@@ -213,4 +213,6 @@ def report(frame: pd.DataFrame, root: Path) -> None:
         print("Which images show the same lesion is not known, so a lesion may be in two parts.")
     elif (share := leakage(frame).at["all", "share"]) > 0:
         print(f"{share:.0%} of the query images show a lesion that is in the database or val too.")
+    if len(groups := duplicates(frame)):
+        print(f"{duplicates_sentence(groups)} `python -m data_setup audit` lists them.")
     print(f"\nNext: derm-hash train --data {shlex.quote(str(root))}")

@@ -9,15 +9,16 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from data_setup.build import build
+from data_setup.labels import refuse_doubtful, refuse_other_levels
 from data_setup.options import add_common_arguments
-from data_setup.sources import SUFFIXES, Source, files_in, listing, stamp, suffix_of
+from data_setup.sources import SUFFIXES, Source, files_in, is_hidden, listing, stamp, suffix_of
 from data_setup.tables import (
     lesions_with_several_labels,
     refuse_missing,
     refuse_repeated,
     report_unlabelled,
 )
-from derm_hash.data.manifest import read_table
+from derm_hash.data.tables import read_table
 from derm_hash.errors import LONGEST_NAME, InputError, cannot_be_shown, shown
 from derm_hash.files import leaves_folder
 
@@ -83,6 +84,9 @@ def run(args: argparse.Namespace) -> None:
         table = labelled(csv, source, images, columns)
         sources = {str(csv): stamp(csv.parent, [csv.name])}
     labels = sorted(table["label"].unique())
+    if args.csv is None and not args.classes:
+        refuse_other_levels(source, table["file"])
+    refuse_doubtful(labels, args.csv or source, bool(args.classes), one_is_enough=False)
     if absent := sorted(set(args.classes or ()) - set(labels)):
         raise InputError(f"no image has the label {absent[0]!r}: use some of {', '.join(labels)}")
     table = table[table["label"].isin(args.classes or labels)]
@@ -114,7 +118,7 @@ def check_name(name: str) -> None:
 
 def class_folders(source: Path, images: dict[str, Source]) -> pd.DataFrame:
     """Files, labels and (empty) lesion ids of the images below the class folders."""
-    folders = {p.name for p in source.iterdir() if p.is_dir() and not p.name.startswith(".")}
+    folders = {p.name for p in source.iterdir() if p.is_dir() and not is_hidden(p.name)}
     if not folders:
         raise InputError(
             f"{source} has no folders: put the images of each class into a folder, or name a "

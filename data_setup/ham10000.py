@@ -16,7 +16,7 @@ from data_setup.info import INFO
 from data_setup.options import add_common_arguments
 from data_setup.sources import Source, files_in, images_by_id
 from data_setup.tables import labels_from, published_rows, refuse_repeated, refuse_several_labels
-from derm_hash.data.manifest import read_table
+from derm_hash.data.tables import read_table
 from derm_hash.errors import InputError
 
 HELP = "HAM10000 from its archives: 10,015 images with lesion masks, 4 or 7 classes"
@@ -93,9 +93,7 @@ def members(archives: list[Path], stack: ExitStack) -> dict[str, Source]:
 
 def read_metadata(path: Path) -> pd.DataFrame:
     """Columns image_id, label in ISIC's names, lesion_id, patient; `InputError` if not sound."""
-    with path.open("rb") as file:
-        separator = "\t" if b"\t" in file.readline() else ","
-    table = read_table(path, separator, ("lesion_id", "image_id", "dx"), REMEDY)
+    table = read_table(path, ("lesion_id", "image_id", "dx"), REMEDY)
     refuse_repeated(table["image_id"], path, REMEDY)
     codes = table.set_index("image_id")["dx"]
     table["label"] = labels_from(codes, INFO[NAME].labels, path, REMEDY).to_numpy()

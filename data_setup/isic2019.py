@@ -17,7 +17,7 @@ from data_setup.info import INFO
 from data_setup.options import SPLITTERS, add_common_arguments
 from data_setup.sources import existing, files_in, images_by_id, size_of
 from data_setup.tables import published_rows, refuse_repeated, refuse_several_labels
-from derm_hash.data.manifest import read_table
+from derm_hash.data.tables import read_table
 from derm_hash.errors import InputError
 
 HELP = "ISIC 2019: 25,331 images, 4 or 8 classes; a download of 9.8 GB"

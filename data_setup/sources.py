@@ -17,6 +17,9 @@ from derm_hash.errors import InputError, one_line
 MAX_BYTES = 512 * 1024**2  # the largest dermoscopic photographs take about 20 MB
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm"}
 LISTED = 10  # names in a message
+# What systems and programs put beside photographs: thumbnails, indexes, waste. In small letters.
+SYSTEM = {"@eadir", "#recycle", "$recycle.bin", "__macosx", "lost+found"}
+SYSTEM |= {"thumbs.db", "desktop.ini", "system volume information"}
 
 
 @dataclass(frozen=True)
@@ -97,12 +100,23 @@ def suffix_of(source: Path | Member) -> str:
 
 
 def files_in(place: Path, stack: ExitStack) -> dict[str, Source]:
-    """The files of a folder or zip archive (`stack` closes it) by path, sorted, none hidden."""
+    """The files of a folder or zip archive (`stack` closes it) by path, sorted.
+
+    Hidden files and those of the system, such as thumbnails, are left out; their number is printed.
+    """
     if place.is_dir():
         found = {p.relative_to(place).as_posix(): p for p in place.rglob("*") if p.is_file()}
     else:
         found = members(place, stack)
-    return {name: found[name] for name in sorted(found) if not name.split("/")[-1].startswith(".")}
+    kept = {name: found[name] for name in sorted(found) if not is_hidden(name)}
+    if hidden := len(found) - len(kept):
+        print(f"Hidden files and files of the system left out of {place}: {hidden}")
+    return kept
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a path is hidden or of the system, such as .thumbnails/x.jpg or nv/@eaDir/x.jpg."""
+    return any(part.startswith(".") or part.lower() in SYSTEM for part in name.split("/"))
 
 
 def members(path: Path, stack: ExitStack) -> dict[str, Member]:
