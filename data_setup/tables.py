@@ -1,7 +1,6 @@
 """Checks of the tables that say which class and which lesion an image shows."""
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 
 import pandas as pd
 
@@ -76,7 +75,7 @@ def lesions_with_several_labels(table: pd.DataFrame) -> list[str]:
     return sorted(labels.index[labels > 1])
 
 
-def refuse_several_labels(table: pd.DataFrame, path: Path) -> None:
+def refuse_several_labels(table: pd.DataFrame, path: object) -> None:
     """Refuse a table whose images of one lesion have different labels."""
     if lesions := lesions_with_several_labels(table):
         raise InputError(

@@ -46,12 +46,7 @@ def read_table(file: str | Readable, columns: Sequence[str] = (), remedy: str = 
         columns, two columns of one name, or lacks a column or rows that it must have.
     """
     file = Path(file) if isinstance(file, str) else file
-    data = _contents(file)
-    table = _workbook(data, file) if data.startswith(EXCEL) else _text_table(data, file, columns)
-    table = table.fillna("").apply(lambda column: column.str.strip())
-    table = table[(table != "").any(axis=1)]
-    if table.empty:
-        raise InputError(f"{file} is empty: replace it, or prepare the folder again")
+    table = read_cells(file, columns)
     header, table = table.iloc[0], table.iloc[1:].reset_index(drop=True)
     table.columns = pd.Index([name or f"Unnamed: {i}" for i, name in enumerate(header)])
     if not table.columns.is_unique:
@@ -64,6 +59,17 @@ def read_table(file: str | Readable, columns: Sequence[str] = (), remedy: str = 
     if columns and table.empty:
         raise InputError(f"{file} has no rows: {remedy}")
     return table
+
+
+def read_cells(file: Readable, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """All cells of a table as `read_table` reads it, the lines above and the header among them."""
+    data = _contents(file)
+    table = _workbook(data, file) if data.startswith(EXCEL) else _text_table(data, file, columns)
+    table = table.fillna("").apply(lambda column: column.str.strip())
+    table = table[(table != "").any(axis=1)]
+    if table.empty:
+        raise InputError(f"{file} is empty: replace it, or prepare the folder again")
+    return table.reset_index(drop=True)
 
 
 def read_text(file: Readable) -> str:
