@@ -249,7 +249,8 @@ def duplicates_sentence(table: pd.DataFrame) -> str:
     """What a table of `duplicates` means; queries with copies are counted apart."""
     if table.empty:
         return "No near-duplicate images are known."
-    text = f"{table['images'].sum():,} images in {len(table):,} groups are near-duplicates."
+    groups = counted(len(table), "group")
+    text = f"{table['images'].sum():,} images in {groups} are near-duplicates."
     torn = table.loc[holds_several(table["parts"]), "parts"]
     queries = int(torn.str.contains("query").sum())
     if queries:

@@ -296,7 +296,7 @@ def labels_in(table: pd.DataFrame, column: dict[str, str], csv: Path, remedy: st
     others = {column[name] for name in COLUMNS if name != "label"}
     classes = one_hot_columns(table.drop(columns=[name for name in others if name in table]))
     name = column["label"]
-    if name in table and name not in classes:
+    if name in table and (name == COLUMNS["label"] or name not in classes):
         return table[name]
     if name in classes:
         raise InputError(

@@ -84,4 +84,4 @@ def test_near_duplicates_are_stated_at_the_end(prepare, tmp_path):
     copy = tmp_path / "own" / "nv" / "copy.png"
     copy.write_bytes((tmp_path / "own" / names[0]).read_bytes())
     out = prepare([], "--force")[1]
-    assert "2 images in 1 groups are near-duplicates." in out
+    assert "2 images in 1 group are near-duplicates." in out

@@ -105,7 +105,8 @@ def test_a_split_that_is_not_clear_is_refused(prepare, wrong):
 
 
 def test_all_images_can_be_queries(prepare):
-    frame, _ = prepare(table() | {"label": ["NV"] * 6}, "--split", "query")
+    frame, out = prepare(table() | {"label": ["NV"] * 6}, "--split", "query")
+    assert "Next: derm-hash evaluate --run RUN --data DATABASE --queries" in out
     assert set(frame["split"]) == {"query"}
     assert "single class" in prepare(table() | {"label": ["NV"] * 6}, "--force")[0]
 
