@@ -127,7 +127,8 @@ def files_in(place: Path | Member, stack: ExitStack) -> dict[str, Source]:
 
 def is_hidden(name: str) -> bool:
     """Whether a path is hidden or of the system, such as .thumbnails/x.jpg or nv/@eaDir/x.jpg."""
-    return any(part.startswith(".") or part.lower() in SYSTEM for part in name.split("/"))
+    parts = [part for part in name.lower().split("/") if part not in (".", "..")]
+    return any(part.startswith(".") or part in SYSTEM for part in parts)
 
 
 def with_archives(
