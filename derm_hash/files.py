@@ -211,11 +211,3 @@ def thread_map(
         )
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def parse_json(text: str | bytes) -> object:
-    """A JSON text; ValueError if it is not valid, or nested too deep."""
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("nested too deep") from None

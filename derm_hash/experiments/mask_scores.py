@@ -141,7 +141,7 @@ def scores_of_flat(mask: np.ndarray) -> dict[str, float | bool]:
     }
 
 
-def summarise(table: pd.DataFrame) -> pd.DataFrame:
+def mask_score_table(table: pd.DataFrame) -> pd.DataFrame:
     """Means of :func:`score_heatmaps` with 95 % intervals, resampled by lesion.
 
     Parameters
@@ -171,7 +171,7 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary_in_words(summary: pd.DataFrame) -> pd.DataFrame:
-    """The table of :func:`summarise` to print: a row for each map, with "mean [low, high]"."""
+    """The table of :func:`mask_score_table` to print: a row a map, with "mean [low, high]"."""
     cells = summary.assign(
         text=[f"{row.mean:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in summary.itertuples()]
     )

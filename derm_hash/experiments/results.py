@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from derm_hash.errors import InputError, one_line
-from derm_hash.files import parse_json, write_atomically, write_text
+from derm_hash.files import write_atomically, write_text
 from derm_hash.metrics.scores import SCORES
 from derm_hash.settings import TrainConfig
 
@@ -48,7 +48,7 @@ def write_json(path: Path, value: dict) -> None:
 def read_json(path: Path) -> dict:
     """Read a file of :func:`write_json`; InputError if it is damaged."""
     try:
-        value = parse_json(path.read_bytes())
+        value = json.loads(path.read_bytes())
         if not isinstance(value, dict):
             raise ValueError("it has no names and values")
     except (ValueError, OSError) as error:
