@@ -43,7 +43,7 @@ def load_model(path: str | Path, bits: int | None = None) -> DermHash:
 
     Returns
     -------
-    The model, in evaluation mode on the CPU.
+    DermHash in evaluation mode, on the CPU
 
     Raises
     ------
@@ -80,11 +80,9 @@ class Run:
     path : Path
         Its folder, with config.json, metrics.csv, model.safetensors, checkpoint.safetensors.
     config : TrainConfig
-    model : DermHash
-        After the epoch that was best on ``val`` (on a tie, the later one), in evaluation mode
-        on the CPU.
-    history : DataFrame
-        One row an epoch.
+    model : DermHash in evaluation mode, on the CPU
+        After the epoch that was best on ``val`` (on a tie, the later one).
+    history : DataFrame with a row for each epoch
     """
 
     path: Path
@@ -94,13 +92,7 @@ class Run:
 
     @classmethod
     def load(cls, path: str | Path) -> "Run":
-        """Read a run's folder.
-
-        Raises
-        ------
-        InputError
-            If it is not a run's folder, or no epoch is finished.
-        """
+        """Read a run's folder; InputError if it is none, or no epoch is finished."""
         path = Path(path)
         if not (path / "metrics.csv").is_file():
             raise InputError(f"{path} holds no finished epoch of a run: train it first")
@@ -123,10 +115,7 @@ def read_config(path: Path) -> tuple[TrainConfig, dict]:
 def claim_folder(path: Path, config: TrainConfig, data: LesionDataset, write: bool = True) -> None:
     """Check that a folder is free or holds this run, then write its ``config.json``.
 
-    Raises
-    ------
-    InputError
-        If it holds a run with other settings or data.
+    InputError if it holds a run with other settings or data.
     """
     about = {"classes": list(data.classes), "size": data.size, "fingerprint": fingerprint(data)}
     if (path / "config.json").exists():
@@ -171,13 +160,7 @@ def save_checkpoint(state, path: Path) -> None:
 
 
 def load_checkpoint(state, path: Path) -> None:
-    """Restore a ``training.State`` from a checkpoint, if there is one.
-
-    Raises
-    ------
-    InputError
-        If it is damaged, or does not fit this run.
-    """
+    """Restore a ``training.State`` from its checkpoint, if any; InputError if it does not fit."""
     path = path / CHECKPOINT
     if not path.exists():
         return
