@@ -45,9 +45,7 @@ def run(options: list[str]) -> None:
 def refresh(originals: Path, course: Path) -> list[str]:
     """Copy the notebooks, and replace older copies that nobody has changed.
 
-    Returns
-    -------
-    list of a sentence for each copy that was changed and has a newer original
+    Returns a sentence for each copy that was changed and has a newer original.
     """
     record, notes = read_record(course / RECORD), []
     names = [
