@@ -55,10 +55,7 @@ def course_data(
 
 
 def cached_atlas(images: int, size: int, seed: int) -> Atlas:
-    """The built-in atlas, drawn once for each set of arguments and version of its code.
-
-    OSError, before anything is drawn, if the cache cannot be written.
-    """
+    """The built-in atlas, drawn once for each set of arguments and version of its code."""
     path = home() / f"atlas-{images}-{size}px-seed{seed}-{checksum(*DRAWN_BY):08x}.npz"
     try:
         with np.load(path) as arrays:
