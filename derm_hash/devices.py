@@ -59,10 +59,7 @@ def check_compiler(device: torch.device) -> None:
 
 
 def check_batch(images: int, copies: int, size: int, processes: int = 1) -> None:
-    """Raise InputError if processes cannot share a batch, or batch norm cannot train on a share.
-
-    ``copies``: rotated ones of each image; ``size``: side of an image in pixels.
-    """
+    """Raise InputError if processes cannot share a batch, or batch norm cannot train on a share."""
     if images % processes:
         raise InputError(
             f"{processes} processes cannot share a batch of {images} images equally: choose a "
