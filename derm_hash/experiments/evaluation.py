@@ -28,10 +28,7 @@ SUMMARY = {
 
 
 def in_classes_of(run: Run, data: LesionDataset, source: str) -> LesionDataset:
-    """Return a data set with the class list of a run; its labels are matched by name.
-
-    The data may lack some of the classes; InputError, which names ``source``, if it has others.
-    """
+    """Return data with a run's class list, matched by name; InputError if it has other classes."""
     classes = run.model.class_names
     found = match_classes(data.classes, classes)
     if lost := [name for name in data.classes if name not in found]:
