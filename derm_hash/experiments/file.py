@@ -39,11 +39,19 @@ def _known_tables(path: Path, tables: dict) -> dict:
 
 
 def read_experiment(path: str | Path) -> Experiment:
-    """Read an experiment's TOML file: ``read_experiment(path) -> Experiment``.
+    """Read an experiment's TOML file.
 
     The table [grid] holds lists of values for the settings of :func:`run_grid`; several tables
     [[grid]] are several grids. [data] says which data, [train] (optional) what all runs share,
     [baseline] (optional) what to compare with. TOML has no None: write "none" in its place.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    Experiment
 
     Raises
     ------
