@@ -67,12 +67,13 @@ def run_grid(
             What the other settings change.
         split, split_seed
             "given" (the data's own; default), or the same images split again: "lesion" or "paper"
-            (by image), with the shares of :func:`derm_hash.split_by_lesion` and the seed (0).
+            (by image, as in the paper's protocol), with the default shares of
+            :func:`derm_hash.split_by_lesion` and the seed 0, or the one given.
         readout
-            "plain" (default), or "orbit-mean": score it as a :class:`derm_hash.OrbitMean`.
+            "plain" (default), or "orbit-mean": the trained model as a :class:`derm_hash.OrbitMean`.
         scored_on
-            "query" (default), or "val" to choose settings by: chosen by the queries, their query
-            scores would be too good.
+            "query" (default), or "val" to choose settings by. Settings that were chosen by the
+            queries have query scores that are too good.
     data : LesionDataset with splits
     out : str or Path
         Folder for ``results.csv`` and the runs.
