@@ -33,11 +33,9 @@ def score_heatmaps(
     """Score a map of each image against its lesion mask, beside two maps that see nothing.
 
     ``target`` is what Grad-CAM explains: the predicted "class", the "match" with the nearest hit of
-    another lesion in ``index``, or "bit", all bits together; or it is the "gate" of every block.
-    Images without a mask are left out; ``n`` takes so many of the rest, at random with the seed 0.
-    Returns a row for each image and map: image, lesion_id, map, ``mask_energy``, ``pointing_game``,
-    ``iou`` (see :mod:`derm_hash.metrics.overlap`) and empty (such a map scores 0). The rows
-    "flat map" are equal values with ties broken at random, "centred blob" a Gaussian in the middle.
+    another lesion in ``index``, or all bits ("bit"); or it is the "gate" of every block. ``n``: so
+    many of the images with a mask, chosen with the seed 0. An empty map scores 0, "flat map" what
+    equal values get if ties are broken at random, "centred blob" a Gaussian in the middle.
     InputError if no image has a mask, ``n`` is less than 1, or the model has no gate.
     """
     if n is not None and n < 1:
@@ -121,10 +119,9 @@ def scores_of_flat(mask: np.ndarray) -> dict[str, float | bool]:
 
 
 def mask_score_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Means of :func:`score_heatmaps` with 95 % intervals, resampled by lesion.
+    """Means of :func:`score_heatmaps`, with 95 % intervals that are resampled by lesion.
 
-    A row for each map, and for its difference to the centred blob on the same images; the columns
-    are map, score, mean, low, high and empty_maps.
+    A row for each map and score, and for the difference to the centred blob on the same images.
     """
     rows = {name: rows.reset_index(drop=True) for name, rows in table.groupby("map", sort=False)}
     groups = lesion_groups(rows[BLOB]["lesion_id"])
