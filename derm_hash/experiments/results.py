@@ -65,7 +65,12 @@ def collect(out: Path) -> None:
 
 
 def read_results(out: str | Path) -> pd.DataFrame:
-    """Read the table of a folder that :func:`run_grid` or ``derm-hash reproduce`` has filled.
+    """Read the table of a folder of experiments.
+
+    Parameters
+    ----------
+    out : str or Path
+        The folder that :func:`run_grid` or ``derm-hash reproduce`` has filled.
 
     Returns
     -------
