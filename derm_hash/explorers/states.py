@@ -1,7 +1,7 @@
 """The explorers' states: what is asked, and what there is to see, in plain Python.
 
 Methods of a state set what is asked (the query, the angle, k, ...), and ``view()`` computes what
-there is to see. `derm_hash.explorers.widgets` puts it on a page.
+there is to see, without a browser; `derm_hash.explorers.widgets` puts it on a page.
 """
 
 import io
@@ -78,8 +78,8 @@ def query_from(dataset: LesionDataset, position: int, origin: str) -> Query:
 class QueryState:
     """Which image is asked about, and how it is turned.
 
-    The index is of the database images, in their order. dataset has the splits ``query`` and
-    ``database``, or the queries alone if ``database`` is given; seed is that of the random choices.
+    The index is of the database images, in their order. ``dataset`` has the splits ``query`` and
+    ``database``, or the queries alone if ``database`` is given. ``seed`` is for random choices.
     InputError if the index does not belong to the database or to the model.
     """
 
@@ -367,10 +367,7 @@ class RetrievalState(QueryState):
         self.rank = rank
 
     def upload(self, content: bytes, name: str = "the file") -> None:
-        """Make an image file the query: any format that ``images.open_image`` reads.
-
-        InputError if it is larger than ``MOST_BYTES`` or no image; the query stays as it was.
-        """
+        """Make an image file the query; InputError if it is no image, or above ``MOST_BYTES``."""
         if len(content) > MOST_BYTES:
             raise InputError(
                 f"{name} has {len(content) / 1e6:.1f} MB, more than the {MOST_BYTES // 10**6} MB "
@@ -405,7 +402,7 @@ class RetrievalState(QueryState):
 
 
 def hits_csv(views: dict[str, RetrievalView], angle: float, mirrored: bool) -> str:
-    """The hits of models (name -> view) as CSV, best first; the query is turned and mirrored so."""
+    """The hits of models (name -> view) as CSV, one row for each, best first."""
     rows = [
         {
             "model": name,
