@@ -322,7 +322,7 @@ class QueryExplorer(Explorer):
 class RetrievalExplorer(QueryExplorer):
     """Ask the index: choose or upload a query, turn it, and see its hits and its bits.
 
-    ``RetrievalExplorer(run, index, dataset)`` ends a cell. Its ``state`` is a RetrievalState.
+    ``RetrievalExplorer(run, index, dataset)`` as the last line of a cell.
 
     Parameters
     ----------
@@ -335,7 +335,11 @@ class RetrievalExplorer(QueryExplorer):
         The images that the index was built from, if they are not a split of ``dataset``.
     other : (DermHash or Run, HashIndex), optional
         A second model and its index of the same database, to be asked the same beside the first.
-    names : of the two models
+    names : (str, str) of the two models
+
+    Attributes
+    ----------
+    state : RetrievalState
     """
 
     def __init__(self, model, index, dataset, database=None, other=None, names=("first", "second")):
@@ -486,7 +490,11 @@ class HitCell(Pressable):
 class HeatmapExplorer(QueryExplorer):
     """See where the network looks: gates and Grad-CAM of a query and of its hit.
 
-    Parameters as :class:`RetrievalExplorer`; ``state`` is a HeatmapState.
+    Parameters as :class:`RetrievalExplorer`.
+
+    Attributes
+    ----------
+    state : HeatmapState
     """
 
     def __init__(self, model, index, dataset, database=None):
@@ -576,7 +584,9 @@ class HeatmapExplorer(QueryExplorer):
 class LossExplorer(Explorer):
     """One bit of an image's four turned copies disagrees: what does each penalty do about it?
 
-    ``state`` is a LossState.
+    Attributes
+    ----------
+    state : LossState
     """
 
     def __init__(self):
