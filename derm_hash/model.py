@@ -27,10 +27,7 @@ class HashOutput(NamedTuple):
 
 
 def torchvision_resnet(name: str, weights: str | None) -> ResNet:
-    """A ResNet of torchvision, random (None) or with its ImageNet weights ("imagenet").
-
-    InputError if the weights can be neither downloaded nor read from torch's cache.
-    """
+    """A torchvision ResNet, random or with "imagenet" weights; InputError if they do not load."""
     try:
         return torchvision.models.get_model(name, weights="DEFAULT" if weights else None)
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
@@ -80,7 +77,7 @@ class DermHash(nn.Module):
     ----------
     backbone : str or callable
         A name in ``BACKBONES``, or a function from ``weights`` to a network with a last linear
-        layer ``fc``, which cannot be saved.
+        layer ``fc``. A model with a function of your own cannot be saved.
     bits, classes : int
         Length of the code, and number of classes.
     attention : str, callable or None
