@@ -92,7 +92,13 @@ class Run:
 
     @classmethod
     def load(cls, path: str | Path) -> "Run":
-        """Read a run's folder; InputError if it is none, or no epoch is finished."""
+        """Read a run's folder.
+
+        Raises
+        ------
+        InputError
+            If it is not a run's folder, or no epoch is finished.
+        """
         path = Path(path)
         if not (path / "metrics.csv").is_file():
             raise InputError(f"{path} holds no finished epoch of a run: train it first")
@@ -113,10 +119,7 @@ def read_config(path: Path) -> tuple[TrainConfig, dict]:
 
 
 def claim_folder(path: Path, config: TrainConfig, data: LesionDataset, write: bool = True) -> None:
-    """Check that a folder is free or holds this run, then write its ``config.json``.
-
-    InputError if it holds a run with other settings or data.
-    """
+    """Write a run's ``config.json``; InputError if the folder holds another run or other data."""
     about = {"classes": list(data.classes), "size": data.size, "fingerprint": fingerprint(data)}
     if (path / "config.json").exists():
         old, old_data = read_config(path)
