@@ -237,7 +237,7 @@ def train_step(state: State, database: LesionDataset) -> None:
 
 
 def batch_of(state: State, size: int) -> Tensor:
-    """Positions of this step's images in a database of that size, by seed and epoch alone."""
+    """Positions of this step's images; their order follows from seed and epoch alone."""
     order = torch.randperm(size, generator=generator(state.config.seed, state.epoch))
     batch = state.config.batch_size
     return order[state.step * batch : (state.step + 1) * batch]
