@@ -36,6 +36,7 @@ def score_heatmaps(
     another lesion in ``index``, or all bits ("bit"); or it is the "gate" of every block. ``n``: so
     many of the images with a mask, chosen with the seed 0. An empty map scores 0, "flat map" what
     equal values get if ties are broken at random, "centred blob" a Gaussian in the middle.
+    Returns a row for each image and map, with the scores of :mod:`derm_hash.metrics.overlap`.
     InputError if no image has a mask, ``n`` is less than 1, or the model has no gate.
     """
     if n is not None and n < 1:
