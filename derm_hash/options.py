@@ -105,10 +105,7 @@ def chosen_config(args: argparse.Namespace) -> TrainConfig:
 def read_settings(path: Path) -> dict:
     """The settings in a run's config.json (without its name), or in a JSON or TOML file of them.
 
-    Raises
-    ------
-    InputError
-        If it is not such a file, or holds a name that TrainConfig does not have.
+    InputError if it is not such a file, or holds a name that TrainConfig does not have.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
