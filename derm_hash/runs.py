@@ -162,6 +162,19 @@ def save_checkpoint(state, path: Path) -> None:
     state.fabric.barrier()
 
 
+def keep_progress(state, path: Path) -> str:
+    """Save a checkpoint after Ctrl-C, and return the sentence that says what is kept."""
+    if state.fabric.world_size > 1:
+        kept = (path / CHECKPOINT).exists()
+        return f"stopped; the last checkpoint is {'kept' if kept else 'not written yet'}"
+    if state.epoch == state.step == 0:
+        return "stopped before the end of the first step: nothing is kept"
+    save_checkpoint(state, path)
+    step = f"step {state.step} of " if state.step else ""
+    epoch = state.epoch + 1 if state.step else state.epoch
+    return f"stopped after {step}epoch {epoch}; a checkpoint is kept: the same command goes on"
+
+
 def load_checkpoint(state, path: Path) -> None:
     """Restore a ``training.State`` from its checkpoint, if any; InputError if it does not fit."""
     path = path / CHECKPOINT

@@ -31,12 +31,12 @@ from derm_hash.objectives import OBJECTIVES, hash_centres
 from derm_hash.retrieval import build_index
 from derm_hash.rotations import rotation_orbit
 from derm_hash.runs import (
-    CHECKPOINT,
     MODEL_FILE,
     REMEDY,
     Run,
     check_weights,
     claim_folder,
+    keep_progress,
     load_checkpoint,
     save_checkpoint,
     save_model,
@@ -329,16 +329,3 @@ def close_epoch(state: State, score: float, path: Path) -> None:
         table = pd.DataFrame(state.history)
         write_atomically(path / "metrics.csv", lambda part: table.to_csv(part, index=False))
     save_checkpoint(state, path)
-
-
-def keep_progress(state: State, path: Path) -> str:
-    """Save a checkpoint after Ctrl-C, and return the sentence that says what is kept."""
-    if state.fabric.world_size > 1:
-        kept = (path / CHECKPOINT).exists()
-        return f"stopped; the last checkpoint is {'kept' if kept else 'not written yet'}"
-    if state.epoch == state.step == 0:
-        return "stopped before the end of the first step: nothing is kept"
-    save_checkpoint(state, path)
-    step = f"step {state.step} of " if state.step else ""
-    epoch = state.epoch + 1 if state.step else state.epoch
-    return f"stopped after {step}epoch {epoch}; a checkpoint is kept: the same command goes on"
