@@ -11,7 +11,7 @@ from filelock import Timeout
 from data_setup.prepare import put
 from derm_hash import __version__
 from derm_hash.errors import InputError, one_line
-from derm_hash.files import Lock, parse_json
+from derm_hash.files import Lock
 
 RECORD = "dataset.json"
 SUMS = "SHA256SUMS"
@@ -43,7 +43,7 @@ def check_space(folder: Path, need: int) -> None:
 def read_json(path: Path, remedy: str) -> dict:
     """A JSON object from a file, {} where there is no file; `InputError` if it is damaged."""
     try:
-        found = parse_json(path.read_bytes())
+        found = json.loads(path.read_bytes())
         if not isinstance(found, dict):
             raise ValueError("it is not a JSON object")
         return found

@@ -84,9 +84,9 @@ def refuse_several_labels(table: pd.DataFrame, path: object) -> None:
         )
 
 
-def report_unlabelled(images: Mapping[str, Source], listed: Collection[str], table: object) -> None:
+def report_unlabelled(images: Collection[str], listed: Collection[str], table: object) -> None:
     """Print which images the table does not list."""
-    if unlabelled := sorted(images.keys() - set(listed)):
+    if unlabelled := sorted(set(images) - set(listed)):
         print(f"Left out, since {table} has no label for them: {listing(unlabelled)}")
 
 

@@ -75,12 +75,7 @@ def check_port(port: int) -> None:
 
 
 def own_folders(folder: Path, names: Iterable[str] = FOLDERS) -> dict[str, str]:
-    """Make folders for what Jupyter, IPython and matplotlib write.
-
-    Returns
-    -------
-    dict of the environment variables that name the folders
-    """
+    """Make folders for what Jupyter, IPython and matplotlib write; return variable -> folder."""
     folders = {name: folder / name.lower() for name in names}
     for path in folders.values():
         path.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,7 @@
 """Attention gates for residual blocks: the HDC-SA module and the gates it is compared with.
 
-A gate is a module g(f) = f * a(f) for a feature map f (B, C, H, W), with a(f) in (0, 1). It
-sits on the residual branch, after the last batch norm and before the shortcut is added:
-``out = relu(g(F(x)) + x)``.
+A gate is a module g(f) = f * a(f) for a feature map f (B, C, H, W), with a(f) in (0, 1). It sits on
+the residual branch, between the last batch norm and the shortcut: ``out = relu(g(F(x)) + x)``.
 """
 
 from collections import OrderedDict
@@ -62,27 +61,19 @@ class SpatialGate(nn.Module):
 class HDCSA(SpatialGate):
     """Hybrid dilated convolution spatial attention (Zhang et al., 2022).
 
-    The spatial gate sees a third map beside the channel mean and maximum: the
-    channels are squeezed by ``reduction``, pass three 3x3 convolutions with
-    dilations 1, 2 and 5, and are merged into one map. The rates 1, 2 and 5 see
-    every pixel of a 17 x 17 window; equal rates above 1 leave a grid of holes (Wang et
+    The spatial gate sees a third map beside the channel mean and maximum: the channels are squeezed
+    by ``reduction``, pass three 3x3 convolutions, and are merged into one map. The dilations 1, 2
+    and 5 see every pixel of a 17 x 17 window; equal ones above 1 leave a grid of holes (Wang et
     al., "Understanding convolution for semantic segmentation", WACV 2018).
 
     Parameters
     ----------
     channels : int
-        Channels C of the feature map; a multiple of ``reduction``.
+        Channels C of the feature map; a multiple of ``reduction``, else `InputError`.
     reduction : int
-        Factor by which the channels are squeezed.
-    dilations : tuple of int
-        Dilation of each 3x3 convolution.
+    dilations : tuple of int, one for each 3x3 convolution
     kernel_size : int
         Side of the convolution that merges the three maps (odd).
-
-    Raises
-    ------
-    InputError
-        If ``channels`` is not a positive multiple of ``reduction``.
     """
 
     def __init__(
@@ -108,7 +99,7 @@ class HDCSA(SpatialGate):
         self.merge = nn.Conv2d(3, 1, kernel_size, padding=kernel_size // 2, bias=False)
 
     def maps(self, x: Tensor) -> Tensor:
-        """The three maps the gate is made of: (B, C, H, W) -> (B, 3, H, W), mean, max, context."""
+        """The three maps of the gate: (B, C, H, W) -> (B, 3, H, W), mean, maximum, context."""
         return torch.cat([channel_mean_max(x), self.context(x)], dim=1)
 
     def attention(self, x: Tensor) -> Tensor:
@@ -174,8 +165,7 @@ def add_attention(backbone: ResNet, gate: str | Callable[[int], nn.Module] | Non
     Parameters
     ----------
     backbone : torchvision ResNet
-    gate : str, callable or None
-        A name in ``GATES``, a callable ``channels -> Module``, or None for no gate.
+    gate : name in ``GATES``, callable ``channels -> Module``, or None for no gate
 
     Returns
     -------

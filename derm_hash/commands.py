@@ -14,7 +14,7 @@ from derm_hash.course import course_data
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.devices import check_device, make_fabric
 from derm_hash.errors import InputError, counted
-from derm_hash.experiments.mask_scores import score_heatmaps, summarise, summary_in_words
+from derm_hash.experiments.mask_scores import mask_score_table, score_heatmaps, summary_in_words
 from derm_hash.files import write_atomically
 from derm_hash.model import encode
 from derm_hash.options import chosen_config
@@ -129,7 +129,7 @@ def heatmaps_command(args) -> None:
     data = data if args.split == "all" else data.split(args.split)
     index = HashIndex.load(run.path / INDEX_FILE) if args.target == "match" else None
     table = score_heatmaps(run.model, data, args.target, args.n, index, progress=True)
-    summary = summarise(table)
+    summary = mask_score_table(table)
     out = args.out or run.path / "heatmaps"
     out.mkdir(parents=True, exist_ok=True)
     name = f"{args.target}-{Path(args.data).resolve().name}"

@@ -55,13 +55,7 @@ def course_data(
 
 
 def cached_atlas(images: int, size: int, seed: int) -> Atlas:
-    """The built-in atlas, drawn once for each set of arguments and version of its code.
-
-    Raises
-    ------
-    OSError
-        If the cache cannot be written; before anything is drawn.
-    """
+    """The built-in atlas, drawn once for each set of arguments and version of its code."""
     path = home() / f"atlas-{images}-{size}px-seed{seed}-{checksum(*DRAWN_BY):08x}.npz"
     try:
         with np.load(path) as arrays:
@@ -87,9 +81,7 @@ def checksum(*modules: str) -> int:
 
 
 def course_run(data: LesionDataset, progress: bool = True, **changes) -> Run:
-    """The lesson's model for this data: trained the first time, then read from the cache.
-
-    When the package's code changes, the model is trained again.
+    """The lesson's model for this data: trained once for each version of the code, then cached.
 
     Parameters
     ----------

@@ -48,13 +48,7 @@ def check_device(device: str) -> str:
 
 
 def check_compiler(device: torch.device) -> None:
-    """Compile one small function, to learn now whether ``torch.compile`` works on a device.
-
-    Raises
-    ------
-    InputError
-        If it does not: most often, there is no C++ compiler.
-    """
+    """Compile a small function: InputError now if ``torch.compile`` does not work on a device."""
     try:
         torch.compile(torch.sin)(torch.zeros(2, device=device))
     except RuntimeError as error:
@@ -65,23 +59,7 @@ def check_compiler(device: torch.device) -> None:
 
 
 def check_batch(images: int, copies: int, size: int, processes: int = 1) -> None:
-    """Check that processes can share a batch, and that batch norm can train on a share.
-
-    Parameters
-    ----------
-    images : int
-        Images in a batch.
-    copies : int
-        Rotated copies of each.
-    size : int
-        Side of an image in pixels.
-    processes : int
-
-    Raises
-    ------
-    InputError
-        If the batch cannot be shared equally, or a share gives batch norm a single value.
-    """
+    """Raise InputError if processes cannot share a batch, or batch norm cannot train on a share."""
     if images % processes:
         raise InputError(
             f"{processes} processes cannot share a batch of {images} images equally: choose a "
@@ -96,13 +74,12 @@ def check_batch(images: int, copies: int, size: int, processes: int = 1) -> None
 
 
 def whole_batch(fabric: Fabric, logits: Tensor, codes: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-    """Gather the outputs of all processes: the whole batch, as if one process had made it.
+    """Gather logits (copies, B, classes), codes (copies, B, bits) and labels (B,) of all processes.
 
-    Logits (copies, B, classes), codes (copies, B, bits), labels (B,) -> the same for all images
-    of the batch. Every process then computes the loss of the whole batch: the mean of the
-    shares' losses would be another number where classes have weights or pairs are compared.
-    The gradient of each process's loss flows back to the share that it came from, so a share
-    gets it once from each process; DDP's mean over processes undoes that.
+    Every process then computes the loss of the whole batch: the mean of the shares' losses would
+    be another number where classes have weights or pairs are compared. The gradient of each
+    process's loss flows back to the share that it came from, so a share gets it once from each
+    process; DDP's mean over processes undoes that.
     """
     logits, codes = (
         torch.cat(list(fabric.all_gather(each, sync_grads=True)), dim=1) for each in (logits, codes)

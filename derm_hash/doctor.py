@@ -25,16 +25,9 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the report.
+    """One line of the report: what was checked, what was found, and what to do if it is wrong.
 
-    Attributes
-    ----------
-    name, value : str
-        What was checked, and what was found.
-    remedy : str
-        What to do; empty where nothing is wrong.
-    essential : bool
-        Whether the course cannot run without it.
+    The remedy is empty where nothing is wrong. The course cannot run without what is essential.
     """
 
     name: str

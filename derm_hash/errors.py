@@ -43,20 +43,11 @@ class InputError(ValueError):
 
 
 def exit_code(program: str, command: Callable[[], int | None], stopped: str) -> int:
-    """Run a command and return its exit status.
+    """Run a command and return its exit status; its sentences begin with the name of the program.
 
-    Parameters
-    ----------
-    program : str
-        Name that begins the sentence.
-    command : callable without arguments
-    stopped : str
-        What to say after Ctrl-C, if the command itself does not say what it has kept.
-
-    Returns
-    -------
-    What the command returned, or 0 for None; 2, after printing one sentence, for bad input or
-    an error of the system, such as a full disk; 130 after Ctrl-C.
+    The status is what the command returned, or 0 for None; 2, after a sentence, for bad input or an
+    error of the system, such as a full disk; 130 after Ctrl-C, with ``stopped`` as the sentence if
+    the command itself does not say what it has kept.
     """
     print_on_any_console()
     try:

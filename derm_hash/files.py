@@ -1,7 +1,6 @@
 """Files of the kit's own: written whole or not at all, one writer at a time, tensors without code.
 
-Tensors are stored as safetensors, a format that cannot run code. A JSON text in the file's header
-says what they are.
+Tensors are stored as safetensors, which cannot run code, with JSON texts about them in the header.
 """
 
 import errno
@@ -27,11 +26,7 @@ from derm_hash.errors import InputError, one_line
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a file beside ``path``, then put it in place in one step.
 
-    Raises
-    ------
-    OSError
-        If the disk is full or refuses for another reason. The error names the file, and the
-        previous file is left as it was.
+    An OSError (such as a full disk) names the file, and leaves the previous one as it was.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -51,10 +46,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what a killed process left of :func:`write_atomically`.
-
-    Call it only while holding the folder's lock: nobody else may be writing there.
-    """
+    """Remove what a killed process left of :func:`write_atomically`; hold the folder's lock."""
     for part in folder.glob(".*.part"):
         part.unlink(missing_ok=True)
 
@@ -91,13 +83,7 @@ def locked(folder: Path, busy: str) -> Iterator[None]:
 def save_tensors(
     path: str | Path, tensors: Mapping[str, Tensor | np.ndarray], about: Mapping[str, str]
 ) -> Path:
-    """Write tensors, and JSON texts about them by name, to one safetensors file, all or nothing.
-
-    Raises
-    ------
-    OSError
-        If the disk is full or refuses for another reason; the previous file is left as it was.
-    """
+    """Write tensors, and JSON texts about them by name, to one safetensors file, all or nothing."""
     path = Path(path)
     tensors = {key: torch.as_tensor(value).contiguous() for key, value in tensors.items()}
 
@@ -118,18 +104,8 @@ def load_tensors(
 ) -> tuple[dict[str, Tensor], dict]:
     """Read what :func:`save_tensors` wrote: the tensors, and the JSON values by name.
 
-    Parameters
-    ----------
-    path : Path of a file that exists
-    name : str
-        A JSON text that the file must have.
-    what, remedy : str
-        What the file should be, and what to do if it is not, for the message.
-
-    Raises
-    ------
-    InputError
-        If it is not such a file.
+    ``name`` is a JSON text that the file must have; if it has not, an InputError says that the file
+    is not ``what`` it should be, and what to do (``remedy``).
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -158,13 +134,7 @@ def _pack(value: object, name: str, tensors: dict[str, Tensor]) -> object:
 
 
 def load_state(path: Path) -> dict:
-    """Read what :func:`save_state` wrote; keys are strings, and tensors are on the CPU.
-
-    Raises
-    ------
-    InputError
-        If it is not such a file.
-    """
+    """Read a file of :func:`save_state` (tensors on the CPU, keys are strings), or InputError."""
     what, remedy = "a checkpoint of derm-hash", "delete its folder and start again"
     tensors, about = load_tensors(path, "state", what, remedy)
     return _unpack(about["state"], tensors)
@@ -211,11 +181,3 @@ def thread_map(
         )
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def parse_json(text: str | bytes) -> object:
-    """A JSON text; ValueError if it is not valid, or nested too deep."""
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("nested too deep") from None

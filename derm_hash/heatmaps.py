@@ -4,8 +4,8 @@
 attention gates; :func:`road_curve` tests whether a map is faithful: if the pixels that it calls
 important are removed, does the evidence drop? The package grad-cam does the mathematics.
 
-A target is a small callable: the network's output for one image, logits (classes,) and code
-(bits,), -> the number to explain.
+A target is a callable that takes the HashOutput of one image, logits (classes,) and code (bits,),
+and returns the number to explain, such as ``ClassTarget``, ``BitTarget`` or ``MatchTarget``.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,8 +38,8 @@ class ClassTarget:
 class BitTarget:
     """Evidence for bit ``index``: plus or minus the logit of the soft code.
 
-    ``on`` chooses the value of the bit: True or False for evidence that it is 1 or 0. By
-    default it is the value that the bit has, so the evidence is never negative.
+    ``on`` is True or False for evidence that the bit is 1 or 0; by default it is the value that the
+    bit has, so the evidence is never negative.
     """
 
     index: int
@@ -66,8 +66,7 @@ class MatchTarget:
 class OneTensor(nn.Module):
     """DermHash with both outputs side by side in one tensor, as grad-cam requires.
 
-    The code is computed in 64 bits. In 32 bits the sigmoid of a large logit is exactly 0 or
-    1, and its gradient vanishes.
+    The code is a float64: a float32 sigmoid of a large logit is exactly 0 or 1, without a gradient.
     """
 
     def __init__(self, model: DermHash):
@@ -109,17 +108,16 @@ def grad_cam(
     Parameters
     ----------
     model : DermHash
+        Its gradients are cleared.
     x : (B, 3, H, W) tensor in [-1, 1]
-    target : callable
-        HashOutput of one image -> scalar, such as ``ClassTarget``, ``BitTarget``, ``MatchTarget``.
+    target : callable; see the module
     layer : Module, optional
         Whose feature map is explained; by default that of :func:`cam_layer`.
 
     Returns
     -------
     (B, H, W) float32 array in [0, 1]
-        Each map is rescaled to minimum 0 and maximum 1; it is 0 if no pixel supports the target.
-        The model's gradients are cleared.
+        Each map has minimum 0 and maximum 1; it is 0 if no pixel supports the target.
     """
     training = model.training  # GradCAM switches to evaluation mode
     network = OneTensor(model)
@@ -143,20 +141,13 @@ def gate_maps(model: DermHash, x: Tensor) -> dict[str, np.ndarray]:
 
     Parameters
     ----------
-    model : DermHash
-        With a spatial gate (``hdcsa``, ``spatial`` or ``cbam``).
+    model : DermHash with a spatial gate (``hdcsa``, ``spatial``, ``cbam``), else `InputError`
     x : (B, 3, H, W) tensor in [-1, 1]
 
     Returns
     -------
     dict of str to (B, h, w) float32 array in (0, 1)
-        From the block's name ("layer1.0", ...) to its gate; h x w is the size of the
-        block's feature map.
-
-    Raises
-    ------
-    InputError
-        If the model has no spatial gate.
+        From the block's name ("layer1.0", ...) to its gate, of the size of its feature map.
     """
     maps, hooks, training = {}, [], model.training
 
@@ -205,16 +196,13 @@ def road_curve(
     ----------
     model : DermHash
     x : (B, 3, H, W) tensor in [-1, 1]
-    heatmaps : (B, H, W) array
-        Large where the evidence is.
-    target : callable
-        HashOutput of one image -> scalar: what the maps explain. A ``BitTarget`` explains
-        the value that the bit has for the whole image.
+    heatmaps : (B, H, W) array, large where the evidence is
+    target : callable; see the module
+        A ``BitTarget`` explains the value that the bit has for the whole image.
     removed : sequence of float in (0, 1)
-        Shares of the pixels to remove. Tied pixels, such as the zeros of Grad-CAM, are removed
-        in random order.
+        Shares of the pixels to remove. Tied ones, such as Grad-CAM's zeros, go in random order.
     seed : int
-        Seed of that order and of the noise that ROAD adds.
+        Of that order and of the noise that ROAD adds.
 
     Returns
     -------

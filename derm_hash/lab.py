@@ -43,12 +43,7 @@ def run(options: list[str]) -> None:
 
 
 def refresh(originals: Path, course: Path) -> list[str]:
-    """Copy the notebooks, and replace older copies that nobody has changed.
-
-    Returns
-    -------
-    list of a sentence for each copy that was changed and has a newer original
-    """
+    """Copy the notebooks, but over no changed copy; return a sentence for each that is outdated."""
     record, notes = read_record(course / RECORD), []
     names = [
         path.relative_to(originals).as_posix()

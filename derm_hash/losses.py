@@ -1,8 +1,8 @@
 """The Cauchy rotation-invariance loss, the penalties it is compared with, and class weights.
 
-For the orbit u_k = h(R_k x), k = 0..n-1, of soft codes and its mean ubar, an
-invariance loss is ``sum_k mean_{batch, bits} rho(|u_k - ubar|)``. The losses
-differ in the penalty rho: how much a deviating bit costs, and how large its gradient is.
+For the orbit u_k = h(R_k x), k = 0..n-1, of soft codes and its mean ubar, an invariance loss is
+``L = sum_k mean_{batch, bits} rho(|u_k - ubar|)``. The penalty rho decides how much a deviating
+bit costs, and how large its gradient is.
 """
 
 import numpy as np
@@ -41,15 +41,13 @@ PENALTIES = {"cauchy": cauchy, "l1": l1, "l2": l2, "gaussian": gaussian}
 
 
 class OrbitPenalty(nn.Module):
-    """Pull the soft codes of an image's rotated copies towards their mean.
+    """Pull the soft codes of an image's rotated copies towards their mean; see the module.
 
-    ``L = sum_k mean_{batch, bits} rho(|u_k - ubar|)``. It is zero exactly when all
-    copies have the same soft code, and the order of the copies does not matter.
+    The loss is zero exactly when all copies have the same soft code; their order does not matter.
 
     Parameters
     ----------
-    kind : str
-        The penalty rho, a name in ``PENALTIES``.
+    kind : name in ``PENALTIES``
     gamma : float
         Scale of the penalty in units of the soft code, greater than 0.
 
@@ -81,9 +79,8 @@ class OrbitPenalty(nn.Module):
 class CauchyRotationLoss(OrbitPenalty):
     """Cauchy rotation-invariance loss (Zhang et al., 2022).
 
-    ``L_CRI = sum_k mean_{batch, bits} log(1 + |u_k - ubar| / gamma)`` for the orbit
-    u_k = h(R_k x) with mean ubar. Usage: ``CauchyRotationLoss(gamma=0.5)(codes)``
-    with codes (n, B, bits) -> scalar.
+    ``L_CRI = sum_k mean_{batch, bits} log(1 + |u_k - ubar| / gamma)``, used as
+    ``CauchyRotationLoss(gamma=0.5)(codes)`` with an orbit of codes (n, B, bits) -> scalar.
     """
 
     def __init__(self, gamma: float = 0.5):
@@ -94,13 +91,13 @@ CLASS_WEIGHTS = ("inverse", "released", "none")
 
 
 def class_weights(labels: Tensor, classes: int, mode: str = "inverse") -> Tensor | None:
-    """Weigh the classes in the cross-entropy.
+    """Weigh the classes in the cross-entropy; a class without images has weight 0.
 
     Parameters
     ----------
     labels : (N,) int64 tensor of class indices
     classes : int
-    mode : str
+    mode : {"inverse", "released", "none"}, else `InputError`
         ``"inverse"``: N / (classes * count), so that all classes have the same total
         weight. ``"released"``: count / N, as in the code that was published with the paper;
         it strengthens the imbalance and is here for comparison. ``"none"``: no weights.
@@ -108,12 +105,6 @@ def class_weights(labels: Tensor, classes: int, mode: str = "inverse") -> Tensor
     Returns
     -------
     (classes,) float tensor, or None for ``"none"``
-        A class without images has weight 0.
-
-    Raises
-    ------
-    InputError
-        If the mode is unknown.
     """
     if mode not in CLASS_WEIGHTS:
         raise InputError(

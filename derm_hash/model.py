@@ -27,13 +27,7 @@ class HashOutput(NamedTuple):
 
 
 def torchvision_resnet(name: str, weights: str | None) -> ResNet:
-    """A ResNet of torchvision, random (None) or with its ImageNet weights ("imagenet").
-
-    Raises
-    ------
-    InputError
-        If the weights can be neither downloaded nor read from torch's cache.
-    """
+    """A torchvision ResNet, random or with "imagenet" weights; InputError if they do not load."""
     try:
         return torchvision.models.get_model(name, weights="DEFAULT" if weights else None)
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
@@ -82,24 +76,21 @@ class DermHash(nn.Module):
     Parameters
     ----------
     backbone : str or callable
-        A name in ``BACKBONES``, or a function from ``weights`` to a network with a last
-        linear layer ``fc``. A model with a function of your own cannot be saved.
-    bits : int
-        Length of the code.
-    classes : int
-        Number of classes of the classifier.
+        A name in ``BACKBONES``, or a function from ``weights`` to a network with a last linear
+        layer ``fc``. A model with a function of your own cannot be saved.
+    bits, classes : int
+        Length of the code, and number of classes.
     attention : str, callable or None
         The gate of every residual block, as in :func:`derm_hash.attention.add_attention`.
     weights : None or "imagenet"
-        Random initialisation, or torchvision's ImageNet weights (downloaded on first use).
+        Random, or torchvision's ImageNet weights (downloaded on first use).
     disc : bool
-        Mask the image to its inscribed disc, in training and at inference. A model trained on
-        an orbit that is cut to the disc never saw corners, so it must not see them later.
+        Mask the image to its inscribed disc, in training and at inference: a model trained on an
+        orbit that is cut to the disc never saw corners, so it must not see them later.
     detach_classifier : bool
-        Stop the classifier's gradient at the code. In the paper (False) this gradient shapes
-        the code.
+        Stop the classifier's gradient at the code. In the paper (False) it shapes the code.
     class_names : sequence of str, optional
-        Names of the classes, in the order of the logits.
+        In the order of the logits.
     image_size : int, optional
         Side in pixels of the images that the model is trained on.
 
@@ -189,13 +180,12 @@ def encode(
     progress: bool = False,
     bf16: bool = False,
 ) -> np.ndarray:
-    """Soft codes of many images, in evaluation mode.
+    """Soft codes of many images, in evaluation mode; the model's training mode is left as it was.
 
     Parameters
     ----------
     model : DermHash or OrbitMean
-    images : LesionDataset, or (N, 3, S, S) tensor
-        uint8, or floating point in [-1, 1].
+    images : LesionDataset, or (N, 3, S, S) tensor of uint8 or of floats in [-1, 1]
     batch_size : int
     progress : bool
         Show a progress bar.
@@ -205,7 +195,7 @@ def encode(
 
     Returns
     -------
-    (N, bits) float32 array in [0, 1]. The model's training mode is left as it was.
+    (N, bits) float32 array in [0, 1]
 
     Raises
     ------

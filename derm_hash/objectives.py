@@ -1,6 +1,6 @@
 """What the codes are trained for: the paper's classification, and five hashing objectives.
 
-All objectives have the same signature, ``objective(codes, logits, labels, weights)``:
+Every ``objective(codes, logits, labels, weights)`` returns a scalar:
 
 codes : (N, bits) tensor
     Soft codes h in (0, 1) of N images.
@@ -9,9 +9,8 @@ labels : (N,) int64 tensor
     Two images are similar if their labels agree: s_ij is 1 for a similar pair, else 0.
 weights : (classes,) tensor w, or None
 
-Each returns a scalar. Hashing papers mostly write codes in [-1, 1]; here ``u = 2 h - 1``,
-which is tanh of half of the hash layer's output. To compare only the objectives, three
-things differ from the papers, in the same way for all of them:
+Hashing papers mostly write codes in [-1, 1]; here ``u = 2 h - 1``, which is tanh of half of the
+hash layer's output. To compare only the objectives, all differ from the papers in three ways:
 
 - Means replace sums. They run over the images of the batch, or over its unordered pairs of
   different images (the rotated copies in an orbit are images too). So neither the batch size
@@ -53,7 +52,7 @@ def dpsh(codes: Tensor, logits: Tensor, labels: Tensor, weights: Tensor | None =
     ``mean_pairs [log(1 + e^t_ij) - s_ij t_ij] + 0.1 mean_images |sign(u_i) - u_i|^2 / bits``
     with ``t_ij = u_i . u_j / 2``: the negative log likelihood of the pairs' labels, and a
     quantisation term that pulls the codes to binary values. Its weight 0.1 is our choice: the
-    paper adds a sum over images to a sum over pairs, so its weight depends on the data's size.
+    paper adds a sum over images to one over pairs, so its weight depends on the data's size.
     """
     u = 2 * codes - 1
     logit = u @ u.T / 2
@@ -67,11 +66,10 @@ def dsh(codes: Tensor, logits: Tensor, labels: Tensor, weights: Tensor | None = 
     """Deep supervised hashing (Liu et al., CVPR 2016, section 3.1).
 
     ``mean_pairs [s_ij d_ij / 2 + (1 - s_ij) max(m - d_ij, 0) / 2] / bits
-    + 2 * 0.01 mean_images mean_bits | |u| - 1 |`` with ``d_ij = |u_i - u_j|^2`` and the margin
-    ``m = 2 * bits``: similar codes are pulled together, dissimilar ones pushed apart until half
-    of their bits differ. The factor 2 is the paper's: it penalises both images of a pair. The
-    paper does not divide by the bits; we do, so that the objective's weight relative to the
-    invariance loss is the same for every code length.
+    + 2 * 0.01 mean_images mean_bits | |u| - 1 |`` with ``d_ij = |u_i - u_j|^2``, ``m = 2 * bits``:
+    similar codes are pulled together, dissimilar ones pushed apart until half of their bits differ.
+    The factor 2 is the paper's, which penalises both images of a pair. We divide by the bits, so
+    that the weight relative to the invariance loss is the same for every code length.
     """
     u = 2 * codes - 1
     distance = squared_distances(u) / u.shape[1]
@@ -85,10 +83,10 @@ def dsh(codes: Tensor, logits: Tensor, labels: Tensor, weights: Tensor | None = 
 def hashnet(codes: Tensor, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """HashNet's weighted maximum likelihood (Cao et al., ICCV 2017, section 3.1).
 
-    ``mean_pairs c_ij [log(1 + e^t_ij) - s_ij t_ij]`` with ``t_ij = (10 / bits) u_i . u_j``. The
-    pair weights c give the similar and the dissimilar pairs the same total weight. The scale
-    10 / bits is that of the authors' code. They sharpen tanh(beta z) by a growing beta; here
-    beta stays 1/2, so that retrieval ranks by the code that was trained.
+    ``mean_pairs c_ij [log(1 + e^t_ij) - s_ij t_ij]`` with ``t_ij = (10 / bits) u_i . u_j``, the
+    scale of the authors' code, and pair weights c that give the similar and the dissimilar pairs
+    the same total weight. The authors sharpen tanh(beta z) by a growing beta; here beta stays 1/2,
+    so that retrieval ranks by the code that was trained.
     """
     u = 2 * codes - 1
     logit = 10 / u.shape[1] * (u @ u.T)
@@ -154,15 +152,7 @@ def image_weights(labels: Tensor, weights: Tensor | None) -> Tensor:
 
 
 def pairs(labels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Find which pairs are similar, and their weights.
-
-    Returns
-    -------
-    similar : (N, N) bool tensor
-    weight : (N, N) float tensor
-        The product of the two images' weights; 0 on the diagonal, since an image is not a
-        pair with itself. Every pair appears twice.
-    """
+    """Which pairs are similar (N, N) bool, and their weights w_i w_j (N, N), 0 on the diagonal."""
     each = image_weights(labels, weights)
     return labels[:, None] == labels, (each[:, None] * each).fill_diagonal_(0)
 
@@ -173,11 +163,9 @@ def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
 
 
 def balanced_mean(values: Tensor, similar: Tensor, weights: Tensor) -> Tensor:
-    """Mean over the similar pairs plus mean over the dissimilar ones.
+    """Mean over the similar pairs plus mean over the dissimilar ones (DCH, equation 2).
 
-    The same as the mean over all pairs with |S| / |S_1| for each similar pair and |S| / |S_0|
-    for each dissimilar one, if there are no class weights (HashNet, ICCV 2017; DCH, CVPR 2018,
-    equation 2).
+    Without class weights, a similar pair weighs |S| / |S_1| and a dissimilar one |S| / |S_0|.
     """
     return weighted_mean(values, weights * similar) + weighted_mean(values, weights * ~similar)
 
@@ -195,16 +183,11 @@ def hash_centres(bits: int, classes: int) -> Tensor:
     If bits is a power of two and there are at most ``2 * bits`` classes, they are rows of a
     Hadamard matrix, then of its negative: any two differ in half of the bits, or in all. Otherwise
     1,000 sets of random bits are drawn from a fixed seed, and the set is taken whose closest
-    two centres are farthest apart.
+    two centres are farthest apart; `InputError` if there are too few codes for all classes.
 
     Returns
     -------
     (classes, bits) float tensor of zeros and ones
-
-    Raises
-    ------
-    InputError
-        If no set gives every class a centre of its own, because there are too few codes.
     """
     if bits & (bits - 1) == 0 and classes <= 2 * bits:
         rows = hadamard(bits)

@@ -15,7 +15,6 @@ from pathlib import Path
 from derm_hash.attention import GATES
 from derm_hash.errors import InputError, one_line
 from derm_hash.experiments.results import run_name
-from derm_hash.files import parse_json
 from derm_hash.model import BACKBONES
 from derm_hash.settings import PRESETS, TrainConfig
 
@@ -106,14 +105,11 @@ def chosen_config(args: argparse.Namespace) -> TrainConfig:
 def read_settings(path: Path) -> dict:
     """The settings in a run's config.json (without its name), or in a JSON or TOML file of them.
 
-    Raises
-    ------
-    InputError
-        If it is not such a file, or holds a name that TrainConfig does not have.
+    InputError if it is not such a file, or holds a name that TrainConfig does not have.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        values = tomllib.loads(text) if path.suffix.lower() == ".toml" else parse_json(text)
+        values = tomllib.loads(text) if path.suffix.lower() == ".toml" else json.loads(text)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path} cannot be read as a file of settings ({one_line(error)}): name a run's "

@@ -1,8 +1,7 @@
 """Coarse-to-fine retrieval: hash codes find the candidates, soft codes rank them.
 
-Coarse step: all database images whose hash code differs from the query's in at most
-``radius`` bits. Queries with the same hash code have the same candidates, so this step
-is taken once for each different hash code.
+Coarse step: all database images whose hash code differs from the query's in at most ``radius``
+bits, taken once for each different hash code among the queries.
 
 Fine step: the candidates, ranked by the distance between soft codes. Equal distances
 keep the order of the database, so a result does not depend on chance.
@@ -35,12 +34,9 @@ class Hits(NamedTuple):
 
     Attributes
     ----------
-    ids : (Q, k) int64 array
-        Positions in the database; -1 is padding.
-    hamming : (Q, k) int64 array
-        Hamming distances between hash codes, in bits; -1 is padding.
-    distance : (Q, k) float32 array
-        Distances by the metric of the search; nan is padding.
+    ids : (Q, k) int64 array of positions in the database; -1 is padding
+    hamming : (Q, k) int64 array of Hamming distances between hash codes, in bits; -1 is padding
+    distance : (Q, k) float32 array of distances by the search's metric; nan is padding
     """
 
     ids: np.ndarray
@@ -53,14 +49,10 @@ class HashIndex:
 
     Attributes
     ----------
-    codes : (N, bits) float32 array
-        Soft codes in [0, 1].
-    labels : (N,) int64 array
-        Class indices.
-    items : DataFrame
-        One row for each database image.
-    classes : tuple of str, or None
-        Class names, in the order that labels count.
+    codes : (N, bits) float32 array of soft codes in [0, 1]
+    labels : (N,) int64 array of class indices
+    items : DataFrame, one row for each database image
+    classes : tuple of class names, in the order that labels count, or None
     """
 
     def __init__(
@@ -89,21 +81,16 @@ class HashIndex:
 
         Parameters
         ----------
-        codes : (N, bits) array, tensor or nested list
-            Soft codes in [0, 1].
-        labels : (N,) array, tensor or list of integers
-            Class indices.
-        items : N names, or a DataFrame with N rows
-            What the images are, for example the rows of a manifest.
+        codes : (N, bits) array, tensor or nested list of soft codes in [0, 1]
+        labels : (N,) array, tensor or list of class indices
+        items : N names, or a DataFrame with N rows, such as those of a manifest
         classes : sequence of str, optional
-            Class names, in the order that labels count. Queries of other data sets are matched
-            with them by name.
+            Class names, in the order that labels count; queries are matched with them by name.
 
         Raises
         ------
         InputError
-            If the lengths differ, there is nothing to index, a label is not a class index, or a
-            code lies outside [0, 1].
+            If the lengths differ or are 0, a label is no class index, or a code is outside [0, 1].
         """
         codes = np.ascontiguousarray(codes, dtype=np.float32)
         labels = class_indices(labels, classes)
@@ -132,10 +119,8 @@ class HashIndex:
 
         Parameters
         ----------
-        codes : (Q, bits) array, tensor or nested list
-            Soft codes of the queries in [0, 1].
-        k : int
-            Hits wanted for each query, at least 1. Where fewer are found, the rest is padding.
+        codes : (Q, bits) array, tensor or nested list of soft codes in [0, 1]
+        k : int from 1
         radius : int or None
             Hamming radius in bits; None searches the whole database.
         rank : str
@@ -186,8 +171,7 @@ class HashIndex:
     def _candidates(self, codes, radius) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Coarse step: yield groups of queries (P,) and the ids (C,) that are near all of them.
 
-        The queries of a group have the same hash code; a group has at most ``PAIRS_AT_ONCE``
-        pairs of query and candidate, or one query.
+        A group shares one hash code, and has one query or at most ``PAIRS_AT_ONCE`` pairs.
         """
         packed = pack_bits(codes)
         if radius is None:
@@ -245,13 +229,7 @@ class HashIndex:
 
     @classmethod
     def load(cls, path: str | Path) -> "HashIndex":
-        """Read what :meth:`save` wrote.
-
-        Raises
-        ------
-        InputError
-            If there is no such file, or it is not an index.
-        """
+        """Read what :meth:`save` wrote; `InputError` if there is no file, or it is not an index."""
         path = Path(path)
         if not path.is_file():
             raise InputError(f"There is no index at {path}: make one with `derm-hash encode`")
@@ -271,10 +249,8 @@ def build_index(
     model : DermHash or OrbitMean
     dataset : LesionDataset
     progress : bool
-        Whether to show a progress bar.
     bf16 : bool
-        Encode in bfloat16, see :func:`derm_hash.model.encode`. This is faster on some
-        machines; the default gives the same codes on all.
+        Encode in bfloat16, which is faster on some machines; the default gives equal codes on all.
     """
     codes = encode(model, dataset, progress=progress, bf16=bf16)
     return HashIndex.build(codes, dataset.labels.numpy(), dataset.table, dataset.classes)
@@ -291,8 +267,7 @@ def pack_bits(codes: np.ndarray) -> np.ndarray:
 def soft_distance(a: np.ndarray, b: np.ndarray, metric: str) -> np.ndarray:
     """Distance between soft codes, broadcast: (..., bits), (..., bits) -> (...) float32 >= 0.
 
-    A code of zeros has no direction: its cosine distance is 0 to another such code, and 1 to
-    every other code.
+    A code of zeros has cosine distance 0 to another such code, and 1 to every other code.
     """
     if metric == "hamming":
         return ((a > 0.5) != (b > 0.5)).sum(axis=-1).astype(np.float32)
@@ -309,16 +284,9 @@ def soft_distance(a: np.ndarray, b: np.ndarray, metric: str) -> np.ndarray:
 
 
 def shortlist(similarity: np.ndarray, k: int) -> np.ndarray:
-    """Find few candidates for each query that include its k nearest by cosine distance.
+    """Few candidates for each query that include its k nearest: similarity (P, C > k) -> (P, W).
 
-    Parameters
-    ----------
-    similarity : (P, C) float64 array, C > k
-        Cosine similarity of P queries and C candidates.
-
-    Returns
-    -------
-    (P, W) int64 array of columns of ``similarity``, ascending; -1 fills rows with fewer than W.
+    The result holds columns of the float64 cosine similarity, ascending; -1 fills short rows.
     """
     # Cut the candidates into 4 k runs or more. The k-th largest of the runs' maxima is a lower
     # bound of the k-th largest similarity, and is found sooner.

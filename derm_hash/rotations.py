@@ -1,8 +1,8 @@
 """Rotated copies of images, exact for quarter turns.
 
-A photograph of a lesion has no "up": the dermatoscope is put down at any angle.
-The orbit of an image x under the cyclic group C_n is the set of its n rotated
-copies {R_k x}, k = 0..n-1, where R_k rotates by 360 k / n degrees.
+A photograph of a lesion has no "up": the dermatoscope is put down at any angle. The orbit of an
+image x under the cyclic group C_n is the set of its n rotated copies {R_k x}, k = 0..n-1, where
+R_k rotates by 360 k / n degrees.
 """
 
 import torch
@@ -17,17 +17,16 @@ def rotation_orbit(x: Tensor, n: int = 4) -> Tensor:
 
     Parameters
     ----------
-    x : (B, C, H, W) tensor, H == W
+    x : (B, C, H, H) tensor
         Any dtype for n = 1, 2 or 4; floating point for other n.
     n : int
-        Order of the group. For 1, 2 and 4 every rotation is a permutation of the
-        pixels, so nothing is lost. For other n the images are resampled
-        (bilinear) and *all* of them are cut to the inscribed disc, since the
-        corners would otherwise reveal the angle.
+        Order of the group. For 1, 2 and 4 every rotation is a permutation of the pixels. For others
+        the images are resampled (bilinear) and *all* are cut to the inscribed disc, since the
+        corners would reveal the angle.
 
     Returns
     -------
-    (n, B, C, H, W) tensor
+    (n, B, C, H, H) tensor
         Member k is x rotated counter-clockwise by 360 k / n degrees.
 
     Raises
@@ -84,20 +83,14 @@ def rotate(x: Tensor, degrees: float | Tensor, fill: float = 0.0) -> Tensor:
 
     Parameters
     ----------
-    x : (B, C, H, H) floating point tensor
-    degrees : float, or (B,) tensor with one angle for each image
-        Counter-clockwise.
+    x : (B, C, H, H) floating point tensor, else `InputError`
+    degrees : float, or (B,) tensor with one angle for each image, counter-clockwise
     fill : float
         Value of the corners (0 is mid-grey for inputs in [-1, 1]).
 
     Returns
     -------
     (B, C, H, H) tensor, bilinearly resampled; 16-bit images are computed in 32 bits.
-
-    Raises
-    ------
-    InputError
-        If x is not a batch of square floating point images.
     """
     if x.ndim != 4 or x.shape[-1] != x.shape[-2]:
         raise InputError(f"rotate needs square images (B, C, H, H), not {tuple(x.shape)}")

@@ -43,7 +43,7 @@ def load_model(path: str | Path, bits: int | None = None) -> DermHash:
 
     Returns
     -------
-    The model, in evaluation mode on the CPU.
+    DermHash in evaluation mode, on the CPU
 
     Raises
     ------
@@ -80,11 +80,9 @@ class Run:
     path : Path
         Its folder, with config.json, metrics.csv, model.safetensors, checkpoint.safetensors.
     config : TrainConfig
-    model : DermHash
-        After the epoch that was best on ``val`` (on a tie, the later one), in evaluation mode
-        on the CPU.
-    history : DataFrame
-        One row an epoch.
+    model : DermHash in evaluation mode, on the CPU
+        After the epoch that was best on ``val`` (on a tie, the later one).
+    history : DataFrame with a row for each epoch
     """
 
     path: Path
@@ -121,13 +119,7 @@ def read_config(path: Path) -> tuple[TrainConfig, dict]:
 
 
 def claim_folder(path: Path, config: TrainConfig, data: LesionDataset, write: bool = True) -> None:
-    """Check that a folder is free or holds this run, then write its ``config.json``.
-
-    Raises
-    ------
-    InputError
-        If it holds a run with other settings or data.
-    """
+    """Write a run's ``config.json``; InputError if the folder holds another run or other data."""
     about = {"classes": list(data.classes), "size": data.size, "fingerprint": fingerprint(data)}
     if (path / "config.json").exists():
         old, old_data = read_config(path)
@@ -170,14 +162,21 @@ def save_checkpoint(state, path: Path) -> None:
     state.fabric.barrier()
 
 
-def load_checkpoint(state, path: Path) -> None:
-    """Restore a ``training.State`` from a checkpoint, if there is one.
+def keep_progress(state, path: Path) -> str:
+    """Save a checkpoint after Ctrl-C, and return the sentence that says what is kept."""
+    if state.fabric.world_size > 1:
+        kept = (path / CHECKPOINT).exists()
+        return f"stopped; the last checkpoint is {'kept' if kept else 'not written yet'}"
+    if state.epoch == state.step == 0:
+        return "stopped before the end of the first step: nothing is kept"
+    save_checkpoint(state, path)
+    step = f"step {state.step} of " if state.step else ""
+    epoch = state.epoch + 1 if state.step else state.epoch
+    return f"stopped after {step}epoch {epoch}; a checkpoint is kept: the same command goes on"
 
-    Raises
-    ------
-    InputError
-        If it is damaged, or does not fit this run.
-    """
+
+def load_checkpoint(state, path: Path) -> None:
+    """Restore a ``training.State`` from its checkpoint, if any; InputError if it does not fit."""
     path = path / CHECKPOINT
     if not path.exists():
         return

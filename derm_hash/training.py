@@ -31,12 +31,12 @@ from derm_hash.objectives import OBJECTIVES, hash_centres
 from derm_hash.retrieval import build_index
 from derm_hash.rotations import rotation_orbit
 from derm_hash.runs import (
-    CHECKPOINT,
     MODEL_FILE,
     REMEDY,
     Run,
     check_weights,
     claim_folder,
+    keep_progress,
     load_checkpoint,
     save_checkpoint,
     save_model,
@@ -60,25 +60,23 @@ def train(
     Parameters
     ----------
     config : TrainConfig
-    data : LesionDataset
-        With splits; trains on ``database``, chooses the best epoch on ``val`` by class-mean
-        precision@10 against the database, and never looks at ``query``.
+    data : LesionDataset with splits
+        Trains on ``database``, chooses the best epoch on ``val`` by class-mean precision@10 against
+        the database, and never looks at ``query``.
     root : str or Path
-        The run's folder is ``root/config.name``; its files are replaced atomically. A run that
-        was stopped and resumed gives the same numbers as one that was not (on the same machine,
-        with the same number of threads).
+        The run's folder is ``root/config.name``. A run that was stopped and resumed gives the same
+        numbers as one that was not (on the same machine, with the same number of threads).
     progress : bool
         Show a progress bar.
     on_epoch : callable, optional
-        Called by the first process with the history after every epoch: to draw it
+        The first process calls it with the history after every epoch: to draw it
         (:class:`derm_hash.plots.LiveCurves`), or to pass its last row on to TensorBoard.
     fabric : Fabric, optional
-        By default one device: a GPU where there is one. Started with ``torchrun``, processes
-        share each batch and give the result of one device, apart from batch norm, which
-        normalises each process's share by itself.
+        By default one device: a GPU where there is one. Processes of ``torchrun`` share each batch
+        and give one device's result, but batch norm normalises each process's share by itself.
     compiled : bool
-        Pass the network through ``torch.compile``, which is meant for GPUs: the same training
-        up to rounding. A run may be resumed with or without it.
+        Pass the network through ``torch.compile``, meant for GPUs: the same training up to
+        rounding. A run may be resumed with or without it.
 
     Returns
     -------
@@ -239,10 +237,7 @@ def train_step(state: State, database: LesionDataset) -> None:
 
 
 def batch_of(state: State, size: int) -> Tensor:
-    """Positions of this step's images in a database of that size.
-
-    The order follows from seed and epoch alone, so a resumed epoch goes on with it.
-    """
+    """Positions of this step's images; their order follows from seed and epoch alone."""
     order = torch.randperm(size, generator=generator(state.config.seed, state.epoch))
     batch = state.config.batch_size
     return order[state.step * batch : (state.step + 1) * batch]
@@ -323,8 +318,7 @@ def val_score(model: nn.Module, database: LesionDataset, val: LesionDataset) -> 
 def close_epoch(state: State, score: float, path: Path) -> None:
     """Write the model if none was better so far, then the history, then the checkpoint.
 
-    A run that is stopped before the checkpoint is written repeats the epoch, and writes the
-    same model and history again.
+    A run that is stopped before the checkpoint repeats the epoch, and writes all of them again.
     """
     means = {name: total / state.steps for name, total in state.totals.items()}
     state.history.append({"epoch": state.epoch + 1, **means, "val_precision_at_10": score})
@@ -335,16 +329,3 @@ def close_epoch(state: State, score: float, path: Path) -> None:
         table = pd.DataFrame(state.history)
         write_atomically(path / "metrics.csv", lambda part: table.to_csv(part, index=False))
     save_checkpoint(state, path)
-
-
-def keep_progress(state: State, path: Path) -> str:
-    """Save a checkpoint after Ctrl-C, and return the sentence that says what is kept."""
-    if state.fabric.world_size > 1:
-        kept = (path / CHECKPOINT).exists()
-        return f"stopped; the last checkpoint is {'kept' if kept else 'not written yet'}"
-    if state.epoch == state.step == 0:
-        return "stopped before the end of the first step: nothing is kept"
-    save_checkpoint(state, path)
-    step = f"step {state.step} of " if state.step else ""
-    epoch = state.epoch + 1 if state.step else state.epoch
-    return f"stopped after {step}epoch {epoch}; a checkpoint is kept: the same command goes on"

@@ -30,8 +30,7 @@ class Atlas:
     ----------
     images : (N, S, S, 3) uint8 RGB
     masks : (N, S, S) bool, True on the lesion
-    labels : (N,) str
-    lesion_ids : (N,) str, the same for images of the same lesion
+    labels, lesion_ids : (N,) str
     seed : int
     """
 
@@ -47,15 +46,12 @@ def draw_lesion(label, lesion_seed, view_seed=0, size=96):
 
     Parameters
     ----------
-    label : str
-        One of `CLASSES`.
-    lesion_seed : int
-        From 0; fixes the lesion and the skin around it.
-    view_seed : int
-        From 0; fixes the photograph. Two lesions with the same view seed have the same position,
-        light and blur.
-    size : int
-        Width and height in pixels, from 32.
+    label : str in `CLASSES`
+    lesion_seed : int from 0
+        Fixes the lesion and the skin around it.
+    view_seed : int from 0
+        Fixes the photograph: lesions with one view seed share position, light and blur.
+    size : int from 32, in pixels
 
     Returns
     -------
@@ -87,21 +83,12 @@ def draw_criterion(name, size=160, seed=0):
 
     Parameters
     ----------
-    name : str
-        One of `CRITERIA`.
-    size : int
-        Width and height in pixels, from 32.
-    seed : int
-        From 0.
+    name : str in `CRITERIA`, else `InputError`
+    size, seed : int, as in `draw_lesion`
 
     Returns
     -------
     (size, size, 3) uint8 RGB
-
-    Raises
-    ------
-    InputError
-        If the name is unknown, the seed negative, or the size below 32.
     """
     if name not in CRITERIA:
         raise InputError(f"There is no criterion {name!r}: use one of {', '.join(CRITERIA)}")
@@ -122,16 +109,12 @@ def make_atlas(images=800, size=96, seed=0, balance=None, progress=True):
 
     Parameters
     ----------
-    images : int
-        How many images, from 1.
-    size : int
-        Their width and height in pixels, from 32.
-    seed : int
-        From 0; the same seed gives the same atlas.
+    images : int from 1
+    size : int from 32, in pixels
+    seed : int from 0
     balance : dict, optional
         Share of the images per class, such as {"MEL": 1, "NV": 3}; equal by default.
     progress : bool
-        Show a progress bar.
 
     Returns
     -------
@@ -141,8 +124,7 @@ def make_atlas(images=800, size=96, seed=0, balance=None, progress=True):
     Raises
     ------
     InputError
-        If there are no images, a class is unknown, the shares cannot be used, or the size is
-        below 32.
+        If a number is too small, a class is unknown, or the shares cannot be used.
     """
     balance = dict.fromkeys(CLASSES, 1) if balance is None else dict(balance)
     if not isinstance(images, int | np.integer) or images < 1:

@@ -221,19 +221,9 @@ def _ridges(lesion):
 
 
 def lesion_criteria(label, lesion_seed):
-    """The names in `CRITERIA` that a lesion shows, two or more.
+    """The names in `CRITERIA` that a lesion shows, two or more; arguments as in `draw_lesion`.
 
-    Parameters
-    ----------
-    label : str
-        One of `CLASSES`.
-    lesion_seed : int
-        From 0.
-
-    Raises
-    ------
-    InputError
-        If the label is unknown or the seed negative.
+    Raises `InputError` if the label is unknown or the seed negative.
     """
     check_arguments(label, lesion_seed)
     rng = np.random.default_rng([lesion_seed, 1])

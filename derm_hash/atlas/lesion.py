@@ -22,12 +22,8 @@ ANGLES = 1024  # samples of the outline
 def noise_tile(rough):
     """Noise of standard deviation 1 with bumps 16 pixels apart, (1024, 1024) float32.
 
-    It repeats after 512 pixels, so that pieces of up to 512 pixels can start anywhere.
-
-    Parameters
-    ----------
-    rough : bool
-        A fractal surface, whose amplitude falls with frequency as f ** -1.8; otherwise smooth.
+    It repeats after 512 pixels, so that pieces of up to 512 pixels can start anywhere. If rough,
+    it is a fractal surface, whose amplitude falls with frequency as f ** -1.8; else it is smooth.
     """
     f = 16 * np.hypot(np.fft.fftfreq(512)[:, None], np.fft.rfftfreq(512)[None])
     white = np.fft.rfft2(np.random.default_rng(0).standard_normal((512, 512)))
@@ -42,18 +38,11 @@ def smooth_step(x):
 
 
 class Lesion:
-    """A lesion being drawn, as maps (size, size) float32 in its own frame.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-    size : int
-        Pixels of the frame, which is 2 * `EXTENT` lesion radii wide.
-    skin : (3,) float32 array
-        RGB of the skin, in 0..1.
+    """A lesion being drawn, as maps (size, size) float32 in its own frame, 2 * `EXTENT` radii wide.
 
     Attributes
     ----------
+    skin : RGB (3,) float32 in 0..1
     radius : (ANGLES,) the outline in mean radii
     depth : 1 at the centre, 0 at the border, negative outside
     inside : 1 inside, 0 outside, and a ramp across the border
@@ -97,9 +86,9 @@ class Lesion:
         return self.radius_at(angles)[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
 
     def points(self, count, reach=0.85, middle=0.0, width=2 * np.pi):
-        """Random points (count, 2) within `reach` of the way to the border.
+        """Random points (count, 2) in the sector of `width` radians around the angle `middle`.
 
-        They lie in the sector of `width` radians around the angle `middle`.
+        They lie within `reach` of the way to the border.
         """
         angles = middle + self.rng.uniform(-0.5, 0.5, count) * width
         return reach * np.sqrt(self.rng.uniform(0, 1, (count, 1))) * self.edge(angles)

@@ -15,10 +15,7 @@ def skin_tone(rng):
 
 
 def _skin_texture(rng, matrix, size):
-    """Freckles, fine furrows and mottled redness, as a factor (3, size, size) near 1.
-
-    It turns with the lesion, since both are one piece of skin.
-    """
+    """Freckles, furrows and redness that turn with the lesion: a factor (3, size, size) near 1."""
     to_lesion = np.linalg.inv(matrix)[:2]
 
     def noise(bumps, rough=True):  # bumps per lesion radius
@@ -86,10 +83,7 @@ def _bubbles(rng, image):
 
 
 def _light(rng, image):
-    """Exposure, white balance, a gradient across the field, and a falloff towards its rim.
-
-    The rim sometimes shows as a dark circle.
-    """
+    """Exposure, white balance, a gradient and a falloff to the rim, at times with a dark circle."""
     axis = np.linspace(-1, 1, image.shape[-1], dtype=np.float32)
     angle, slope, falloff, rim = rng.uniform([0, 0, 0, 1.02], [2 * np.pi, 0.12, 0.12, 1.3])
     r2 = axis[None] ** 2 + axis[:, None] ** 2

@@ -24,19 +24,9 @@ def class_order(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def match_classes(names: Sequence[str], known: Sequence[str]) -> dict[str, str]:
-    """Find the class of a list that each name means.
+    """Each name -> the one of `known` with its spelling, or else the only one with its meaning.
 
-    Parameters
-    ----------
-    names : sequence of str
-    known : sequence of str
-        The class list.
-
-    Returns
-    -------
-    dict of str to str
-        From a name to that of `known` with the same spelling, or else to the only one that
-        differs in upper and lower case or by an alias. A name without one is left out.
+    Upper and lower case and aliases do not change a meaning; a name without one is left out.
     """
     found = {}
     for name in names:
@@ -51,23 +41,7 @@ def _meaning(name: str) -> str:
 
 
 def class_indices(labels, classes: Sequence[str] | None = None) -> np.ndarray:
-    """Check that labels are class indices.
-
-    Parameters
-    ----------
-    labels : (N,) array, tensor or list of integers
-    classes : sequence of str, optional
-        The class list that they count.
-
-    Returns
-    -------
-    (N,) int64 array
-
-    Raises
-    ------
-    InputError
-        If there is not one whole number for each image, or one is negative or has no class.
-    """
+    """Labels (N,) as int64; `InputError` unless they are whole numbers that count the classes."""
     labels = np.asarray(labels)
     if labels.ndim != 1:
         raise InputError(
@@ -94,24 +68,10 @@ def class_indices(labels, classes: Sequence[str] | None = None) -> np.ndarray:
 
 
 def indices_in(index, labels, class_names: Sequence[str] | None = None) -> np.ndarray:
-    """Return the labels of queries as class indices of a HashIndex, matched by name.
+    """Labels (Q,) of queries, which count `class_names`, as indices (Q,) of a HashIndex's classes.
 
-    Parameters
-    ----------
-    index : HashIndex
-    labels : (Q,) array, tensor or list of integers
-        Positions in `class_names`.
-    class_names : sequence of str, optional
-        The queries' class list; by default that of the index.
-
-    Returns
-    -------
-    (Q,) int64 array
-
-    Raises
-    ------
-    InputError
-        If a label is not a class index, or a label that occurs has no class in the index.
+    Classes are matched by name; without `class_names` the labels count the index's classes. Raises
+    `InputError` if a label is not a class index, or one that occurs has no class in the index.
     """
     if class_names is None:
         return class_indices(labels, index.classes)

@@ -39,25 +39,23 @@ class LesionDataset:
     ----------
     images : uint8 tensor (N, 3, S, S), RGB
     table : DataFrame
-        N manifest rows with at least image and label.
+        N manifest rows with at least image and label; the attribute has all columns.
     classes : sequence of str, optional
         Class names, in the order that labels count; by default see `class_order`.
-    root : path, optional
-        Folder of the mask files, which are read when asked for.
+    root : path of the folder of the mask files, optional
     masks : bool array (N, S, S), optional
         Masks in memory, instead of files.
 
     Attributes
     ----------
-    images, table, classes : as above; the table has all columns of a manifest
+    images, table, classes : as above
     labels : int64 tensor (N,), positions in `classes`
-    size : S, the side of the images in pixels
+    size : S, in pixels
 
     Raises
     ------
     InputError
-        If the images have another shape or type, their number is not that of the rows, or a label
-        is not in `classes`.
+        If the images have another shape or type, there are not N rows, or a label is unknown.
     """
 
     def __init__(
@@ -104,12 +102,9 @@ class LesionDataset:
         Parameters
         ----------
         root : path of a folder with ``manifest.csv``; see `read_manifest`
-        size : int
-            Side of the images in pixels; see `square`.
-        classes : sequence of str, optional
-            Class names in the wanted order; by default see `class_order`.
+        size : int, side of the images in pixels; see `square`
+        classes : sequence of str in the wanted order, optional; by default see `class_order`
         progress : bool
-            Show a progress bar.
 
         Raises
         ------

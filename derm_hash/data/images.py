@@ -29,8 +29,8 @@ def open_image(file: str | Path | BinaryIO, name: str | None = None) -> Image.Im
     """Read one image of any usual kind as 8-bit RGB, upright.
 
     The EXIF orientation is applied. Transparent pixels are laid on white, as they look on a page.
-    Grey images get three equal channels; see :func:`_grey_8bit` for those of more than 8 bits. Of
-    an animation the first frame is read.
+    Grey images get three equal channels; see :func:`_grey_8bit` for those of more than 8 bits, of
+    which some cause a UserWarning. Of an animation the first frame is read.
 
     Parameters
     ----------
@@ -47,11 +47,6 @@ def open_image(file: str | Path | BinaryIO, name: str | None = None) -> Image.Im
     InputError
         If the file is missing, is not an image, is damaged or cut short, has more than
         `MAX_PIXELS` pixels, or has a layout of TIFF that Pillow misreads.
-
-    Warns
-    -----
-    UserWarning
-        If a grey image of 16 bits uses fewer, see :func:`_grey_8bit`.
     """
     return _decoded(file, name, _to_rgb)
 
@@ -171,10 +166,9 @@ def _finite(image: Image.Image, name: str) -> np.ndarray:
 def _grey_8bit(values: np.ndarray, mode: str) -> np.ndarray:
     """Grey values of more than 8 bits (H, W) as uint8 (H, W).
 
-    16-bit values use their full range, 0..65535. Where all of them fit into 8, 10, 12 or 14 bits,
-    which is what most cameras with more than 8 bits deliver, the image is read as one of so many
-    bits, and a warning says so. A float image in 0..1 uses that range, and one in 0..255 is
-    rounded. Any other range is stretched to 0..255, because nothing in the file says what it means.
+    16-bit values use their full range, 0..65535, or that of 8, 10, 12 or 14 bits, as most cameras
+    deliver, where all of them fit into it; a warning says so. A float image in 0..1 uses that
+    range, and one in 0..255 is rounded. Any other range is stretched: the file does not explain it.
     """
     low, high = float(values.min()), float(values.max())
     if mode == "F" and low >= 0 and high <= 1:
@@ -210,19 +204,13 @@ def square(image: Image.Image, size: int, nearest: bool = False) -> Image.Image:
     Parameters
     ----------
     image : image or mask of any shape
-    size : int
-        Side of the result in pixels.
+    size : int from 1, else `InputError`
     nearest : bool
         Use the nearest neighbour instead of bicubic with antialiasing; for masks.
 
     Returns
     -------
     Image of `size` x `size` pixels, in the mode of `image`
-
-    Raises
-    ------
-    InputError
-        If `size` is below 1.
     """
     if size < 1:
         raise InputError(f"an image size of {size} pixels is not possible: use 32 or more")
@@ -231,17 +219,12 @@ def square(image: Image.Image, size: int, nearest: bool = False) -> Image.Image:
 
 
 def read_mask(file: str | Path | BinaryIO, name: str | None = None) -> Image.Image:
-    """Read a lesion mask as an image of mode L with the values 0 and 255.
+    """Read a lesion mask as an image of mode L with the values 0 and 255; errors as `open_image`.
 
     Masks are stored as 0/1, 0/255 or, in files of more than 8 bits, 0 and any larger number.
     Resampled masks have values in between; from one half upwards they count as lesion. The colours
     of a palette are classes: the first one is the background and all others are lesion, unless
     they are greys. Transparent pixels are background.
-
-    Raises
-    ------
-    InputError
-        As `open_image`.
     """
     return _decoded(file, name, _to_mask)
 

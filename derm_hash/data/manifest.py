@@ -138,18 +138,10 @@ def _check_paths(names: pd.Series, root: Path) -> None:
 
 
 def write_manifest(frame: pd.DataFrame, root: str | Path) -> Path:
-    """Write ``manifest.csv`` into a data folder, made if missing; whole or not at all.
+    """Write ``manifest.csv`` into a data folder, made if missing, and return its path.
 
-    Parameters
-    ----------
-    frame : DataFrame
-        One row per image with at least image and label (else `InputError`). Missing columns are
-        written empty, further ones are kept.
-    root : path of the data folder
-
-    Returns
-    -------
-    Path of the manifest
+    The file is written whole or not at all. The frame has one row per image with at least image and
+    label (else `InputError`); missing columns are written empty, further ones are kept.
     """
     content = manifest_bytes(frame)
     root = Path(root).expanduser()
@@ -176,7 +168,7 @@ def picture_reader(
 ) -> Callable[[int], Image.Image]:
     """A function from the position of an image in `names` to the image as RGB.
 
-    The pixels come from the array of `stored_pixels` if there is one, else from the image files.
+    It reads the array of `stored_pixels` if there is one, else the image files.
     """
     if stored is not None:
         return lambda i: Image.fromarray(stored[i])
@@ -187,8 +179,8 @@ def picture_reader(
 def pixels_path(root: Path, names: Sequence[str]) -> Path:
     """Path of the array with the decoded images of a folder, whether or not it exists.
 
-    The file's name depends on the images' names, their order and their sizes in bytes, so an
-    array is not found any more after the manifest or an image has changed.
+    The file's name depends on the images' names, order and sizes in bytes: an array is not found
+    any more after one of them has changed.
     """
     digest = hashlib.sha256()
     for name in names:
@@ -214,20 +206,9 @@ def stored_pixels(root: Path, names: Sequence[str]) -> np.ndarray | None:
 
 
 def store_pixels(root: Path, names: Sequence[str], workers: int | None = None) -> Path | None:
-    """Store the decoded images of a folder beside them, for `picture_reader`.
+    """Store the decoded images of a folder beside them, 3 bytes per pixel, for `picture_reader`.
 
-    Parameters
-    ----------
-    root : path of the data folder
-    names : sequence of N str
-        Paths of the images relative to it, in the manifest's order.
-    workers : int, optional
-        Number of threads.
-
-    Returns
-    -------
-    Path or None
-        The file, of 3 bytes per pixel; None if the images are not squares of one size.
+    Returns the file, or None if the images are not squares of one size.
     """
     sizes = {image_size(root / name) for name in names}
     if len(sizes) != 1 or len(side := set(sizes.pop())) != 1:
@@ -253,8 +234,7 @@ def store_pixels(root: Path, names: Sequence[str], workers: int | None = None) -
 def reserve(path: Path) -> None:
     """Give a file all the disk space that its size needs; OSError if the disk has less.
 
-    A memory-mapped file takes its space when it is written to. If the disk is full by then, the
-    system ends the process without a message.
+    Otherwise the system ends the process without a message when the disk of a memory map is full.
     """
     if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
         with path.open("r+b") as file:

@@ -32,25 +32,18 @@ def split_by_lesion(
     Parameters
     ----------
     frame : DataFrame
-        Manifest. A row without lesion_id is a lesion of its own. A lesion with several labels
-        counts for its most frequent one. Rows with the same non-empty value in the column
-        duplicate_group, where there is one, are near-duplicates.
+        Manifest. A row without lesion_id is a lesion of its own; a lesion counts for its most
+        frequent label. Rows with the same non-empty duplicate_group are near-duplicates.
     query : float
-        Share of each class's images to be queries, 0 <= query < 1.
+        Share of each class's images to be queries, 0 <= query < 1 (else `InputError`).
     val : float
-        Share of the other images to be val, 0 <= val < 1.
+        Share of the other images to be val, 0 <= val < 1 (else `InputError`).
     seed : int
-        Seed of the shuffling.
 
     Returns
     -------
     DataFrame
         Copy of the frame with the split column filled.
-
-    Raises
-    ------
-    InputError
-        If a share is outside [0, 1).
     """
     _check_shares(query, val)
     frame = with_all_columns(frame)
@@ -71,12 +64,10 @@ def split_by_image(
 ) -> pd.DataFrame:
     """Fill the split column image by image, as the paper's protocol does.
 
-    In each class the share `query` of the images, rounded down, becomes queries, and the share
-    `val` of the rest, rounded down, becomes val. Images of one lesion can land on both sides, so
-    that retrieval partly finds the same lesion again. Use `split_by_lesion` for an honest measure,
-    and this split to compare with published numbers.
-
-    Parameters, returned value and errors are those of `split_by_lesion`.
+    In each class the share `query` of the images becomes queries, and the share `val` of the rest
+    val, both rounded down. Images of one lesion can land on both sides, so that retrieval partly
+    finds the same lesion again: use this split to compare with published numbers, and
+    `split_by_lesion`, which has the same arguments and errors, for an honest measure.
     """
     _check_shares(query, val)
     frame = with_all_columns(frame)

@@ -20,22 +20,10 @@ def generator(*key: int | str) -> torch.Generator:
 def random_view(
     x: Tensor, light: bool, rotations: bool, key: tuple[int, ...], rank: int = 0, world: int = 1
 ) -> Tensor:
-    """One random view of each image.
+    """One random view of each image: (B, 3, S, S) in [-1, 1] -> the same.
 
-    Parameters
-    ----------
-    x : (B, 3, S, S) tensor in [-1, 1]
-        Every ``world``-th image of a batch, from the ``rank``-th on.
-    light : bool
-        Mirror half of the images, and change brightness and contrast (:func:`augment`).
-    rotations : bool
-        Rotate each image by a random number of quarter turns.
-    key : tuple of int
-        Decides all random numbers: seed, epoch and step.
-
-    Returns
-    -------
-    (B, 3, S, S) tensor in [-1, 1]
+    ``light`` asks for :func:`augment`, ``rotations`` for quarter turns. The ``key`` (seed, epoch,
+    step) decides all random numbers. x holds every ``world``-th image of a batch from ``rank`` on.
     """
     if light:
         x = augment(x, generator(*key, 0), rank, world)

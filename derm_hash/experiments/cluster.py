@@ -15,15 +15,8 @@ SECONDS_WITHOUT_WORKER = 7 * 24 * 3600  # workers may wait in a cluster's queue 
 def on_cluster(scheduler: str) -> Iterator[None]:
     """Let the workers of a Dask cluster do what joblib hands out inside the ``with`` block.
 
-    Parameters
-    ----------
-    scheduler : str
-        Its address, such as "tcp://head:8786".
-
-    Raises
-    ------
-    InputError
-        If Dask is not installed, no scheduler answers, or one run has ended several workers.
+    ``scheduler`` is an address such as "tcp://head:8786". InputError if Dask is not installed, no
+    scheduler answers, or one run has ended several workers.
     """
     try:
         from distributed import Client, KilledWorker

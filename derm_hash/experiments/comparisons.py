@@ -18,20 +18,17 @@ def compare(
 
     Runs are paired by seed, and a query's difference is the mean over the seeds that both
     settings have; :func:`derm_hash.paired_test` then resamples whole lesions. So the interval and
-    the p-value are about other queries for these trained models. ``seed_std`` shows what another
-    seed would change.
+    the p-value are about other queries for these trained models, not about other seeds.
 
     Parameters
     ----------
-    results : DataFrame
-        Of :func:`run_grid` or :func:`read_results`.
+    results : DataFrame of :func:`run_grid` or :func:`read_results`
     by : sequence of str
         The columns that tell the settings apart.
     score : str
         A column that is a mean over queries, or over classes of queries.
     baseline : mapping
-        From some of ``by`` to the baseline's values. A setting is compared with the baseline that
-        has the same values in the rest of ``by``.
+        The baseline's values of some of ``by``. The rest are those of the compared setting.
     out : str or Path
         The folder that the results come from, with the scores of every query.
 
@@ -92,14 +89,10 @@ def score_table(results: pd.DataFrame, by: Sequence[str], out: str | Path) -> pd
 
 
 def best_settings(results: pd.DataFrame, by: Sequence[str], score: str, out: str | Path) -> set:
-    """Return the settings that beat every other one on their data, each with p < 0.05.
+    """Return the values of ``by`` that beat all others on their data, each with p < 0.05.
 
-    All paired tests must agree, so no correction for their number is needed.
-
-    Returns
-    -------
-    set
-        Values of ``by``: at most one setting for each data set, split and part.
+    There is at most one for each data set, split and part. All paired tests must agree, so no
+    correction for their number is needed.
     """
     sign = -1 if lower_is_better(score) else 1
     winners = set()
@@ -113,7 +106,7 @@ def best_settings(results: pd.DataFrame, by: Sequence[str], score: str, out: str
 
 
 def beats(a: pd.DataFrame, b: pd.DataFrame, score: str, out: Path, sign: int) -> bool:
-    """Return whether runs are better than others with the same seeds, with p < 0.05."""
+    """Return whether runs ``a`` are better than ``b`` on the seeds of both, with p < 0.05."""
     if not set(a.index) & set(b.index):
         return False
     test, _ = paired_runs(a, b, score, out)

@@ -28,21 +28,7 @@ SUMMARY = {
 
 
 def in_classes_of(run: Run, data: LesionDataset, source: str) -> LesionDataset:
-    """Return a data set with the class list of a run; its labels are matched by name.
-
-    Parameters
-    ----------
-    run : Run
-    data : LesionDataset
-        It may lack some of the run's classes.
-    source : str
-        Where the data comes from, for the message.
-
-    Raises
-    ------
-    InputError
-        If a label cannot be matched with a class of the run.
-    """
+    """Return data with a run's class list, matched by name; InputError if it has other classes."""
     classes = run.model.class_names
     found = match_classes(data.classes, classes)
     if lost := [name for name in data.classes if name not in found]:
@@ -56,10 +42,9 @@ def in_classes_of(run: Run, data: LesionDataset, source: str) -> LesionDataset:
 
 
 def with_queries(database: LesionDataset, queries: LesionDataset) -> LesionDataset:
-    """Join the database of one data set with the queries of another one of the same classes.
+    """Join the splits ``database`` and ``query`` of two data sets that have the same classes.
 
-    The parts are the splits ``database`` and ``query``, or all images of a data set that has not
-    been split.
+    A data set that has not been split is used as a whole.
     """
     parts = []
     for data, split in ((database, "database"), (queries, "query")):
@@ -76,21 +61,10 @@ def place(source: str) -> str:
 
 
 def summarise(scores: dict[str, float], found: pd.DataFrame, data: LesionDataset) -> pd.DataFrame:
-    """Summarise the scores over all queries.
+    """Return a row for each score of ``SUMMARY``, from what ``scoring.score_model`` returned.
 
-    Parameters
-    ----------
-    scores, found
-        Of :func:`derm_hash.experiments.scoring.score_model`.
-    data : LesionDataset
-        What was scored.
-
-    Returns
-    -------
-    DataFrame
-        One row for each score of ``SUMMARY``, with the columns value, low and high (95 % interval
-        over lesions; empty if there is only one lesion) and chance (expected value of a ranking in
-        random order; empty where that means nothing).
+    The columns are value, low and high (95 % interval over lesions; empty if there is only one) and
+    chance (expected value of a ranking in random order; empty where that means nothing).
     """
     chance, rows = chance_of(found["label"], data.split("database").table["label"]), {}
     lesions = lesion_groups(found["lesion_id"])
@@ -107,7 +81,7 @@ def summarise(scores: dict[str, float], found: pd.DataFrame, data: LesionDataset
 
 
 def chance_of(queries: pd.Series, database: pd.Series) -> pd.DataFrame:
-    """Return what every query's scores would be if the database came in random order.
+    """Return the scores to expect of every query if the database came in random order.
 
     Labels (Q,) and (N,) -> a row for each query, with the columns precision_at_10, ap,
     tie_aware_ap and paper_precision (if something lies within the radius).
@@ -149,11 +123,10 @@ def write_evaluation(
     database: str,
     queries: str,
 ) -> Path:
-    """Write all scores to the run's folder, one file for each data set.
+    """Write all scores to the run's folder, one file for each pair of database and queries.
 
     The run's own data has ``evaluation.csv``, another folder ``evaluation-NAME.csv``, and two
-    folders ``evaluation-QUERIES-in-DATABASE.csv``. The columns are score, value, low, high, chance,
-    and the places of database and queries, so a file never takes the place of another data set's.
+    folders ``evaluation-QUERIES-in-DATABASE.csv``; a number is added where the name is taken.
     """
     where = {"database": place(database), "queries": place(queries)}
     names = dict.fromkeys(Path(where[part]).name for part in ("queries", "database"))

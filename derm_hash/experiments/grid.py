@@ -1,14 +1,14 @@
 """Run a grid of settings and seeds, on this machine or on a cluster, and return one tidy table.
 
 A folder of experiments holds a folder for each run, and a table ``results.csv``. Every file is
-written all or nothing::
+written all or nothing, so a finished run is never repeated, and a stopped one goes on from its
+last checkpoint::
 
     RUN/trained.json          how long training took, and on what; the training is finished
     RUN/queries-SCORING.csv   every score of every query
     RUN/result-SCORING.json   the row of the table; this scoring is finished
 
-So a finished run is never repeated, and a run that was stopped goes on from its last checkpoint.
-Every run is one call of :func:`do_run`. joblib hands these calls out: to this process, to several
+joblib hands out the calls of :func:`do_run`, one for each run: to this process, to several
 processes, or to a Dask cluster whose workers see the same folder.
 """
 
@@ -66,17 +66,15 @@ def run_grid(
         preset
             What the other settings change.
         split, split_seed
-            "given", the split that the data has (default), or the same images split again:
-            "lesion" or "paper" (by image, as in the paper's protocol), with the default shares of
+            "given" (the data's own; default), or the same images split again: "lesion" or "paper"
+            (by image, as in the paper's protocol), with the default shares of
             :func:`derm_hash.split_by_lesion` and the seed 0, or the one given.
         readout
-            "plain" (default) or "orbit-mean", which scores the trained model as an
-            :class:`derm_hash.OrbitMean`, without another training.
+            "plain" (default), or "orbit-mean": the trained model as a :class:`derm_hash.OrbitMean`.
         scored_on
             "query" (default), or "val" to choose settings by. Settings that were chosen by the
             queries have query scores that are too good.
-    data : LesionDataset
-        With splits.
+    data : LesionDataset with splits
     out : str or Path
         Folder for ``results.csv`` and the runs.
     preset, **settings

@@ -32,34 +32,12 @@ def score_heatmaps(
 ) -> pd.DataFrame:
     """Score a map of each image against its lesion mask, beside two maps that see nothing.
 
-    Parameters
-    ----------
-    model : DermHash
-    data : LesionDataset
-        Images without a mask, or with an empty one, are left out.
-    target : str
-        What is explained: by Grad-CAM the "class" that the model predicts, the "match" with the
-        nearest hit of another lesion, or "bit", all bits of the code together; or the "gate" of
-        every block as it is.
-    n : int, optional
-        Score so many images, chosen at random with the seed 0, instead of all.
-    index : HashIndex, optional
-        The database of the "match".
-    progress : bool
-        Show a progress bar.
-
-    Returns
-    -------
-    DataFrame
-        A row for each image and map: image, lesion_id, map, ``mask_energy``, ``pointing_game``,
-        ``iou`` (see :mod:`derm_hash.metrics.overlap`), and empty. An empty map scores 0. The
-        rows "flat map" hold what a map of equal values gets if ties are broken at random, the
-        rows "centred blob" the scores of a Gaussian in the middle of the image.
-
-    Raises
-    ------
-    InputError
-        If no image has a mask, ``n`` is less than 1, or the model has no gate.
+    ``target`` is what Grad-CAM explains: the predicted "class", the "match" with the nearest hit of
+    another lesion in ``index``, or all bits ("bit"); or it is the "gate" of every block. ``n``: so
+    many of the images with a mask, chosen with the seed 0. An empty map scores 0, "flat map" what
+    equal values get if ties are broken at random, "centred blob" a Gaussian in the middle.
+    Returns a row for each image and map, with the scores of :mod:`derm_hash.metrics.overlap`.
+    InputError if no image has a mask, ``n`` is less than 1, or the model has no gate.
     """
     if n is not None and n < 1:
         raise InputError(f"n is the number of images to score: 1 or more, not {n}")
@@ -141,19 +119,10 @@ def scores_of_flat(mask: np.ndarray) -> dict[str, float | bool]:
     }
 
 
-def summarise(table: pd.DataFrame) -> pd.DataFrame:
-    """Means of :func:`score_heatmaps` with 95 % intervals, resampled by lesion.
+def mask_score_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Means of :func:`score_heatmaps`, with 95 % intervals that are resampled by lesion.
 
-    Parameters
-    ----------
-    table : DataFrame
-        Of :func:`score_heatmaps`.
-
-    Returns
-    -------
-    DataFrame
-        A row for each map, and for its difference to the centred blob on the same images; the
-        columns are score, mean, low, high and empty_maps.
+    A row for each map and score, and for the difference to the centred blob on the same images.
     """
     rows = {name: rows.reset_index(drop=True) for name, rows in table.groupby("map", sort=False)}
     groups = lesion_groups(rows[BLOB]["lesion_id"])
@@ -171,7 +140,7 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary_in_words(summary: pd.DataFrame) -> pd.DataFrame:
-    """The table of :func:`summarise` to print: a row for each map, with "mean [low, high]"."""
+    """The table of :func:`mask_score_table` to print: a row a map, with "mean [low, high]"."""
     cells = summary.assign(
         text=[f"{row.mean:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in summary.itertuples()]
     )

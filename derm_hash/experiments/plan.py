@@ -28,10 +28,9 @@ DEFAULTS = {"split": "given", "split_seed": 0, "readout": "plain", "scored_on": 
 
 
 class SharedData:
-    """A data set whose images other processes read from one file.
+    """A data set that other processes get with its images in one file, ``path``.
 
-    Sending it to another process writes the images to ``path``, once, and sends the rest. All
-    processes of a machine then share the memory of that file.
+    The first one that is sent writes the file; all processes of a machine share its memory.
     """
 
     def __init__(self, dataset: LesionDataset, path: Path):
@@ -80,10 +79,7 @@ def plan(
     out: Path,
     settings: Mapping,
 ) -> tuple[list[PlannedRun], list[tuple[str, str, str]]]:
-    """Return the runs that a grid needs, and (run, readout, scored_on) of each of its points.
-
-    The arguments are those of :func:`run_grid`.
-    """
+    """Return the runs of :func:`run_grid`, and (run, readout, scored_on) of each grid point."""
     grids = [grid] if isinstance(grid, Mapping) else list(grid)
     special = {axis for axes in grids for axis in axes} - set(Scoring._fields)
     images = out / f".images-{fingerprint(data)}"

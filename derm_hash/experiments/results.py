@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from derm_hash.errors import InputError, one_line
-from derm_hash.files import parse_json, write_atomically, write_text
+from derm_hash.files import write_atomically, write_text
 from derm_hash.metrics.scores import SCORES
 from derm_hash.settings import TrainConfig
 
@@ -48,7 +48,7 @@ def write_json(path: Path, value: dict) -> None:
 def read_json(path: Path) -> dict:
     """Read a file of :func:`write_json`; InputError if it is damaged."""
     try:
-        value = parse_json(path.read_bytes())
+        value = json.loads(path.read_bytes())
         if not isinstance(value, dict):
             raise ValueError("it has no names and values")
     except (ValueError, OSError) as error:
@@ -112,8 +112,8 @@ def mean_and_spread(
 
     Returns
     -------
-    DataFrame
-        Texts, indexed by ``by``, with a column for each of ``scores``.
+    DataFrame of str
+        Indexed by ``by``, with a column for each of ``scores``.
     """
 
     def cell(values: pd.Series) -> str:
@@ -134,8 +134,8 @@ def setting_kinds() -> dict[str, object]:
 def settings_that_differ(results: pd.DataFrame) -> list[str]:
     """Name the settings, except the seed, that differ between the runs of a table.
 
-    Presets differ in many settings at once, and ``preset`` stands for these: beside it, only
-    settings that differ between runs of one preset are named.
+    ``preset`` stands for the many settings in which presets differ: beside it, only settings that
+    differ between runs of one preset are named.
     """
     names = [name for name in setting_kinds() if name != "seed"]
     counts = results.groupby("preset")[names].nunique(dropna=False)

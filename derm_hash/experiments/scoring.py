@@ -19,18 +19,16 @@ def evaluate_run(run: Run, data: LesionDataset, progress: bool = False) -> dict[
     Parameters
     ----------
     run : Run
-    data : LesionDataset
-        With splits.
+    data : LesionDataset with splits
     progress : bool
         Show a progress bar.
 
     Returns
     -------
     dict
-        The scores of :func:`derm_hash.evaluate_retrieval`, and how stable codes and hits are when
-        a query is rotated by 90, 180 or 270 degrees (means of the three): ``flipped_bits``, the
-        share of bits that flip, and ``overlap_at_10``, the share of the ten nearest database
-        images that stay among the ten nearest. Both are in [0, 1].
+        The scores of :func:`derm_hash.evaluate_retrieval`, and two in [0, 1], means over a query's
+        turns by 90, 180 and 270 degrees: ``flipped_bits``, the share of bits that flip, and
+        ``overlap_at_10``, the share of the ten nearest database images that stay among them.
     """
     return score_model(run.model, data, progress)[0]
 
@@ -38,24 +36,11 @@ def evaluate_run(run: Run, data: LesionDataset, progress: bool = False) -> dict[
 def score_model(
     model: torch.nn.Module, data: LesionDataset, progress: bool = False, scored_on: str = "query"
 ) -> tuple[dict[str, float], pd.DataFrame]:
-    """Score a model, with the scores of every query.
+    """Score a model (DermHash, OrbitMean) as :func:`evaluate_run`, with the scores of every query.
 
-    Parameters
-    ----------
-    model : Module
-        Such as DermHash or OrbitMean.
-    data, progress
-        As in :func:`evaluate_run`.
-    scored_on : str
-        The part of the data that stands for the queries.
-
-    Returns
-    -------
-    scores : dict
-        As :func:`evaluate_run` returns them.
-    table : DataFrame
-        One row for each query: image, lesion_id, label (the class's name), the other columns of
-        :func:`derm_hash.query_scores`, flipped_bits, overlap_at_10.
+    ``scored_on`` is the part of the data that stands for the queries. The table has a row for each:
+    image, lesion_id, label (the class's name), the other columns of :func:`derm_hash.query_scores`,
+    flipped_bits, overlap_at_10.
     """
     queries = data.split(scored_on)
     index = build_index(model, data.split("database"), progress=progress)

@@ -1,7 +1,7 @@
 """The explorers' states: what is asked, and what there is to see, in plain Python.
 
-A state has methods that set what is asked (the query, the angle, k, ...), and ``view()``, which
-computes what there is to see. It needs no browser; `derm_hash.explorers.widgets` puts it on a page.
+Methods of a state set what is asked (the query, the angle, k, ...), and ``view()`` computes what
+there is to see, without a browser; `derm_hash.explorers.widgets` puts it on a page.
 """
 
 import io
@@ -78,22 +78,9 @@ def query_from(dataset: LesionDataset, position: int, origin: str) -> Query:
 class QueryState:
     """Which image is asked about, and how it is turned.
 
-    Parameters
-    ----------
-    model : DermHash or Run
-    index : HashIndex
-        Of the database images, in their order.
-    dataset : LesionDataset
-        With the splits ``query`` and ``database``; or the queries alone, if ``database`` is given.
-    database : LesionDataset, optional
-        The images that the index was built from.
-    seed : int
-        Of the random choices.
-
-    Raises
-    ------
-    InputError
-        If the index does not belong to the database or to the model.
+    The index is of the database images, in their order. ``dataset`` has the splits ``query`` and
+    ``database``, or the queries alone if ``database`` is given. ``seed`` is for random choices.
+    InputError if the index does not belong to the database or to the model.
     """
 
     def __init__(
@@ -259,10 +246,7 @@ class QueryState:
         return torch.cat([upright, self.turned(x)])
 
     def codes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Soft codes (bits,) of the query as it is, and as it is turned.
-
-        The first one is kept until another query is asked, since dragging does not change it.
-        """
+        """Soft codes (bits,) of the query as it is (kept during a drag), and as turned."""
         pair, key = self.pair(), (self.query, self.angle % 90 == 0)
         if self._upright is None or self._upright[0] != key:
             both = encode(self.model, pair)
@@ -383,13 +367,7 @@ class RetrievalState(QueryState):
         self.rank = rank
 
     def upload(self, content: bytes, name: str = "the file") -> None:
-        """Make an image file the query: any format that ``images.open_image`` reads.
-
-        Raises
-        ------
-        InputError
-            If it is larger than ``MOST_BYTES`` or no image; the query stays as it was.
-        """
+        """Make an image file the query; InputError if it is no image, or above ``MOST_BYTES``."""
         if len(content) > MOST_BYTES:
             raise InputError(
                 f"{name} has {len(content) / 1e6:.1f} MB, more than the {MOST_BYTES // 10**6} MB "
@@ -424,13 +402,7 @@ class RetrievalState(QueryState):
 
 
 def hits_csv(views: dict[str, RetrievalView], angle: float, mirrored: bool) -> str:
-    """The hits of one or more models as CSV, one row for each hit, best first.
-
-    Parameters
-    ----------
-    views : dict from a model's name to its view
-    angle, mirrored : how the query is turned
-    """
+    """The hits of models (name -> view) as CSV, one row for each, best first."""
     rows = [
         {
             "model": name,
@@ -459,14 +431,13 @@ def hits_csv(views: dict[str, RetrievalView], angle: float, mirrored: bool) -> s
 class HeatView:
     """What the heatmap explorer shows of the query and of its hit.
 
-    hits: the ten nearest images of the whole database, for the query as it is turned;
-    hit: the chosen one, at ``place`` among them, or the last where they are fewer. picture,
-    hit_picture: uint8 (S, S, 3); heat, hit_heat: (S, S) in [0, 1]; mask, hit_mask: (S, S) bool
-    or None. low, high: what 0 and 1 stand for, where the map is a gate. energy: share of the
-    heat on the lesion, beside area, which a flat map would get; points: whether the hottest
-    point is on the lesion; all None without a mask. follows: correlation of the map with the
-    unturned image's map, turned; None where the query is not turned, or a map is flat.
-    followed: the same for every angle that has been looked at since query, map and hit are these.
+    hits: the ten nearest images of the database for the query as turned; hit: the one at ``place``,
+    or the last. pictures: uint8 (S, S, 3); heat, hit_heat: (S, S) in [0, 1]; masks: (S, S) bool or
+    None. low, high: what 0 and 1 stand for, where the map is a gate. energy: share of the heat on
+    the lesion; area: what a flat map would get; points: whether the hottest point is on the lesion;
+    all None without a mask. follows: correlation of the map with the unturned image's map, turned;
+    None where the query is not turned, or a map is flat. followed: the same for every angle that
+    has been looked at since query, map and hit are these.
     """
 
     picture: np.ndarray
@@ -490,10 +461,8 @@ class HeatView:
 class HeatmapState(QueryState):
     """What the heatmap is of; parameters as :class:`QueryState`.
 
-    Attributes
-    ----------
-    subjects : dict from a title to what is explained: ("gate", block), ("match", None),
-        ("class", i) or ("bit", i)
+    ``subjects``: title -> what is explained, ("gate", block), ("match", None), ("class", i) or
+    ("bit", i).
     """
 
     def __init__(self, model, index, dataset, database=None, seed=0):

@@ -1,9 +1,8 @@
 """The explorers: turn a lesion and watch the bits, see why a hit matched, bend the loss.
 
-Each explorer is a thin ipywidgets view on a state of `derm_hash.explorers.states`: pictures
-travel as encoded bytes (in HTML, since ipywidgets' Image knows no alternative text), not as figures
-drawn again; and the page sends a slider's latest value only when the last one has
-been answered, so that dragging never queues up work.
+Each explorer is a thin ipywidgets view on a state of `derm_hash.explorers.states`. Pictures travel
+as encoded bytes (in HTML, since ipywidgets' Image knows no alternative text). The page sends a
+slider's latest value only when the last one has been answered, so dragging never queues up work.
 
 Saved in a notebook, an explorer leaves a picture of its first view for pages without a
 kernel. Running its cell again closes the one before.
@@ -310,7 +309,6 @@ class QueryExplorer(Explorer):
         self.links.value = link(self.picture_png(), "image/png", f"{name}.png", "picture (PNG)")
 
     def sync(self) -> None:
-        """Set the controls to what the state says."""
         # 360 and 0 are one angle, but the slider stays at the end where the hand left it.
         if self.angle.value % 360 != self.state.angle:
             self.angle.value = self.state.angle
@@ -337,7 +335,7 @@ class RetrievalExplorer(QueryExplorer):
         The images that the index was built from, if they are not a split of ``dataset``.
     other : (DermHash or Run, HashIndex), optional
         A second model and its index of the same database, to be asked the same beside the first.
-    names : of the two models
+    names : (str, str) of the two models
 
     Attributes
     ----------
@@ -396,7 +394,6 @@ class RetrievalExplorer(QueryExplorer):
         self.state.ask_database(view.hits[place].position)
 
     def draw(self) -> None:
-        """Show the query, its codes and its hits."""
         for state in self.states.values():
             if state is not self.state:
                 state.follow(self.state)
@@ -533,7 +530,6 @@ class HeatmapExplorer(QueryExplorer):
         self.chart.value = svg_follows(followed, self.state.angle, self.state.mirrored)
 
     def draw(self) -> None:
-        """Show the query, its hit, and their maps."""
         state = self.state
         self.view = view = state.view()
         self.sync()
@@ -568,7 +564,6 @@ class HeatmapExplorer(QueryExplorer):
         self.hit.value = place
 
     def figure(self) -> Figure:
-        """The present view as a figure."""
         view, state = self.view, self.state
         query, hit = f"query: {state.query.label}", f"hit {view.place + 1}: {view.hit.label}"
         pictures = [
@@ -625,14 +620,12 @@ class LossExplorer(Explorer):
         self.state.set_kinds([kind for kind, box in chosen if box.value])
 
     def sync(self) -> None:
-        """Set the controls to what the state says."""
         self.odd.value, self.others.value = self.state.odd, self.state.others
         self.gamma.value = self.state.gamma
         for kind, box in zip(PENALTIES, self.kinds, strict=True):
             box.value = kind in self.state.kinds
 
     def draw(self) -> None:
-        """Show the curves, the orbit's points on them, and the numbers."""
         self.view = view = self.state.view()
         self.chart.value = svg_charts(view, self.state.gamma)
         names = "".join(f"<th>{plots.PENALTY_NAMES[kind]}</th>" for kind in view.loss)
@@ -645,5 +638,4 @@ class LossExplorer(Explorer):
         )
 
     def figure(self) -> Figure:
-        """The curves as a figure."""
         return plots.plot_penalties(self.state.gamma, self.state.kinds)

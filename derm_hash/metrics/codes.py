@@ -10,29 +10,27 @@ def code_quality(codes: np.ndarray) -> dict[str, float]:
 
     Parameters
     ----------
-    codes : (N, bits) array
-        Soft codes in [0, 1]; bit b of image i is h_ib = [code > 0.5].
+    codes : (N, bits) array in [0, 1]
+        Bit b of image i is h_ib = [code > 0.5].
 
     Returns
     -------
     dict of float
         bit_balance
-            ``1/b sum_b (1 - |2 p_b - 1|)``, p_b the share of ones in bit b: 1 if every bit
-            is one for half of the images, 0 if all bits are constant. Weiss, Torralba & Fergus
-            ask for balanced and uncorrelated bits ("Spectral hashing", NIPS 2008).
+            ``1/b sum_b (1 - |2 p_b - 1|)``, p_b the share of ones in bit b: 1 if every bit is one
+            for half of the images, 0 if all are constant (Weiss et al., "Spectral
+            hashing", NIPS 2008).
         bit_correlation
-            Mean absolute Pearson correlation of two different bits, in [0, 1], over the
-            pairs of bits that are not constant; 0 if there is no such pair, 1 if all bits
-            are copies of one.
+            Mean absolute Pearson correlation in [0, 1] of two different bits that are not constant;
+            0 if there are no two such bits, 1 if all bits are copies of one.
         distinct_codes
             Number of different hash codes, at most min(N, 2^bits).
         code_entropy
-            ``-sum_c p_c log2 p_c`` over the different codes, in bits, p_c the share of images
-            with code c (Shannon, 1948): at most min(bits, log2 N).
+            ``-sum_c p_c log2 p_c`` in bits, p_c the share of images with code c (Shannon, 1948): at
+            most min(bits, log2 N).
         quantisation_gap
-            Mean of |code - h|, in [0, 0.5]: what rounding to bits changes; 0 for binary
-            codes. It is the quantisation loss of Gong & Lazebnik ("Iterative quantization", CVPR
-            2011) as a mean absolute difference.
+            Mean of |code - h|, in [0, 0.5], which is 0 for binary codes: the quantisation loss of
+            Gong & Lazebnik ("Iterative quantization", CVPR 2011) as a mean absolute difference.
 
     Raises
     ------

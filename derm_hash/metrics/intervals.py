@@ -33,10 +33,7 @@ class PairedTest(NamedTuple):
 
 
 def lesion_groups(lesion_ids) -> np.ndarray:
-    """Number lesions: ids (Q,) of any type -> (Q,) int64, one number for each lesion.
-
-    Each unknown lesion ("", None or NaN) is a lesion of its own.
-    """
+    """Number lesions: ids (Q,) -> (Q,) int64; each unknown one ("", None, NaN) is its own."""
     known = pd.Series(np.asarray(lesion_ids, dtype=object)).replace("", None)
     numbers, names = pd.factorize(known, sort=True)
     unknown = numbers < 0
@@ -65,15 +62,11 @@ def bootstrap_interval(
     values : (Q,) array
         One score for each query.
     groups : (Q,) array, optional
-        What belongs together, such as the queries' ``lesion_id`` (see :func:`lesion_groups`); by
-        default each query is a group of its own.
+        What belongs together, such as the queries' ``lesion_id``; by default each query is alone.
     labels : (Q,) array, optional
-        Classes: the mean is then the mean of the class means, and each class draws from its own
-        groups, since the number of queries of a class is fixed by design.
-    level : float
-        In (0, 1).
-    repeats : int
-    seed : int
+        Classes: each draws from its own groups, and the mean is that of the class means.
+    level : float in (0, 1)
+    repeats, seed : int
 
     Returns
     -------
@@ -114,24 +107,18 @@ def paired_test(
     patterns if there are at most ``repeats`` of them, otherwise ``(1 + hits) / (1 + repeats)``
     over random ones, which is never 0 (Fisher, "The design of experiments", 1935, section 21;
     Phipson & Smyth, Stat. Appl. Genet. Mol. Biol. 9(1), 2010). The interval is the
-    :func:`bootstrap_interval` of the differences.
+    :func:`bootstrap_interval` of the differences, which has the same arguments and errors.
 
     Parameters
     ----------
     a, b : (Q,) arrays
         One score for each query, in the same order.
-    groups, labels, seed
-        As in :func:`bootstrap_interval`.
-    repeats : int
+    groups, labels : (Q,) arrays, optional
+    repeats, seed : int
 
     Returns
     -------
     PairedTest
-
-    Raises
-    ------
-    InputError
-        As in :func:`bootstrap_interval`.
     """
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if a.shape != b.shape:
@@ -158,7 +145,7 @@ def paired_test(
 
 
 def _by_group(values, groups, labels) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return for each class the sum of values and the number of queries of every group."""
+    """For each class, the sum of values and the number of queries of every group."""
     if values.ndim != 1:
         raise InputError(f"An interval needs one value for each query (Q,), not {values.shape}")
     if lost := int((~np.isfinite(values)).sum()):

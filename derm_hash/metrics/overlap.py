@@ -2,6 +2,7 @@
 
 A mask is bool, or has the numbers 0 and 1, or 0 and 255, as image files have them. An empty
 heatmap, all zero, points nowhere: its scores are 0. Report the number of such maps beside a mean.
+All scores raise `InputError` if the shapes differ, the heatmap has NaN, or the mask is not one.
 """
 
 import numpy as np
@@ -10,27 +11,19 @@ from derm_hash.errors import InputError
 
 
 def mask_energy(heatmap: np.ndarray, mask: np.ndarray) -> float:
-    """Share of a heatmap's sum that lies on the lesion.
+    """Share of a heatmap's sum that lies on the lesion, ``sum_{p in mask} heat_p / sum_p heat_p``.
 
-    ``sum_{p in mask} heat_p / sum_p heat_p`` (the energy-based pointing game of Wang et al.,
-    "Score-CAM", CVPR workshops 2020, with a mask instead of a box). Compare it with
-    ``mask.mean()``, the score of a flat heatmap.
+    The energy-based pointing game of Wang et al. ("Score-CAM", CVPR workshops 2020), with a mask
+    instead of a box. Compare it with ``mask.mean()``, the score of a flat heatmap.
 
     Parameters
     ----------
-    heatmap : (H, W) array >= 0
+    heatmap : (H, W) array >= 0, else `InputError`
     mask : (H, W) array
-        See the module.
 
     Returns
     -------
-    float in [0, 1]
-        0 for an empty heatmap.
-
-    Raises
-    ------
-    InputError
-        If the shapes differ, the heatmap has negative values or NaN, or the mask is not one.
+    float in [0, 1], 0 for an empty heatmap
     """
     heatmap, mask = _checked(heatmap, mask)
     if heatmap.size and heatmap.min() < 0:
@@ -46,8 +39,7 @@ def pointing_game(heatmap: np.ndarray, mask: np.ndarray) -> bool:
     """Whether the hottest pixel of a heatmap (H, W) lies on the lesion, a mask (H, W).
 
     Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016. Of pixels that
-    tie, the upper left one is taken; an empty heatmap does not point at the lesion. Raises
-    `InputError` as :func:`mask_energy`, but takes negative values.
+    tie, the upper left one is taken; an empty heatmap does not point at the lesion.
     """
     heatmap, mask = _checked(heatmap, mask)
     return bool(heatmap.any() and mask.ravel()[heatmap.argmax()])
@@ -61,19 +53,11 @@ def iou_at_mask_area(heatmap: np.ndarray, mask: np.ndarray) -> float:
 
     Parameters
     ----------
-    heatmap : (H, W) array
-    mask : (H, W) array
-        See the module.
+    heatmap, mask : (H, W) arrays
 
     Returns
     -------
-    float in [0, 1]
-        0 for an empty heatmap.
-
-    Raises
-    ------
-    InputError
-        As :func:`mask_energy`, but negative values are taken.
+    float in [0, 1], 0 for an empty heatmap
     """
     heatmap, mask = _checked(heatmap, mask)
     if not heatmap.any():

@@ -1,8 +1,8 @@
 """Scores of a ranking: given which hits are relevant, in order, how good is it?
 
-Every function takes relevance as an array with a row for each query, best hit first: 1
-for a hit with the query's label, 0 for another, -1 for no hit. It gives one number a
-query. A score at k is the score of the first k columns.
+The array ``relevant`` has a row for each query, best hit first: 1 for a hit with the query's
+label, 0 for another, -1 for no hit. ``wanted`` (Q,) is R, the number of relevant items in the
+database. Each function gives one number a query; a score at k is that of the first k columns.
 """
 
 import numpy as np
@@ -23,8 +23,7 @@ def precision(relevant: np.ndarray) -> np.ndarray:
 def recall(relevant: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Share of the relevant items that were returned: (Q, k), (Q,) -> (Q,); 0 if none exist.
 
-    ``R@k = 1/R sum_{i <= k} rel_i``; ``wanted`` is R, the number of relevant items in the
-    database (Manning et al., 2008, section 8.3).
+    ``R@k = 1/R sum_{i <= k} rel_i`` (Manning et al., 2008, section 8.3).
     """
     return (relevant == 1).sum(axis=1) / np.maximum(wanted, 1)
 
@@ -45,8 +44,8 @@ def average_precision(relevant: np.ndarray) -> np.ndarray:
     all N (Manning et al., 2008, section 8.4); 0 where nothing is relevant.
 
     Of the first k hits alone it is AP at k as papers on hashing and torchmetrics have it: R
-    counts the relevant ones *among the k*. It says how well those k are ordered, not how
-    many there are: one relevant hit at rank 1 is enough for a 1. Read recall beside it.
+    counts the relevant ones *among the k*, so one relevant hit at rank 1 is enough for a 1. It says
+    how well those k are ordered, not how many there are: read recall beside it.
     """
     relevant = relevant == 1
     at_rank = np.cumsum(relevant, axis=1) / np.arange(1, relevant.shape[1] + 1)
@@ -56,10 +55,9 @@ def average_precision(relevant: np.ndarray) -> np.ndarray:
 def ndcg(relevant: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Normalised discounted cumulative gain at k: (Q, k), (Q,) -> (Q,); 0 if nothing is relevant.
 
-    ``nDCG@k = sum_{i <= k} rel_i / log2(i + 1)`` over its value for the best ranking, which
-    has ``min(k, R)`` relevant hits first; ``wanted`` is R, the number of relevant items in
-    the database (Jaervelin & Kekaelaeinen, "Cumulated gain-based evaluation of IR
-    techniques", ACM TOIS 20(4), 2002, with the logarithm's shift that is usual today).
+    ``nDCG@k = sum_{i <= k} rel_i / log2(i + 1)`` over its value for the best ranking, with
+    ``min(k, R)`` relevant hits first (Jaervelin & Kekaelaeinen, "Cumulated gain-based evaluation
+    of IR techniques", ACM TOIS 20(4), 2002, with the shift of the logarithm that is usual today).
     """
     best = cumulative_discount(relevant.shape[1])
     gain = (relevant == 1) @ np.diff(best)

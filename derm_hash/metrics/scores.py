@@ -4,8 +4,7 @@ There are three families of scores, and the names tell them apart:
 
 - ``paper_*`` follow the protocol of Zhang et al. (2022): they look at the hits within a
   Hamming radius, at most ten. The paper calls the class-balanced precision of these "mAP".
-- Names without a prefix, such as ``map`` and ``precision_at_10``, are the usual scores of
-  a ranking of the whole database.
+- Names without a prefix, such as ``map``, are the usual scores of a ranking of the database.
 - ``tie_aware_*`` are the usual scores again, for a ranking by Hamming distance. Many hash
   codes tie, so each is the expected value over all orders of the ties.
 """
@@ -44,7 +43,7 @@ LOOKUP_RADIUS = 2  # bits; papers on hashing usually report lookups in a hash ta
 
 
 def class_means(values: np.ndarray, labels: np.ndarray) -> dict[int, float]:
-    """Average values of queries within each class: (Q,), (Q,) -> {class: mean}."""
+    """Means within each class: values (Q,), labels (Q,) -> {class: mean}."""
     return {int(c): float(values[labels == c].mean()) for c in np.unique(labels)}
 
 
@@ -56,10 +55,9 @@ def paper_scores(
     radius: int = 4,
     metric: str = "cosine",
 ) -> dict[str, np.ndarray]:
-    """Compute the paper protocol's two scores of every query.
+    """The two scores of the paper's protocol for every query, without a ranking of the database.
 
-    This is the part of :func:`query_scores` that does not rank the whole database; the
-    parameters and names are the same.
+    Arguments and names are those of :func:`query_scores`.
     """
     labels = indices_in(index, labels)
     near = relevance(index.search(codes, k, radius, metric).ids, index.labels, labels)
@@ -75,21 +73,17 @@ def query_scores(
     metric: str = "cosine",
     class_names: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Score the retrieval of every single query.
-
-    The columns are what :func:`bootstrap_interval` and :func:`paired_test` take.
+    """Score each query's retrieval, for :func:`bootstrap_interval` and :func:`paired_test`.
 
     Parameters
     ----------
     index : HashIndex
     codes : (Q, bits) soft codes of the queries
-    labels : (Q,) their class indices
-        Integers.
+    labels : (Q,) integer class indices
     k, radius, metric
         As in :meth:`HashIndex.search`, which calls the metric ``rank``.
     class_names : sequence of str, optional
-        The class list that ``labels`` count, such as ``queries.classes``. Where the index has
-        another one, classes are matched by name; by default it is that of the index.
+        The class list of ``labels``, matched with the index's by name; by default that list.
 
     Returns
     -------
@@ -106,21 +100,18 @@ def query_scores(
         ap, reciprocal_rank
             Over the ranking of the whole database.
         precision_at_recall_0, ..._10, ... 100
-            The precision-recall curve of that ranking: interpolated precision where 0, 10,
-            ... 100 per cent of the relevant images have been found.
+            Interpolated precision where that per cent of the relevant images has been found.
         precision_within_2_bits, nothing_within_2_bits
-            Share of relevant images among those within Hamming radius 2 (0 if there are
-            none), and whether there are none (1 or 0).
+            Share of relevant images within Hamming radius 2 (0 if there are no images), and whether
+            there are none (1 or 0).
         tie_aware_precision_at_k, tie_aware_recall_at_k, tie_aware_ndcg_at_k,
         tie_aware_ap_at_k, tie_aware_ap, tie_aware_reciprocal_rank
-            Expected values over all orders of ties in a ranking by Hamming distance, for
-            every ``metric``.
+            Expected over all orders of ties in a ranking by Hamming distance, for every ``metric``.
 
     Raises
     ------
     InputError
-        If there are no queries, or not one label for each, or a label is not a class index or
-        cannot be matched with a class of the index.
+        If there are no queries, or not one label for each that is a class index of the index.
     """
     codes, labels = np.asarray(codes), indices_in(index, labels, class_names)
     if not len(codes) or len(codes) != len(labels):
@@ -176,13 +167,10 @@ def evaluate_retrieval(
     metric: str = "cosine",
     class_names: Sequence[str] | None = None,
 ) -> dict[str, float]:
-    """Score the retrieval of all queries.
+    """Score the retrieval of all queries; parameters and errors are those of :func:`query_scores`.
 
-    Parameters
-    ----------
-    index, codes, labels, k, radius, metric, class_names
-        As in :func:`query_scores`. The scores of single classes have the names of the index's
-        classes, or else those of ``class_names``, or else the class indices.
+    The scores of single classes have the names of the index's classes, or else those of
+    ``class_names``, or else the class indices.
 
     Returns
     -------
@@ -192,8 +180,7 @@ def evaluate_retrieval(
         paper_precision, paper_reciprocal_rank
             The paper protocol, mean over classes.
         precision_at_k, map, map_at_k, tie_aware_map, ...
-            Every other column of :func:`query_scores`, mean over queries; the mean of an
-            ``ap`` is called ``map``.
+            Other columns of :func:`query_scores`, mean over queries; "map" is the mean of an "ap".
         class_mean_precision_at_k, class_mean_map, ...
             The same, mean over the classes that have queries.
         precision_at_k_NAME, ap_NAME, paper_precision_NAME, ...

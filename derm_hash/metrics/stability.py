@@ -17,18 +17,13 @@ def flipped_bits(codes: np.ndarray | Tensor) -> float:
 
     Parameters
     ----------
-    codes : (n, N, bits) array or tensor
+    codes : (n, N, bits) array or tensor, n >= 2, else `InputError`
         Soft codes of the orbits of N images; member 0 is not rotated.
 
     Returns
     -------
     float in [0, 1]
         Mean over members 1.., images and bits of [bit differs from member 0].
-
-    Raises
-    ------
-    InputError
-        If the shape is wrong or there is nothing to compare with member 0.
     """
     hard = np.asarray(codes) > 0.5
     if hard.ndim != 3 or len(hard) < 2:
@@ -37,18 +32,10 @@ def flipped_bits(codes: np.ndarray | Tensor) -> float:
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Share of hits that two searches have in common, for each query.
+    """Share of hits in [0, 1] that two searches have in common: ids (Q, k), (Q, k) -> (Q,).
 
-    Parameters
-    ----------
-    a, b : (Q, k) integer arrays
-        Ids of the hits of the same queries; -1 where there is no hit.
-
-    Returns
-    -------
-    (Q,) float array in [0, 1]
-        ``|A & B| / k``. A missing hit is never in common. Columns that no query has a hit for are
-        left out, so for a database of N < k images the share is ``|A & B| / N``.
+    ``|A & B| / k``. A missing hit (-1) is never in common. Columns that no query has a hit for are
+    left out, so for a database of N < k images the share is ``|A & B| / N``.
     """
     both = np.sort(np.concatenate([a, b], axis=1), axis=1)
     common = ((both[:, 1:] == both[:, :-1]) & (both[:, 1:] >= 0)).sum(axis=1)
@@ -64,10 +51,7 @@ def rotation_scores(
 ) -> pd.DataFrame:
     """Measure how far the code of every single image moves when the image is rotated.
 
-    Parameters
-    ----------
-    model, images, angles, index, batch_size
-        As in :func:`rotation_report`.
+    Parameters are those of :func:`rotation_report`.
 
     Returns
     -------
@@ -125,12 +109,10 @@ def rotation_report(
     model : DermHash or OrbitMean
     images : (N, 3, S, S) float tensor in [-1, 1]
     angles : tuple of float
-        In degrees, counter-clockwise. Multiples of 90 rotate the whole square without
-        resampling; other angles compare the inscribed discs.
+        Degrees, counter-clockwise; exact for multiples of 90, others compare inscribed discs.
     index : HashIndex, optional
         A database to search with the upright and with the rotated image.
     batch_size : int
-        Images that the model sees at once.
 
     Returns
     -------
@@ -144,9 +126,9 @@ def rotation_report(
         code_distance
             Mean absolute difference of the soft codes.
         overlap_at_10
-            Given an index: share of the ten nearest images by cosine distance that both
-            searches find, in [0, 1]. They come from the whole database, since a query with
-            few images within a radius would otherwise look unstable.
+            Given an index: share in [0, 1] of the ten nearest images by cosine distance that both
+            searches find in the whole database. Within a radius, a query with few images would
+            look unstable.
     """
     scores = rotation_scores(model, images, angles, index, batch_size)
     means = scores.drop(columns="image").groupby("angle", sort=False).mean()

@@ -32,18 +32,13 @@ def hamming_histograms(
     Parameters
     ----------
     database_codes, database_labels : (N, bits) soft codes, (N,) class indices
-    codes, labels : (Q, bits) soft codes, (Q,) class indices
-        Of the queries.
+    codes, labels : (Q, bits) soft codes of the queries, (Q,) class indices
+        `InputError` if they and the database have codes of different length.
 
     Returns
     -------
     total, relevant : two (Q, bits + 1) int64 arrays
         Column d counts the items at distance d.
-
-    Raises
-    ------
-    InputError
-        If queries and database have codes of different length.
     """
     bits = codes.shape[1]
     if database_codes.shape[1] != bits:
@@ -65,9 +60,8 @@ def hamming_histograms(
 def expected_precision(total: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
     """Expected precision at k: histograms (Q, D) -> (Q,).
 
-    ``E[P@k] = 1/min(k, N) sum_d r_d min(max((k - n_d) / t_d, 0), 1)``. Groups before rank k
-    count in full. The group that contains rank k counts in part: all of its items are equally
-    likely to be among the first k.
+    ``E[P@k] = 1/min(k, N) sum_d r_d min(max((k - n_d) / t_d, 0), 1)``: each item of the group that
+    contains rank k is equally likely to be among the first k.
     """
     return _expected_hits(total, relevant, k) / np.maximum(np.minimum(k, total.sum(axis=1)), 1)
 
@@ -104,8 +98,8 @@ def expected_average_precision(total: np.ndarray, relevant: np.ndarray) -> np.nd
     ``E[AP] = 1/R sum_d (r_d / t_d) sum_{j=1}^{t_d}
     (m_d + 1 + (j - 1) (r_d - 1) / (t_d - 1)) / (n_d + j)``
 
-    The inner sum has a closed form in the harmonic numbers H: with
-    h = H(n_d + t_d) - H(n_d) it is (m_d + 1) h + (t_d - (n_d + 1) h) (r_d - 1) / (t_d - 1).
+    With the harmonic numbers H and h = H(n_d + t_d) - H(n_d), the inner sum is
+    (m_d + 1) h + (t_d - (n_d + 1) h) (r_d - 1) / (t_d - 1).
     """
     harmonic = _harmonic(total)
     summands = _precisions(harmonic, _before(total), _before(relevant), total, relevant)
@@ -115,13 +109,11 @@ def expected_average_precision(total: np.ndarray, relevant: np.ndarray) -> np.nd
 def expected_average_precision_at(total: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
     """Expected average precision of the first k hits: histograms (Q, D) -> (Q,).
 
-    As in :func:`derm_hash.metrics.ranking.average_precision` the mean is over the relevant hits
-    among the k, whose number is itself random (McSherry & Najork leave this score out).
-    The group that contains rank k has s = k - n_d of its items among the first k. Given that
-    x of them are relevant, with the hypergeometric probability p(x) = C(r_d, x)
-    C(t_d - r_d, s - x) / C(t_d, s), they are a group of s items, x relevant, so that with
-    the inner sums of :func:`expected_average_precision`
-    ``E[AP@k] = sum_x p(x) (sum of the groups before + sum of this one) / (m_d + x)``.
+    McSherry & Najork leave this score out: its mean is over the relevant hits among the k, whose
+    number is random. Of the group that contains rank k, s = k - n_d items are among the first k,
+    x of them relevant with the probability p(x) = C(r_d, x) C(t_d - r_d, s - x) / C(t_d, s):
+    ``E[AP@k] = sum_x p(x) (sum of the groups before + sum of this one) / (m_d + x)``, with the
+    inner sums of :func:`expected_average_precision`, here of a group of s items, x relevant.
     """
     harmonic, start, hits = _harmonic(total), _before(total), _before(relevant)
     k = np.minimum(k, total.sum(axis=1))
@@ -141,11 +133,9 @@ def expected_average_precision_at(total: np.ndarray, relevant: np.ndarray, k: in
 def expected_reciprocal_rank(total: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     """Expected reciprocal rank of the first relevant item: histograms (Q, D) -> (Q,); 0 if R is 0.
 
-    In the first group with a relevant item, its j-th item is the first relevant one with
-    probability p_j = C(t - j, r - 1) / C(t, r), so that ``E[RR] = sum_{j=1}^{t - r + 1}
-    p_j / (n + j)``. The probability q_j that none of its first j items is relevant
-    obeys q_0 = 1 and q_j = q_{j-1} (t - r - j + 1) / (t - j + 1); p_j = q_{j-1} - q_j. The sum
-    ends where q_j is below 1e-15.
+    ``E[RR] = sum_{j=1}^{t - r + 1} p_j / (n + j)`` over the first group with a relevant item, where
+    p_j = C(t - j, r - 1) / C(t, r) = q_{j-1} - q_j, and q_j = q_{j-1} (t - r - j + 1) / (t - j + 1)
+    with q_0 = 1 is the chance that none of j items is relevant. The sum ends at q_j < 1e-15.
     """
     group = (relevant > 0).argmax(axis=1)[:, None]
     n, t, r = (
@@ -163,7 +153,7 @@ def expected_reciprocal_rank(total: np.ndarray, relevant: np.ndarray) -> np.ndar
 
 
 def _before(counts):
-    """Count what comes before each group: (Q, D) -> (Q, D)."""
+    """How many items come before each group: (Q, D) -> (Q, D)."""
     return np.cumsum(counts, axis=1) - counts
 
 
@@ -173,9 +163,9 @@ def _harmonic(total):
 
 
 def _precisions(harmonic, n, m, t, r):
-    """Expected sum of the precisions at the relevant items of a group, elementwise.
+    """Expected sum of the precisions at the r relevant of a group of t items, elementwise.
 
-    The group has t items, r of them relevant; n items come before it, m of them relevant.
+    n items come before the group, m of them relevant.
     """
     h = harmonic[n + t] - harmonic[n]
     others = (r - 1) / np.maximum(t - 1, 1)

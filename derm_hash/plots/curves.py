@@ -52,10 +52,7 @@ def plot_history(history: pd.DataFrame, title: str | None = None) -> Figure:
 
 
 class LiveCurves:
-    """Curves that grow while a model trains: ``train(..., on_epoch=LiveCurves())``.
-
-    Each epoch replaces the figure of the one before in the notebook.
-    """
+    """Curves that grow below a cell while a model trains: ``train(..., on_epoch=LiveCurves())``."""
 
     def __init__(self, title: str | None = None):
         self.title, self._handle = title, None
@@ -77,10 +74,8 @@ def plot_penalties(gamma: float = 0.5, kinds: Sequence[str] = tuple(PENALTIES)) 
 
     Parameters
     ----------
-    gamma : float
-        Scale, in units of the soft code.
-    kinds : sequence of str
-        Names in ``losses.PENALTIES``.
+    gamma : float, in units of the soft code
+    kinds : sequence of names in ``losses.PENALTIES``
     """
     d = np.linspace(0, 1, 201)
     figure = new_figure(WIDTH, 3.3, f"Penalties at γ = {gamma:g}")
@@ -97,13 +92,7 @@ def plot_penalties(gamma: float = 0.5, kinds: Sequence[str] = tuple(PENALTIES)) 
 
 
 def plot_rotation(report: pd.DataFrame) -> Figure:
-    """The share of bits that flip when the image is rotated.
-
-    Parameters
-    ----------
-    report : DataFrame
-        Of ``metrics.rotation_report``: angle in degrees, flipped_bits.
-    """
+    """The share of bits that flip in a ``metrics.rotation_report``, over the angle in degrees."""
     figure = new_figure(6.5, 3.2)
     ax = figure.subplots()
     ax.plot(report["angle"], report["flipped_bits"], "o-", color="#d55e00", markersize=5)
@@ -118,8 +107,7 @@ def plot_rotation(report: pd.DataFrame) -> Figure:
 def plot_rotation_polar(reports: Mapping[str, pd.DataFrame]) -> Figure:
     """The share of bits that flip, at the angle by which the image is rotated.
 
-    The image at 0 degrees, with no bit flipped, is added. The curve is closed where the angles
-    go all the way round.
+    The image at 0 degrees, with no bit flipped, is added; a curve all the way round is closed.
 
     Parameters
     ----------

@@ -44,13 +44,11 @@ def image_grid(
     Parameters
     ----------
     pictures : sequence of pictures
-    titles : sequence of str
-        The line above each picture.
+    titles : sequence of str, one above each picture
     columns : int
     colors : sequence of str, optional
         Colours of frames around the pictures, such as ``class_color(label)``.
     title : str, optional
-        Of the figure.
     """
     columns = max(1, min(columns, len(pictures)))
     rows = -(-len(pictures) // columns) or 1
@@ -121,18 +119,10 @@ def plot_code(code, ax: Axes | None = None) -> Figure | Axes:
 
 
 def draw_code(ax: Axes, code, reference, box, transform) -> None:
-    """Draw a soft code (bits,) as a strip of cells.
+    """Draw a soft code (bits,) as a strip of cells in a box.
 
-    Parameters
-    ----------
-    ax : Axes
-    code : (bits,) soft code in [0, 1]
-    reference : (bits,) soft code, or None
-        Bits that differ from it get a frame and a wedge above.
-    box : tuple of float
-        x, y, width and height of the strip.
-    transform : matplotlib transform
-        Of the coordinates of the box.
+    The box is (x, y, width, height) in the coordinates of the matplotlib ``transform``. Bits that
+    differ from the soft code ``reference`` get a frame and a wedge above.
     """
     code = np.asarray(code, dtype=float)
     if code.ndim != 1 or code.min() < 0 or code.max() > 1:
@@ -212,19 +202,14 @@ def plot_hits(
 
     Parameters
     ----------
-    query_picture : picture
-    hit_pictures : sequence of pictures
-    hit_labels : sequence of str
-        Class names.
-    query_label : str or None
-        None where the class is not known; then no hit is right or wrong.
-    hamming, distance : sequence of int and of float
-        As ``Hits.hamming[i]`` and ``Hits.distance[i]``; the -1 of missing hits at the end are
-        ignored.
+    query_picture, hit_pictures : picture, sequence of pictures
+    hit_labels : sequence of class names
+    query_label : class name, or None if not known: then no hit is right or wrong
+    hamming, distance : sequence of int, of float
+        As ``Hits.hamming[i]`` and ``Hits.distance[i]``; -1 of missing hits at the end is ignored.
     query_code, hit_codes : (bits,) and (k, bits) soft codes, optional
         Drawn as strips below the pictures.
     title : str, optional
-        Of the figure.
     """
     found, coded = len(hit_pictures), query_code is not None and hit_codes is not None
     columns = max(2, min(5, found))
@@ -261,8 +246,8 @@ def _verdict(label: str, query_label: str | None) -> tuple[str, tuple[str | None
 def plot_gates(picture, maps: Mapping[str, np.ndarray]) -> Figure:
     """The attention gate of every block, laid over the picture.
 
-    Each block has its own scale, from its lowest to its highest value, since some gates are much
-    flatter than others. The range is written above the map.
+    Since some gates are much flatter than others, each block has its own scale, from its lowest to
+    its highest value; this range is written above the map.
 
     Parameters
     ----------

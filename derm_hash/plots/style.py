@@ -94,8 +94,7 @@ def figure_png(figure: Figure) -> bytes:
 def with_palette(image: Image.Image) -> Image.Image:
     """An RGB image with 256 colours: the 64 most frequent ones, and a median cut of the others.
 
-    A median cut alone would lose the flat colours of lines, bars and frames, which carry
-    meaning, to the many shades of the pictures.
+    A median cut alone would lose the flat colours of lines, bars and frames, which have a meaning.
     """
     r, g, b = np.moveaxis(np.asarray(image, dtype=np.int64), -1, 0)
     packed = r << 16 | g << 8 | b
@@ -145,15 +144,7 @@ def as_picture(image) -> np.ndarray:
 def show_picture(ax: Axes, image, title: str = "", frame: str | None = None, line="-") -> None:
     """Show a picture, or a map (S, S) in grey, without axes.
 
-    Parameters
-    ----------
-    ax : Axes
-    image : picture or (S, S) array
-    title : str
-        Dollar signs in it are shown as they are, since names of classes may contain them.
-    frame : str, optional
-        Colour of a frame.
-    line : line style of the frame
+    Dollar signs in the title are shown as they are; ``frame`` is the colour of a frame around it.
     """
     ax.imshow(as_picture(image), cmap="gray", interpolation="bilinear")
     ax.set_axis_off()
@@ -184,8 +175,7 @@ def overlay(picture: np.ndarray, heatmap: np.ndarray, opacity: float = 0.6) -> n
     ----------
     picture : (S, S, 3) uint8 array
     heatmap : (h, w) array in [0, 1], resized to the picture
-    opacity : float in [0, 1]
-        Opacity of the hottest point.
+    opacity : float in [0, 1], of the hottest point
 
     Returns
     -------

@@ -37,8 +37,8 @@ def plot_audit(balance: pd.DataFrame, leakage: pd.DataFrame) -> Figure:
     balance : DataFrame
         Images per class (rows, and "all") and part (columns database, val, query, all).
     leakage : DataFrame
-        Per class (rows, and "all"): queries, with_mate (queries whose lesion is in another part
-        too) and share (NaN where that is not known).
+        Per class (rows, and "all"): queries, with_mate (those whose lesion is in another part too)
+        and share (NaN where that is not known).
     """
     figure = new_figure(WIDTH, 0.44 * len(leakage) + 1.2)
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.15])
@@ -90,12 +90,9 @@ def plot_scores(
 
     Parameters
     ----------
-    results : DataFrame
-        Of ``experiments.run_grid``, one row per run.
-    by : str or sequence of str
-        The columns that tell the settings apart.
-    scores : sequence of str
-        The columns to show, one panel each.
+    results : DataFrame of ``experiments.run_grid``, one row per run
+    by : column or columns that tell the settings apart
+    scores : sequence of columns, one panel each
     """
     by = [by] if isinstance(by, str) else list(by)
     setting = results[by].astype(str).agg(", ".join, axis=1)
@@ -135,10 +132,8 @@ def plot_differences(table: pd.DataFrame, by: str | Sequence[str]) -> Figure:
 
     Parameters
     ----------
-    table : DataFrame
-        Of ``experiments.differences``.
-    by : str or sequence of str
-        The columns that tell the settings apart.
+    table : DataFrame of ``experiments.differences``
+    by : column or columns that tell the settings apart
     """
     by = [by] if isinstance(by, str) else list(by)
     scores = list(table["score"].unique())

@@ -13,10 +13,10 @@ from derm_hash.experiments.mask_scores import (
     BLOB,
     FLAT,
     hit_codes,
+    mask_score_table,
     score_heatmaps,
     scores_of,
     scores_of_flat,
-    summarise,
 )
 from derm_hash.metrics.intervals import bootstrap_interval
 from derm_hash.model import DermHash
@@ -110,7 +110,7 @@ def test_intervals_resample_lesions_and_compare_with_the_blob():
         values = pd.DataFrame(rng.random((6, 3)), columns=NAMES)
         parts.append(pd.concat([who.assign(map=name), values], axis=1).assign(empty=False))
     parts[0].loc[2, "empty"] = True
-    summary = summarise(pd.concat(parts)).set_index(["map", "score"])
+    summary = mask_score_table(pd.concat(parts)).set_index(["map", "score"])
     own, lesions = parts[0]["iou"].to_numpy(), ["1", "1", "2", "2", "e", "f"]
     expected = bootstrap_interval(own, lesions)
     row = summary.loc["Grad-CAM, class", "iou"]
