@@ -49,7 +49,7 @@ def read_json(path: Path, remedy: str) -> dict:
         return found
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the folder may be another tool's
         raise InputError(f"{path} is damaged ({one_line(error)}): {remedy}") from error
 
 

@@ -28,7 +28,7 @@ def write_result(out, **changes):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b'{"run": "ru', b"[" * 100_000, b'["run"]', b"3", b"null", b"\xff{}", None]
+    "content", [b"", b'{"run": "ru', b'["run"]', b"3", b"null", b"\xff{}", None]
 )
 def test_a_damaged_result_is_named_and_the_previous_table_stays(tmp_path, content):
     path = write_result(tmp_path)
