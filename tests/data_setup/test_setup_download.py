@@ -377,8 +377,7 @@ def test_without_the_licence_nothing_is_fetched(server, tmp_path, refused, name)
 
 
 def test_archives_never_touch_the_network(server, ham_server, tmp_path, prepare, refused):
-    (tmp_path / "empty").mkdir()
-    refused("ham10000", "--accept-licence", "--archives", tmp_path / "empty")
+    refused("ham10000", "--accept-licence", "--archives", tmp_path)
     prepare("ham10000", "--archives", ham_server.folder)
     assert server.requests == []
 
