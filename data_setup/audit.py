@@ -60,11 +60,13 @@ def leakage(frame: pd.DataFrame) -> pd.DataFrame:
     """Queries whose lesion is in another part too: a row per class, and one named "all".
 
     The columns are ``queries`` (number of query images), ``with_mate`` (those whose lesion is in
-    the database or val too) and ``share`` (with_mate / queries; nan where no query's lesion is
+    another part too) and ``share`` (with_mate / queries; nan where no query's lesion is
     known). Of the manifest only label, lesion_id and split are used.
     """
     query, known = frame["split"] == "query", frame["lesion_id"] != ""
-    elsewhere = set(frame.loc[known & frame["split"].isin(["database", "val"]), "lesion_id"])
+    elsewhere = set(
+        frame.loc[known & frame["split"].isin(["train", "database", "val"]), "lesion_id"]
+    )
     mate = frame["lesion_id"].isin(elsewhere)
     table = per_class(frame, {"queries": query, "with_mate": query & mate, "known": query & known})
     table["share"] = table["with_mate"] / table["queries"].where(table["known"] > 0)
@@ -96,8 +98,9 @@ def duplicates(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def split_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Images per class (rows) and split (columns), with sums."""
-    table = per_class(frame, {part: frame["split"] == part for part in SPLITS})
+    """Images per class (rows) and split (columns; ``train`` if there is one), with sums."""
+    used = [part for part in SPLITS if part != "train" or part in set(frame["split"])]
+    table = per_class(frame, {part: frame["split"] == part for part in used})
     return table.assign(all=table.sum(axis=1))
 
 
@@ -195,7 +198,7 @@ def balance_sentence(table: pd.DataFrame) -> str:
     classes = table.iloc[:-1]
     if not classes["all"].any():
         return "No image is in a part yet."
-    used = [part for part in SPLITS if classes[part].any()]
+    used = [part for part in SPLITS if part in classes and classes[part].any()]
     empty = [f"{name} in {part}" for part in used for name in classes.index[classes[part] == 0]]
     if empty:
         return (

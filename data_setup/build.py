@@ -61,7 +61,7 @@ def build(
     there is no mask); not split, unless ``args.split`` is a split of the command's own.
     """
     root = args.root.expanduser()
-    shared = {name: getattr(args, name) for name in ("size", "fit", "split", "seed")}
+    shared = {name: getattr(args, name) for name in ("size", "fit", "split", "seed", "unseen")}
     options = options | shared | {"size": args.size or "original"}
     request = {"command": command, "options": options, "sources": sources}
     request = json.loads(json.dumps(request))  # as the record will be read: JSON knows no tuples
@@ -90,7 +90,7 @@ def fill(root: Path, args: argparse.Namespace, frame: pd.DataFrame, record: dict
     pixels = store_pixels(root, images, args.workers) if args.size else None
     frame["duplicate_group"] = duplicate_groups(root, images, args.workers)
     if args.split in SPLITTERS:
-        frame = SPLITTERS[args.split](frame, seed=args.seed)
+        frame = SPLITTERS[args.split](frame, seed=args.seed, unseen=args.unseen or 0.0)
     files = [*images, *filter(None, frame["mask"]), *([pixels.name] if pixels else [])]
     digests = thread_map(lambda name: sha256(root / name), files, "checksums", True, args.workers)
     sums = dict(zip(files, digests, strict=True))
@@ -212,5 +212,5 @@ def report(frame: pd.DataFrame, root: Path) -> None:
     if not numbers["lesions"]:
         print("Which images show the same lesion is not known, so a lesion may be in two parts.")
     elif (share := leakage(frame).at["all", "share"]) > 0:
-        print(f"{share:.0%} of the query images show a lesion that is in the database or val too.")
+        print(f"{share:.0%} of the query images show a lesion that is in another part too.")
     print(f"\nNext: derm-hash train --data {shlex.quote(str(root))}")

@@ -70,6 +70,13 @@ def add_common_arguments(
         + " (default: %(default)s)",
     )
     parser.add_argument(
+        "--unseen",
+        type=float,
+        metavar="SHARE",
+        help="keep this share of the images that are neither queries nor val as a database that is "
+        "not trained on, such as 0.25 (default: the network is trained on the database)",
+    )
+    parser.add_argument(
         "--seed", type=at_least(0), default=0, help="seed of everything random (default: 0)"
     )
     add_workers_argument(parser)

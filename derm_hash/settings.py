@@ -50,6 +50,10 @@ class TrainConfig:
     orbit: int = 4
     """Rotated copies of each image in a step, the unrotated one included. The copies of an orbit
     other than 1, 2 or 4 are all cut to the inscribed disc, see ``disc``."""
+    orbit_sample: int = 0
+    """How many members of the orbit a step draws at random: fewer forward passes. With 0, a step
+    has the whole orbit. The penalty on m of n members counts (n - 1) / (m - 1) times, so that its
+    expected pull is that of the whole orbit (exactly so for "l2")."""
     classify: str = "orbit"
     """The objective sees all copies ("orbit") or the unrotated one alone ("upright")."""
     disc: bool = False
@@ -59,7 +63,7 @@ class TrainConfig:
     """Class weights of the cross-entropy: a name in ``losses.CLASS_WEIGHTS``."""
     augment: bool = True
     """Random mirroring, and small random changes of brightness and contrast."""
-    random_turns: bool = False
+    random_rotations: bool = False
     """Rotate each image by a random number of quarter turns before its orbit is made. With
     invariance=None and classify="upright" this is rotation augmentation alone, at one forward
     pass for each image. An orbit of 4 has the same copies with and without it."""
@@ -111,6 +115,11 @@ class TrainConfig:
         for field in ("bits", "orbit", "epochs", "batch_size", "learning_rate", "gamma"):
             if not 0 < getattr(self, field) < math.inf:
                 raise InputError(f"{field} must be greater than 0, not {getattr(self, field)}")
+        if self.orbit_sample and not 2 <= self.orbit_sample <= self.orbit:
+            raise InputError(
+                f"orbit_sample must be 0 or lie between 2 and the orbit's {self.orbit} members, "
+                f"not {self.orbit_sample}"
+            )
         for field in ("invariance_weight", "invariance_rise", "momentum", "weight_decay", "seed"):
             if not 0 <= getattr(self, field) < math.inf:
                 raise InputError(f"{field} must be 0 or more, not {getattr(self, field)}")
@@ -131,12 +140,14 @@ class TrainConfig:
     @property
     def copies(self) -> int:
         """Forward passes for each image and step: the orbit, if anything looks at it."""
-        return self.orbit if self.invariance or self.classify == "orbit" else 1
+        if self.invariance or self.classify == "orbit":
+            return self.orbit_sample or self.orbit
+        return 1
 
     @property
     def sees_disc(self) -> bool:
         """Whether the network sees the inscribed disc alone."""
-        return self.disc or self.copies not in (1, 2, 4)
+        return self.disc or (self.copies > 1 and self.orbit not in (1, 2, 4))
 
 
 TYPE_NAMES = {

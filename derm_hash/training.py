@@ -61,8 +61,8 @@ def train(
     ----------
     config : TrainConfig
     data : LesionDataset with splits
-        Trains on ``database``, chooses the best epoch on ``val`` by class-mean precision@10 against
-        the database, and never looks at ``query``.
+        Trains on ``train`` (or on ``database``, where there is no such part), chooses the best
+        epoch on ``val`` by class-mean precision@10 against those, and never looks at ``query``.
     root : str or Path
         The run's folder is ``root/config.name``. A run that was stopped and resumed gives the same
         numbers as one that was not (on the same machine, with the same number of threads).
@@ -95,7 +95,7 @@ def train(
     """
     fabric = fabric or make_fabric(config.precision)
     first = fabric.global_rank == 0
-    database, val = data.split("database"), data.split("val")
+    database, val = data.split("train"), data.split("val")
     batch = min(config.batch_size, len(database))
     check_batch(batch, config.copies, data.size, fabric.world_size)
     state = set_up(config, database, fabric)
@@ -220,11 +220,15 @@ def train_step(state: State, database: LesionDataset) -> None:
     chosen = batch_of(state, len(database))[rank::world]
     key = config.seed, state.epoch, state.step
     x = to_input(database.images[chosen].to(fabric.device))
-    x = random_view(x, config.augment, config.random_turns, key, rank, world)
+    x = random_view(x, config.augment, config.random_rotations, key, rank, world)
     y = database.labels[chosen].to(fabric.device)
     # 2. Losses, gradients, and a step of the optimizer and the schedule.
     done = (state.epoch + state.step / state.steps) / config.epochs
-    losses = step_losses(state.model, x, y, config, state.weights, done, fabric)
+    members = None
+    if 1 < config.copies < config.orbit:
+        rng = generator(*key, "members")
+        members = torch.randperm(config.orbit, generator=rng)[: config.copies]
+    losses = step_losses(state.model, x, y, config, state.weights, done, fabric, members)
     fabric.backward(losses["loss"])
     rate = state.optimizer.param_groups[0]["lr"]
     state.optimizer.step()
@@ -267,6 +271,7 @@ def step_losses(
     weights: Tensor | None = None,
     progress: float = 1.0,
     fabric: Fabric | None = None,
+    members: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Losses of one step: images (B, 3, S, S) in [-1, 1], labels (B,) -> named scalars.
 
@@ -274,13 +279,16 @@ def step_losses(
     copy once. ``loss = cross_entropy + hashing + rise * invariance_weight * invariance``,
     where rise goes from 0 to 1 while ``progress``, the share of the run that is done, goes
     from 0 to ``invariance_rise``. ``hashing`` is the config's objective if that is not
-    classification; the cross-entropy then trains the classifier alone. With a ``fabric`` of
+    classification; the cross-entropy then trains the classifier alone. ``members`` (orbit_sample,)
+    are positions in the orbit; by default the step has all of it. With a ``fabric`` of
     several processes, x and y are one process's share, and the losses those of the whole batch.
     """
     # 1. One forward pass over the orbit.
     copies = config.copies
-    orbit = rotation_orbit(x, copies).flatten(0, 1)
-    out = model(orbit.contiguous(memory_format=torch.channels_last))
+    orbit = rotation_orbit(x, config.orbit if copies > 1 else 1)
+    if members is not None:
+        orbit = orbit[members]
+    out = model(orbit.flatten(0, 1).contiguous(memory_format=torch.channels_last))
     logits, codes = (each.float().unflatten(0, (copies, len(x))) for each in (out.logits, out.code))
     if fabric is not None and fabric.world_size > 1:
         logits, codes, y = whole_batch(fabric, logits, codes, y)
@@ -297,7 +305,8 @@ def step_losses(
         losses["loss"] = losses["loss"] + losses["hashing"]
     # 3. The penalty on the orbit.
     if config.invariance:
-        losses["invariance"] = OrbitPenalty(config.invariance, config.gamma)(codes)
+        penalty = OrbitPenalty(config.invariance, config.gamma)(codes)
+        losses["invariance"] = penalty * (config.orbit - 1) / max(1, copies - 1)
         rise = min(1.0, progress / config.invariance_rise) if config.invariance_rise else 1.0
         losses["loss"] = losses["loss"] + rise * config.invariance_weight * losses["invariance"]
     return losses

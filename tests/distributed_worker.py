@@ -46,7 +46,7 @@ def small(name: str, **changes) -> TrainConfig:
 CONFIGS = [
     small("weighted"),
     small("released", class_weights="released", classify="upright"),
-    small("turns", invariance=None, classify="upright", random_turns=True),
+    small("turns", invariance=None, classify="upright", random_rotations=True),
     small("adamw", optimizer="adamw", learning_rate=1e-3),
     *[small(name, objective=name) for name in ("dpsh", "dsh", "hashnet", "dch", "csq")],
     small("batch-norm", backbone="pocket", epochs=2),

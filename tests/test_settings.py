@@ -29,7 +29,7 @@ def test_the_released_preset_is_the_recipe_of_the_released_code():
         "classify": "upright",
         "class_weights": "released",
         "augment": False,
-        "random_turns": False,
+        "random_rotations": False,
         "disc": False,
         "optimizer": "sgd",
         "learning_rate": 0.01,

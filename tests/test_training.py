@@ -76,11 +76,11 @@ def steps(monkeypatch):
     """What each step of training was given; training stops at the step number ``stop_at``."""
     seen = Steps()
 
-    def spy(model, x, y, config, weights, progress, fabric):
+    def spy(model, x, y, config, weights, progress, *more):
         seen.append(Step(x.clone(), y.clone(), weights, progress))
         if len(seen) == seen.stop_at:
             raise Stop
-        return step_losses(model, x, y, config, weights, progress, fabric)
+        return step_losses(model, x, y, config, weights, progress, *more)
 
     monkeypatch.setattr(training, "step_losses", spy)
     return seen
@@ -237,7 +237,7 @@ def test_every_objective_learns_an_easy_problem(data, tmp_path, name):
 @pytest.mark.usefixtures("checkpoint_every_step")
 @pytest.mark.parametrize("name", HASHING)
 def test_every_objective_with_the_invariance_resumes_to_the_bit(data, tmp_path, name, steps):
-    config, steps.stop_at = tiny(objective=name, random_turns=True), 5
+    config, steps.stop_at = tiny(objective=name, random_rotations=True), 5
     with pytest.raises(Stop):
         train_quietly(config, data, tmp_path / "stopped")
     whole = train_quietly(config, data, tmp_path / "whole")
@@ -255,11 +255,11 @@ def test_csq_without_enough_centres_claims_no_folder(data, tmp_path):
 
 
 @pytest.mark.parametrize("augment", [False, True])
-def test_random_turns_are_quarter_turns_of_each_image_and_change_no_other_draw(
+def test_random_rotations_are_quarter_turns_of_each_image_and_change_no_other_draw(
     data, tmp_path, steps, augment
 ):
     alone = {"invariance": None, "classify": "upright", "augment": augment, "epochs": 4}
-    turning = tiny(**alone, random_turns=True)
+    turning = tiny(**alone, random_rotations=True)
     assert turning.copies == 1  # one forward pass for each image
     for folder, config in (("a", tiny(**alone)), ("b", turning), ("c", turning)):
         train_quietly(config, data, tmp_path / folder)

@@ -138,7 +138,10 @@ class LesionDataset:
         return cls(images, table, masks=atlas.masks)
 
     def split(self, name: str) -> LesionDataset:
-        """The images of ``database``, ``val`` or ``query``; `InputError` if there are none."""
+        """The images of a part, such as ``query``; `InputError` if there are none.
+
+        Where there is no part ``train``, the network is trained on ``database``, which stands in.
+        """
         if name not in SPLITS:
             raise InputError(f"there is no split {name!r}: use {', '.join(SPLITS)}")
         split = self.table["split"]
@@ -147,6 +150,8 @@ class LesionDataset:
                 "the images have not been split yet: fill the manifest's split column with "
                 "derm_hash.data.split_by_lesion(table) and save it with write_manifest"
             )
+        if name == "train" and not (split == "train").any():
+            name = "database"
         chosen = np.flatnonzero(split == name)
         if not len(chosen):
             raise InputError(

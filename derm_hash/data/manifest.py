@@ -7,7 +7,7 @@ image and these columns:
 image      path of the image, relative to the folder; ``/`` between its parts
 label      class name
 lesion_id  which physical lesion it shows; empty where that is not known
-split      ``database``, ``val`` or ``query``; empty means not split yet
+split      ``train``, ``database``, ``val`` or ``query`` (see `splits`); empty: not split yet
 mask       path of the lesion mask, relative to the folder; empty means none
 source     where the image comes from
 =========  =====================================================================
@@ -35,7 +35,7 @@ from derm_hash.files import leaves_folder, thread_map, write_atomically
 MANIFEST = "manifest.csv"
 REQUIRED = ("image", "label")
 COLUMNS = (*REQUIRED, "lesion_id", "split", "mask", "source")
-SPLITS = ("database", "val", "query")
+SPLITS = ("train", "database", "val", "query")
 
 # --- tables -----------------------------------------------------------------------------
 

@@ -1,4 +1,9 @@
-"""Splits: which images are the database, which ones val, and which ones queries."""
+"""Splits: which images train the network, which are searched, and which are queries.
+
+``query`` images are searched with, and ``val`` images choose the epoch. In a split of three parts
+``database`` holds all others: the network is trained on the images that are searched, as in the
+paper. In a split of four parts ``train`` trains it, and it has never seen the ``database``.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +19,20 @@ from derm_hash.errors import InputError
 
 
 def split_by_lesion(
-    frame: pd.DataFrame, query: float = 0.1, val: float = 0.1, seed: int = 0
+    frame: pd.DataFrame,
+    query: float = 0.1,
+    val: float = 0.1,
+    seed: int = 0,
+    unseen: float = 0.0,
 ) -> pd.DataFrame:
     """Fill the split column so that no lesion, and no near-duplicate, is in two parts.
 
-    In each class the lesions are shuffled. The first ones become queries, the next ones val, the
-    rest database. A part ends at the lesion whose end comes closest to its share of the class's
-    images. A class with three lesions or more has at least one in every part; a smaller class may
-    lie in the database alone. The result depends neither on the order of the rows nor on the other
-    classes, so that four and seven classes of one data set are split alike.
+    In each class the lesions are shuffled. The first ones become queries, the next ones val, then
+    an unseen database if one is asked for, and the rest is trained on. A part ends at the lesion
+    whose end comes closest to its share of the class's images. A class with at least as many
+    lesions as there are parts has one in every part; a smaller class may lie in the last part
+    alone. The result depends neither on the order of the rows nor on the other classes, so that
+    four and seven classes of one data set are split alike.
 
     Lesions that are connected by near-duplicate images count as one. The largest of them (on a
     tie, the first by name) stands for all, with its place in the shuffled order and its class; the
@@ -39,13 +49,16 @@ def split_by_lesion(
     val : float
         Share of the other images to be val, 0 <= val < 1 (else `InputError`).
     seed : int
+    unseen : float
+        Share of the images left to be a database that is not trained on, 0 <= unseen < 1 (else
+        `InputError`); the rest is ``train``. With 0 there is no train part: the rest is database.
 
     Returns
     -------
     DataFrame
         Copy of the frame with the split column filled.
     """
-    _check_shares(query, val)
+    shares = shares_of_parts(query, val, unseen)
     frame = with_all_columns(frame)
     lesion = _lesion_keys(frame)
     leader_of = _leaders(lesion, frame)
@@ -55,28 +68,34 @@ def split_by_lesion(
     part_of = {}
     for _, members in label_of.groupby(label_of):
         keys = [key for key in _shuffled(members.index, seed) if leader_of[key] == key]
-        part_of |= _cut(keys, images.loc[keys].to_numpy(), query, val)
+        part_of |= _cut(keys, images.loc[keys].to_numpy(), shares)
     return frame.assign(split=leader.map(part_of))
 
 
 def split_by_image(
-    frame: pd.DataFrame, query: float = 0.1, val: float = 0.1, seed: int = 0
+    frame: pd.DataFrame,
+    query: float = 0.1,
+    val: float = 0.1,
+    seed: int = 0,
+    unseen: float = 0.0,
 ) -> pd.DataFrame:
     """Fill the split column image by image, as the paper's protocol does.
 
-    In each class the share `query` of the images becomes queries, and the share `val` of the rest
-    val, both rounded down. Images of one lesion can land on both sides, so that retrieval partly
-    finds the same lesion again: use this split to compare with published numbers, and
-    `split_by_lesion`, which has the same arguments and errors, for an honest measure.
+    In each class the share `query` of the images becomes queries, the share `val` of the rest val,
+    and the share `unseen` of what is left an unseen database, all rounded down. Images of one
+    lesion can land on both sides, so that retrieval partly finds the same lesion again: use this
+    split to compare with published numbers, and `split_by_lesion`, which has the same arguments and
+    errors, for an honest measure.
     """
-    _check_shares(query, val)
+    shares = shares_of_parts(query, val, unseen)
     frame = with_all_columns(frame)
     part_of = {}
     for _, images in frame["image"].groupby(frame["label"]):
         names = _shuffled(images, seed)
-        queries = _floor(query * len(names))
-        held_out = queries + _floor(val * (len(names) - queries))
-        parts = np.repeat(["query", "val", "database"], np.diff([0, queries, held_out, len(names)]))
+        ends = [0]
+        for share in shares:
+            ends.append(ends[-1] + _floor(share * (len(names) - ends[-1])))
+        parts = np.repeat(parts_of(shares), np.diff([*ends, len(names)]))
         part_of |= dict(zip(names, parts.tolist(), strict=True))
     return frame.assign(split=frame["image"].map(part_of))
 
@@ -117,30 +136,34 @@ def _shuffled(names: Sequence[str], seed: int) -> list[str]:
     return np.random.default_rng(seed).permutation(sorted(names)).tolist()
 
 
-def _cut(keys: list[str], images: np.ndarray, query: float, val: float) -> dict[str, str]:
+def _cut(keys: list[str], images: np.ndarray, shares: Sequence[float]) -> dict[str, str]:
     """Lesion -> part, for the shuffled lesions of one class and their numbers of images."""
     ends = np.concatenate([[0], np.cumsum(images)])
-    total = ends[-1]
+    cuts, reached = [0], 0.0
+    for i, share in enumerate(shares):
+        reached += share * (1 - reached)
+        cut = int(np.abs(ends - reached * ends[-1]).argmin())
+        if len(keys) > len(shares):  # then no part is empty
+            later = sum(s > 0 for s in shares[i + 1 :])
+            cut = int(np.clip(cut, cuts[-1] + (share > 0), len(keys) - 1 - later))
+        cuts.append(cut)
+    parts = np.repeat(parts_of(shares), np.diff([*cuts, len(keys)]))
+    return dict(zip(keys, parts.tolist(), strict=True))
 
-    def closest(target: float) -> int:
-        return int(np.abs(ends - target).argmin())
 
-    first, second = closest(query * total), closest((query + val * (1 - query)) * total)
-    if len(keys) >= 3:
-        first = int(np.clip(first, query > 0, len(keys) - 1 - (val > 0)))
-        second = int(np.clip(second, first + (val > 0), len(keys) - 1))
-    return {
-        key: "query" if i < first else "val" if i < second else "database"
-        for i, key in enumerate(keys)
-    }
+def shares_of_parts(query: float, val: float, unseen: float) -> tuple[float, ...]:
+    """Each part's share of what is left by those before it; `InputError` if it is not possible."""
+    for name, share in (("query", query), ("val", val), ("unseen", unseen)):
+        if not 0 <= share < 1:
+            raise InputError(f"the {name} share {share} is not possible: use 0 <= {name} < 1")
+    return (query, val, unseen) if unseen else (query, val)
+
+
+def parts_of(shares: Sequence[float]) -> list[str]:
+    """The names of the parts that the shares cut, and of what is left."""
+    return ["query", "val", "database", "train"][: len(shares) + 1]
 
 
 def _floor(x: float) -> int:
     # 0.29 * 100 is 28.999999999999996 in binary; it means 29.
     return int(x + 1e-9)
-
-
-def _check_shares(query: float, val: float) -> None:
-    for name, share in (("query", query), ("val", val)):
-        if not 0 <= share < 1:
-            raise InputError(f"the {name} share {share} is not possible: use 0 <= {name} < 1")

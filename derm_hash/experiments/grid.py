@@ -117,7 +117,9 @@ def finish(runs: Sequence[PlannedRun], out: Path, jobs: int, progress: bool) -> 
     """
     for deaths_left in range(DEATHS_ALLOWED, -1, -1):
         try:
-            hand_out([run for run in runs if run.missing(out)], len(runs), out, jobs, progress)
+            left = [run for run in runs if run.missing(out)]
+            left.sort(key=lambda run: run.config.seed)  # a stopped grid has every setting
+            hand_out(left, len(runs), out, jobs, progress)
             return
         except BrokenProcessPool as error:
             if not deaths_left:

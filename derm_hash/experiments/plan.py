@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 
 from derm_hash.data.dataset import LesionDataset
-from derm_hash.data.manifest import SPLITS
 from derm_hash.data.splits import split_by_image, split_by_lesion
 from derm_hash.errors import InputError
 from derm_hash.experiments.results import Scoring, run_name
@@ -124,8 +123,8 @@ def split_again(data: LesionDataset, split: str, seed: int) -> LesionDataset:
     if SPLITTERS[split]:
         table = SPLITTERS[split](data.table, seed=seed)
         data = LesionDataset(data.images, table, data.classes)  # the pixels are not copied
-    for empty in set(SPLITS) - set(data.table["split"]):
-        data.split(empty)  # raises the InputError
+    for part in ("database", "val", "query"):
+        data.split(part)  # raises an InputError if it is empty
     return data
 
 

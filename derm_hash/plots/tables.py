@@ -35,7 +35,8 @@ def plot_audit(balance: pd.DataFrame, leakage: pd.DataFrame) -> Figure:
     Parameters
     ----------
     balance : DataFrame
-        Images per class (rows, and "all") and part (columns database, val, query, all).
+        Images per class (rows, and "all") and part (columns train, if there is one, database, val,
+        query, all).
     leakage : DataFrame
         Per class (rows, and "all"): queries, with_mate (those whose lesion is in another part too)
         and share (NaN where that is not known).
@@ -43,12 +44,13 @@ def plot_audit(balance: pd.DataFrame, leakage: pd.DataFrame) -> Figure:
     figure = new_figure(WIDTH, 0.44 * len(leakage) + 1.2)
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.15])
     classes = list(balance.index.drop("all"))
-    shades, height = {"database": 1.0, "val": 0.6, "query": 0.25}, 0.27
-    for k, (part, alpha) in enumerate(shades.items()):
+    parts = list(balance.columns.drop("all"))
+    height = 0.81 / len(parts)
+    for k, (part, alpha) in enumerate(zip(parts, np.linspace(1, 0.25, len(parts)), strict=True)):
         shares = balance.loc[classes, part] / max(balance.at["all", part], 1)
         colors = [to_rgba(class_color(name), alpha) for name in classes]
         edges = [class_color(name) for name in classes]
-        place = np.arange(len(classes)) + (k - 1) * height
+        place = np.arange(len(classes)) + (k - (len(parts) - 1) / 2) * height
         bars = left.barh(place, shares, height, color=colors, edgecolor=edges, lw=0.8)
         counts = [f"{part} {n:,}" for n in balance.loc[classes, part]]
         left.bar_label(bars, counts, padding=3, fontsize=7.5)
