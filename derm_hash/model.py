@@ -164,6 +164,11 @@ class OrbitMean(nn.Module):
         self.model = model
         self.train(model.training)  # encode() restores this mode on the model inside
 
+    @property
+    def classifier(self) -> nn.Linear:
+        """The model's classifier: of a mean code it gives the mean of the logits."""
+        return self.model.classifier
+
     def forward(self, x: Tensor) -> HashOutput:
         """Images (B, 3, H, H) -> HashOutput, the means over their orbit."""
         # The classifier is linear: the mean of the logits is the logits of the mean code.

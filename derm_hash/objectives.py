@@ -26,6 +26,7 @@ pairs, and for a batch of one image, which has no pair.
 import math
 from collections.abc import Callable
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -34,6 +35,10 @@ from scipy.linalg import hadamard
 from torch import Tensor
 
 from derm_hash.errors import InputError
+from derm_hash.losses import OrbitPenalty, class_weights
+
+if TYPE_CHECKING:
+    from derm_hash.settings import TrainConfig
 
 
 def classification(
@@ -141,6 +146,54 @@ OBJECTIVES: dict[str, Callable[..., Tensor]] = {
     "dch": dch,
     "csq": csq,
 }
+
+
+def orbit_losses(
+    logits: Tensor,
+    codes: Tensor,
+    y: Tensor,
+    config: "TrainConfig",
+    weights: Tensor | None = None,
+    progress: float = 1.0,
+) -> dict[str, Tensor]:
+    """Losses of a batch of orbits.
+
+    ``loss = cross_entropy + hashing + rise * invariance_weight * invariance``, where rise goes from
+    0 to 1 while ``progress``, the share of the run that is done, goes from 0 to
+    ``invariance_rise``. ``hashing`` is the config's objective if that is not classification; the
+    cross-entropy then trains the classifier alone.
+
+    Parameters
+    ----------
+    logits, codes : (n, B, classes) and (n, B, bits) tensors
+    y : (B,) int64 tensor of class indices
+    config : TrainConfig
+    weights : (classes,) tensor of class weights, optional
+    progress : float in [0, 1]
+
+    Returns
+    -------
+    dict of scalar tensors: ``loss``, ``cross_entropy``, and ``hashing``, ``invariance`` if used
+    """
+    copies = len(codes)
+    # 1. The objective, on all copies or on the unrotated one.
+    used = copies if config.classify == "orbit" else 1
+    y = y.repeat(used)
+    if config.class_weights == "released":  # from each batch, as in the released code
+        weights = class_weights(y, logits.shape[-1], "released")
+    inputs = codes[:used].flatten(0, 1), logits[:used].flatten(0, 1), y, weights
+    losses = {"cross_entropy": OBJECTIVES["classification"](*inputs)}
+    losses["loss"] = losses["cross_entropy"]
+    if config.objective != "classification":
+        losses["hashing"] = OBJECTIVES[config.objective](*inputs)
+        losses["loss"] = losses["loss"] + losses["hashing"]
+    # 2. The penalty on the orbit.
+    if config.invariance:
+        penalty = OrbitPenalty(config.invariance, config.gamma)(codes)
+        losses["invariance"] = penalty * (config.orbit - 1) / max(1, copies - 1)
+        rise = min(1.0, progress / config.invariance_rise) if config.invariance_rise else 1.0
+        losses["loss"] = losses["loss"] + rise * config.invariance_weight * losses["invariance"]
+    return losses
 
 
 # --- helpers ----------------------------------------------------------------------------

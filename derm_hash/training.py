@@ -23,11 +23,11 @@ from derm_hash.data.views import generator, random_view
 from derm_hash.devices import check_batch, check_compiler, make_fabric, unbroken, whole_batch
 from derm_hash.errors import InputError
 from derm_hash.files import locked, write_atomically
-from derm_hash.losses import OrbitPenalty, class_weights
+from derm_hash.losses import class_weights
 from derm_hash.metrics.ranking import precision, relevance
 from derm_hash.metrics.scores import class_means
 from derm_hash.model import DermHash, encode
-from derm_hash.objectives import OBJECTIVES, hash_centres
+from derm_hash.objectives import hash_centres, orbit_losses
 from derm_hash.retrieval import build_index
 from derm_hash.rotations import rotation_orbit
 from derm_hash.runs import (
@@ -275,15 +275,11 @@ def step_losses(
 ) -> dict[str, Tensor]:
     """Losses of one step: images (B, 3, S, S) in [-1, 1], labels (B,) -> named scalars.
 
-    The whole orbit goes through the network in one batch, so that batch norm sees every
-    copy once. ``loss = cross_entropy + hashing + rise * invariance_weight * invariance``,
-    where rise goes from 0 to 1 while ``progress``, the share of the run that is done, goes
-    from 0 to ``invariance_rise``. ``hashing`` is the config's objective if that is not
-    classification; the cross-entropy then trains the classifier alone. ``members`` (orbit_sample,)
-    are positions in the orbit; by default the step has all of it. With a ``fabric`` of
-    several processes, x and y are one process's share, and the losses those of the whole batch.
+    The whole orbit goes through the network in one batch, so that batch norm sees every copy once.
+    ``members`` (orbit_sample,) are positions in the orbit; by default the step has all of it. With
+    a ``fabric`` of several processes, x and y are one process's share, and the losses those of the
+    whole batch. For the rest see :func:`orbit_losses`.
     """
-    # 1. One forward pass over the orbit.
     copies = config.copies
     orbit = rotation_orbit(x, config.orbit if copies > 1 else 1)
     if members is not None:
@@ -292,24 +288,7 @@ def step_losses(
     logits, codes = (each.float().unflatten(0, (copies, len(x))) for each in (out.logits, out.code))
     if fabric is not None and fabric.world_size > 1:
         logits, codes, y = whole_batch(fabric, logits, codes, y)
-    # 2. The objective, on all copies or on the unrotated one.
-    used = copies if config.classify == "orbit" else 1
-    y = y.repeat(used)
-    if config.class_weights == "released":  # from each batch, as in the released code
-        weights = class_weights(y, logits.shape[-1], "released")
-    inputs = codes[:used].flatten(0, 1), logits[:used].flatten(0, 1), y, weights
-    losses = {"cross_entropy": OBJECTIVES["classification"](*inputs)}
-    losses["loss"] = losses["cross_entropy"]
-    if config.objective != "classification":
-        losses["hashing"] = OBJECTIVES[config.objective](*inputs)
-        losses["loss"] = losses["loss"] + losses["hashing"]
-    # 3. The penalty on the orbit.
-    if config.invariance:
-        penalty = OrbitPenalty(config.invariance, config.gamma)(codes)
-        losses["invariance"] = penalty * (config.orbit - 1) / max(1, copies - 1)
-        rise = min(1.0, progress / config.invariance_rise) if config.invariance_rise else 1.0
-        losses["loss"] = losses["loss"] + rise * config.invariance_weight * losses["invariance"]
-    return losses
+    return orbit_losses(logits, codes, y, config, weights, progress)
 
 
 # --- validate and save --------------------------------------------------------------------

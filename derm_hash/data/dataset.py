@@ -142,6 +142,10 @@ class LesionDataset:
 
         Where there is no part ``train``, the network is trained on ``database``, which stands in.
         """
+        return self.select(self.positions(name))
+
+    def positions(self, name: str) -> np.ndarray:
+        """Positions (n,) of the images of a part; errors and ``train`` as in `split`."""
         if name not in SPLITS:
             raise InputError(f"there is no split {name!r}: use {', '.join(SPLITS)}")
         split = self.table["split"]
@@ -157,7 +161,7 @@ class LesionDataset:
             raise InputError(
                 f"the split {name!r} has no images: split again with a larger share, or use another"
             )
-        return self.select(chosen)
+        return chosen
 
     def select(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> LesionDataset:
         """The images at `indices` (integers, or N booleans) as a data set of their own."""

@@ -100,6 +100,42 @@ def split_by_image(
     return frame.assign(split=frame["image"].map(part_of))
 
 
+def matched_databases(frame: pd.DataFrame, seed: int = 0) -> dict[str, np.ndarray]:
+    """A database that was trained on and one that was not, with equally many images of each class.
+
+    Scores against databases of different size or class counts do not compare. In each class the
+    larger side is sampled down: its lesions are shuffled and taken whole until the number is
+    reached, except for the last one. The unseen side is the part ``database`` if there is a part
+    ``train``, else ``val``, which chose the epoch but trained nothing.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Manifest with a filled split column.
+    seed : int
+
+    Returns
+    -------
+    dict of two (n,) arrays of ascending positions in the frame: ``trained`` and ``unseen``
+    """
+    four = (frame["split"] == "train").any()
+    parts = {"trained": "train", "unseen": "database"} if four else {}
+    parts = parts or {"trained": "database", "unseen": "val"}
+    lesion = _lesion_keys(frame).to_numpy()
+    chosen = {side: [] for side in parts}
+    for label in sorted(set(frame["label"])):
+        own = {
+            side: np.flatnonzero((frame["label"] == label) & (frame["split"] == part))
+            for side, part in parts.items()
+        }
+        size = min(map(len, own.values()))
+        for side, rows in own.items():
+            place = {key: i for i, key in enumerate(_shuffled(set(lesion[rows]), seed))}
+            order = np.argsort([place[key] for key in lesion[rows]], kind="stable")
+            chosen[side].append(rows[order][:size])
+    return {side: np.sort(np.concatenate(rows)) for side, rows in chosen.items()}
+
+
 def _lesion_keys(frame: pd.DataFrame) -> pd.Series:
     """One key per lesion; an image without lesion_id is its own."""
     # The prefixes keep an image from meeting a lesion of the same name.

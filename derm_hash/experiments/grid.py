@@ -38,7 +38,7 @@ from derm_hash.experiments.results import (
     table_value,
     write_json,
 )
-from derm_hash.experiments.scoring import score_model
+from derm_hash.experiments.scoring import encode_data, score_codes
 from derm_hash.files import locked, remove_parts, write_atomically
 from derm_hash.runs import CHECKPOINT, Run
 from derm_hash.training import train
@@ -74,6 +74,10 @@ def run_grid(
         scored_on
             "query" (default), or "val" to choose settings by. Settings that were chosen by the
             queries have query scores that are too good.
+        database
+            "full" (default): all images that the network was trained on. "trained" and "unseen":
+            equally many of each class that it was trained on, or has never seen; see
+            :mod:`derm_hash.experiments.scoring`.
     data : LesionDataset with splits
     out : str or Path
         Folder for ``results.csv`` and the runs.
@@ -162,9 +166,13 @@ def do_run(run: PlannedRun, out: Path, progress: bool) -> None:
         model = Run.load(path).model.to(fabric.device)
         config = {name: table_value(value) for name, value in vars(run.config).items()}
         config.pop("name")
+        coded = {}
         for scoring in run.missing(out):
-            readout = READOUTS[scoring.readout](model)
-            scores, table = score_model(readout, run.data.dataset, scored_on=scoring.scored_on)
+            what = scoring.readout, scoring.scored_on
+            if what not in coded:
+                readout = READOUTS[scoring.readout](model)
+                coded[what] = encode_data(readout, run.data.dataset, scoring.scored_on)
+            scores, table = score_codes(coded[what], run.data.dataset, *scoring[1:])
             write_atomically(
                 path / f"queries-{scoring.name}.csv",
                 lambda part, table=table: table.to_csv(part, index=False, float_format="%.8g"),

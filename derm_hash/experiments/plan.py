@@ -15,6 +15,7 @@ from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.splits import split_by_image, split_by_lesion
 from derm_hash.errors import InputError
 from derm_hash.experiments.results import Scoring, run_name
+from derm_hash.experiments.scoring import DATABASES
 from derm_hash.files import write_atomically
 from derm_hash.model import DermHash, OrbitMean
 from derm_hash.runs import fingerprint
@@ -22,8 +23,14 @@ from derm_hash.settings import TrainConfig
 
 SPLITTERS = {"given": None, "lesion": split_by_lesion, "paper": split_by_image}
 READOUTS = {"plain": lambda model: model, "orbit-mean": OrbitMean}
-CHOICES = {"split": SPLITTERS, "readout": READOUTS, "scored_on": ("query", "val")}
-DEFAULTS = {"split": "given", "split_seed": 0, "readout": "plain", "scored_on": "query"}
+CHOICES = {
+    "split": SPLITTERS,
+    "readout": READOUTS,
+    "scored_on": ("query", "val"),
+    "database": DATABASES,
+}
+DEFAULTS = {"split": "given", "split_seed": 0}
+DEFAULTS |= {"readout": "plain", "scored_on": "query", "database": "full"}
 
 
 class SharedData:
@@ -77,8 +84,8 @@ def plan(
     data: LesionDataset,
     out: Path,
     settings: Mapping,
-) -> tuple[list[PlannedRun], list[tuple[str, str, str]]]:
-    """Return the runs of :func:`run_grid`, and (run, readout, scored_on) of each grid point."""
+) -> tuple[list[PlannedRun], list[tuple[str, ...]]]:
+    """Return the runs of :func:`run_grid`, and (run, readout, scored_on, database) of each."""
     grids = [grid] if isinstance(grid, Mapping) else list(grid)
     special = {axis for axes in grids for axis in axes} - set(Scoring._fields)
     images = out / f".images-{fingerprint(data)}"
@@ -89,7 +96,7 @@ def plan(
             if changes[name] not in choices:
                 names = ", ".join(choices)
                 raise InputError(f"{name} must be one of {names}, not {changes[name]!r}")
-        scoring = Scoring(changes.pop("readout"), changes.pop("scored_on"))
+        scoring = Scoring(*(changes.pop(name) for name in Scoring._fields))
         facts = {name: changes.pop(name) for name in ("preset", "split", "split_seed")}
         config = TrainConfig.preset(facts["preset"], **(changes | {"name": "unnamed"}))
         split = facts["split"], facts["split_seed"]

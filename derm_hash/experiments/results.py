@@ -21,11 +21,14 @@ class Scoring(NamedTuple):
     """ "plain" or "orbit-mean"."""
     scored_on: str
     """The part of the data that stands for the queries: "query" or "val"."""
+    database: str = "full"
+    """What is searched: a name in ``scoring.DATABASES``."""
 
     @property
     def name(self) -> str:
         """The scoring in the names of files."""
-        return self.readout if self.scored_on == "query" else f"{self.readout}-{self.scored_on}"
+        usual = {"query", "full"}
+        return "-".join([self.readout, *(part for part in self[1:] if part not in usual)])
 
 
 def run_name(changes: Mapping) -> str:
@@ -128,7 +131,7 @@ def setting_kinds() -> dict[str, object]:
     fields = {field.name: field.type for field in dataclasses.fields(TrainConfig)}
     fields.pop("name")
     of_run = {"preset": str, "split": str, "split_seed": int}
-    return of_run | fields | {"readout": str, "scored_on": str}
+    return of_run | fields | dict.fromkeys(Scoring._fields, str)
 
 
 def settings_that_differ(results: pd.DataFrame) -> list[str]:

@@ -1,16 +1,42 @@
-"""Scores of one trained run."""
+"""Scores of one trained model on a data set, against databases that training has seen or not.
 
+A ranking against the images that trained the network also rewards labels learnt by heart. So there
+are three databases (see :func:`derm_hash.data.splits.matched_databases` for the last two):
+
+- ``full``: all images that the network was trained on, as in the paper's protocol;
+- ``trained``: some of them, in a number that can be compared with the next;
+- ``unseen``: images that training has never seen, equally many of each class.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
 import pandas as pd
 import torch
 
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.images import to_input
+from derm_hash.data.splits import matched_databases
 from derm_hash.metrics.codes import code_quality
-from derm_hash.metrics.scores import mean_scores, query_scores
-from derm_hash.metrics.stability import rotation_scores
+from derm_hash.metrics.scores import class_means, mean_scores, query_scores
+from derm_hash.metrics.stability import orbit_scores
 from derm_hash.model import encode
-from derm_hash.retrieval import build_index
+from derm_hash.retrieval import HashIndex
+from derm_hash.rotations import rotation_orbit
 from derm_hash.runs import Run
+
+DATABASES = ("full", "trained", "unseen")
+
+
+class Coded(NamedTuple):
+    """The codes and predictions of a data set's images."""
+
+    codes: np.ndarray
+    """Soft codes (N, bits) of all images."""
+    predicted: np.ndarray
+    """The classifier's class indices (N,); -1 where there is no classifier."""
+    orbit: np.ndarray
+    """Soft codes (4, Q, bits) of the queries, rotated by 0, 90, 180 and 270 degrees."""
 
 
 def evaluate_run(run: Run, data: LesionDataset, progress: bool = False) -> dict[str, float]:
@@ -26,29 +52,64 @@ def evaluate_run(run: Run, data: LesionDataset, progress: bool = False) -> dict[
     Returns
     -------
     dict
-        The scores of :func:`derm_hash.evaluate_retrieval`, and two in [0, 1], means over a query's
+        The scores of :func:`derm_hash.evaluate_retrieval`; two in [0, 1], means over a query's
         turns by 90, 180 and 270 degrees: ``flipped_bits``, the share of bits that flip, and
-        ``overlap_at_10``, the share of the ten nearest database images that stay among them.
+        ``overlap_at_10``, the share of the ten nearest database images that stay among them; and
+        the classifier's class-mean accuracy on the queries, ``accuracy``, and on the database,
+        ``database_accuracy``.
     """
     return score_model(run.model, data, progress)[0]
 
 
 def score_model(
-    model: torch.nn.Module, data: LesionDataset, progress: bool = False, scored_on: str = "query"
+    model: torch.nn.Module,
+    data: LesionDataset,
+    progress: bool = False,
+    scored_on: str = "query",
+    database: str = "full",
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """Score a model (DermHash, OrbitMean) as :func:`evaluate_run`, with the scores of every query.
 
-    ``scored_on`` is the part of the data that stands for the queries. The table has a row for each:
-    image, lesion_id, label (the class's name), the other columns of :func:`derm_hash.query_scores`,
-    flipped_bits, overlap_at_10.
+    ``scored_on`` is the part of the data that stands for the queries, ``database`` one of
+    ``DATABASES``. The table has a row for each query: image, lesion_id, label (the class's name),
+    the other columns of :func:`derm_hash.query_scores`, flipped_bits, overlap_at_10.
     """
-    queries = data.split(scored_on)
-    index = build_index(model, data.split("database"), progress=progress)
-    codes, labels = encode(model, queries, progress=progress), queries.labels.numpy()
-    found = query_scores(index, codes, labels)
-    turned = rotation_scores(model, to_input(queries.images), index=index).groupby("image").mean()
-    stability = turned[["flipped_bits", "overlap_at_10"]].reset_index(drop=True)
+    return score_codes(encode_data(model, data, scored_on, progress), data, scored_on, database)
+
+
+def encode_data(
+    model: torch.nn.Module, data: LesionDataset, scored_on: str = "query", progress: bool = False
+) -> Coded:
+    """Encode every image once, and the rotated copies of the queries."""
+    codes = encode(model, data, progress=progress)
+    rotated = rotation_orbit(data.split(scored_on).images)
+    orbit = np.stack([encode(model, to_input(copy), progress=progress) for copy in rotated])
+    device = next(model.parameters()).device
+    with torch.no_grad():  # logits are a linear map of the code, also for the mean of an orbit
+        logits = model.classifier(torch.from_numpy(codes).to(device))
+    return Coded(codes, logits.argmax(dim=1).cpu().numpy(), orbit)
+
+
+def score_codes(
+    coded: Coded, data: LesionDataset, scored_on: str = "query", database: str = "full"
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """Score codes as :func:`score_model` scores a model's."""
+    queries, images = data.positions(scored_on), database_positions(data, database)
+    labels, table = data.labels.numpy(), data.table
+    index = HashIndex.build(coded.codes[images], labels[images], table.iloc[images], data.classes)
+    found = query_scores(index, coded.codes[queries], labels[queries])
+    stability = orbit_scores(coded.orbit, index)
     scores = mean_scores(found, data.classes) | code_quality(index.codes)
     scores |= {name: float(values.mean()) for name, values in stability.items()}
-    about = queries.table[["image", "lesion_id", "label"]].reset_index(drop=True)
+    for name, rows in {"accuracy": queries, "database_accuracy": images}.items():
+        right = (coded.predicted[rows] == labels[rows]).astype(float)
+        scores[name] = float(np.mean(list(class_means(right, labels[rows]).values())))
+    about = table[["image", "lesion_id", "label"]].iloc[queries].reset_index(drop=True)
     return scores, pd.concat([about, found.drop(columns="label"), stability], axis=1)
+
+
+def database_positions(data: LesionDataset, database: str) -> np.ndarray:
+    """Positions in the data of the images of one of ``DATABASES``."""
+    if database == "full":
+        return data.positions("train")
+    return matched_databases(data.table)[database]

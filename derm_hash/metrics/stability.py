@@ -42,6 +42,31 @@ def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return common / max(1, (a >= 0).sum(axis=1).max(), (b >= 0).sum(axis=1).max())
 
 
+def orbit_scores(codes: np.ndarray, index) -> pd.DataFrame:
+    """Measure how far each query's code and hits move under rotation, mean over its orbit.
+
+    Parameters
+    ----------
+    codes : (n, Q, bits) array
+        Soft codes of the orbits of Q images; member 0 is not rotated.
+    index : HashIndex
+
+    Returns
+    -------
+    DataFrame
+        A row for each query, with the columns flipped_bits and overlap_at_10 of
+        :func:`rotation_report`.
+    """
+    hard = codes > 0.5
+    ids = [index.search(member, K, radius=None).ids for member in codes]
+    return pd.DataFrame(
+        {
+            "flipped_bits": (hard[1:] != hard[0]).mean(axis=(0, 2)),
+            "overlap_at_10": np.mean([overlap(ids[0], other) for other in ids[1:]], axis=0),
+        }
+    )
+
+
 def rotation_scores(
     model,
     images: Tensor,
