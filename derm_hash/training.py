@@ -162,6 +162,7 @@ def set_up(config: TrainConfig, database: LesionDataset, fabric: Fabric) -> Stat
         detach_classifier=config.objective != "classification",
         class_names=database.classes,
         image_size=database.size,
+        gate_init=config.gate_init,
     ).to(memory_format=torch.channels_last)
     steps = max(1, len(database) // config.batch_size)  # an incomplete last batch is left out
     optimizer = make_optimizer(config, model)

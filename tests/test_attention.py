@@ -129,10 +129,19 @@ def test_the_context_sees_every_pixel_of_its_window_and_none_outside(name, side)
     assert torch.equal(x.grad[0].abs().sum(0) > 0, seen)
 
 
-@pytest.mark.parametrize(("channels", "reduction"), [(8, 16), (40, 16), (0, 16)])
-def test_hdcsa_refuses_channels_that_it_cannot_squeeze(channels, reduction):
-    with pytest.raises(InputError, match="choose a reduction that divides"):
-        HDCSA(channels, reduction)
+@pytest.mark.parametrize(("channels", "squeezed"), [(8, 1), (24, 1), (40, 2), (112, 7)])
+@pytest.mark.parametrize("name", ["hdcsa", "se", "cbam"])
+def test_channels_that_16_does_not_divide_are_squeezed_to_the_whole_part_but_at_least_one(
+    name, channels, squeezed
+):
+    gate = GATES[name](channels)
+    first = next(
+        module
+        for module in gate.modules()
+        if isinstance(module, nn.Conv2d) and module.in_channels == channels
+    )
+    assert first.out_channels == squeezed
+    assert gate(features(channels)).shape == features(channels).shape
 
 
 def test_the_spatial_gate_is_its_definition():

@@ -141,9 +141,9 @@ def test_batch_norm_counts_one_batch_for_the_whole_orbit():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"backbone": "vgg16"}, "'vgg16': choose one of resnet10, resnet18"),
+        ({"backbone": "resnet19"}, "'resnet19': choose one of resnet10, resnet18"),
         ({"attention": "hdsca"}, "'hdsca': choose one of hdcsa"),
-        ({"weights": "coco"}, "'coco': choose None or 'imagenet'"),
+        ({"weights": "coco"}, "no file of weights at coco: choose None, 'imagenet', or the path"),
         ({"weights": "imagenet"}, "no ImageNet weights for resnet10"),
         ({"bits": 0}, "at least 1 bit and 1 class, not 0 and 3"),
         ({"classes": 0}, "not 8 and 0"),
