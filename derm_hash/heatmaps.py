@@ -22,6 +22,7 @@ from derm_hash.errors import InputError
 from derm_hash.model import DermHash, HashOutput
 
 SMALLEST_MAP = 6  # pixels; a coarser map cannot tell the parts of a lesion apart
+RESNET_STAGES = [{"module": f"layer{i + 1}", "reduction": 4 * 2**i} for i in range(4)]
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,19 @@ class OneTensor(nn.Module):
 
 
 def cam_layer(model: DermHash, size: int) -> nn.Module:
-    """The deepest stage whose map is still ``SMALLEST_MAP`` wide for images of ``size`` pixels."""
-    strides = {"layer4": 32, "layer3": 16, "layer2": 8, "layer1": 4}
-    for name, stride in strides.items():
-        if size / stride >= SMALLEST_MAP:
-            return getattr(model.backbone, name)
-    return model.backbone.layer1
+    """The deepest stage whose map is still ``SMALLEST_MAP`` wide for images of ``size`` pixels.
+
+    InputError if the stages are unknown: the backbone is neither of torchvision's ResNets nor of
+    timm, whose networks list their stages in ``feature_info``.
+    """
+    stages = getattr(model.backbone, "feature_info", RESNET_STAGES)
+    wide = [stage for stage in stages if size / stage["reduction"] >= SMALLEST_MAP]
+    try:
+        return model.backbone.get_submodule((wide or stages[:1])[-1]["module"])
+    except AttributeError:
+        raise InputError(
+            "The stages of this backbone are unknown: name the layer to explain, layer=..."
+        ) from None
 
 
 def grad_cam(

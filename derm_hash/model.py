@@ -1,18 +1,17 @@
-"""DermHash: a ResNet with attention gates, a hash layer, and a classifier on the code."""
+"""DermHash: a backbone with attention gates, a hash layer, and a classifier on the code."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from pickle import UnpicklingError
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, ResNet
 from tqdm.auto import tqdm
 
 from derm_hash.attention import add_attention
+from derm_hash.backbones import BACKBONES as BACKBONES
+from derm_hash.backbones import Backbone, Normalise, Statistics, make_backbone, trained_on
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.images import to_input
 from derm_hash.errors import InputError
@@ -26,64 +25,25 @@ class HashOutput(NamedTuple):
     code: Tensor
 
 
-def torchvision_resnet(name: str, weights: str | None) -> ResNet:
-    """A torchvision ResNet, random or with "imagenet" weights; InputError if they do not load."""
-    try:
-        return torchvision.models.get_model(name, weights="DEFAULT" if weights else None)
-    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
-        # OSError: no network. RuntimeError: wrong checksum. The others: a damaged file.
-        reason = str(error).partition("\n")[0]
-        raise InputError(
-            f"The ImageNet weights of {name} could not be loaded ({reason}): connect to the "
-            f"network, delete {name}-*.pth in {torch.hub.get_dir()}/checkpoints if it is there "
-            "and try again, or go on without them (weights=None)"
-        ) from error
-
-
-def resnet10(weights: str | None) -> ResNet:
-    """ResNet-18 with one block per stage instead of two: half the work, for lessons on a CPU."""
-    if weights:
-        raise InputError("There are no ImageNet weights for resnet10: use resnet18 or larger")
-    return ResNet(BasicBlock, [1, 1, 1, 1])
-
-
-Backbone = Callable[[str | None], nn.Module]
-"""Weights (None or "imagenet") -> a network with a last linear layer ``fc``."""
-
-BACKBONES: dict[str, Backbone] = {
-    "resnet10": resnet10,
-    **{n: partial(torchvision_resnet, n) for n in ("resnet18", "resnet34", "resnet50")},
-}
-
-
-def make_backbone(backbone: str | Backbone, weights: str | None = None) -> nn.Module:
-    """Build a backbone from its name in ``BACKBONES``, or by calling it."""
-    if weights not in (None, "imagenet"):
-        raise InputError(f"Unknown weights {weights!r}: choose None or 'imagenet'")
-    if callable(backbone):
-        return backbone(weights)
-    if backbone not in BACKBONES:
-        raise InputError(f"Unknown backbone {backbone!r}: choose one of {', '.join(BACKBONES)}")
-    return BACKBONES[backbone](weights)
-
-
 class DermHash(nn.Module):
     """Deep hashing network for dermoscopic images (Zhang et al., 2022).
 
-    ResNet features -> global average pooling -> linear hash layer -> sigmoid = soft
+    Pooled features of the backbone, ResNet-18 in the paper -> linear hash layer -> sigmoid = soft
     code h in (0, 1)^bits -> linear classifier on h. The hash code is h > 0.5.
 
     Parameters
     ----------
     backbone : str or callable
-        A name in ``BACKBONES``, or a function from ``weights`` to a network with a last linear
-        layer ``fc``. A model with a function of your own cannot be saved.
+        A name in ``BACKBONES``, any other name of timm, or a function from ``weights`` to a network
+        with pooled features, see :data:`derm_hash.backbones.Backbone`. A model with a function of
+        your own cannot be saved.
     bits, classes : int
         Length of the code, and number of classes.
     attention : str, callable or None
         The gate of every residual block, as in :func:`derm_hash.attention.add_attention`.
-    weights : None or "imagenet"
-        Random, or torchvision's ImageNet weights (downloaded on first use).
+    weights : None, "imagenet" or path
+        Where the backbone's weights start, see :func:`derm_hash.backbones.make_backbone`. A saved
+        model is loaded without them.
     disc : bool
         Mask the image to its inscribed disc, in training and at inference: a model trained on an
         orbit that is cut to the disc never saw corners, so it must not see them later.
@@ -93,11 +53,17 @@ class DermHash(nn.Module):
         In the order of the logits.
     image_size : int, optional
         Side in pixels of the images that the model is trained on.
+    gate_init : str
+        The initial weights of the gates, "pytorch" or "released", as in :func:`add_attention`.
+    normalise : pair of three numbers, optional
+        Mean and standard deviation of pixels, on the scale 0 to 1, that the backbone's input is
+        normalised with. By default those that the weights were trained with, or none for random
+        weights.
 
     Raises
     ------
     InputError
-        If the backbone, attention or weights are unknown, or bits or classes < 1.
+        If the backbone, attention or weights are unknown or do not fit, or bits or classes < 1.
     """
 
     def __init__(
@@ -106,25 +72,28 @@ class DermHash(nn.Module):
         bits: int = 16,
         classes: int = 4,
         attention: str | Callable[[int], nn.Module] | None = "hdcsa",
-        weights: str | None = None,
+        weights: str | Path | None = None,
         disc: bool = False,
         detach_classifier: bool = False,
         class_names: Sequence[str] | None = None,
         image_size: int | None = None,
+        gate_init: str = "pytorch",
+        normalise: Statistics | None = None,
     ):
         super().__init__()
         if bits < 1 or classes < 1:
             raise InputError(f"A model needs at least 1 bit and 1 class, not {bits} and {classes}")
         self.class_names = tuple(class_names or (f"class {i}" for i in range(classes)))
         self.image_size, self.detach_classifier = image_size, detach_classifier
-        # What load_model needs; weights and detach_classifier matter in training alone.
+        normalise = normalise or trained_on(backbone, weights)
+        # What load_model needs; the other arguments matter in training alone.
         self.settings = {"backbone": backbone, "bits": bits, "classes": classes, "disc": disc}
         self.settings |= {"attention": attention, "image_size": image_size}
         self.settings |= {"class_names": self.class_names}
-        self.backbone = add_attention(make_backbone(backbone, weights), attention)
-        features = self.backbone.fc.in_features
-        self.backbone.fc = nn.Identity()
-        self.hash_layer = nn.Linear(features, bits)
+        self.settings |= {"normalise": normalise and tuple(map(tuple, normalise))}
+        self.normalise = Normalise(*normalise) if normalise else nn.Identity()
+        self.backbone = add_attention(make_backbone(backbone, weights), attention, gate_init)
+        self.hash_layer = nn.Linear(self.backbone.num_features, bits)
         self.classifier = nn.Linear(bits, classes)
 
     @property
@@ -132,11 +101,15 @@ class DermHash(nn.Module):
         """Length of the code."""
         return self.hash_layer.out_features
 
-    def forward(self, x: Tensor) -> HashOutput:
-        """Images (B, 3, H, W) in [-1, 1], H, W >= 32 (H == W for ``disc``) -> HashOutput."""
+    def features(self, x: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1] -> features of the backbone (B, F)."""
         if self.settings["disc"]:
             x = inside_disc(x)
-        features = self.backbone(x)
+        return self.backbone(self.normalise(x))
+
+    def forward(self, x: Tensor) -> HashOutput:
+        """Images (B, 3, H, W) in [-1, 1], H, W >= 32 (H == W for ``disc``) -> HashOutput."""
+        features = self.features(x)
         # In 32 bits even if the backbone computes in 16: bfloat16 has 128 values between 1/2
         # and 1, too few to rank codes that training has driven close to 0 and 1.
         with torch.autocast(x.device.type, enabled=False):

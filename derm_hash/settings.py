@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from derm_hash.attention import GATE_INITS
 from derm_hash.errors import InputError
 from derm_hash.files import leaves_folder
 from derm_hash.losses import CLASS_WEIGHTS, PENALTIES
@@ -27,13 +28,18 @@ class TrainConfig:
     name: str = "recommended"
     """Name of the run and of its folder."""
     backbone: str = "resnet18"
-    """The network that computes the features: a name in ``model.BACKBONES``."""
+    """The network that computes the features, or any other name of timm: a name in
+    ``backbones.BACKBONES``."""
     bits: int = 16
     """Length of the hash code."""
     attention: str | None = "hdcsa"
     """The attention gate of every residual block: a name in ``attention.GATES``, or None."""
     weights: str | None = None
-    """Where the weights start: None (random) or "imagenet"."""
+    """Where the backbone's weights start: None (random), "imagenet", or the path of a file with its
+    tensors (.safetensors, or one of torch.save)."""
+    gate_init: str = "pytorch"
+    """Where the gates' convolutions start: as PyTorch draws them, or as the "released" code does,
+    from N(0, sqrt(2 / (k * k * out)))."""
     objective: str = "classification"
     """What the codes are trained for: a name in ``objectives.OBJECTIVES``. With any other than
     "classification" the classifier reads the codes without shaping them."""
@@ -92,6 +98,7 @@ class TrainConfig:
     """Seed of the weights, the order of the images and the random changes."""
 
     CHOICES: ClassVar[dict[str, tuple]] = {
+        "gate_init": GATE_INITS,
         "objective": tuple(OBJECTIVES),
         "invariance": (None, *PENALTIES),
         "classify": ("orbit", "upright"),
@@ -175,6 +182,7 @@ def check_type(name: str, value: object, type_: object) -> None:
 PRESETS: dict[str, dict] = {
     "recommended": {},
     "released": {
+        "gate_init": "released",
         "invariance_weight": 0.5,
         "invariance_rise": 0.0,
         "classify": "upright",

@@ -17,6 +17,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from derm_hash.backbones import trained_on
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.images import to_input
 from derm_hash.data.views import generator, random_view
@@ -31,6 +32,7 @@ from derm_hash.objectives import hash_centres, orbit_losses
 from derm_hash.retrieval import build_index
 from derm_hash.rotations import rotation_orbit
 from derm_hash.runs import (
+    CHECKPOINT,
     MODEL_FILE,
     REMEDY,
     Run,
@@ -98,11 +100,11 @@ def train(
     database, val = data.split("train"), data.split("val")
     batch = min(config.batch_size, len(database))
     check_batch(batch, config.copies, data.size, fabric.world_size)
-    state = set_up(config, database, fabric)
+    path = Path(root) / config.name
+    state = set_up(config, database, fabric, resumed=(path / CHECKPOINT).exists())
     if compiled:
         check_compiler(fabric.device)
         state.model.module.compile()  # in place: the names of the weights stay the same
-    path = Path(root) / config.name
     busy = f"{path.name} is being trained by another process: waiting for it to end."
     with locked(path, busy) if first else nullcontext():
         fabric.barrier()
@@ -146,8 +148,13 @@ class State:
     history: list[dict[str, float]] = field(default_factory=list)  # a row for each epoch
 
 
-def set_up(config: TrainConfig, database: LesionDataset, fabric: Fabric) -> State:
-    """Network, optimizer and schedule at the start of a run, on the device."""
+def set_up(
+    config: TrainConfig, database: LesionDataset, fabric: Fabric, resumed: bool = False
+) -> State:
+    """Network, optimizer and schedule at the start of a run, on the device.
+
+    Where a checkpoint follows (``resumed``), the backbone's initial weights are not needed.
+    """
     torch.manual_seed(config.seed)
     classes = len(database.classes)
     if config.objective == "csq":
@@ -157,11 +164,13 @@ def set_up(config: TrainConfig, database: LesionDataset, fabric: Fabric) -> Stat
         config.bits,
         classes,
         config.attention,
-        config.weights,
+        None if resumed else config.weights,
         config.sees_disc,
         detach_classifier=config.objective != "classification",
         class_names=database.classes,
         image_size=database.size,
+        gate_init=config.gate_init,
+        normalise=trained_on(config.backbone, config.weights),
     ).to(memory_format=torch.channels_last)
     steps = max(1, len(database) // config.batch_size)  # an incomplete last batch is left out
     optimizer = make_optimizer(config, model)

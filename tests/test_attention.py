@@ -129,10 +129,19 @@ def test_the_context_sees_every_pixel_of_its_window_and_none_outside(name, side)
     assert torch.equal(x.grad[0].abs().sum(0) > 0, seen)
 
 
-@pytest.mark.parametrize(("channels", "reduction"), [(8, 16), (40, 16), (0, 16)])
-def test_hdcsa_refuses_channels_that_it_cannot_squeeze(channels, reduction):
-    with pytest.raises(InputError, match="choose a reduction that divides"):
-        HDCSA(channels, reduction)
+@pytest.mark.parametrize(("channels", "squeezed"), [(8, 1), (24, 1), (40, 2), (112, 7)])
+@pytest.mark.parametrize("name", ["hdcsa", "se", "cbam"])
+def test_channels_that_16_does_not_divide_are_squeezed_to_the_whole_part_but_at_least_one(
+    name, channels, squeezed
+):
+    gate = GATES[name](channels)
+    first = next(
+        module
+        for module in gate.modules()
+        if isinstance(module, nn.Conv2d) and module.in_channels == channels
+    )
+    assert first.out_channels == squeezed
+    assert gate(features(channels)).shape == features(channels).shape
 
 
 def test_the_spatial_gate_is_its_definition():
@@ -216,6 +225,59 @@ def test_every_block_gets_a_gate_of_its_width(make, blocks, widest):
     assert len(widths) == blocks
     assert max(widths) == widest
     assert sum(isinstance(m, Half) for m in backbone.modules()) == blocks
+
+
+def test_the_residual_branches_of_timm_get_gates_and_blocks_without_a_shortcut_get_none():
+    timm = pytest.importorskip("timm", reason="the extra `pretrained` is not installed")
+    torch.manual_seed(0)
+    widths = []
+    network = timm.create_model("tf_efficientnet_lite0")
+    add_attention(network, lambda channels: widths.append(channels) or Half())
+    gated = {name for name, module in network.named_modules() if isinstance(module, Half)}
+    has_shortcut = {n for n, m in network.named_modules() if getattr(m, "has_skip", False)}
+    assert gated == {f"{block}.bn3.gate" for block in has_shortcut}
+    assert widths == [24, 40, 80, 80, 112, 112, 192, 192, 192]
+    block = network.eval().blocks[2][1]
+    x = features(40)
+    inner = block.bn2(block.conv_dw(block.bn1(block.conv_pw(x))))
+    branch = block.bn3.norm(block.conv_pwl(inner))
+    torch.testing.assert_close(block(x), branch / 2 + x)
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("resnet10t", 4), ("resnet26", 8)])
+def test_the_blocks_of_timms_resnets_get_gates(name, blocks):
+    timm = pytest.importorskip("timm", reason="the extra `pretrained` is not installed")
+    network = add_attention(timm.create_model(name, zero_init_last=False), lambda channels: Half())
+    assert sum(isinstance(m, Half) for m in network.modules()) == blocks
+    block = network.layer1[0].eval()
+    x = features(64)
+    whole = block(x)
+    for norm in [part for part in block.children() if hasattr(part, "gate")]:
+        norm.norm.weight.data /= 2
+        norm.norm.bias.data /= 2
+        norm.gate = nn.Identity()
+    torch.testing.assert_close(block(x), whole)
+
+
+def test_a_network_without_a_known_block_is_refused():
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+    with pytest.raises(InputError, match=r"Sequential has no block .* or attention=None"):
+        add_attention(network, "hdcsa")
+
+
+def test_the_released_code_draws_convolutions_by_their_outgoing_connections():
+    torch.manual_seed(0)
+    gates = {init: add_attention(resnet18(), "hdcsa", init) for init in ("pytorch", "released")}
+    wide = {init: network.layer4[0].bn2.gate.context for init, network in gates.items()}
+    for layer, kernel in ((0, 1), (1, 3), (2, 3), (3, 3)):  # 32 channels come out of each
+        weight = wide["released"][layer][0].weight
+        std = (2 / (kernel * kernel * 32)) ** 0.5
+        assert weight.std().item() == pytest.approx(std, rel=0.05)
+        assert (weight.abs() > 2 * std).float().mean().item() == pytest.approx(0.0455, abs=0.01)
+        limit = 3**0.5 * (3 * weight[0].numel()) ** -0.5  # PyTorch: uniform, by the incoming ones
+        assert wide["pytorch"][layer][0].weight.abs().max() <= limit
+    with pytest.raises(InputError, match="gate_init 'zero': choose one of pytorch, released"):
+        add_attention(resnet18(), "hdcsa", "zero")
 
 
 def test_no_gate_leaves_the_network_as_it_is():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import network_input
+from helpers import Pocket, network_input
 
 from derm_hash.errors import InputError
 from derm_hash.heatmaps import (
@@ -92,6 +92,27 @@ def test_grad_cam_leaves_the_model_as_it_was(model, x):
 )
 def test_cam_layer_still_says_where(model, size, stage):
     assert cam_layer(model, size) is getattr(model.backbone, stage)
+
+
+def test_backbones_of_timm_are_explained_too(x):
+    pytest.importorskip("timm", reason="the extra `pretrained` is not installed")
+    model = DermHash("tf_efficientnet_lite0", bits=8, classes=3).eval()
+    assert cam_layer(model, 96) is model.backbone.blocks[4]  # a sixteenth of 96 is 6
+    assert cam_layer(model, 224) is model.backbone.blocks[6]
+    cams = grad_cam(model, x, ClassTarget(1))
+    for image, cam in zip(x, cams, strict=True):
+        by_hand = cam_by_hand(model, image, cam_layer(model, 64), lambda out: out.logits[1])
+        np.testing.assert_allclose(cam, by_hand, atol=2e-3)
+    maps = gate_maps(model, x)
+    assert len(maps) == 9
+    assert maps["blocks.1.1"].shape == (2, 16, 16)
+
+
+def test_a_backbone_with_unknown_stages_asks_for_the_layer(x):
+    model = DermHash(lambda weights: Pocket(), attention=None)
+    with pytest.raises(InputError, match="layer="):
+        cam_layer(model, 64)
+    assert grad_cam(model, x, ClassTarget(0), model.backbone.block).shape == (2, 64, 64)
 
 
 def test_bit_target_speaks_for_the_bit_as_it_is():

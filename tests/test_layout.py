@@ -7,8 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "derm_hash"
 LAYERS = (  # from the ground up; a module imports from its own layer or a lower one
-    *("errors", "files", "rotations", "attention losses objectives settings", "data atlas"),
-    *("model", "devices metrics", "retrieval runs", "training heatmaps", "plots"),
+    *("errors", "files", "rotations backbones", "attention losses objectives settings"),
+    *("data atlas", "model", "devices metrics", "retrieval runs", "training heatmaps", "plots"),
     *("experiments explorers course options", "commands", "app cli doctor lab"),
 )
 LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names.split()}

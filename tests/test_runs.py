@@ -35,7 +35,7 @@ def finished(data, tmp_path_factory):
 def test_a_run_from_before_a_setting_existed_is_still_that_run(finished, data, tmp_path):
     shutil.copytree(finished.path, tmp_path / "tiny")
     about = json.loads((tmp_path / "tiny" / "config.json").read_text())
-    for field in ("objective", "random_rotations", "disc"):
+    for field in ("objective", "random_rotations", "disc", "gate_init"):
         del about["config"][field]
     (tmp_path / "tiny" / "config.json").write_text(json.dumps(about))
     assert Run.load(tmp_path / "tiny").config == tiny()

@@ -20,6 +20,7 @@ def test_the_released_preset_is_the_recipe_of_the_released_code():
         "backbone": "resnet18",
         "bits": 32,
         "attention": "hdcsa",
+        "gate_init": "released",
         "objective": "classification",
         "invariance": "cauchy",
         "invariance_weight": 0.5,
@@ -48,6 +49,7 @@ def test_the_released_preset_is_the_recipe_of_the_released_code():
     [
         ("fast", {}, "'fast': choose one of recommended, released"),
         ("released", {"bit": 8}, "no 'bit'"),
+        ("recommended", {"gate_init": "zero"}, "gate_init must be one of pytorch, released"),
         ("recommended", {"optimizer": "adam"}, "optimizer must be one of adamw, sgd, not 'adam'"),
         ("recommended", {"invariance": "huber"}, "invariance must be one of None, cauchy, l1"),
         ("recommended", {"classify": "both"}, "classify must be one of orbit, upright"),

@@ -25,7 +25,8 @@ TARGETS = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
 def what_setup_installs():
     """What `make setup` installs: the dependencies, and the extras that `test` draws in."""
     extras = PROJECT["optional-dependencies"]
-    lines = [*PROJECT["dependencies"], *extras["lab"], *extras["teach"], *extras["test"]]
+    drawn_in = ("lab", "teach", "cluster", "pretrained", "test")
+    lines = PROJECT["dependencies"] + [line for name in drawn_in for line in extras[name]]
     needs = map(Requirement, lines)
     return [need for need in needs if need.name != PROJECT["name"]]
 
