@@ -16,6 +16,7 @@ from derm_hash.devices import check_device, make_fabric
 from derm_hash.errors import InputError, counted
 from derm_hash.experiments.mask_scores import mask_score_table, score_heatmaps, summary_in_words
 from derm_hash.files import write_atomically
+from derm_hash.frozen import train_frozen
 from derm_hash.model import encode
 from derm_hash.options import chosen_config
 from derm_hash.retrieval import HashIndex, build_index
@@ -44,7 +45,10 @@ def train_command(args) -> None:
     fabric = make_fabric(config.precision, args.device)
     data = course_data(args.data, args.size)
     options = {"on_epoch": EpochLines(), "fabric": fabric, "compiled": args.compile}
-    run = train(config, data, args.runs, **options)
+    if config.frozen:
+        run = train_frozen(config, data, args.runs)
+    else:
+        run = train(config, data, args.runs, **options)
     if fabric.global_rank > 0:
         return
     try:

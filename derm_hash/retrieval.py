@@ -177,7 +177,8 @@ class HashIndex:
         if radius is None:
             packed[:] = 0  # any code will do: the whole database is near to it
         hash_codes, group = np.unique(packed, axis=0, return_inverse=True)
-        at_once = max(1, PAIRS_AT_ONCE // len(self))
+        pairs = PAIRS_AT_ONCE * 64 // max(64, self.bits)  # of long codes, fewer fit in the memory
+        at_once = max(1, pairs // len(self))
         for first in range(0, len(hash_codes), at_once):
             # faiss returns what is strictly nearer than the radius that it is given.
             ends, _, ids = self._binary.range_search(
@@ -185,7 +186,7 @@ class HashIndex:
             )
             for number, near in enumerate(np.split(ids, ends[1:-1].astype(int)), start=first):
                 queries = np.flatnonzero(group.ravel() == number)
-                parts = math.ceil(len(queries) * len(near) / PAIRS_AT_ONCE)
+                parts = math.ceil(len(queries) * len(near) / pairs)
                 for part in np.array_split(queries, max(parts, 1)):
                     yield part, near
 

@@ -40,6 +40,9 @@ class TrainConfig:
     gate_init: str = "pytorch"
     """Where the gates' convolutions start: as PyTorch draws them, or as the "released" code does,
     from N(0, sqrt(2 / (k * k * out)))."""
+    frozen: bool = False
+    """Train the hash layer and the classifier alone, on the features of the weights as they are.
+    Needs attention=None; see :mod:`derm_hash.frozen`."""
     objective: str = "classification"
     """What the codes are trained for: a name in ``objectives.OBJECTIVES``. With any other than
     "classification" the classifier reads the codes without shaping them."""
@@ -122,6 +125,8 @@ class TrainConfig:
         for field in ("bits", "orbit", "epochs", "batch_size", "learning_rate", "gamma"):
             if not 0 < getattr(self, field) < math.inf:
                 raise InputError(f"{field} must be greater than 0, not {getattr(self, field)}")
+        if self.frozen and self.attention is not None:
+            raise InputError("frozen features have no gates to train: set attention to none")
         if self.orbit_sample and not 2 <= self.orbit_sample <= self.orbit:
             raise InputError(
                 f"orbit_sample must be 0 or lie between 2 and the orbit's {self.orbit} members, "

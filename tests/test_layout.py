@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "derm_hash"
 LAYERS = (  # from the ground up; a module imports from its own layer or a lower one
     *("errors", "files", "rotations backbones", "attention losses objectives settings"),
     *("data atlas", "model", "devices metrics", "retrieval runs", "training heatmaps", "plots"),
-    *("experiments explorers course options", "commands", "app cli doctor lab"),
+    *("course", "frozen", "experiments explorers options", "commands", "app cli doctor lab"),
 )
 LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names.split()}
 FILES = [p for p in sorted(PACKAGE.rglob("*.py")) if not p.name.startswith("__")]

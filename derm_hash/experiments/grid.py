@@ -29,6 +29,7 @@ from derm_hash import __version__
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.devices import make_fabric
 from derm_hash.errors import InputError
+from derm_hash.experiments.baselines import baseline_codes
 from derm_hash.experiments.plan import READOUTS, PlannedRun, plan
 from derm_hash.experiments.results import (
     Scoring,
@@ -38,8 +39,9 @@ from derm_hash.experiments.results import (
     table_value,
     write_json,
 )
-from derm_hash.experiments.scoring import encode_data, score_codes
+from derm_hash.experiments.scoring import Coded, encode_data, score_codes
 from derm_hash.files import locked, remove_parts, write_atomically
+from derm_hash.frozen import frozen_features, head_codes, train_head
 from derm_hash.runs import CHECKPOINT, Run
 from derm_hash.training import train
 
@@ -74,6 +76,8 @@ def run_grid(
         scored_on
             "query" (default), or "val" to choose settings by. Settings that were chosen by the
             queries have query scores that are too good.
+        system
+            "trained" (default), or a name in ``baselines.BASELINES``, fitted on frozen features.
         database
             "full" (default): all images that the network was trained on. "trained" and "unseen":
             equally many of each class that it was trained on, or has never seen; see
@@ -152,33 +156,63 @@ def hand_out(left: Sequence[PlannedRun], total: int, out: Path, jobs: int, progr
     collect(out)
 
 
+def network_coder(run: PlannedRun, out: Path, progress: bool):
+    """Train a network, and return how it encodes the data, and how long training took."""
+    path, trained = out / run.config.name, out / run.config.name / "trained.json"
+    fabric = make_fabric(run.config.precision)
+    if not trained.exists():
+        resumed, start = (path / CHECKPOINT).exists(), time.perf_counter()
+        train(run.config, run.data.dataset, out, progress, fabric=fabric)
+        # The seconds before a stop are not known.
+        seconds = None if resumed else round(time.perf_counter() - start, 3)
+        write_json(trained, conditions() | {"seconds": seconds})
+    model = Run.load(path).model.to(fabric.device)
+
+    def code(scoring: Scoring) -> Coded:
+        return encode_data(READOUTS[scoring.readout](model), run.data.dataset, scoring.scored_on)
+
+    return code, read_json(trained)
+
+
+def head_coder(run: PlannedRun):
+    """Train a head on frozen features, and return the same as :func:`network_coder`."""
+    config, data, system = run.config, run.data.dataset, run.facts["system"]
+    features = frozen_features(config.backbone, config.weights, data)
+    if system != "trained":
+        choices = data, features, config.bits, config.seed
+        return lambda scoring: baseline_codes(system, *choices, scoring.scored_on), conditions()
+    start = time.perf_counter()
+    hash_layer, classifier, _ = train_head(config, data, features)
+    seconds = round(time.perf_counter() - start, 3)
+
+    def code(scoring: Scoring) -> Coded:
+        codes = head_codes(hash_layer, features, scoring.readout == "orbit-mean")
+        with torch.no_grad():
+            predicted = classifier(torch.from_numpy(codes[0])).argmax(dim=1).numpy()
+        return Coded(codes[0], predicted, codes[:, data.positions(scoring.scored_on)])
+
+    return code, conditions() | {"seconds": seconds}
+
+
 def do_run(run: PlannedRun, out: Path, progress: bool) -> None:
     """Train a run and score it, except for what is finished already."""
-    path, trained = out / run.config.name, out / run.config.name / "trained.json"
+    path = out / run.config.name
     with ONE_RUN_AT_A_TIME:
-        fabric = make_fabric(run.config.precision)
-        if not trained.exists():
-            resumed, start = (path / CHECKPOINT).exists(), time.perf_counter()
-            train(run.config, run.data.dataset, out, progress, fabric=fabric)
-            # The seconds before a stop are not known.
-            seconds = None if resumed else round(time.perf_counter() - start, 3)
-            write_json(trained, conditions() | {"seconds": seconds})
-        model = Run.load(path).model.to(fabric.device)
+        path.mkdir(parents=True, exist_ok=True)
+        code, trained = head_coder(run) if run.config.frozen else network_coder(run, out, progress)
         config = {name: table_value(value) for name, value in vars(run.config).items()}
         config.pop("name")
         coded = {}
         for scoring in run.missing(out):
             what = scoring.readout, scoring.scored_on
-            if what not in coded:
-                readout = READOUTS[scoring.readout](model)
-                coded[what] = encode_data(readout, run.data.dataset, scoring.scored_on)
+            coded[what] = coded.get(what) or code(scoring)
             scores, table = score_codes(coded[what], run.data.dataset, *scoring[1:])
             write_atomically(
                 path / f"queries-{scoring.name}.csv",
                 lambda part, table=table: table.to_csv(part, index=False, float_format="%.8g"),
             )
             row = {"run": path.name, **scoring._asdict(), **run.facts, **config}
-            write_json(run.result(out, scoring), row | read_json(trained) | scores)
+            write_json(run.result(out, scoring), row | trained | scores)
 
 
 def conditions() -> dict[str, str]:

@@ -14,6 +14,7 @@ import torch
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.splits import split_by_image, split_by_lesion
 from derm_hash.errors import InputError
+from derm_hash.experiments.baselines import BASELINES
 from derm_hash.experiments.results import Scoring, run_name
 from derm_hash.experiments.scoring import DATABASES
 from derm_hash.files import write_atomically
@@ -25,11 +26,12 @@ SPLITTERS = {"given": None, "lesion": split_by_lesion, "paper": split_by_image}
 READOUTS = {"plain": lambda model: model, "orbit-mean": OrbitMean}
 CHOICES = {
     "split": SPLITTERS,
+    "system": ("trained", *BASELINES),
     "readout": READOUTS,
     "scored_on": ("query", "val"),
     "database": DATABASES,
 }
-DEFAULTS = {"split": "given", "split_seed": 0}
+DEFAULTS = {"split": "given", "split_seed": 0, "system": "trained"}
 DEFAULTS |= {"readout": "plain", "scored_on": "query", "database": "full"}
 
 
@@ -97,7 +99,9 @@ def plan(
                 names = ", ".join(choices)
                 raise InputError(f"{name} must be one of {names}, not {changes[name]!r}")
         scoring = Scoring(*(changes.pop(name) for name in Scoring._fields))
-        facts = {name: changes.pop(name) for name in ("preset", "split", "split_seed")}
+        facts = {name: changes.pop(name) for name in ("preset", "split", "split_seed", "system")}
+        if facts["system"] != "trained" and not changes.get("frozen"):
+            raise InputError(f"the system {facts['system']!r} needs frozen features: set frozen")
         config = TrainConfig.preset(facts["preset"], **(changes | {"name": "unnamed"}))
         split = facts["split"], facts["split_seed"]
         if split not in variants:

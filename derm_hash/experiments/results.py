@@ -130,7 +130,7 @@ def setting_kinds() -> dict[str, object]:
     """Names and types of everything that a grid may vary, in the order of the table."""
     fields = {field.name: field.type for field in dataclasses.fields(TrainConfig)}
     fields.pop("name")
-    of_run = {"preset": str, "split": str, "split_seed": int}
+    of_run = {"preset": str, "split": str, "split_seed": int, "system": str}
     return of_run | fields | dict.fromkeys(Scoring._fields, str)
 
 

@@ -1,0 +1,187 @@
+"""A laboratory in seconds: hash layers on frozen features, which are computed once and kept.
+
+The network's features of every image, rotated by 0, 90, 180 and 270 degrees, are computed once and
+cached. A hash layer and a classifier on them train in seconds on a CPU, with any objective and any
+penalty, so that ten seeds of a question cost a minute. They fold into a whole ``DermHash``.
+"""
+
+import zlib
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from derm_hash.course import home
+from derm_hash.data.dataset import LesionDataset
+from derm_hash.data.views import generator
+from derm_hash.errors import InputError
+from derm_hash.files import load_tensors, locked, save_tensors, write_atomically
+from derm_hash.losses import class_weights
+from derm_hash.model import DermHash, HashOutput, encode
+from derm_hash.objectives import orbit_losses
+from derm_hash.runs import MODEL_FILE, Run, claim_folder, save_model
+from derm_hash.settings import TrainConfig
+from derm_hash.training import make_optimizer, make_scheduler, val_score
+
+QUARTERS = (0, 1, 2, 3)
+
+
+class Features(nn.Module):
+    """A network's features where ``encode`` expects codes."""
+
+    def __init__(self, model: DermHash):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> HashOutput:
+        """Images (B, 3, S, S) in [-1, 1] -> features (B, F), twice."""
+        features = self.model.features(x)
+        return HashOutput(features, features)
+
+
+@lru_cache(maxsize=1)
+def frozen_features(
+    backbone: str, weights: str | None, data: LesionDataset, progress: bool = True
+) -> np.ndarray:
+    """The features of every image under quarter turns, computed once and cached on disk.
+
+    Each of the four rotations has a file of its own, so that a stopped computation goes on.
+
+    Parameters
+    ----------
+    backbone, weights
+        As in :class:`DermHash`.
+    data : LesionDataset of N images
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    (4, N, F) float16 array
+        Member k belongs to the images rotated by 90 k degrees, counter-clockwise.
+    """
+    model = DermHash(backbone, attention=None, weights=weights)
+    model.eval().to(memory_format=torch.channels_last)
+    key = zlib.crc32(data.images.contiguous().numpy())
+    for tensor in model.backbone.state_dict().values():
+        key = zlib.crc32(tensor.contiguous().numpy(), key)
+    rotations = []
+    for k in QUARTERS:
+        path = home() / f"features-{Path(backbone).name}-{key:08x}-{90 * k}.safetensors"
+        with locked(path.parent, f"Another process computes features in {path.parent}: waiting."):
+            if not path.exists():
+                images = torch.rot90(data.images, k, dims=(-2, -1))
+                values = encode(Features(model), images, progress=progress)
+                tensors = {"features": torch.from_numpy(values).half()}
+                save_tensors(path, tensors, {"features": f'"{backbone}"'})
+        tensors, _ = load_tensors(path, "features", "a file of features", "delete it")
+        rotations.append(tensors["features"].numpy())
+    return np.stack(rotations)
+
+
+def train_head(
+    config: TrainConfig, data: LesionDataset, features: np.ndarray, progress: bool = False
+) -> tuple[nn.Linear, nn.Linear, list[dict[str, float]]]:
+    """Train a hash layer and a classifier on frozen features, as :func:`train` trains a network.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        ``orbit`` is 1, 2 or 4. There is no augmentation but rotation.
+    data : LesionDataset of N images, with splits
+        Trains on ``train`` (or on ``database``, where there is no such part). There is no choice of
+        an epoch, so ``val`` is not looked at.
+    features : (4, N, F) array
+    progress : bool
+        Show a progress bar over the epochs.
+
+    Returns
+    -------
+    hash layer (F -> bits) on the features as they are, classifier (bits -> classes), and the
+    losses of each epoch
+    """
+    if config.orbit not in (1, 2, 4):
+        raise InputError(f"Frozen features have four rotations: use 1, 2 or 4, not {config.orbit}")
+    rows, classes = data.positions("train"), len(data.classes)
+    x, y = torch.from_numpy(features[:, rows]).float(), data.labels[rows]
+    mean, std = x.mean(dim=(0, 1)), x.std(dim=(0, 1)).clamp(min=1e-3)
+    x = (x - mean) / std
+    torch.manual_seed(config.seed)
+    head = nn.Sequential(nn.Linear(x.shape[-1], config.bits), nn.Linear(config.bits, classes))
+    steps = max(1, len(y) // config.batch_size)
+    optimizer = make_optimizer(config, head)
+    scheduler = make_scheduler(config, optimizer, steps)
+    weights, history = class_weights(y, classes, config.class_weights), []
+    for epoch in tqdm(range(config.epochs), "head", disable=not progress, leave=False):
+        order = torch.randperm(len(y), generator=generator(config.seed, epoch))
+        total = 0.0
+        for step in range(steps):
+            chosen = order[step * config.batch_size : (step + 1) * config.batch_size]
+            quarters = drawn_quarters(config, len(chosen), (config.seed, epoch, step))
+            codes = torch.sigmoid(head[0](x[quarters, chosen]))
+            logits = head[1](codes if config.objective == "classification" else codes.detach())
+            done = (epoch + step / steps) / config.epochs
+            loss = orbit_losses(logits, codes, y[chosen], config, weights, done)["loss"]
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+            total += float(loss.detach())
+        history.append({"epoch": epoch + 1, "loss": total / steps})
+    with torch.no_grad():  # fold the standardisation into the hash layer
+        head[0].weight /= std
+        head[0].bias -= head[0].weight @ mean
+    return head[0], head[1], history
+
+
+def drawn_quarters(config: TrainConfig, images: int, key: tuple[int, ...]) -> Tensor:
+    """The quarter turns (copies, images) in 0..3 of each image's copies in a step."""
+    members = torch.arange(0, 4, 4 // config.orbit) if config.copies > 1 else torch.zeros(1).long()
+    if config.copies < len(members):
+        drawn = torch.randperm(len(members), generator=generator(*key, "members"))
+        members = members[drawn[: config.copies]]
+    start = torch.zeros(images).long()
+    if config.random_rotations:
+        start = torch.randint(4, (images,), generator=generator(*key, "turns"))
+    return (members[:, None] + start) % 4
+
+
+def train_frozen(
+    config: TrainConfig, data: LesionDataset, root: str | Path = "runs", progress: bool = True
+) -> Run:
+    """Train a run whose backbone stays as its weights are; arguments and result of :func:`train`.
+
+    The run keeps the last epoch.
+    """
+    path = Path(root) / config.name
+    with locked(path, f"{path.name} is being trained by another process: waiting for it to end."):
+        claim_folder(path, config, data)
+        features = frozen_features(config.backbone, config.weights, data, progress)
+        hash_layer, classifier, history = train_head(config, data, features, progress)
+        model = DermHash(
+            config.backbone,
+            config.bits,
+            len(data.classes),
+            None,
+            config.weights,
+            class_names=data.classes,
+            image_size=data.size,
+        )
+        model.hash_layer, model.classifier = hash_layer, classifier
+        table = pd.DataFrame(history)
+        score = val_score(model, data.split("train"), data.split("val"))
+        table.loc[table.index[-1], "val_precision_at_10"] = score
+        save_model(model, path / MODEL_FILE)
+        write_atomically(path / "metrics.csv", lambda part: table.to_csv(part, index=False))
+    return Run.load(path)
+
+
+def head_codes(hash_layer: nn.Linear, features: np.ndarray, orbit_mean: bool) -> np.ndarray:
+    """Soft codes (4, N, bits) of features (4, N, F); with ``orbit_mean``, four times their mean."""
+    with torch.no_grad():
+        codes = torch.sigmoid(hash_layer(torch.from_numpy(features).float())).numpy()
+    return np.broadcast_to(codes.mean(axis=0), codes.shape) if orbit_mean else codes
