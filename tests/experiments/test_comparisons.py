@@ -166,7 +166,8 @@ def test_twins_are_not_called_different(seeds):
     twins = [compare_runs(*simulate(rng, seeds), repeats=200) for _ in range(200)]
     clear = [with_holm(pd.DataFrame([twin]))["clear"].item() for twin in twins]
     assert np.mean(clear) <= 0.07
-    assert np.mean([twin.p_lesions < 0.05 for twin in twins]) > 0.3  # queries alone: one in three
+    # By queries alone, about half of the twins would be called different.
+    assert np.mean([twin.p_lesions < 0.05 for twin in twins]) > 0.4
     intervals = [twin.seed_low < 0 < twin.seed_high for twin in twins]
     assert 0.91 <= np.mean(intervals) <= 0.99  # the interval over seeds holds zero in 95 %
 
