@@ -140,19 +140,14 @@ def plot_differences(table: pd.DataFrame, by: str | Sequence[str]) -> Figure:
     scores = list(table["score"].unique())
     settings = table[by].astype(str).agg(", ".join, axis=1)
     names = list(dict.fromkeys(settings))
-    thin = {"fmt": "none", "color": INK, "capsize": 2, "zorder": 2.5}
     title = "difference to the baseline, 95 % intervals over lesions (thick) and seeds (thin)"
     figure, axes = _score_panels(scores, len(names), title)
     for ax, score in zip(axes, scores, strict=True):
         part = table[table["score"] == score]
         y = [names.index(name) for name in settings[part.index]]
-        over_seeds = [
-            part["difference"] - part["seed_low"],
-            part["seed_high"] - part["difference"],
-        ]
         ax.axvline(0, color=INK, linewidth=0.8)
-        ax.errorbar(part["difference"], y, xerr=over_seeds, **thin)
         ax.hlines(y, part["low"], part["high"], color="#56b4e9", linewidth=5, zorder=2)
+        ax.hlines(y, part["seed_low"], part["seed_high"], color=INK, linewidth=1.5, zorder=2.5)
         fill = ["#0072b2" if each else "white" for each in part["clear"]]
         ax.scatter(part["difference"], y, c=fill, edgecolors=INK, s=32, zorder=3)
         ax.set(xlabel=_score_label(score), yticks=range(len(names)))
