@@ -13,6 +13,8 @@ from derm_hash.metrics.intervals import LEVEL, Comparison, compare_runs, holm
 from derm_hash.metrics.scores import SCORES
 
 SAME_QUERIES = ["data", "scored_on"]  # columns in which runs must agree to be compared
+PATTERNS = 10_000  # of signs in the test over lesions
+PATTERNS_PER_ROW = 100  # or more, so that Holm's correction for many rows leaves p-values of 1 %
 SEED_INTERVAL = ("seed_low", "seed_high")
 
 
@@ -90,6 +92,7 @@ def _against_baseline(results, by, score, baseline, out: Path) -> pd.DataFrame:
     if wrong := set(baseline) - set(by):
         raise InputError(f"The baseline's {min(wrong)!r} must be among the columns to compare by")
     settings = runs_by_setting(results, by)
+    patterns = max(PATTERNS, PATTERNS_PER_ROW * len(settings) * len(SCORES))
     rows = []
     for values, runs in settings.items():
         own = dict(zip(by, values, strict=True))
@@ -98,7 +101,7 @@ def _against_baseline(results, by, score, baseline, out: Path) -> pd.DataFrame:
             continue
         if rival not in settings:
             raise InputError(f"There is no run of the baseline {run_name(own | baseline)}")
-        row = own | compare_settings(runs, settings[rival], score, out)._asdict()
+        row = own | compare_settings(runs, settings[rival], score, out, patterns)._asdict()
         if f"chance_{score}" in runs:
             row["chance"] = runs[f"chance_{score}"].mean()
         rows.append(row)
@@ -178,7 +181,9 @@ def runs_by_setting(results: pd.DataFrame, by: Sequence[str]) -> dict[tuple, pd.
     return settings
 
 
-def compare_settings(a: pd.DataFrame, b: pd.DataFrame, score: str, out: Path) -> Comparison:
+def compare_settings(
+    a: pd.DataFrame, b: pd.DataFrame, score: str, out: Path, patterns: int = PATTERNS
+) -> Comparison:
     """Compare the runs of two settings on the same queries, paired by the seeds that both have."""
     seeds = [seed for seed in a.index if seed in b.index]
     if not seeds:
@@ -194,7 +199,8 @@ def compare_settings(a: pd.DataFrame, b: pd.DataFrame, score: str, out: Path) ->
     ]
     own, rival = (np.stack([table[column] for table in side]) for side in tables)
     queries = tables[0][0]
-    return compare_runs(own, rival, queries["lesion_id"], queries["label"] if balanced else None)
+    labels = queries["label"] if balanced else None
+    return compare_runs(own, rival, queries["lesion_id"], labels, patterns)
 
 
 def query_column(score: str) -> tuple[str, bool]:

@@ -106,6 +106,16 @@ def test_random_sign_patterns_approach_the_exact_p_value():
     assert abs(sampled.p_value - exact.p_value) < 4 * error
 
 
+@pytest.mark.parametrize("queries", [9, 60])  # all patterns, and random ones
+def test_without_groups_it_is_the_permutation_test_of_scipy(queries):
+    a = np.random.default_rng(8).random(queries)
+    b = np.random.default_rng(9).random(queries) - 0.05
+    theirs = stats.permutation_test((a - b,), np.mean, permutation_type="samples", rng=1)
+    assert paired_test(a, b).p_value == pytest.approx(
+        theirs.pvalue, abs=0 if queries < 13 else 0.02
+    )
+
+
 def test_copies_of_a_lesion_do_not_make_a_difference_significant():
     rng = np.random.default_rng(6)
     a, b = rng.random(8), rng.random(8)
