@@ -45,7 +45,7 @@ from derm_hash.experiments.evaluation import (
 from derm_hash.experiments.file import read_experiment
 from derm_hash.experiments.grid import run_grid
 from derm_hash.experiments.mask_scores import TARGETS
-from derm_hash.experiments.results import settings_that_differ
+from derm_hash.experiments.results import settings_that_differ, table_notes
 from derm_hash.experiments.scoring import score_model
 from derm_hash.files import leaves_folder, write_atomically
 from derm_hash.metrics.intervals import lesion_groups
@@ -270,12 +270,13 @@ def evaluate_command(args) -> None:
     summary = summarise(scores, found, data)
     path = write_evaluation(run, scores, summary, data, args.data, queries)
     lesions = len(np.unique(lesion_groups(found["lesion_id"])))
+    notes = "".join(f"{note}\n" for note in table_notes(pd.DataFrame([scores]), []))
     print(
         f"database: {args.data} (images: {len(data.split('database'))})\n"
         f"queries: {queries} (images: {len(found)}, lesions: {lesions})\n\n"
         f"{class_table(scores, data).to_string(float_format='{:.3f}'.format)}\n\n"
         f"{in_words(summary)}\nintervals are over lesions; chance is the database in random order\n"
-        f"all scores: {path}"
+        f"{notes}all scores: {path}"
     )
 
 
@@ -288,7 +289,9 @@ def reproduce_command(args) -> None:
         results = run_grid(experiment.grid, data, out, jobs=args.jobs, **experiment.train)
     by = settings_that_differ(results) or ["preset"]
     print(score_table(results, by, out).to_string())
-    print("mean ± standard deviation over seeds; * better than all others (paired tests, p < 0.05)")
+    print("mean ± standard deviation over seeds; chance: the database in random order")
+    print("* clearly better than every other setting, over lesions and over seeds (see compare)")
+    print("\n".join(table_notes(results, by, experiment.planned_seeds)))
     save_picture(plots.plot_scores(results, by, SCORES), out / "results.png")
     print(f"every run: {out / 'results.csv'}\npicture: {out / 'results.png'}")
     if experiment.baseline:

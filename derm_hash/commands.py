@@ -91,6 +91,8 @@ def encode_command(args) -> None:
     out = args.out or own_index(run, data, args)
     if out.suffix not in (".npy", ".safetensors"):
         raise InputError(f"--out {out} must end in .safetensors (an index) or .npy (codes alone)")
+    if out.suffix not in (".npy", ".safetensors"):
+        raise InputError(f"--out {out} must end in .safetensors (an index) or .npy (codes alone)")
     part = data if args.split == "all" else data.split(args.split)
     if out.suffix == ".npy":
         codes = encode(run.model, part, progress=True, bf16=args.bf16)

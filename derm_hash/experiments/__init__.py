@@ -9,5 +9,6 @@ from derm_hash.experiments.results import (
     read_results,
     run_name,
     settings_that_differ,
+    table_notes,
 )
 from derm_hash.experiments.scoring import evaluate_run

@@ -97,7 +97,7 @@ def same(encode: Encode) -> Fitted:
 
 
 def linear_probe(features: ndarray, labels: ndarray) -> Encode:
-    """A logistic regression with balanced classes: features (n, F) -> probabilities (n, classes)."""
+    """A logistic regression, classes balanced: features (n, F) -> probabilities (n, classes)."""
     scaler = StandardScaler().fit(features)
     model = LogisticRegression(C=0.01, max_iter=500, class_weight="balanced")
     model.fit(scaler.transform(features), labels)

@@ -1,24 +1,32 @@
-"""Comparisons of settings: differences, intervals, tests."""
+"""Comparisons of settings: differences, intervals, tests over lesions and over seeds."""
 
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from derm_hash.errors import InputError, one_line
 from derm_hash.experiments.results import Scoring, mean_and_spread, read_csv, run_name, table_value
-from derm_hash.metrics.intervals import PairedTest, paired_test
+from derm_hash.metrics.intervals import LEVEL, Comparison, compare_runs, holm
 from derm_hash.metrics.scores import SCORES
+
+SAME_QUERIES = ["data", "scored_on"]  # columns in which runs must agree to be compared
+PATTERNS = 10_000  # of signs in the test over lesions
+PATTERNS_PER_ROW = 100  # or more, so that Holm's correction for many rows leaves p-values of 1 %
+SEED_INTERVAL = ("seed_low", "seed_high")
 
 
 def compare(
     results: pd.DataFrame, by: Sequence[str], score: str, baseline: Mapping, out: str | Path
 ) -> pd.DataFrame:
-    """Compare settings with a baseline: how large is a difference, and could it be chance?
+    """Compare settings with a baseline: how large is a difference, and is it clear?
 
-    Runs are paired by seed, and a query's difference is the mean over the seeds that both
-    settings have; :func:`derm_hash.paired_test` then resamples whole lesions. So the interval and
-    the p-value are about other queries for these trained models, not about other seeds.
+    Another training of one recipe gives another model, whose scores differ by more than other
+    queries would explain. So a difference is called clear only where two tests agree: over lesions,
+    for these trained models, and over seeds, for these queries (:func:`.compare_runs`, which says
+    why seeds are paired). A single seed never makes a difference clear.
 
     Parameters
     ----------
@@ -35,9 +43,24 @@ def compare(
     Returns
     -------
     DataFrame
-        One row for each setting that is not a baseline: by, mean, baseline (its mean), difference,
-        low, high (95 %), p_value, seeds (that both have), seed_std (standard deviation of the
-        difference over seeds; empty for a single one).
+        One row for each setting that is not a baseline, with ``by`` and the columns
+
+        mean, baseline, difference
+            Means over the seeds that both have, and ``mean - baseline``.
+        low, high
+            95 % interval of the difference over lesions: other queries, these trained models.
+        seed_low, seed_high
+            95 % t-interval over seeds: other trainings, these queries. Empty for one seed.
+        p_lesions, p_seeds, p_value
+            Of the two tests, and the larger of them. The last two are empty for one seed.
+        p_holm
+            ``p_value``, corrected by Holm's method for the number of rows of this table.
+        clear
+            Whether both intervals exclude zero and ``p_holm`` is below 0.05.
+        seeds
+            How many seeds both have.
+        chance
+            What the database in random order would score; only for scores that have such a value.
 
     Raises
     ------
@@ -45,6 +68,23 @@ def compare(
         If there is no such score, column or baseline, a setting has several runs of one seed,
         or a setting and its baseline have no seed in common or were scored on other queries.
     """
+    return with_holm(_against_baseline(results, by, score, baseline, Path(out)))
+
+
+def differences(
+    results: pd.DataFrame, by: Sequence[str], baseline: Mapping, out: str | Path
+) -> pd.DataFrame:
+    """:func:`compare` for each of ``SCORES``, one below the other, with a first column score.
+
+    ``p_holm`` corrects for the number of all rows.
+    """
+    tables = [_against_baseline(results, by, score, baseline, Path(out)) for score in SCORES]
+    table = pd.concat(tables, keys=SCORES, names=["score", "row"])
+    return with_holm(table.reset_index("score").reset_index(drop=True))
+
+
+def _against_baseline(results, by, score, baseline, out: Path) -> pd.DataFrame:
+    """The table of :func:`compare` without ``p_holm`` and ``clear``."""
     baseline = {key: table_value(value) for key, value in baseline.items()}
     for name in (*by, *baseline, score):
         if name not in results:
@@ -52,6 +92,7 @@ def compare(
     if wrong := set(baseline) - set(by):
         raise InputError(f"The baseline's {min(wrong)!r} must be among the columns to compare by")
     settings = runs_by_setting(results, by)
+    patterns = max(PATTERNS, PATTERNS_PER_ROW * len(settings) * len(SCORES))
     rows = []
     for values, runs in settings.items():
         own = dict(zip(by, values, strict=True))
@@ -60,25 +101,30 @@ def compare(
             continue
         if rival not in settings:
             raise InputError(f"There is no run of the baseline {run_name(own | baseline)}")
-        test, by_seed = paired_runs(runs, settings[rival], score, Path(out))
-        means = {"mean": runs[score].mean(), "baseline": settings[rival][score].mean()}
-        seeds = {"seeds": len(by_seed), "seed_std": by_seed.std()}
-        rows.append(own | means | test._asdict() | seeds)
+        row = own | compare_settings(runs, settings[rival], score, out, patterns)._asdict()
+        if f"chance_{score}" in runs:
+            row["chance"] = runs[f"chance_{score}"].mean()
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
-def differences(
-    results: pd.DataFrame, by: Sequence[str], baseline: Mapping, out: str | Path
-) -> pd.DataFrame:
-    """:func:`compare` for each of ``SCORES``, one below the other, with a first column score."""
-    tables = {score: compare(results, by, score, baseline, out) for score in SCORES}
-    return pd.concat(tables, names=["score", "row"]).reset_index("score").reset_index(drop=True)
+def with_holm(table: pd.DataFrame) -> pd.DataFrame:
+    """Add ``p_holm`` and ``clear`` to rows of :class:`.Comparison`, after ``p_value``."""
+    if table.empty:
+        return table
+    table = table.copy()
+    place = table.columns.get_loc("p_value") + 1
+    table.insert(place, "p_holm", holm(table["p_value"]))
+    apart = [table[low] * table[high] > 0 for low, high in (("low", "high"), SEED_INTERVAL)]
+    table.insert(place + 1, "clear", apart[0] & apart[1] & (table["p_holm"] < 1 - LEVEL))
+    return table
 
 
 def score_table(results: pd.DataFrame, by: Sequence[str], out: str | Path) -> pd.DataFrame:
     """Return a table to print: mean ± standard deviation over seeds, with "*" for a clear best.
 
     The parameters are those of :func:`compare`; :func:`best_settings` says what is clear.
+    :func:`.table_notes` has the lines to print beneath it.
     """
     table = mean_and_spread(results, by)
     for score in SCORES:
@@ -89,28 +135,34 @@ def score_table(results: pd.DataFrame, by: Sequence[str], out: str | Path) -> pd
 
 
 def best_settings(results: pd.DataFrame, by: Sequence[str], score: str, out: str | Path) -> set:
-    """Return the values of ``by`` that beat all others on their data, each with p < 0.05.
+    """Return the values of ``by`` that are clearly better than every other setting.
 
-    There is at most one for each data set, split and part. All paired tests must agree, so no
-    correction for their number is needed.
+    Clear is what :func:`compare` calls so, with Holm's correction for the number of the other
+    settings. There is at most one such setting for each data set, split and part, and none where
+    the best setting and another have fewer than two seeds in common.
     """
     sign = -1 if lower_is_better(score) else 1
     winners = set()
-    for _, part in results.groupby(["data", "scored_on"], sort=False):
+    for _, part in results.groupby(SAME_QUERIES, sort=False):
         settings = runs_by_setting(part, by)
         best = max(settings, key=lambda values: sign * settings[values][score].mean())
         rivals = [runs for values, runs in settings.items() if values != best]
-        if rivals and all(beats(settings[best], rival, score, Path(out), sign) for rival in rivals):
+        if rivals and beats_all(settings[best], rivals, score, Path(out), sign):
             winners.add(best)
     return winners
 
 
-def beats(a: pd.DataFrame, b: pd.DataFrame, score: str, out: Path, sign: int) -> bool:
-    """Return whether runs ``a`` are better than ``b`` on the seeds of both, with p < 0.05."""
-    if not set(a.index) & set(b.index):
-        return False
-    test, _ = paired_runs(a, b, score, out)
-    return sign * test.difference > 0 and test.p_value < 0.05
+def beats_all(best: pd.DataFrame, rivals: list, score: str, out: Path, sign: int) -> bool:
+    """Return whether runs are clearly better than those of each rival, after Holm's correction."""
+    rows = []
+    for rival in rivals:
+        if not set(best.index) & set(rival.index):
+            return False
+        rows.append(compare_settings(best, rival, score, out))
+        if not rows[-1].p_value < 1 - LEVEL:  # which a correction only makes larger
+            return False
+    table = with_holm(pd.DataFrame(rows))
+    return bool((table["clear"] & (sign * table["difference"] > 0)).all())
 
 
 def lower_is_better(score: str) -> bool:
@@ -129,14 +181,14 @@ def runs_by_setting(results: pd.DataFrame, by: Sequence[str]) -> dict[tuple, pd.
     return settings
 
 
-def paired_runs(
-    a: pd.DataFrame, b: pd.DataFrame, score: str, out: Path
-) -> tuple[PairedTest, pd.Series]:
-    """Test two settings on the same queries; return also the difference for each seed."""
+def compare_settings(
+    a: pd.DataFrame, b: pd.DataFrame, score: str, out: Path, patterns: int = PATTERNS
+) -> Comparison:
+    """Compare the runs of two settings on the same queries, paired by the seeds that both have."""
     seeds = [seed for seed in a.index if seed in b.index]
     if not seeds:
         raise InputError("Two settings without a common seed cannot be paired: run more seeds")
-    if len(pd.concat([a, b])[["data", "scored_on"]].drop_duplicates()) > 1:
+    if len(pd.concat([a, b])[SAME_QUERIES].drop_duplicates()) > 1:
         raise InputError(
             "Runs on different data, splits or parts have different queries, which cannot be "
             "paired: compare the settings of each split and part with a baseline of the same"
@@ -145,11 +197,10 @@ def paired_runs(
     tables = [
         [read_queries(out, run, column) for _, run in x.loc[seeds].iterrows()] for x in (a, b)
     ]
-    scores = [sum(table[column] for table in side) / len(side) for side in tables]
+    own, rival = (np.stack([table[column] for table in side]) for side in tables)
     queries = tables[0][0]
-    labels = queries["label"].to_numpy() if balanced else None
-    test = paired_test(*map(pd.Series.to_numpy, scores), queries["lesion_id"], labels)
-    return test, a.loc[seeds, score] - b.loc[seeds, score]
+    labels = queries["label"] if balanced else None
+    return compare_runs(own, rival, queries["lesion_id"], labels, patterns)
 
 
 def query_column(score: str) -> tuple[str, bool]:
@@ -161,7 +212,8 @@ def query_column(score: str) -> tuple[str, bool]:
 
 def read_queries(out: Path, run: pd.Series, column: str) -> pd.DataFrame:
     """Read one score of every query of a run: image, lesion_id, label and the column."""
-    path = out / run["run"] / f"queries-{Scoring(run['readout'], run['scored_on']).name}.csv"
+    scoring = Scoring(*(run[field] for field in Scoring._fields))
+    path = out / run["run"] / f"queries-{scoring.name}.csv.gz"
     if not path.is_file():
         raise InputError(f"There is no {path}: give the folder that the results come from")
     texts = dict.fromkeys(("image", "lesion_id", "label"), str)
@@ -169,7 +221,7 @@ def read_queries(out: Path, run: pd.Series, column: str) -> pd.DataFrame:
         table = read_csv(path, dtype=texts | {column: float})
         if lost := set(texts) - set(table):
             raise ValueError(f"it has no {min(lost)}")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, EOFError, zlib.error) as error:
         raise InputError(
             f"{path} is not a table of queries ({one_line(error)}): "
             f"delete {path.parent} and run the experiment again"

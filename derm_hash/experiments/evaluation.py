@@ -23,7 +23,8 @@ SUMMARY = {
     "paper_precision": "paper protocol, precision in radius 4, top 10",
     "paper_reciprocal_rank": "paper protocol, reciprocal rank",
     "flipped_bits": "bits that flip under quarter turns",
-    "overlap_at_10": "top 10 that stay under quarter turns",
+    "overlap_at_10": "top 10 that stay under quarter turns, tie-aware",
+    "tied_at_10": "images that tie for the tenth place",
 }
 
 
@@ -94,14 +95,34 @@ def chance_of(queries: pd.Series, database: pd.Series) -> pd.DataFrame:
     return pd.DataFrame(columns | {"paper_precision": precision}, index=queries.index)
 
 
+def chance_scores(queries: pd.Series, database: pd.Series) -> dict[str, float]:
+    """Return class means of :func:`chance_of`, under the names of their columns in a table."""
+    means = chance_of(queries, database).groupby(queries).mean().mean()
+    names = {"class_mean_map": "ap", "class_mean_precision_at_10": "precision_at_10"}
+    return {f"chance_{score}": float(means[column]) for score, column in names.items()}
+
+
+def lesion_counts(queries: pd.DataFrame) -> dict[str, float]:
+    """Count each class's query lesions: columns lesion_id, label -> {"lesions_NAME": count}."""
+    groups = queries.groupby("label", sort=False)["lesion_id"]
+    return {f"lesions_{name}": float(len(np.unique(lesion_groups(ids)))) for name, ids in groups}
+
+
 def class_table(scores: dict[str, float], data: LesionDataset) -> pd.DataFrame:
     """Return the scores of each class that has queries, and its images in the database."""
     present = [name for name in data.classes if f"ap_{name}" in scores]
-    columns = {"queries": "queries", "precision@10": "precision_at_10", "AP": "ap"}
+    columns = {
+        "queries": "queries",
+        "lesions": "lesions",
+        "precision@10": "precision_at_10",
+        "AP": "ap",
+    }
     table = {title: [scores[f"{key}_{name}"] for name in present] for title, key in columns.items()}
     images = data.split("database").table["label"].value_counts()
     table["database"] = [images.get(name, 0) for name in present]
-    return pd.DataFrame(table, index=present).astype({"queries": int, "database": int})
+    return pd.DataFrame(table, index=present).astype(
+        {"queries": int, "lesions": int, "database": int}
+    )
 
 
 def in_words(summary: pd.DataFrame) -> str:

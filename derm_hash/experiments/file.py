@@ -25,16 +25,18 @@ class Experiment(NamedTuple):
     """The settings that all runs share."""
     baseline: dict
     """The settings that :func:`compare` compares with; may be empty."""
+    planned_seeds: int | None = None
+    """How many seeds of each setting were decided on before the first run, if the file says so."""
 
 
-def _known_tables(path: Path, tables: dict) -> dict:
-    """Return the tables; InputError if one is not a field of :class:`Experiment`."""
+def _known_names(path: Path, tables: dict) -> dict:
+    """Return the file's content; InputError if a name is not a field of :class:`Experiment`."""
     known = Experiment._fields
     for name in tables:
         if name not in known:
             likely = difflib.get_close_matches(name.lower(), known, 1)
             hint = f": did you mean {likely[0]}?" if likely else ""
-            raise InputError(f"{path} has '{name}' beside the tables {', '.join(known)}{hint}")
+            raise InputError(f"{path} has '{name}', and may have {', '.join(known)}{hint}")
     return tables
 
 
@@ -44,6 +46,8 @@ def read_experiment(path: str | Path) -> Experiment:
     The table [grid] holds lists of values for the settings of :func:`run_grid`; several tables
     [[grid]] are several grids. [data] says which data, [train] (optional) what all runs share,
     [baseline] (optional) what to compare with. TOML has no None: write "none" in its place.
+    Above all tables, ``planned_seeds`` (optional) is the number of seeds that was decided on before
+    the first run: a table of results says where there are more or fewer.
 
     Parameters
     ----------
@@ -71,13 +75,23 @@ def read_experiment(path: str | Path) -> Experiment:
         grid,
         _values(path, "train", tables.get("train", {}), kinds),
         _values(path, "baseline", tables.get("baseline", {}), without_seed),
+        _planned_seeds(path, tables.get("planned_seeds")),
     )
+
+
+def _planned_seeds(path: Path, count: object) -> int | None:
+    """Check the planned number of seeds, which a file may leave out."""
+    if count is not None:
+        check_type(f"planned_seeds in {path}", count, int)
+        if count < 1:
+            raise InputError(f"planned_seeds in {path} must be 1 or more, not {count}")
+    return count
 
 
 def _read_toml(path: Path) -> dict:
     """Read the tables of a TOML file; InputError if it is not one."""
     try:
-        return _known_tables(path, tomllib.loads(path.read_text(encoding="utf-8")))
+        return _known_names(path, tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise InputError(f"There is no experiment file {path}") from error
     except UnicodeDecodeError as error:

@@ -4,9 +4,9 @@ A folder of experiments holds a folder for each run, and a table ``results.csv``
 written all or nothing, so a finished run is never repeated, and a stopped one goes on from its
 last checkpoint::
 
-    RUN/trained.json          how long training took, and on what; the training is finished
-    RUN/queries-SCORING.csv   every score of every query
-    RUN/result-SCORING.json   the row of the table; this scoring is finished
+    RUN/trained.json             how long training took, and on what; the training is finished
+    RUN/queries-SCORING.csv.gz   every score of every query
+    RUN/result-SCORING.json      the row of the table; this scoring is finished
 
 joblib hands out the calls of :func:`do_run`, one for each run: to this process, to several
 processes, or to a Dask cluster whose workers see the same folder.
@@ -38,9 +38,10 @@ from derm_hash.experiments.results import (
     read_results,
     table_value,
     write_json,
+    write_queries,
 )
 from derm_hash.experiments.scoring import Coded, encode_data, score_codes
-from derm_hash.files import locked, remove_parts, write_atomically
+from derm_hash.files import locked, remove_parts
 from derm_hash.frozen import frozen_features, head_codes, train_head
 from derm_hash.runs import CHECKPOINT, Run
 from derm_hash.training import train
@@ -207,10 +208,7 @@ def do_run(run: PlannedRun, out: Path, progress: bool) -> None:
             what = scoring.readout, scoring.scored_on
             coded[what] = coded.get(what) or code(scoring)
             scores, table = score_codes(coded[what], run.data.dataset, *scoring[1:])
-            write_atomically(
-                path / f"queries-{scoring.name}.csv",
-                lambda part, table=table: table.to_csv(part, index=False, float_format="%.8g"),
-            )
+            write_queries(path / f"queries-{scoring.name}.csv.gz", table)
             row = {"run": path.name, **scoring._asdict(), **run.facts, **config}
             write_json(run.result(out, scoring), row | trained | scores)
 

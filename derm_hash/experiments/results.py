@@ -1,6 +1,7 @@
 """Results of runs: a file for each, and one tidy table of all."""
 
 import dataclasses
+import gzip
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from derm_hash.errors import InputError, one_line
 from derm_hash.files import write_atomically, write_text
 from derm_hash.metrics.scores import SCORES
 from derm_hash.settings import TrainConfig
+
+FEW_LESIONS = 20  # query lesions of a class: a table with fewer says so
 
 
 class Scoring(NamedTuple):
@@ -59,6 +62,13 @@ def read_json(path: Path) -> dict:
             f"{path} is damaged ({one_line(error)}): delete it and run the experiment again"
         ) from error
     return value
+
+
+def write_queries(path: Path, table: pd.DataFrame) -> None:
+    """Write the scores of every query, compressed; equal scores give equal bytes."""
+    text = table.to_csv(index=False, float_format="%.6g")
+    packed = gzip.compress(text.encode(), mtime=0)
+    write_atomically(path, lambda part: part.write_bytes(packed))
 
 
 def collect(out: Path) -> None:
@@ -116,14 +126,68 @@ def mean_and_spread(
     Returns
     -------
     DataFrame of str
-        Indexed by ``by``, with a column for each of ``scores``.
+        Indexed by ``by``, with a column for each of ``scores``. Where the results hold a score's
+        value for a database in random order, the column chance_SCORE follows.
     """
 
     def cell(values: pd.Series) -> str:
-        spread = f" ± {values.std():.3f}" if values.count() > 1 else ""
+        several = values.count() > 1 and not values.name.startswith("chance_")
+        spread = f" ± {values.std():.3f}" if several else ""
         return f"{values.mean():.3f}{spread}"
 
-    return results.groupby(list(by), sort=False)[list(scores)].agg(cell)
+    columns = [name for score in scores for name in (score, f"chance_{score}") if name in results]
+    return results.groupby(list(by), sort=False)[columns].agg(cell)
+
+
+def table_notes(
+    results: pd.DataFrame, by: Sequence[str], planned_seeds: int | None = None
+) -> list[str]:
+    """Return what a reader must know about a table of results, a line for each point.
+
+    Parameters
+    ----------
+    results : DataFrame of :func:`run_grid` or :func:`read_results`
+    by : sequence of str
+        The columns that tell the settings apart.
+    planned_seeds : int, optional
+        The number of seeds that was decided before the first run: ``planned_seeds`` of
+        :func:`read_experiment`.
+
+    Returns
+    -------
+    list of str
+        Which classes have fewer than ``FEW_LESIONS`` query lesions; and whether the settings have
+        the planned number of seeds. A plan that was extended after a look at the scores makes
+        p-values too small.
+    """
+    lesions = results.filter(regex="^lesions_").min().dropna().astype(int)
+    few = [
+        f"{name.removeprefix('lesions_')} {count}"
+        for name, count in lesions.items()
+        if count < FEW_LESIONS
+    ]
+    notes = []
+    if few:
+        notes.append(
+            f"warning: few query lesions ({', '.join(few)}; fewer than {FEW_LESIONS} in a class): "
+            "the scores of these classes, and class means, may change much with other queries"
+        )
+    if planned_seeds is not None:
+        notes.append(
+            _seed_note(results.groupby(list(by), dropna=False)["seed"].nunique(), planned_seeds)
+        )
+    return notes
+
+
+def _seed_note(seeds: pd.Series, planned: int) -> str:
+    """Say whether the settings have the planned number of seeds: seeds of each setting."""
+    changes = {"extended": seeds[seeds > planned], "short of the plan": seeds[seeds < planned]}
+    parts = []
+    for word, part in changes.items():
+        if len(part):
+            counts = " to ".join(map(str, sorted({part.min(), part.max()})))
+            parts.append(f"{word}: {len(part)} of {len(seeds)} settings, with {counts} seeds")
+    return f"seeds planned: {planned}; {'; '.join(parts) or 'every setting has as many'}"
 
 
 def setting_kinds() -> dict[str, object]:

@@ -17,6 +17,7 @@ import torch
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.images import to_input
 from derm_hash.data.splits import matched_databases
+from derm_hash.experiments.evaluation import chance_scores, lesion_counts
 from derm_hash.metrics.codes import code_quality
 from derm_hash.metrics.scores import class_means, mean_scores, query_scores
 from derm_hash.metrics.stability import orbit_scores
@@ -52,10 +53,11 @@ def evaluate_run(run: Run, data: LesionDataset, progress: bool = False) -> dict[
     Returns
     -------
     dict
-        The scores of :func:`derm_hash.evaluate_retrieval`; two in [0, 1], means over a query's
-        turns by 90, 180 and 270 degrees: ``flipped_bits``, the share of bits that flip, and
-        ``overlap_at_10``, the share of the ten nearest database images that stay among them; and
-        the classifier's class-mean accuracy on the queries, ``accuracy``, and on the database,
+        The scores of :func:`derm_hash.evaluate_retrieval`; means over a query's turns by 90, 180
+        and 270 degrees of ``flipped_bits``, ``overlap_at_10`` and ``tied_at_10``
+        (:func:`derm_hash.rotation_report`); ``chance_SCORE``, what the database in random order
+        would score; ``lesions_NAME``, the number of query lesions of each class; and the
+        classifier's class-mean accuracy on the queries, ``accuracy``, and on the database,
         ``database_accuracy``.
     """
     return score_model(run.model, data, progress)[0]
@@ -72,7 +74,8 @@ def score_model(
 
     ``scored_on`` is the part of the data that stands for the queries, ``database`` one of
     ``DATABASES``. The table has a row for each query: image, lesion_id, label (the class's name),
-    the other columns of :func:`derm_hash.query_scores`, flipped_bits, overlap_at_10.
+    the other columns of :func:`derm_hash.query_scores`, flipped_bits, overlap_at_10,
+    tied_at_10.
     """
     return score_codes(encode_data(model, data, scored_on, progress), data, scored_on, database)
 
@@ -105,6 +108,7 @@ def score_codes(
         right = (coded.predicted[rows] == labels[rows]).astype(float)
         scores[name] = float(np.mean(list(class_means(right, labels[rows]).values())))
     about = table[["image", "lesion_id", "label"]].iloc[queries].reset_index(drop=True)
+    scores |= chance_scores(about["label"], index.items["label"]) | lesion_counts(about)
     return scores, pd.concat([about, found.drop(columns="label"), stability], axis=1)
 
 

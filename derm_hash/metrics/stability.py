@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import torch
+from scipy.spatial.distance import cdist
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -10,6 +11,8 @@ from derm_hash.errors import InputError
 from derm_hash.rotations import rotate, rotate_view
 
 K = 10  # hits of which overlap_at_10 compares two searches
+TIED = float(np.finfo(np.float32).eps)  # 1 - cosine in 32 bits tells no smaller distances apart
+PAIRS_AT_ONCE = 1_000_000  # pairs of query and database image per block, which bounds the memory
 
 
 def flipped_bits(codes: np.ndarray | Tensor) -> float:
@@ -42,6 +45,57 @@ def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return common / max(1, (a >= 0).sum(axis=1).max(), (b >= 0).sum(axis=1).max())
 
 
+def hit_chances(distance: np.ndarray, k: int = K, tolerance: float = TIED) -> np.ndarray:
+    """Probability that an image is among the k nearest, if ties are ordered at random.
+
+    Let d be the k-th smallest distance of a query. Images nearer than ``d - tolerance`` are hits;
+    there are n < k of them. The t images within the tolerance of d are *near-tied*: which of them
+    fill the other ``s = k - n`` places is arbitrary, and each does with probability ``s / t``.
+
+    Parameters
+    ----------
+    distance : (Q, N) array
+        Distances from each query to every database image.
+    k : int
+        Hits; a database of N < k images has N.
+    tolerance : float >= 0
+        Distances that differ by no more count as equal. The default, 1.2e-7, is the rounding of a
+        cosine in 32 bits.
+
+    Returns
+    -------
+    (Q, N) float64 array in [0, 1] with rows of sum ``min(k, N)``
+    """
+    k = min(k, distance.shape[1])
+    last = np.partition(distance, k - 1, axis=1)[:, k - 1, None].astype(np.float64)
+    certain = distance < last - tolerance
+    tied = ~certain & (distance <= last + tolerance)
+    places = k - certain.sum(axis=1, keepdims=True)
+    return certain + tied * (places / tied.sum(axis=1, keepdims=True))
+
+
+def expected_overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Expected :func:`overlap` of two searches that order their ties at random.
+
+    For independent orders it is ``sum_i a_i b_i / k``, with the probabilities a_i and b_i of
+    :func:`hit_chances`. So it is 1 only where both searches find the same images *and* no tie
+    decides which: of two equal searches with 20 images tied for all ten places, 5 hits in 10 are
+    the same, since the codes say no more than that. With ties in the order of the database such
+    hits would look stable, and in the order of a cosine's last digits they would look unstable;
+    neither says anything of the codes.
+
+    Parameters
+    ----------
+    a, b : (Q, N) arrays
+        Probability that an image is a hit, for each query in the two searches.
+
+    Returns
+    -------
+    (Q,) float64 array in [0, 1]
+    """
+    return (a * b).sum(axis=1) / a.sum(axis=1)
+
+
 def orbit_scores(codes: np.ndarray, index) -> pd.DataFrame:
     """Measure how far each query's code and hits move under rotation, mean over its orbit.
 
@@ -54,17 +108,14 @@ def orbit_scores(codes: np.ndarray, index) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row for each query, with the columns flipped_bits and overlap_at_10 of
+        A row for each query, with the columns flipped_bits, overlap_at_10 and tied_at_10 of
         :func:`rotation_report`.
     """
     hard = codes > 0.5
-    ids = [index.search(member, K, radius=None).ids for member in codes]
-    return pd.DataFrame(
-        {
-            "flipped_bits": (hard[1:] != hard[0]).mean(axis=(0, 2)),
-            "overlap_at_10": np.mean([overlap(ids[0], other) for other in ids[1:]], axis=0),
-        }
-    )
+    hits = pd.concat([pd.DataFrame(_hits_in_common(codes[0], each, index)) for each in codes[1:]])
+    means = hits.groupby(level=0).mean()
+    means.insert(0, "flipped_bits", (hard[1:] != hard[0]).mean(axis=(0, 2)))
+    return means
 
 
 def rotation_scores(
@@ -82,8 +133,8 @@ def rotation_scores(
     -------
     DataFrame
         One row for each angle and image, with the columns angle, image (its position in
-        ``images``), flipped_bits, code_distance and, given an index, overlap_at_10, as in
-        the report. :func:`bootstrap_interval` and :func:`paired_test` take such columns.
+        ``images``), flipped_bits, code_distance and, given an index, overlap_at_10 and tied_at_10,
+        as in the report. :func:`bootstrap_interval` and :func:`paired_test` take such columns.
     """
     device, training = next(model.parameters()).device, model.training
 
@@ -92,10 +143,7 @@ def rotation_scores(
         batches = tqdm(images.split(batch_size), title, leave=False, disable=None)
         return np.concatenate([model(view(x.to(device))).code.float().cpu() for x in batches])
 
-    def search(codes):
-        return index.search(codes, K, radius=None).ids
-
-    tables, upright, upright_ids = [], {}, {}
+    tables, upright = [], {}
     model.eval()
     try:
         for angle in angles:
@@ -111,13 +159,30 @@ def rotation_scores(
                 "code_distance": np.abs(codes - upright[square]).mean(axis=1),
             }
             if index is not None:
-                if square not in upright_ids:
-                    upright_ids[square] = search(upright[square])
-                columns["overlap_at_10"] = overlap(upright_ids[square], search(codes))
+                columns |= _hits_in_common(upright[square], codes, index)
             tables.append(pd.DataFrame(columns))
     finally:
         model.train(training)
     return pd.concat(tables, ignore_index=True)
+
+
+def _hits_in_common(upright: np.ndarray, turned: np.ndarray, index) -> dict[str, np.ndarray]:
+    """Columns overlap_at_10 and tied_at_10 for the codes (Q, bits) of images and rotated images."""
+    shares, ties = [], []
+    blocks = -(-len(turned) * len(index) // PAIRS_AT_ONCE)
+    for part in np.array_split(np.arange(len(turned)), max(blocks, 1)):
+        a, b = (hit_chances(_cosine_distance(x[part], index.codes)) for x in (upright, turned))
+        shares.append(expected_overlap(a, b))
+        ties.append(((b > 0) & (b < 1)).sum(axis=1))
+    return {"overlap_at_10": np.concatenate(shares), "tied_at_10": np.concatenate(ties)}
+
+
+def _cosine_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Distances as in :meth:`.HashIndex.search`: codes (Q, bits), (N, bits) -> (Q, N) float64."""
+    distance = cdist(a, b, "cosine")
+    # A code of zeros has no direction: it is at 0 from another such code and at 1 from all others.
+    zero = ~a.any(axis=1)[:, None], ~b.any(axis=1)
+    return np.where(zero[0] | zero[1], zero[0] != zero[1], distance)
 
 
 def rotation_report(
@@ -152,8 +217,12 @@ def rotation_report(
             Mean absolute difference of the soft codes.
         overlap_at_10
             Given an index: share in [0, 1] of the ten nearest images by cosine distance that both
-            searches find in the whole database. Within a radius, a query with few images would
-            look unstable.
+            searches find in the whole database, expected over all orders of near-tied images: see
+            :func:`.expected_overlap`. Within a radius, a query with few images would look unstable.
+        tied_at_10
+            Given an index: number of images that are near-tied for the last of the ten places in
+            the search with the rotated image, so that their order decides which are hits; 0 where
+            the codes decide.
     """
     scores = rotation_scores(model, images, angles, index, batch_size)
     means = scores.drop(columns="image").groupby("angle", sort=False).mean()

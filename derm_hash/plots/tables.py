@@ -129,8 +129,9 @@ def _score_label(score: str) -> str:
 def plot_differences(table: pd.DataFrame, by: str | Sequence[str]) -> Figure:
     """Differences to a baseline and their uncertainty.
 
-    A thick bar is the 95 % interval over queries; the point is filled where the interval excludes
-    zero. A thin bar is one standard deviation over seeds to either side.
+    A thick bar is the 95 % interval over lesions, a thin one that over seeds; the point is filled
+    where the difference is clear (:func:`derm_hash.compare`): both intervals exclude zero, after
+    a correction for the number of comparisons in the table as well.
 
     Parameters
     ----------
@@ -141,17 +142,15 @@ def plot_differences(table: pd.DataFrame, by: str | Sequence[str]) -> Figure:
     scores = list(table["score"].unique())
     settings = table[by].astype(str).agg(", ".join, axis=1)
     names = list(dict.fromkeys(settings))
-    thin = {"fmt": "none", "color": INK, "capsize": 2, "zorder": 2.5}
-    title = "difference to the baseline, 95 % interval (thick), deviation over seeds (thin)"
+    title = "difference to the baseline, 95 % intervals over lesions (thick) and seeds (thin)"
     figure, axes = _score_panels(scores, len(names), title)
     for ax, score in zip(axes, scores, strict=True):
         part = table[table["score"] == score]
         y = [names.index(name) for name in settings[part.index]]
-        sure = (part["low"] > 0) | (part["high"] < 0)
         ax.axvline(0, color=INK, linewidth=0.8)
-        ax.errorbar(part["difference"], y, xerr=part["seed_std"], **thin)
         ax.hlines(y, part["low"], part["high"], color="#56b4e9", linewidth=5, zorder=2)
-        fill = ["#0072b2" if each else "white" for each in sure]
+        ax.hlines(y, part["seed_low"], part["seed_high"], color=INK, linewidth=1.5, zorder=2.5)
+        fill = ["#0072b2" if each else "white" for each in part["clear"]]
         ax.scatter(part["difference"], y, c=fill, edgecolors=INK, s=32, zorder=3)
         ax.set(xlabel=_score_label(score), yticks=range(len(names)))
         ax.xaxis.set_major_locator(MaxNLocator(5))

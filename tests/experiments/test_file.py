@@ -19,10 +19,16 @@ def test_none_in_a_file_is_none_where_a_setting_may_be_none(tmp_path):
         '[data]\nsource = "atlas"\n[grid]\ninvariance = ["none", "cauchy"]\n'
         '[train]\nattention = "none"\nclass_weights = "none"\n'
     )
-    data, grid, shared, baseline = read_experiment(file)
-    assert baseline == {}
+    data, grid, shared, baseline, planned_seeds = read_experiment(file)
+    assert baseline == {} and planned_seeds is None
     assert data == {"source": "atlas"} and grid == {"invariance": [None, "cauchy"]}
     assert shared == {"attention": None, "class_weights": "none"}
+
+
+def test_the_planned_number_of_seeds_stands_above_the_tables(tmp_path):
+    file = tmp_path / "grid.toml"
+    file.write_text("planned_seeds = 3\n" + GRID)
+    assert read_experiment(file).planned_seeds == 3
 
 
 def test_data_holds_the_arguments_of_course_data():
@@ -46,6 +52,9 @@ def test_data_holds_the_arguments_of_course_data():
         ('[data]\nsize = "32"\n[grid]\nseed = [0]\n', r"size in the \[data\] of .* not '32'"),
         ("[data]\n[grid]\nout = [1]\n", r"out in the \[grid\] of .* must be one of"),
         ('[data]\n[grid]\nbits = [8, "16"]\n', r"bits in the \[grid\] of .* number, not '16'"),
+        ("planned_seeds = '3'\n" + GRID, "planned_seeds in .* a whole number, not '3'"),
+        ("planned_seeds = true\n" + GRID, "planned_seeds in .* a whole number, not True"),
+        ("planned_seeds = 0\n" + GRID, "planned_seeds in .* must be 1 or more, not 0"),
         (TRAIN + "jobs = 2\n", r"jobs in the \[train\] of .* must be one of"),
         (TRAIN + 'epochs = "1"\n', r"epochs in the \[train\] of .* a whole number, not '1'"),
         (TRAIN + "epochs = true\n", r"epochs in the \[train\] of .* a whole number, not True"),
@@ -85,4 +94,5 @@ def test_the_experiments_that_come_with_the_kit_are_valid(name, runs, request, d
     settings = {"preset": "recommended"} | experiment.train
     plans, wanted = plan(experiment.grid, data, tmp_path, settings)
     assert len(plans) == runs and len(set(wanted)) >= runs
+    assert experiment.planned_seeds >= (1 if name == "tuning" else 2)
     assert name == "tuning" or len({plan.config.seed for plan in plans}) >= 2

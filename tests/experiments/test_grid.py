@@ -21,6 +21,7 @@ from derm_hash.experiments.plan import SharedData, open_shared
 from derm_hash.experiments.results import settings_that_differ
 from derm_hash.experiments.scoring import evaluate_run, score_model
 from derm_hash.files import locked
+from derm_hash.metrics.ranking import average_precision
 from derm_hash.metrics.scores import SCORES
 from derm_hash.model import HashOutput, OrbitMean
 from derm_hash.runs import Run
@@ -133,7 +134,7 @@ def test_the_orbit_mean_is_a_readout_of_the_same_training(done, data):
 def test_query_scores_have_the_means_of_the_table(done):
     out, table = done
     for _, row in table.iterrows():
-        queries = pd.read_csv(out / row["run"] / f"queries-{row['readout']}.csv")
+        queries = pd.read_csv(out / row["run"] / f"queries-{row['readout']}.csv.gz")
         means = queries.groupby("label").mean(numeric_only=True)
         for score in (*SCORES, "map", "class_mean_tie_aware_map_at_10"):
             column, balanced = query_column(score)
@@ -141,12 +142,38 @@ def test_query_scores_have_the_means_of_the_table(done):
             assert mean == pytest.approx(row[score], abs=1e-6), score
 
 
+def test_the_table_says_what_chance_would_score_and_on_how_many_lesions(done, data):
+    _, table = done
+    query, database = (data.split(part).table for part in ("query", "database"))
+    classes = query["label"].unique()
+    shares = [(database["label"] == name).mean() for name in classes]
+    assert table["chance_class_mean_precision_at_10"].tolist() == pytest.approx(
+        [np.mean(shares)] * len(table)
+    )
+    lesions = query[query["label"] == classes[0]]["lesion_id"].nunique()
+    assert set(table[f"lesions_{classes[0]}"]) == {lesions}
+    orders = np.random.default_rng(0).permuted(np.tile(database["label"], (3000, 1)), axis=1)
+    chance = np.mean([average_precision(orders == name).mean() for name in classes])
+    assert table["chance_class_mean_map"][0] == pytest.approx(chance, abs=0.01)
+
+
+def test_equal_scores_of_queries_are_equal_bytes(run, tmp_path):
+    name = run({"seed": [0]})["run"][0]
+    path = tmp_path / name / "queries-plain.csv.gz"
+    before = path.read_bytes()
+    assert before[:2] == bytes.fromhex("1f8b") and path.name.encode() not in before
+    for file in (path, tmp_path / name / "result-plain.json"):
+        file.unlink()
+    run({"seed": [0]})
+    assert path.read_bytes() == before
+
+
 def test_a_readout_asked_for_later_needs_no_training(run, trained, tmp_path):
     run({"seed": [0]})
     (tmp_path / ".results.csv.42.part").touch()  # left by a process that was killed
     table = run({"seed": [0], "readout": ["plain", "orbit-mean"]})
     assert list(table["readout"]) == ["plain", "orbit-mean"]
-    (tmp_path / table["run"][0] / ".queries-plain.csv.42.part").touch()
+    (tmp_path / table["run"][0] / ".queries-plain.csv.gz.42.part").touch()
     # Nor does the same run in another grid, which would give it another name.
     again = run({"seed": [0], "bits": [8]})
     assert again["run"].tolist() == table["run"].tolist()[:1] and trained == [0]
@@ -194,7 +221,7 @@ def test_the_seconds_of_a_run_that_was_stopped_stay_empty(run, monkeypatch):
 def test_the_same_images_are_split_again(run, data, tmp_path):
     table = run({"split": ["given", "paper"], "seed": [0]})
     assert list(table["split"]) == ["given", "paper"] and table["data"].nunique() == 2
-    queries = pd.read_csv(tmp_path / table["run"][1] / "queries-plain.csv", dtype=str)
+    queries = pd.read_csv(tmp_path / table["run"][1] / "queries-plain.csv.gz", dtype=str)
     expected = split_by_image(data.table, seed=0)
     assert set(queries["image"]) == set(expected.loc[expected["split"] == "query", "image"])
 

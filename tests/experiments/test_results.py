@@ -1,5 +1,6 @@
 """Result files: texts stay texts, damage is named, and the stored results can be read."""
 
+import gzip
 import re
 
 import numpy as np
@@ -15,6 +16,7 @@ from derm_hash.experiments.results import (
     read_results,
     setting_kinds,
     settings_that_differ,
+    table_notes,
     write_json,
 )
 
@@ -69,13 +71,32 @@ def test_a_damaged_table_of_results_is_named(tmp_path, content):
     ids=range(5),
 )
 def test_a_damaged_table_of_queries_is_named(tmp_path, content):
-    path = tmp_path / "run" / "queries-plain.csv"
+    path = tmp_path / "run" / "queries-plain.csv.gz"
     path.parent.mkdir()
-    path.write_bytes(content)
+    path.write_bytes(gzip.compress(content))
     run = pd.Series({"run": "run", "readout": "plain", "scored_on": "query"})
     with pytest.raises(InputError, match=r"delete .*run and run the experiment again") as error:
         read_queries(tmp_path, run, "ap")
     assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_damaged_archive_of_queries_is_named(tmp_path):
+    path = tmp_path / "run" / "queries-plain.csv.gz"
+    path.parent.mkdir()
+    text = b"image,lesion_id,label,ap\n" + b"a,1,MEL,0.5\n" * 9
+    whole = gzip.compress(text)
+    run = pd.Series({"run": "run", "readout": "plain", "scored_on": "query"})
+    path.write_bytes(whole)
+    assert len(read_queries(tmp_path, run, "ap")) == 9
+    for damaged in (
+        text,
+        whole[:40],
+        whole[:12] + bytes(8) + whole[20:],
+        whole[:10] + b"\xff" * 20,
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"delete .*run and run the experiment again"):
+            read_queries(tmp_path, run, "ap")
 
 
 def test_a_table_keeps_texts_that_look_like_numbers_and_scores_that_are_missing(tmp_path):
@@ -113,3 +134,39 @@ def test_mean_and_spread_by_hand():
     runs = pd.DataFrame({"kind": ["b", "b", "a"], "map": [0.1, 0.3, 0.25]})
     table = mean_and_spread(runs, ["kind"], ["map"])["map"]
     assert table.to_dict() == {"b": "0.200 ± 0.141", "a": "0.250"}
+
+
+def test_notes_name_classes_of_few_query_lesions():
+    table = pd.DataFrame({"kind": ["a", "b"], "lesions_NV": [300, 300], "lesions_DF": [19, 7]})
+    (note,) = table_notes(table, ["kind"])
+    assert "DF 7;" in note and "fewer than 20" in note and "NV" not in note
+    assert table_notes(table.assign(lesions_DF=20), ["kind"]) == []
+
+
+@pytest.mark.parametrize(
+    ("planned", "note"),
+    [
+        (None, []),
+        (1, ["seeds planned: 1; extended: 2 of 3 settings, with 2 to 3 seeds"]),
+        (3, ["seeds planned: 3; short of the plan: 2 of 3 settings, with 1 to 2 seeds"]),
+    ],
+)
+def test_notes_say_where_the_plan_of_seeds_was_not_kept(planned, note):
+    table = pd.DataFrame({"kind": list("aaabbc"), "seed": [0, 1, 2, 0, 1, 0]})
+    assert table_notes(table, ["kind"], planned) == note
+
+
+def test_notes_say_that_the_plan_of_seeds_was_kept():
+    table = pd.DataFrame({"kind": list("aabb"), "readout": ["plain"] * 4, "seed": [0, 1, 0, 1]})
+    (note,) = table_notes(table, ["kind"], 2)
+    assert note == "seeds planned: 2; every setting has as many"
+
+
+def test_chance_has_no_spread():
+    table = pd.DataFrame({"kind": ["a", "a"], "map": [0.2, 0.4], "chance_map": [0.25, 0.25]})
+    row = mean_and_spread(table.assign(other=1), ["kind"], ["map", "other"]).loc["a"]
+    assert row.to_dict() == {
+        "map": "0.300 ± 0.141",
+        "chance_map": "0.250",
+        "other": "1.000 ± 0.000",
+    }

@@ -13,7 +13,7 @@ FILE = '[data]\nsource = "atlas"\n[grid]\nseed = [0]\n'
     [
         ("[tain]\nepochs = 1\n", "'tain'.*data, grid, train, baseline.*did you mean train"),
         ("[Train]\nepochs = 1\n", "'Train'.*did you mean train"),
-        ("[settings]\nepochs = 1\n", "'settings'.*data, grid, train, baseline$"),
+        ("[settings]\nepochs = 1\n", "'settings'.*data, grid, train, baseline, planned_seeds$"),
         ("[[grids]]\nseed = [1]\n", "'grids'.*did you mean grid"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from derm_hash.errors import InputError
-from derm_hash.metrics.intervals import bootstrap_interval, paired_test
+from derm_hash.metrics.intervals import bootstrap_interval, compare_runs, holm, paired_test
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -106,6 +106,16 @@ def test_random_sign_patterns_approach_the_exact_p_value():
     assert abs(sampled.p_value - exact.p_value) < 4 * error
 
 
+@pytest.mark.parametrize("queries", [9, 60])  # all patterns, and random ones
+def test_without_groups_it_is_the_permutation_test_of_scipy(queries):
+    a = np.random.default_rng(8).random(queries)
+    b = np.random.default_rng(9).random(queries) - 0.05
+    theirs = stats.permutation_test((a - b,), np.mean, permutation_type="samples", rng=1)
+    assert paired_test(a, b).p_value == pytest.approx(
+        theirs.pvalue, abs=0 if queries < 13 else 0.02
+    )
+
+
 def test_copies_of_a_lesion_do_not_make_a_difference_significant():
     rng = np.random.default_rng(6)
     a, b = rng.random(8), rng.random(8)
@@ -141,3 +151,67 @@ def test_intervals_need_values_and_groups(arguments, message):
 def test_a_paired_test_needs_pairs():
     with pytest.raises(InputError, match="same queries twice"):
         paired_test([1.0, 2.0], [1.0])
+
+
+# --- over lesions and over seeds ----------------------------------------------------------------
+
+
+def two_settings(seeds, queries=30):
+    """Scores of two settings (seeds, queries), lesions and classes of the queries."""
+    rng = np.random.default_rng(3)
+    a, b = rng.random((2, seeds, queries)) + rng.normal(0, 0.2, (2, seeds, 1))
+    return a, b, np.arange(queries) // 2, np.arange(queries) // 2 % 3
+
+
+def test_a_comparison_tests_over_lesions_and_over_seeds():
+    a, b, lesions, labels = two_settings(4)
+    found = compare_runs(a, b, lesions, labels)
+    over_lesions = paired_test(a.mean(axis=0), b.mean(axis=0), lesions, labels)
+    assert (found.low, found.high, found.p_lesions) == over_lesions[1:]
+    of_seeds = [np.mean([x[:, labels == c].mean(axis=1) for c in range(3)], axis=0) for x in (a, b)]
+    t = stats.ttest_rel(*of_seeds)
+    assert found.p_seeds == pytest.approx(t.pvalue)
+    assert (found.seed_low, found.seed_high) == pytest.approx(tuple(t.confidence_interval(0.95)))
+    assert (found.mean, found.baseline) == pytest.approx([x.mean() for x in of_seeds])
+    assert found.difference == found.mean - found.baseline
+    assert found.difference == pytest.approx(over_lesions.difference)
+    assert found.p_value == max(found.p_lesions, found.p_seeds) and found.seeds == 4
+    # Without classes, the mean of a seed is over all its queries.
+    plain = compare_runs(a, b, lesions)
+    assert plain.p_seeds == pytest.approx(stats.ttest_rel(a.mean(axis=1), b.mean(axis=1)).pvalue)
+
+
+def test_one_seed_has_no_interval_over_seeds():
+    found = compare_runs(*two_settings(1))
+    assert np.isnan([found.seed_low, found.seed_high, found.p_seeds, found.p_value]).all()
+    assert 0 < found.p_lesions <= 1 and found.seeds == 1
+
+
+def test_seeds_that_agree_to_the_last_digit():
+    a, _, lesions, _ = two_settings(3)
+    found = compare_runs(a, a, lesions)
+    assert (found.seed_low, found.seed_high, found.p_seeds) == (0, 0, 1)
+    found = compare_runs(a + 0.1, a, lesions)
+    assert (found.seed_low, found.seed_high, found.p_seeds) == pytest.approx((0.1, 0.1, 0))
+
+
+@pytest.mark.parametrize("shapes", [((2, 9), (3, 9)), ((2, 9), (2, 8)), ((9,), (9,))])
+def test_a_comparison_needs_the_same_seeds_and_queries(shapes):
+    with pytest.raises(InputError, match="same seeds and queries"):
+        compare_runs(*map(np.zeros, shapes))
+
+
+def test_holms_correction_by_hand():
+    # In ascending order 0.01 * 4, 0.02 * 3, 0.03 * 2 and 0.04, none smaller than the one before.
+    assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.3, 0.9]).tolist() == [0.6, 0.9] and holm([0.7, 0.6]).tolist() == [1, 1]
+    np.testing.assert_allclose(holm([0.02, np.nan, 0.01]), [0.02, np.nan, 0.02])
+    assert holm([0.01]).tolist() == [0.01] and holm([]).tolist() == []
+
+
+def test_holms_correction_keeps_the_error_of_all_comparisons():
+    """Eight of ten are equal; in how many families is any of these called different?"""
+    p = np.random.default_rng(0).random((4000, 10))
+    p[:, 8:] /= 1000
+    wrong = [(holm(row)[:8] < 0.05).any() for row in p]
+    assert 0.03 < np.mean(wrong) <= 0.055

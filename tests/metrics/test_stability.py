@@ -9,7 +9,15 @@ from helpers import network_input
 from torch import nn
 
 from derm_hash.errors import InputError
-from derm_hash.metrics.stability import flipped_bits, overlap, rotation_report, rotation_scores
+from derm_hash.metrics.stability import (
+    TIED,
+    expected_overlap,
+    flipped_bits,
+    hit_chances,
+    overlap,
+    rotation_report,
+    rotation_scores,
+)
 from derm_hash.model import HashOutput
 from derm_hash.retrieval import HashIndex
 from derm_hash.rotations import rotate
@@ -41,6 +49,37 @@ def test_overlap_by_hand():
     assert overlap(a, b).tolist() == [2 / 4, 1 / 4]
     assert overlap(a[:1], a[:1, ::-1]).tolist() == [1]
     assert overlap(np.full((2, 3), -1), np.full((2, 3), -1)).tolist() == [0, 0]
+
+
+def test_the_expected_overlap_is_the_mean_over_random_orders_of_ties():
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 6, (2, 3, 30)).astype(float)  # 30 images at 6 distances: many ties
+    b[0] = a[0]
+    repeats, total = 4000, np.zeros(3)
+    for _ in range(repeats):
+        hits = [np.argsort(x + 0.5 * rng.random(x.shape), axis=1)[:, :7] for x in (a, b)]
+        total += overlap(*hits)
+    expected = expected_overlap(hit_chances(a, 7), hit_chances(b, 7))
+    np.testing.assert_allclose(expected, total / repeats, atol=0.015)  # five standard errors
+    assert expected.min() > 0 and expected.max() < 1
+
+
+def test_without_ties_the_expected_overlap_is_that_of_the_hits():
+    a, b = np.random.default_rng(1).random((2, 20, 40))
+    hits = [np.argsort(x, axis=1)[:, :10] for x in (a, b)]
+    expected = expected_overlap(hit_chances(a), hit_chances(b))
+    np.testing.assert_allclose(expected, overlap(*hits))
+
+
+def test_chances_of_hits_by_hand():
+    near, tied, far = [0.1] * 2, [0.3, 0.3 + TIED / 2, 0.3 - TIED / 2, 0.3], [0.3 + 3 * TIED, 1]
+    chances = hit_chances(np.array([near + tied + far]), 5)
+    assert chances.tolist() == [[1, 1, 0.75, 0.75, 0.75, 0.75, 0, 0]]
+    assert hit_chances(np.array([near + tied + far]), 6).tolist() == [[1] * 6 + [0] * 2]
+    assert hit_chances(np.array([tied])).tolist() == [[1] * 4]  # fewer than ten images
+    # All of twenty images are tied: each of two searches returns any ten, and 5 are in both.
+    same = hit_chances(np.zeros((1, 20)))
+    assert expected_overlap(same, same).tolist() == [0.5]
 
 
 class HandMade(nn.Module):
@@ -127,7 +166,8 @@ def test_overlap_of_the_hits_is_that_of_two_searches(angle):
     shares = [len(set(x) & set(y)) / 10 for x, y in zip(a, b, strict=True)]
     assert report["overlap_at_10"].item() == pytest.approx(np.mean(shares))
     assert 0 < np.mean(shares) < 1
-    assert list(report) == ["angle", "flipped_bits", "code_distance", "overlap_at_10"]
+    columns = ["angle", "flipped_bits", "code_distance", "overlap_at_10", "tied_at_10"]
+    assert list(report) == columns and report["tied_at_10"].item() == 0
 
 
 def test_hits_of_a_rotated_image_come_from_the_whole_database():
@@ -161,13 +201,34 @@ def test_the_report_is_the_mean_of_the_scores_of_single_images():
     assert "overlap_at_10" not in report
 
 
-def test_an_image_that_is_not_rotated_has_all_hits_in_common():
+@pytest.mark.parametrize(("size", "share", "tied"), [(3, 1, 0), (10, 1, 0), (12, 0.9, 4)])
+def test_an_image_that_is_not_rotated_shares_all_hits_that_no_tie_decides(size, share, tied):
+    # Three codes: of twelve images, eight are certain hits, and four are tied for two places.
     images = network_input(3, 8, 4, 1)
-    for size in (3, 10, 12):  # a database of three images has all of its three in common
-        codes = quadrants(images)[torch.arange(size) % 3]
-        index = HashIndex.build(codes, np.zeros(size, int), range(size))
-        scores = rotation_scores(HandMade(quadrants), images, (0,), index)
-        assert scores["overlap_at_10"].tolist() == [1, 1, 1]
+    codes = quadrants(images)[torch.arange(size) % 3]
+    index = HashIndex.build(codes, np.zeros(size, int), range(size))
+    scores = rotation_scores(HandMade(quadrants), images, (0,), index)
+    assert scores["overlap_at_10"].tolist() == pytest.approx([share] * 3)
+    assert scores["tied_at_10"].tolist() == [tied] * 3
+
+
+def test_codes_of_zeros_are_near_each_other_alone():
+    codes = torch.zeros(30, 2)
+    codes[12:] = 1
+    index = HashIndex.build(codes, np.zeros(30, int), range(30))
+    zeros = HandMade(lambda x: torch.zeros(len(x), 2))
+    scores = rotation_scores(zeros, torch.zeros(1, 1, 8, 8), (90,), index)
+    assert scores["tied_at_10"].item() == 12
+    assert scores["overlap_at_10"].item() == pytest.approx(10 / 12)
+
+
+def test_many_queries_are_compared_in_blocks(monkeypatch):
+    draw = torch.Generator().manual_seed(2)
+    images = torch.rand(7, 1, 12, 12, generator=draw) * 2 - 1
+    index = HashIndex.build(torch.rand(40, 4, generator=draw), np.zeros(40, int), range(40))
+    whole = rotation_scores(HandMade(quadrants), images, (90,), index)
+    monkeypatch.setattr("derm_hash.metrics.stability.PAIRS_AT_ONCE", 80)
+    assert rotation_scores(HandMade(quadrants), images, (90,), index).equals(whole)
 
 
 def test_a_bit_on_the_threshold_is_no_flip():

@@ -59,16 +59,19 @@ def test_scores_show_every_run_and_the_mean():
     assert sum(ax.axison for ax in three.axes) == 3
 
 
-def test_differences_show_intervals_and_fill_those_that_exclude_zero():
-    rows = [("a", "map", 0.1, 0.05, 0.15, 0.02), ("b", "map", -0.01, -0.06, 0.04, np.nan)]
-    columns = ["loss", "score", "difference", "low", "high", "seed_std"]
+def test_differences_show_both_intervals_and_fill_what_is_clear():
+    rows = [
+        ("a", "map", 0.1, 0.05, 0.15, 0.08, 0.12, True),
+        ("b", "map", -0.01, -0.06, 0.04, np.nan, np.nan, False),
+    ]
+    columns = ["loss", "score", "difference", "low", "high", "seed_low", "seed_high", "clear"]
     table = pd.DataFrame(rows, columns=columns)
     (ax,) = plots.plot_differences(table, "loss").axes
-    deviations, bars, points = ax.collections
-    (low, high), _ = (path.vertices[:, 0] for path in deviations.get_paths())
-    assert (low, high) == pytest.approx((0.08, 0.12))
-    drawn = [path.vertices[:, 0] for path in bars.get_paths()]
-    np.testing.assert_allclose(drawn, [[0.05, 0.15], [-0.06, 0.04]])
+    *bars, points = ax.collections
+    over_lesions, over_seeds = ([path.vertices[:, 0] for path in b.get_paths()] for b in bars)
+    np.testing.assert_allclose(over_lesions, [[0.05, 0.15], [-0.06, 0.04]])
+    np.testing.assert_allclose(over_seeds[0], [0.08, 0.12])
+    assert np.isnan(over_seeds[1]).all()  # a single seed
     np.testing.assert_allclose(points.get_offsets(), [[0.1, 0], [-0.01, 1]])
     assert [tuple(c[:3]) for c in points.get_facecolor()] == [to_rgb("#0072b2"), to_rgb("white")]
     assert ticks(ax) == ["a", "b"]
