@@ -143,7 +143,7 @@ def best_settings(results: pd.DataFrame, by: Sequence[str], score: str, out: str
     """
     sign = -1 if lower_is_better(score) else 1
     winners = set()
-    for _, part in results.groupby(SAME_QUERIES, sort=False):
+    for _, part in results.groupby([*SAME_QUERIES, "database"], sort=False):
         settings = runs_by_setting(part, by)
         best = max(settings, key=lambda values: sign * settings[values][score].mean())
         rivals = [runs for values, runs in settings.items() if values != best]

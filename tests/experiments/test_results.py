@@ -74,7 +74,7 @@ def test_a_damaged_table_of_queries_is_named(tmp_path, content):
     path = tmp_path / "run" / "queries-plain.csv.gz"
     path.parent.mkdir()
     path.write_bytes(gzip.compress(content))
-    run = pd.Series({"run": "run", "readout": "plain", "scored_on": "query"})
+    run = pd.Series({"run": "run", "readout": "plain", "scored_on": "query", "database": "full"})
     with pytest.raises(InputError, match=r"delete .*run and run the experiment again") as error:
         read_queries(tmp_path, run, "ap")
     assert str(path) in str(error.value) and "\n" not in str(error.value)
@@ -85,7 +85,7 @@ def test_a_damaged_archive_of_queries_is_named(tmp_path):
     path.parent.mkdir()
     text = b"image,lesion_id,label,ap\n" + b"a,1,MEL,0.5\n" * 9
     whole = gzip.compress(text)
-    run = pd.Series({"run": "run", "readout": "plain", "scored_on": "query"})
+    run = pd.Series({"run": "run", "readout": "plain", "scored_on": "query", "database": "full"})
     path.write_bytes(whole)
     assert len(read_queries(tmp_path, run, "ap")) == 9
     for damaged in (
