@@ -38,6 +38,7 @@ from derm_hash.experiments.evaluation import (
     in_classes_of,
     in_words,
     place,
+    seen_and_unseen,
     summarise,
     with_queries,
     write_evaluation,
@@ -46,7 +47,7 @@ from derm_hash.experiments.file import read_experiment
 from derm_hash.experiments.grid import run_grid
 from derm_hash.experiments.mask_scores import TARGETS
 from derm_hash.experiments.results import settings_that_differ, table_notes
-from derm_hash.experiments.scoring import score_model
+from derm_hash.experiments.scoring import encode_data, has_unseen, score_codes
 from derm_hash.files import leaves_folder, write_atomically
 from derm_hash.metrics.intervals import lesion_groups
 from derm_hash.metrics.scores import SCORES
@@ -266,17 +267,28 @@ def evaluate_command(args) -> None:
     data = in_classes_of(run, course_data(args.data, size), args.data)
     if place(queries) != place(args.data):
         data = with_queries(data, in_classes_of(run, course_data(queries, size), queries))
-    scores, found = score_model(run.model, data, progress=True)
+    coded = encode_data(run.model, data, progress=True)
+    scores, found = score_codes(coded, data)
     summary = summarise(scores, found, data)
-    path = write_evaluation(run, scores, summary, data, args.data, queries)
+    table = pd.DataFrame({"value": scores}).join(summary.drop(columns="value"))
+    compared = ""
+    if place(queries) == place(args.data) and has_unseen(data):
+        sides = {side: score_codes(coded, data, database=side) for side in ("trained", "unseen")}
+        for side, (side_scores, _) in sides.items():
+            table[side] = pd.Series(side_scores)
+        compared = (
+            "\nagainst equally many images that it was trained on, or has never seen:\n"
+            f"{seen_and_unseen(sides)}\n"
+        )
+    path = write_evaluation(run, table, data, args.data, queries)
     lesions = len(np.unique(lesion_groups(found["lesion_id"])))
     notes = "".join(f"{note}\n" for note in table_notes(pd.DataFrame([scores]), []))
     print(
-        f"database: {args.data} (images: {len(data.split('database'))})\n"
+        f"database: {args.data} (images: {len(data.split('train'))})\n"
         f"queries: {queries} (images: {len(found)}, lesions: {lesions})\n\n"
         f"{class_table(scores, data).to_string(float_format='{:.3f}'.format)}\n\n"
         f"{in_words(summary)}\nintervals are over lesions; chance is the database in random order\n"
-        f"{notes}all scores: {path}"
+        f"{compared}{notes}all scores: {path}"
     )
 
 

@@ -43,6 +43,13 @@ class Features(nn.Module):
         return HashOutput(features, features)
 
 
+def network(backbone: str, weights: str | None, **options) -> DermHash:
+    """A network whose backbone is always the same, also where its weights are random."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return DermHash(backbone, attention=None, weights=weights, **options)
+
+
 @lru_cache(maxsize=1)
 def frozen_features(
     backbone: str, weights: str | None, data: LesionDataset, progress: bool = True
@@ -64,7 +71,7 @@ def frozen_features(
     (4, N, F) float16 array
         Member k belongs to the images rotated by 90 k degrees, counter-clockwise.
     """
-    model = DermHash(backbone, attention=None, weights=weights)
+    model = network(backbone, weights)
     model.eval().to(memory_format=torch.channels_last)
     key = zlib.crc32(data.images.contiguous().numpy())
     for tensor in model.backbone.state_dict().values():
@@ -162,15 +169,8 @@ def train_frozen(
         claim_folder(path, config, data)
         features = frozen_features(config.backbone, config.weights, data, progress)
         hash_layer, classifier, history = train_head(config, data, features, progress)
-        model = DermHash(
-            config.backbone,
-            config.bits,
-            len(data.classes),
-            None,
-            config.weights,
-            class_names=data.classes,
-            image_size=data.size,
-        )
+        about = {"class_names": data.classes, "image_size": data.size, "bits": config.bits}
+        model = network(config.backbone, config.weights, classes=len(data.classes), **about)
         model.hash_layer, model.classifier = hash_layer, classifier
         table = pd.DataFrame(history)
         score = val_score(model, data.split("train"), data.split("val"))
@@ -184,4 +184,4 @@ def head_codes(hash_layer: nn.Linear, features: np.ndarray, orbit_mean: bool) ->
     """Soft codes (4, N, bits) of features (4, N, F); with ``orbit_mean``, four times their mean."""
     with torch.no_grad():
         codes = torch.sigmoid(hash_layer(torch.from_numpy(features).float())).numpy()
-    return np.broadcast_to(codes.mean(axis=0), codes.shape) if orbit_mean else codes
+    return np.repeat(codes.mean(axis=0)[None], len(codes), axis=0) if orbit_mean else codes

@@ -26,6 +26,12 @@ SUMMARY = {
     "overlap_at_10": "top 10 that stay under quarter turns, tie-aware",
     "tied_at_10": "images that tie for the tenth place",
 }
+SEEN_OR_NOT = {
+    **{score: SUMMARY[score] for score in list(SUMMARY)[:3]},
+    "overlap_at_10": SUMMARY["overlap_at_10"],
+    "database_accuracy": "classifier's class-mean accuracy on these images",
+    "chance_class_mean_map": "class-mean mAP by chance",
+}
 
 
 def in_classes_of(run: Run, data: LesionDataset, source: str) -> LesionDataset:
@@ -67,7 +73,7 @@ def summarise(scores: dict[str, float], found: pd.DataFrame, data: LesionDataset
     The columns are value, low and high (95 % interval over lesions; empty if there is only one) and
     chance (expected value of a ranking in random order; empty where that means nothing).
     """
-    chance, rows = chance_of(found["label"], data.split("database").table["label"]), {}
+    chance, rows = chance_of(found["label"], data.split("train").table["label"]), {}
     lesions = lesion_groups(found["lesion_id"])
     for score in SUMMARY:
         column, balanced = query_column(score)
@@ -118,7 +124,7 @@ def class_table(scores: dict[str, float], data: LesionDataset) -> pd.DataFrame:
         "AP": "ap",
     }
     table = {title: [scores[f"{key}_{name}"] for name in present] for title, key in columns.items()}
-    images = data.split("database").table["label"].value_counts()
+    images = data.split("train").table["label"].value_counts()
     table["database"] = [images.get(name, 0) for name in present]
     return pd.DataFrame(table, index=present).astype(
         {"queries": int, "lesions": int, "database": int}
@@ -136,18 +142,33 @@ def in_words(summary: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def seen_and_unseen(sides: dict[str, tuple[dict[str, float], pd.DataFrame]]) -> str:
+    """Compare databases that training has seen or not, in lines.
+
+    ``sides`` holds what ``scoring.score_codes`` returned for the databases "trained" and "unseen".
+    """
+    lines = [f"{'':48}trained  unseen  95 % interval"]
+    _, found = sides["unseen"]
+    for score, words in SEEN_OR_NOT.items():
+        values = "  ".join(f"{scores[score]:.3f}".rjust(7) for scores, _ in sides.values())
+        column, balanced = query_column(score)
+        interval = ""
+        if column in found and found["lesion_id"].nunique() > 1:
+            labels = found["label"].to_numpy() if balanced else None
+            _, low, high = bootstrap_interval(found[column], found["lesion_id"], labels)
+            interval = f"  {low:.3f} to {high:.3f}"
+        lines.append(f"{words + ':':48}{values}{interval}")
+    return "\n".join(lines)
+
+
 def write_evaluation(
-    run: Run,
-    scores: dict[str, float],
-    summary: pd.DataFrame,
-    data: LesionDataset,
-    database: str,
-    queries: str,
+    run: Run, table: pd.DataFrame, data: LesionDataset, database: str, queries: str
 ) -> Path:
     """Write all scores to the run's folder, one file for each pair of database and queries.
 
     The run's own data has ``evaluation.csv``, another folder ``evaluation-NAME.csv``, and two
     folders ``evaluation-QUERIES-in-DATABASE.csv``; a number is added where the name is taken.
+    ``table`` has a row for each score.
     """
     where = {"database": place(database), "queries": place(queries)}
     names = dict.fromkeys(Path(where[part]).name for part in ("queries", "database"))
@@ -155,7 +176,7 @@ def write_evaluation(
     if where["database"] == where["queries"]:
         _, about = read_config(run.path)
         name = "evaluation" if about.get("fingerprint") == fingerprint(data) else name
-    table = pd.DataFrame({"value": scores}).join(summary.drop(columns="value")).assign(**where)
+    table = table.assign(**where)
     numbered = (run.path / f"{name}{f'-{i}' if i > 1 else ''}.csv" for i in count(1))
     path = next(p for p in numbered if name == "evaluation" or not _of_other_data(p, where))
     write_atomically(path, lambda part: table.rename_axis("score").to_csv(part))

@@ -13,11 +13,13 @@ processes, or to a Dask cluster whose workers see the same folder.
 """
 
 import platform
+import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -214,8 +216,21 @@ def do_run(run: PlannedRun, out: Path, progress: bool) -> None:
 
 
 def conditions() -> dict[str, str]:
-    """Return what a number was measured with: device, and versions of the kit, torch, Python."""
+    """Return what a number was measured with: device, and versions of the kit, torch, Python.
+
+    ``commit`` is that of the checkout that the kit runs from, if there is one.
+    """
     gpu = torch.cuda.is_available()
     device = torch.cuda.get_device_name() if gpu else f"CPU, {torch.get_num_threads()} threads"
     versions = {"derm_hash": __version__, "torch": torch.__version__}
-    return {"device": device, **versions, "python": platform.python_version()}
+    versions |= {"python": platform.python_version(), "commit": commit()}
+    return {"device": device, **versions}
+
+
+@cache
+def commit() -> str:
+    """The commit of the kit's checkout, with "+" where files have changed since; "" without one."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
+    with suppress(OSError, subprocess.CalledProcessError):
+        return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
+    return ""

@@ -100,7 +100,7 @@ def read_results(out: str | Path) -> pd.DataFrame:
         raise InputError(f"There is no {path}: run the experiment first")
     # Milestones "1", the precision "32" and a checksum of digits alone stay texts.
     texts = [name for name, kind in setting_kinds().items() if kind not in (bool, int, float)]
-    kinds = dict.fromkeys(("run", "data", "torch", "python", *texts), str)
+    kinds = dict.fromkeys(("run", "data", "torch", "python", "commit", *texts), str)
     try:
         table = read_csv(path, dtype=kinds | dict.fromkeys(SCORES, float))
         if table.empty or "run" not in table or not isinstance(table.index, pd.RangeIndex):

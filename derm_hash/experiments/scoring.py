@@ -112,6 +112,12 @@ def score_codes(
     return scores, pd.concat([about, found.drop(columns="label"), stability], axis=1)
 
 
+def has_unseen(data: LesionDataset) -> bool:
+    """Whether the data has images with known labels that training has not seen."""
+    parts = set(data.table["split"])
+    return "val" in parts or {"train", "database"} <= parts
+
+
 def database_positions(data: LesionDataset, database: str) -> np.ndarray:
     """Positions in the data of the images of one of ``DATABASES``."""
     if database == "full":

@@ -1,4 +1,4 @@
-"""The splits into database, val and query."""
+"""The splits into train, database, val and query, and databases that compare."""
 
 from fractions import Fraction
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from derm_hash.data.splits import split_by_image, split_by_lesion
+from derm_hash.data.splits import matched_databases, split_by_image, split_by_lesion
 from derm_hash.errors import InputError
 
 
@@ -189,3 +189,48 @@ def test_an_impossible_share_is_refused(share):
             splitter(frame, query=share)
         with pytest.raises(InputError, match="val share"):
             splitter(frame, val=share)
+
+
+# --- databases that training has not seen ---------------------------------------------------
+
+
+def lesions(count: int, images: int = 3, label: str = "NV") -> pd.DataFrame:
+    rows = [(f"{label}{i}-{j}", label, f"{label}{i}") for i in range(count) for j in range(images)]
+    return pd.DataFrame(rows, columns=["image", "label", "lesion_id"])
+
+
+def test_an_unseen_database_takes_its_share_of_what_is_left_and_moves_no_other_part():
+    frame = pd.concat([lesions(100), lesions(40, 2, "MEL")], ignore_index=True)
+    three, four = split_by_lesion(frame), split_by_lesion(frame, unseen=0.25)
+    assert set(three["split"]) == {"query", "val", "database"}
+    held_out = three["split"] != "database"
+    assert (four.loc[held_out, "split"] == three.loc[held_out, "split"]).all()
+    rest = four.loc[~held_out, "split"]
+    assert (rest == "database").mean() == pytest.approx(0.25, abs=0.02)
+    assert set(rest) == {"train", "database"}
+    assert four.groupby("lesion_id")["split"].nunique().max() == 1
+    by_image = split_by_image(frame, unseen=0.25)["split"].value_counts()
+    assert by_image["database"] == pytest.approx(0.25 * 0.81 * len(frame), abs=3)
+    with pytest.raises(InputError, match="the unseen share 1 is not possible"):
+        split_by_lesion(frame, unseen=1)
+
+
+@pytest.mark.parametrize(
+    ("unseen", "parts"), [(0.3, ("train", "database")), (0, ("database", "val"))]
+)
+def test_matched_databases_have_equally_many_images_of_each_class(unseen, parts):
+    frame = pd.concat([lesions(60), lesions(45, 1, "MEL"), lesions(7, 5, "BCC")])
+    frame = split_by_lesion(frame.reset_index(drop=True), val=0.2, unseen=unseen)
+    sides = matched_databases(frame)
+    counts = {side: frame["label"].iloc[rows].value_counts() for side, rows in sides.items()}
+    pd.testing.assert_series_equal(*(c.sort_index() for c in counts.values()))
+    available = frame[frame["split"].isin(parts)].groupby("label")["split"].value_counts()
+    assert (counts["unseen"].sort_index() == available.groupby("label").min()).all()
+    for part, side in zip(parts, ("trained", "unseen"), strict=True):
+        assert set(frame["split"].iloc[sides[side]]) == {part}
+        taken = frame.iloc[sides[side]].groupby(["label", "lesion_id"]).size()
+        whole = frame[frame["split"] == part].groupby(["label", "lesion_id"]).size()
+        cut = (taken < whole.loc[taken.index]).groupby("label").sum()
+        assert cut.max() <= 1  # the last lesion of a class alone is not whole
+    again = matched_databases(frame)
+    assert all(np.array_equal(again[side], rows) for side, rows in sides.items())

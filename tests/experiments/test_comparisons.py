@@ -30,7 +30,13 @@ def write_runs(out, scores):
             queries |= dict.fromkeys(("precision_at_10", "flipped_bits", "overlap_at_10"), 0.5)
             write_queries(out / run / "queries-plain.csv.gz", pd.DataFrame(queries))
             mean = pd.Series(values).groupby(queries["label"]).mean().mean()
-            facts = {"run": run, "readout": "plain", "scored_on": "query", "database": "full", "data": "d"}
+            facts = {
+                "run": run,
+                "readout": "plain",
+                "scored_on": "query",
+                "database": "full",
+                "data": "d",
+            }
             facts |= {"seed": seed, "kind": setting} | dict.fromkeys(SCORES, 0.5)
             rows.append(facts | {"class_mean_map": mean, "map": np.mean(values)})
     return pd.DataFrame(rows)
