@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from derm_hash.metrics.scores import SCORES
 SAME_QUERIES = ["data", "scored_on"]  # columns in which runs must agree to be compared
 PATTERNS = 10_000  # of signs in the test over lesions
 PATTERNS_PER_ROW = 100  # or more, so that Holm's correction for many rows leaves p-values of 1 %
+QUERY = ["image", "lesion_id", "label"]  # what a table of queries says of each, beside its scores
 SEED_INTERVAL = ("seed_low", "seed_high")
 
 
@@ -216,16 +218,21 @@ def read_queries(out: Path, run: pd.Series, column: str) -> pd.DataFrame:
     path = out / run["run"] / f"queries-{scoring.name}.csv.gz"
     if not path.is_file():
         raise InputError(f"There is no {path}: give the folder that the results come from")
-    texts = dict.fromkeys(("image", "lesion_id", "label"), str)
+    table = _read_queries(path, path.stat().st_mtime_ns)
+    if column not in table:
+        raise InputError(f"{column!r} is not a score of single queries: it cannot be paired")
+    return table[[*QUERY, column]]
+
+
+@lru_cache(maxsize=64)  # the runs of a baseline are read for every comparison with it
+def _read_queries(path: Path, _changed: int) -> pd.DataFrame:
     try:
-        table = read_csv(path, dtype=texts | {column: float})
-        if lost := set(texts) - set(table):
+        table = read_csv(path, dtype=dict.fromkeys(QUERY, str))
+        if lost := set(QUERY) - set(table):
             raise ValueError(f"it has no {min(lost)}")
+        return table.astype(dict.fromkeys(set(table) - set(QUERY), float))
     except (ValueError, OSError, EOFError, zlib.error) as error:
         raise InputError(
             f"{path} is not a table of queries ({one_line(error)}): "
             f"delete {path.parent} and run the experiment again"
         ) from error
-    if column not in table:
-        raise InputError(f"{column!r} is not a score of single queries: it cannot be paired")
-    return table[[*texts, column]]
