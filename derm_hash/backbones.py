@@ -58,19 +58,23 @@ def resnet10(weights: str | None) -> ResNet:
     return ResNet(BasicBlock, [1, 1, 1, 1])
 
 
-def timm_network(name: str, weights: str | None) -> nn.Module:
+def timm_network(name: str, weights: str | None, image_size: int | None = None) -> nn.Module:
     """A network of timm without its classifier, random or with "imagenet" weights.
 
-    Those of EfficientNet-lite0 come from a package; timm downloads all others.
+    Those of EfficientNet-lite0 come from a package; timm downloads all others. Transformers are
+    built for one size of image.
     """
     timm = import_timm(name)
+    options = {"num_classes": 0}
+    if image_size and timm.get_pretrained_cfg(name).fixed_input_size:
+        options["img_size"] = image_size
     if weights is None or name == LITE0:
-        network = timm.create_model(name, num_classes=0)
+        network = timm.create_model(name, **options)
         if weights:
             network.load_state_dict(lite0_tensors(network), strict=False)
         return network
     try:
-        return timm.create_model(name, num_classes=0, pretrained=True)
+        return timm.create_model(name, pretrained=True, **options)
     except Exception as error:  # timm passes on whatever its ways of downloading raise
         raise InputError(
             f"The ImageNet weights of {name} could not be loaded ({one_line(error)}): connect to "
@@ -113,7 +117,9 @@ BACKBONES: dict[str, Backbone] = {
 }
 
 
-def make_backbone(backbone: str | Backbone, weights: str | Path | None = None) -> nn.Module:
+def make_backbone(
+    backbone: str | Backbone, weights: str | Path | None = None, image_size: int | None = None
+) -> nn.Module:
     """Build a network without a classifier, from its name or by calling it, with its weights.
 
     Parameters
@@ -123,6 +129,8 @@ def make_backbone(backbone: str | Backbone, weights: str | Path | None = None) -
     weights : None, "imagenet" or path
         Random; trained on ImageNet (downloaded on first use; those of ``tf_efficientnet_lite0``
         are installed with the extra ``pretrained``); or a file, see :func:`load_weights`.
+    image_size : int, optional
+        Side of the images in pixels, for the networks that must know it; by default timm's.
 
     Returns
     -------
@@ -135,7 +143,7 @@ def make_backbone(backbone: str | Backbone, weights: str | Path | None = None) -
         or the network of a callable has neither ``num_features`` nor ``fc``.
     """
     named = BACKBONES.get(backbone) if isinstance(backbone, str) else backbone
-    build = named or partial(timm_network, backbone)
+    build = named or partial(timm_network, backbone, image_size=image_size)
     network = build("imagenet" if weights == "imagenet" else None)
     if isinstance(getattr(network, "fc", None), nn.Linear):
         network.num_features = network.fc.in_features

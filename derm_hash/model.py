@@ -92,7 +92,8 @@ class DermHash(nn.Module):
         self.settings |= {"class_names": self.class_names}
         self.settings |= {"normalise": normalise and tuple(map(tuple, normalise))}
         self.normalise = Normalise(*normalise) if normalise else nn.Identity()
-        self.backbone = add_attention(make_backbone(backbone, weights), attention, gate_init)
+        network = make_backbone(backbone, weights, image_size)
+        self.backbone = add_attention(network, attention, gate_init)
         self.hash_layer = nn.Linear(self.backbone.num_features, bits)
         self.classifier = nn.Linear(bits, classes)
 

@@ -66,6 +66,14 @@ def test_any_name_of_timm_is_a_backbone(timm):
         assert model.hash(network_input(2)).shape == (2, 8)
 
 
+def test_a_transformer_is_built_for_the_size_of_the_images(timm, tmp_path):
+    model = DermHash("vit_tiny_patch16_224", bits=8, attention=None, image_size=64).eval()
+    x = network_input(1, 64)
+    again = load_model(save_model(model, tmp_path / "model.safetensors"))
+    with torch.no_grad():
+        assert torch.equal(again(x).code, model(x).code)
+
+
 def test_a_name_that_timm_does_not_know_is_refused(timm):
     with pytest.raises(InputError, match=r"'resnet19': choose one of resnet10, .*timm.list_models"):
         make_backbone("resnet19")
