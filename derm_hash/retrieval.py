@@ -78,10 +78,8 @@ class HashIndex:
         if codes.ndim != 2 or not codes.size:
             raise InputError(f"An index needs codes of shape (N, bits), not {codes.shape}")
         if not len(codes) == len(labels) == len(items):
-            raise InputError(
-                f"An index needs one label and one item for each code, not {len(labels)} labels "
-                f"and {len(items)} items for {len(codes)} codes"
-            )
+            found = f"{len(labels)} labels and {len(items)} items for {len(codes)} codes"
+            raise InputError(f"An index needs one label and one item for each code, not {found}")
         _check_range(codes)
         return cls(codes, labels, items.reset_index(drop=True), classes)
 
