@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from derm_hash.data.dataset import LesionDataset
-from derm_hash.errors import InputError
+from derm_hash.errors import InputError, counted
 from derm_hash.plots.style import (
     DASHED,
     GREY,
@@ -146,11 +146,6 @@ def _hash_code(code) -> np.ndarray:
     return np.asarray(code) > 0.5
 
 
-def format_bits(n: int) -> str:
-    """A Hamming distance, such as "1 bit"."""
-    return f"{n} bit" if n == 1 else f"{n} bits"
-
-
 def format_distance(distance: float) -> str:
     """A distance between soft codes; those of trained codes are often below 0.001."""
     return f"{distance:.3f}" if distance >= 0.0005 else f"{distance:.0e}" if distance else "0"
@@ -229,7 +224,7 @@ def plot_hits(
         ax = figure.add_subplot(grid[i // columns, 1 + i % columns], **bare)
         mark, frame = _verdict(hit_labels[i], query_label)
         text = f"{i + 1}. {hit_labels[i]} {mark}".rstrip()
-        text += f"\n{format_bits(hamming[i])}, {format_distance(distance[i])}"
+        text += f"\n{counted(hamming[i], 'bit')}, {format_distance(distance[i])}"
         show_picture(ax, hit_pictures[i], text, *frame)
         if coded:
             strip_below(ax, hit_codes[i], query_code)

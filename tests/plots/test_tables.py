@@ -49,7 +49,7 @@ def test_audit_states_what_is_not_known(audit):
 def test_scores_show_every_run_and_the_mean():
     rows = [("hdcsa", 0.7), ("hdcsa", 0.9), ("none", 0.5), ("none", 0.6)]
     results = pd.DataFrame(rows, columns=["attention", "map"]).assign(seed=[0, 1, 0, 1])
-    (ax,) = plots.plot_scores(results, "attention", ["map"]).axes
+    (ax,) = plots.plot_scores(results, ["attention"], ["map"]).axes
     points = np.concatenate([c.get_offsets()[:, 0] for c in ax.collections])
     np.testing.assert_allclose(sorted(points), [0.5, 0.6, 0.7, 0.9])
     means = next(line for line in ax.lines if line.get_marker() == "|")
@@ -63,7 +63,7 @@ def test_differences_show_intervals_and_fill_those_that_exclude_zero():
     rows = [("a", "map", 0.1, 0.05, 0.15, 0.02), ("b", "map", -0.01, -0.06, 0.04, np.nan)]
     columns = ["loss", "score", "difference", "low", "high", "seed_std"]
     table = pd.DataFrame(rows, columns=columns)
-    (ax,) = plots.plot_differences(table, "loss").axes
+    (ax,) = plots.plot_differences(table, ["loss"]).axes
     deviations, bars, points = ax.collections
     (low, high), _ = (path.vertices[:, 0] for path in deviations.get_paths())
     assert (low, high) == pytest.approx((0.08, 0.12))
