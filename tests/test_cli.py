@@ -125,6 +125,24 @@ def test_search_does_not_wait_for_a_pipe(run, folder, tmp_path, capsys):
     assert "pipe is not a file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda items: items.drop(columns="folder"), "does not say where its images are"),
+        (lambda items: items.assign(image="../a.png"), "names images outside its folder"),
+        (lambda items: items.assign(label="\x1b[1m"), "has names with control characters"),
+        (lambda items: items.assign(folder=""), "No picture is drawn, since the built-in atlas"),
+    ],
+)
+def test_an_index_says_where_its_images_are(run, folder, tmp_path, change, sentence, capsys):
+    index = HashIndex.load(run / "index.safetensors")
+    index.items = change(index.items)
+    other = str(index.save(tmp_path / "other.safetensors"))
+    line = ["search", str(folder / "images/000.png"), "--run", str(run), "--radius", "8"]
+    assert main([*line, "--index", other]) == (0 if "No picture" in sentence else 2)
+    assert sentence in "".join(capsys.readouterr())
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
 def test_a_query_with_a_line_end_in_its_name_is_shown_all_the_same(run, tmp_path, capsys):
     file = tmp_path / "odd\n.png"
