@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.errors import InputError, counted
 from derm_hash.plots.style import (
+    BARE,
     DASHED,
     GREY,
     INK,
@@ -59,8 +60,6 @@ def image_grid(
     colors = colors or [None] * len(pictures)
     for ax, picture, text, color in zip(axes, pictures, titles, colors, strict=False):
         show_picture(ax, picture, text, color)
-    for ax in axes[len(pictures) :]:
-        ax.set_axis_off()
     return figure
 
 
@@ -76,8 +75,6 @@ def montage(dataset: LesionDataset, seed: int = 0) -> Figure:
         shown = rng.permutation(members)[:MONTAGE_COLUMNS]
         for ax, i in zip(axes[label], shown, strict=False):
             show_picture(ax, dataset.picture(i))
-        for ax in axes[label][len(shown) :]:
-            ax.set_axis_off()
         _label_row(axes[label][0], f"{name}\n{len(members)} images", class_color(name))
     return figure
 
@@ -212,16 +209,15 @@ def plot_hits(
     height = max(rows * (1.95 + 0.25 * coded), 2.5) + 0.3 * bool(title)
     figure = new_figure(1.55 * (columns + 1.35), height, title)
     grid = figure.add_gridspec(rows, columns + 1, width_ratios=[1.35] + [1] * columns)
-    bare = {"xticks": [], "yticks": [], "frame_on": False}
-    ax = figure.add_subplot(grid[:, 0], **bare)
+    ax = figure.add_subplot(grid[:, 0], **BARE)
     show_picture(ax, query_picture, f"query: {query_label or 'class not known'}")
     if coded:
         strip_below(ax, query_code)
     if not found:
-        ax = figure.add_subplot(grid[0, 1:], **bare)
+        ax = figure.add_subplot(grid[0, 1:], **BARE)
         ax.text(0.5, 0.5, "no hits", ha="center", va="center")
     for i in range(found):
-        ax = figure.add_subplot(grid[i // columns, 1 + i % columns], **bare)
+        ax = figure.add_subplot(grid[i // columns, 1 + i % columns], **BARE)
         mark, frame = _verdict(hit_labels[i], query_label)
         text = f"{i + 1}. {hit_labels[i]} {mark}".rstrip()
         text += f"\n{counted(hamming[i], 'bit')}, {format_distance(distance[i])}"
@@ -261,8 +257,6 @@ def plot_gates(picture, maps: Mapping[str, np.ndarray]) -> Figure:
         low, high = float(gate.min()), float(gate.max())
         scaled = (gate - low) / max(high - low, 1e-9)
         show_picture(ax, overlay(picture, scaled), f"{name}\n{low:.2f} to {high:.2f}")
-    for ax in axes[len(maps) + 1 :]:
-        ax.set_axis_off()
     _heat_bar(figure, axes.tolist(), "gate", ["lowest", "highest"])
     return figure
 
@@ -292,8 +286,6 @@ def plot_heatmaps(
     for ax in axes[: len(heatmaps) + 1]:
         if mask is not None:
             draw_outline(ax, mask)
-    for ax in axes[len(heatmaps) + 1 :]:
-        ax.set_axis_off()
     _heat_bar(figure, axes.tolist(), "heat (share of its maximum)", ["0", "1"])
     return figure
 
