@@ -218,20 +218,16 @@ def plot_hits(
         ax.text(0.5, 0.5, "no hits", ha="center", va="center")
     for i in range(found):
         ax = figure.add_subplot(grid[i // columns, 1 + i % columns], **BARE)
-        mark, frame = _verdict(hit_labels[i], query_label)
+        mark, frame = "", (None, "-")
+        if query_label is not None:
+            right = hit_labels[i] == query_label
+            mark, frame = ("✓", (RIGHT, "-")) if right else ("✗", (WRONG, DASHED))
         text = f"{i + 1}. {hit_labels[i]} {mark}".rstrip()
         text += f"\n{counted(hamming[i], 'bit')}, {format_distance(distance[i])}"
         show_picture(ax, hit_pictures[i], text, *frame)
         if coded:
             strip_below(ax, hit_codes[i], query_code)
     return figure
-
-
-def _verdict(label: str, query_label: str | None) -> tuple[str, tuple[str | None, str]]:
-    """Mark and frame of a hit."""
-    if query_label is None:
-        return "", (None, "-")
-    return ("✓", (RIGHT, "-")) if label == query_label else ("✗", (WRONG, DASHED))
 
 
 def plot_gates(picture, maps: Mapping[str, np.ndarray]) -> Figure:
