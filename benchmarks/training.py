@@ -151,11 +151,7 @@ def fill_memory(row: Row, added: dict[str, float]) -> dict[str, float]:
     return ratios
 
 
-STEPS = {
-    "released": released_step,
-    "kit": kit_step,
-    "default": lambda: kit_step(kind=DEFAULT),
-}
+STEPS = {"released": released_step, "kit": kit_step, "default": lambda: kit_step(kind=DEFAULT)}
 
 
 def main() -> None:

@@ -9,49 +9,27 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOMES = {
-    "attention": ("CBAM", "GATES", "HDCSA", "SE", "SpatialGate", "add_attention"),
-    "course": ("course_data", "course_run"),
-    "data": ("LesionDataset", "read_manifest", "split_by_image", "split_by_lesion"),
-    "errors": ("InputError",),
-    "experiments": (
-        "compare",
-        "evaluate_run",
-        "read_experiment",
-        "read_results",
-        "run_grid",
-        "score_table",
-    ),
-    "heatmaps": (
-        "road_curve",
-        "BitTarget",
-        "ClassTarget",
-        "MatchTarget",
-        "gate_maps",
-        "grad_cam",
-    ),
-    "losses": ("CauchyRotationLoss", "OrbitPenalty"),
-    "metrics": (
-        "bootstrap_interval",
-        "code_quality",
-        "evaluate_retrieval",
-        "flipped_bits",
-        "paired_test",
-        "query_scores",
-        "rotation_report",
-        "rotation_scores",
-    ),
-    "model": ("DermHash", "HashOutput", "OrbitMean", "encode"),
-    "objectives": ("OBJECTIVES", "hash_centres"),
-    "plots": ("overlay",),
-    "retrieval": ("HashIndex", "Hits", "build_index"),
-    "rotations": ("rotate_quarters", "rotate", "rotation_orbit"),
-    "atlas": ("draw_lesion", "make_atlas"),
-    "settings": ("TrainConfig",),
-    "runs": ("Run", "load_model", "save_model"),
-    "training": ("train",),
-    "explorers": ("HeatmapExplorer", "LossExplorer", "RetrievalExplorer"),
+    "attention": "CBAM GATES HDCSA SE SpatialGate add_attention",
+    "course": "course_data course_run",
+    "data": "LesionDataset read_manifest split_by_image split_by_lesion",
+    "errors": "InputError",
+    "experiments": "compare evaluate_run read_experiment read_results run_grid score_table",
+    "heatmaps": "road_curve BitTarget ClassTarget MatchTarget gate_maps grad_cam",
+    "losses": "CauchyRotationLoss OrbitPenalty",
+    "metrics": "bootstrap_interval code_quality evaluate_retrieval flipped_bits "
+    "paired_test query_scores rotation_report rotation_scores",
+    "model": "DermHash HashOutput OrbitMean encode",
+    "objectives": "OBJECTIVES hash_centres",
+    "plots": "overlay",
+    "retrieval": "HashIndex Hits build_index",
+    "rotations": "rotate_quarters rotate rotation_orbit",
+    "atlas": "draw_lesion make_atlas",
+    "settings": "TrainConfig",
+    "runs": "Run load_model save_model",
+    "training": "train",
+    "explorers": "HeatmapExplorer LossExplorer RetrievalExplorer",
 }
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
 __all__ = sorted(_HOME_OF)
 
 

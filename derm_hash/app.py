@@ -24,13 +24,8 @@ from derm_hash.errors import InputError, exit_code, one_line
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "app" / "retrieval.ipynb"
 MOST_MESSAGE = 16_000_000  # bytes of one message from a page; a larger one ends its connection
 PORT = 8866
-FOLDERS = (
-    "JUPYTER_CONFIG_DIR",
-    "JUPYTER_DATA_DIR",
-    "JUPYTER_RUNTIME_DIR",
-    "IPYTHONDIR",
-    "MPLCONFIGDIR",
-)
+FOLDERS = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
+FOLDERS += ("IPYTHONDIR", "MPLCONFIGDIR")
 IDLE = 1800  # seconds after which the kernel of a closed page is stopped
 
 

@@ -4,6 +4,7 @@ A lesson runs on a small atlas and a small network, so that it takes a minute on
 calls with a data folder and larger numbers run at full scale.
 """
 
+import io
 import os
 import tempfile
 import zipfile
@@ -44,8 +45,7 @@ def course_data(
     ----------
     source : str
         "atlas" for the built-in one, or a folder with ``manifest.csv``.
-    size : int
-        Width and height of the images in pixels.
+    size : int, side of the images in pixels
     images, seed : int
         Of the atlas; a folder ignores them.
     """
@@ -65,12 +65,9 @@ def cached_atlas(images: int, size: int, seed: int) -> Atlas:
         with tempfile.TemporaryFile(dir=path.parent):
             pass  # an error before the work where nothing can be written
         atlas = make_atlas(images, size, seed)
-
-    def write(part: Path) -> None:
-        with part.open("wb") as file:  # given a name, numpy would add .npz to it
-            np.savez(file, **vars(atlas))
-
-    write_atomically(path, write)
+    content = io.BytesIO()
+    np.savez(content, **vars(atlas))
+    write_atomically(path, lambda part: part.write_bytes(content.getvalue()))
     return atlas
 
 
@@ -87,7 +84,6 @@ def course_run(data: LesionDataset, progress: bool = True, **changes) -> Run:
     ----------
     data : LesionDataset with splits
     progress : bool
-        Show a progress bar.
     **changes
         Fields of TrainConfig that differ from the lesson's (``LESSON``).
     """

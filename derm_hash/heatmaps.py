@@ -10,6 +10,7 @@ and returns the number to explain, such as ``ClassTarget``, ``BitTarget`` or ``M
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -159,16 +160,13 @@ def gate_maps(model: DermHash, x: Tensor) -> dict[str, np.ndarray]:
     """
     maps, hooks, training = {}, [], model.training
 
-    def keep(name):
-        def hook(gate, inputs, _):
-            maps[name] = gate.attention(inputs[0])[:, 0].float().cpu().numpy()
-
-        return hook
+    def keep(path, gate, inputs, _):
+        block = path.rsplit(".", 2)[0]  # layer1.0.bn2.gate -> layer1.0
+        maps[block] = gate.attention(inputs[0])[:, 0].float().cpu().numpy()
 
     for path, module in model.backbone.named_modules():
         if path.endswith(".gate") and hasattr(module, "attention"):
-            block = path.rsplit(".", 2)[0]  # layer1.0.bn2.gate -> layer1.0
-            hooks.append(module.register_forward_hook(keep(block)))
+            hooks.append(module.register_forward_hook(partial(keep, path)))
     if not hooks:
         raise InputError("This model has no spatial gate: train one with attention='hdcsa'")
     try:
@@ -218,19 +216,13 @@ def road_curve(
         One row for each share and image, with the columns removed, image,
         most_relevant_first and least_relevant_first (change of the target's value, usually
         negative), and road, half of least minus most. The mean of road over the shares is
-        grad-cam's ``ROADCombined``; a random map has 0 on average.
-
-    Raises
-    ------
-    InputError
-        If the heatmaps do not have the images' size, or a share is not in (0, 1).
+        grad-cam's ``ROADCombined``; a random map has 0 on average. InputError if the heatmaps do
+        not have the images' size, or a share is not in (0, 1).
     """
     heatmaps = np.asarray(heatmaps)
     if heatmaps.shape != (len(x), *x.shape[2:]):
-        raise InputError(
-            f"Heatmaps {heatmaps.shape} do not fit images {tuple(x.shape)}: pass one map of the "
-            "images' height and width for each"
-        )
+        text = f"Heatmaps {heatmaps.shape} do not fit images {tuple(x.shape)}"
+        raise InputError(f"{text}: pass one map of the images' height and width for each")
     if not all(0 < share < 1 for share in removed):
         raise InputError(f"The share of removed pixels lies between 0 and 1, not {removed}")
     heat, x = _ranks(heatmaps, seed), x.to(next(model.parameters()).device)
@@ -242,20 +234,13 @@ def road_curve(
             targets = [_row_target(target, row, network) for row in network(x)]
             for share in removed:
                 road = ROADMostRelevantFirst(100 * (1 - share))
-                most = road(x, heat, targets, network)
-                least = road(x, 1 - heat, targets, network)
-                rows.append(
-                    {
-                        "removed": share,
-                        "image": np.arange(len(x)),
-                        "most_relevant_first": most,
-                        "least_relevant_first": least,
-                        "road": (least - most) / 2,
-                    }
-                )
+                most, least = (road(x, each, targets, network) for each in (heat, 1 - heat))
+                row = {"removed": share, "image": np.arange(len(x)), "most_relevant_first": most}
+                row |= {"least_relevant_first": least, "road": (least - most) / 2}
+                rows.append(pd.DataFrame(row))
     finally:
         model.train(training)
-    return pd.concat(map(pd.DataFrame, rows), ignore_index=True)
+    return pd.concat(rows, ignore_index=True)
 
 
 def _ranks(heatmaps: np.ndarray, seed: int) -> np.ndarray:

@@ -15,9 +15,8 @@ from derm_hash.errors import InputError
 def cauchy(d: Tensor, gamma: float) -> Tensor:
     """-log(gamma / (gamma + d)) = log(1 + d / gamma).
 
-    The negative log of the Cauchy-type probability of Deep Cauchy Hashing (Cao et
-    al., CVPR 2018, equation 4), with the distance replaced by d = |u_k - ubar|. Unlike in the
-    Cauchy (Lorentzian) loss of robust statistics, d is not squared.
+    The negative log of the Cauchy-type probability of Deep Cauchy Hashing (Cao et al., CVPR 2018,
+    equation 4). Unlike in the Cauchy (Lorentzian) loss of robust statistics, d is not squared.
     """
     return torch.log1p(d / gamma)
 
@@ -47,14 +46,9 @@ class OrbitPenalty(nn.Module):
 
     Parameters
     ----------
-    kind : name in ``PENALTIES``
-    gamma : float
-        Scale of the penalty in units of the soft code, greater than 0.
-
-    Raises
-    ------
-    InputError
-        If the kind is unknown, gamma is not positive, or codes are not (n, B, bits).
+    kind : name in ``PENALTIES``, else `InputError`
+    gamma : float > 0, else `InputError`
+        Scale of the penalty in units of the soft code.
     """
 
     def __init__(self, kind: str = "cauchy", gamma: float = 0.5):
@@ -66,12 +60,10 @@ class OrbitPenalty(nn.Module):
         self.kind, self.gamma = kind, gamma
 
     def forward(self, codes: Tensor) -> Tensor:
-        """Orbit of soft codes (n, B, bits) -> scalar loss >= 0."""
+        """Orbit of soft codes (n, B, bits), else `InputError` -> scalar loss >= 0."""
         if codes.ndim != 3:
-            raise InputError(
-                f"An orbit of codes has shape (n, B, bits), not {tuple(codes.shape)}: "
-                "stack the codes of the n rotated copies"
-            )
+            text = f"An orbit of codes has shape (n, B, bits), not {tuple(codes.shape)}"
+            raise InputError(f"{text}: stack the codes of the n rotated copies")
         distance = (codes - codes.mean(dim=0)).abs()
         return PENALTIES[self.kind](distance, self.gamma).mean(dim=(1, 2)).sum()
 
@@ -107,9 +99,7 @@ def class_weights(labels: Tensor, classes: int, mode: str = "inverse") -> Tensor
     (classes,) float tensor, or None for ``"none"``
     """
     if mode not in CLASS_WEIGHTS:
-        raise InputError(
-            f"Unknown class weights {mode!r}: choose one of {', '.join(CLASS_WEIGHTS)}"
-        )
+        raise InputError(f"Unknown class weights {mode!r}: use one of {', '.join(CLASS_WEIGHTS)}")
     if mode == "none":
         return None
     counts = torch.bincount(labels, minlength=classes).float()

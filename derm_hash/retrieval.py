@@ -30,18 +30,14 @@ PAIRS_AT_ONCE = 1_000_000  # pairs of query and candidate per block, which bound
 
 
 class Hits(NamedTuple):
-    """The hits of Q queries, nearest first; where fewer than k were found, padding follows.
-
-    Attributes
-    ----------
-    ids : (Q, k) int64 array of positions in the database; -1 is padding
-    hamming : (Q, k) int64 array of Hamming distances between hash codes, in bits; -1 is padding
-    distance : (Q, k) float32 array of distances by the search's metric; nan is padding
-    """
+    """The hits of Q queries, nearest first; where fewer than k were found, padding follows."""
 
     ids: np.ndarray
+    """(Q, k) int64 positions in the database; -1 is padding."""
     hamming: np.ndarray
+    """(Q, k) int64 Hamming distances between hash codes, in bits; -1 is padding."""
     distance: np.ndarray
+    """(Q, k) float32 distances by the search's metric; nan is padding."""
 
 
 class HashIndex:
@@ -55,13 +51,7 @@ class HashIndex:
     classes : tuple of class names, in the order that labels count, or None
     """
 
-    def __init__(
-        self,
-        codes: np.ndarray,
-        labels: np.ndarray,
-        items: pd.DataFrame,
-        classes: Sequence[str] | None = None,
-    ):
+    def __init__(self, codes, labels, items, classes):
         self.codes, self.labels, self.items = codes, labels, items
         self.classes = None if classes is None else tuple(classes)
         self._lengths = _lengths(codes)
@@ -70,14 +60,8 @@ class HashIndex:
         self._binary.add(packed)
 
     @classmethod
-    def build(
-        cls,
-        codes,
-        labels,
-        items: Sequence[str] | pd.DataFrame,
-        classes: Sequence[str] | None = None,
-    ) -> "HashIndex":
-        """Make an index.
+    def build(cls, codes, labels, items, classes: Sequence[str] | None = None) -> "HashIndex":
+        """Make an index; `InputError` if the lengths differ or are 0, or a value is out of range.
 
         Parameters
         ----------
@@ -86,11 +70,6 @@ class HashIndex:
         items : N names, or a DataFrame with N rows, such as those of a manifest
         classes : sequence of str, optional
             Class names, in the order that labels count; queries are matched with them by name.
-
-        Raises
-        ------
-        InputError
-            If the lengths differ or are 0, a label is no class index, or a code is outside [0, 1].
         """
         codes = np.ascontiguousarray(codes, dtype=np.float32)
         labels = class_indices(labels, classes)
@@ -99,10 +78,8 @@ class HashIndex:
         if codes.ndim != 2 or not codes.size:
             raise InputError(f"An index needs codes of shape (N, bits), not {codes.shape}")
         if not len(codes) == len(labels) == len(items):
-            raise InputError(
-                f"An index needs one label and one item for each code, not {len(labels)} labels "
-                f"and {len(items)} items for {len(codes)} codes"
-            )
+            found = f"{len(labels)} labels and {len(items)} items for {len(codes)} codes"
+            raise InputError(f"An index needs one label and one item for each code, not {found}")
         _check_range(codes)
         return cls(codes, labels, items.reset_index(drop=True), classes)
 
@@ -129,18 +106,13 @@ class HashIndex:
 
         Returns
         -------
-        Hits
-
-        Raises
-        ------
-        InputError
-            If the codes do not fit the index or lie outside [0, 1], or an option is not valid.
+        Hits; InputError if the codes do not fit the index, or an argument is out of range
         """
         codes = self._checked(codes, radius)
         if k < 1:
             raise InputError(f"k is the number of hits wanted and must be 1 or more, not {k}")
         if rank not in METRICS:
-            raise InputError(f"Unknown metric {rank!r}: choose one of {', '.join(METRICS)}")
+            raise InputError(f"Unknown metric {rank!r}: use one of {', '.join(METRICS)}")
         ids = np.full((len(codes), k), -1, dtype=np.int64)
         hits = Hits(ids, ids.copy(), np.full(ids.shape, np.nan, dtype=np.float32))
         if rank == "hamming":  # faiss needs no candidates for it
@@ -154,10 +126,8 @@ class HashIndex:
             ids, distance = self._nearest(codes[queries], candidates, k, rank)
             found = ids.shape[1]
             hits.ids[queries, :found] = ids
-            hits.hamming[queries, :found] = soft_distance(
-                codes[queries, None], self.codes[ids], "hamming"
-            )
-            hits.distance[queries, :found] = distance
+            apart = soft_distance(codes[queries, None], self.codes[ids], "hamming")
+            hits.hamming[queries, :found], hits.distance[queries, :found] = apart, distance
         return hits
 
     def within(self, codes, radius: int = 4) -> np.ndarray:
@@ -249,9 +219,7 @@ def build_index(
     ----------
     model : DermHash or OrbitMean
     dataset : LesionDataset
-    progress : bool
-    bf16 : bool
-        Encode in bfloat16, which is faster on some machines; the default gives equal codes on all.
+    progress, bf16 : bool, as in `encode`
     """
     codes = encode(model, dataset, progress=progress, bf16=bf16)
     return HashIndex.build(codes, dataset.labels.numpy(), dataset.table, dataset.classes)
@@ -289,8 +257,8 @@ def shortlist(similarity: np.ndarray, k: int) -> np.ndarray:
 
     The result holds columns of the float64 cosine similarity, ascending; -1 fills short rows.
     """
-    # Cut the candidates into 4 k runs or more. The k-th largest of the runs' maxima is a lower
-    # bound of the k-th largest similarity, and is found sooner.
+    # The k-th largest of the maxima of 4 k runs or more is a lower bound of the k-th largest
+    # similarity, and is found sooner.
     run = max(1, similarity.shape[1] // (4 * k))
     best = np.maximum.reduceat(similarity, np.arange(0, similarity.shape[1], run), axis=1)
     bound = np.partition(best, -k, axis=1)[:, -k, None]

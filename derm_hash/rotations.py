@@ -17,9 +17,9 @@ def rotation_orbit(x: Tensor, n: int = 4) -> Tensor:
 
     Parameters
     ----------
-    x : (B, C, H, H) tensor
+    x : (B, C, H, H) tensor, else `InputError`
         Any dtype for n = 1, 2 or 4; floating point for other n.
-    n : int
+    n : int from 1, else `InputError`
         Order of the group. For 1, 2 and 4 every rotation is a permutation of the pixels. For others
         the images are resampled (bilinear) and *all* are cut to the inscribed disc, since the
         corners would reveal the angle.
@@ -28,23 +28,19 @@ def rotation_orbit(x: Tensor, n: int = 4) -> Tensor:
     -------
     (n, B, C, H, H) tensor
         Member k is x rotated counter-clockwise by 360 k / n degrees.
-
-    Raises
-    ------
-    InputError
-        If x is not a batch of square images, n < 1, or integers would be resampled.
     """
-    if x.ndim != 4:
-        raise InputError(f"rotation_orbit needs images of shape (B, C, H, W), not {tuple(x.shape)}")
-    if x.shape[-1] != x.shape[-2]:
-        raise InputError(
-            f"rotation_orbit needs square images, not {x.shape[-2]} x {x.shape[-1]} pixels: "
-            "a quarter turn would change their shape, so crop or pad them first"
-        )
     if n < 1:
         raise InputError(f"An orbit has at least one member: n must be 1 or more, not {n}")
+    check_square(x)
     rotation = rotate_view if n in (1, 2, 4) else rotate
     return torch.stack([rotation(x, 360 * k / n) for k in range(n)])
+
+
+def check_square(x: Tensor) -> None:
+    """Raise InputError unless x is a batch of square images (B, C, H, H)."""
+    if x.ndim != 4 or x.shape[-1] != x.shape[-2]:
+        text = f"A rotation needs square images (B, C, H, H), not {tuple(x.shape)}"
+        raise InputError(f"{text}: crop or pad them first")
 
 
 def rotate_quarters(x: Tensor, quarters: Tensor) -> Tensor:
@@ -70,30 +66,27 @@ def disc_mask(size: int, device: torch.device | str | None = None) -> Tensor:
     return column[:, None] ** 2 + column**2 <= 1
 
 
-def inside_disc(x: Tensor, fill: float = 0.0) -> Tensor:
-    """Keep the inscribed disc of square images (..., H, H) and fill the corners."""
-    return torch.where(disc_mask(x.shape[-1], x.device), x, torch.as_tensor(fill, dtype=x.dtype))
+def inside_disc(x: Tensor) -> Tensor:
+    """Keep the inscribed disc of square images (..., H, H); the corners become 0, mid-grey."""
+    return x.masked_fill(~disc_mask(x.shape[-1], x.device), 0)
 
 
-def rotate(x: Tensor, degrees: float | Tensor, fill: float = 0.0) -> Tensor:
+def rotate(x: Tensor, degrees: float | Tensor) -> Tensor:
     """Rotate images about their centre by any angle, inside the inscribed disc.
 
-    The corners are filled at every angle, 0 included, so that an image and its rotated copy
+    The corners are mid-grey at every angle, 0 included, so that an image and its rotated copy
     show the same disc of skin and differ in nothing else.
 
     Parameters
     ----------
     x : (B, C, H, H) floating point tensor, else `InputError`
     degrees : float, or (B,) tensor with one angle for each image, counter-clockwise
-    fill : float
-        Value of the corners (0 is mid-grey for inputs in [-1, 1]).
 
     Returns
     -------
     (B, C, H, H) tensor, bilinearly resampled; 16-bit images are computed in 32 bits.
     """
-    if x.ndim != 4 or x.shape[-1] != x.shape[-2]:
-        raise InputError(f"rotate needs square images (B, C, H, H), not {tuple(x.shape)}")
+    check_square(x)
     if not x.is_floating_point():
         raise InputError(f"rotate resamples floating point images, not {x.dtype}: convert them")
     given = x.dtype
@@ -106,7 +99,7 @@ def rotate(x: Tensor, degrees: float | Tensor, fill: float = 0.0) -> Tensor:
     # matrix product has 16 bits, which misplaces pixels of large images by half a pixel.
     source = torch.stack([cos * column - sin * row, sin * column + cos * row], dim=-1)
     rotated = F.grid_sample(x, source, mode="bilinear", padding_mode="border", align_corners=False)
-    return inside_disc(rotated, fill).to(given)
+    return inside_disc(rotated).to(given)
 
 
 def rotate_view(x: Tensor, degrees: float) -> Tensor:

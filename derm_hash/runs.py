@@ -43,12 +43,8 @@ def load_model(path: str | Path, bits: int | None = None) -> DermHash:
 
     Returns
     -------
-    DermHash in evaluation mode, on the CPU
-
-    Raises
-    ------
-    InputError
-        If there is no such file, it is not a derm-hash model, or has other bits.
+    DermHash in evaluation mode, on the CPU; InputError if the file is missing or holds no such
+    model
     """
     path = Path(path)
     path = path / MODEL_FILE if path.is_dir() else path
@@ -92,13 +88,7 @@ class Run:
 
     @classmethod
     def load(cls, path: str | Path) -> "Run":
-        """Read a run's folder.
-
-        Raises
-        ------
-        InputError
-            If it is not a run's folder, or no epoch is finished.
-        """
+        """Read a run's folder; InputError if it is none, or no epoch is finished."""
         path = Path(path)
         if not (path / "metrics.csv").is_file():
             raise InputError(f"{path} holds no finished epoch of a run: train it first")

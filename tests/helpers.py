@@ -1,6 +1,7 @@
 """Set-ups that several test files share: tiny networks, data sets, and comparisons of runs."""
 
 import io
+import socket
 import struct
 import zlib
 
@@ -105,6 +106,18 @@ def sixteen_bits(scale, growth_interval):
     scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=growth_interval)
     plugin = MixedPrecision("16-mixed", "cpu", scaler)
     return Fabric(accelerator="cpu", devices=1, plugins=[plugin])
+
+
+# --- servers and notebooks ----------------------------------------------------------------
+
+KERNELSPEC = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+
+
+def free_port():
+    """A port of 127.0.0.1 that nobody uses."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 # --- rankings -----------------------------------------------------------------------------

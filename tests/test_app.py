@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,8 @@ def same_environment(monkeypatch):
     monkeypatch.setattr(app.signal, "signal", lambda *_: None)
 
 
-def test_what_is_served_is_the_run_with_its_index(tmp_path, monkeypatch):
+@pytest.mark.parametrize("size", [32, 48], ids=["a run", "the lesson's, until Ctrl-C"])
+def test_what_is_served_is_the_run_with_its_index(tmp_path, monkeypatch, size):
     class Server:
         """Stands for Voilà: copies what it is given to serve."""
 
@@ -30,25 +32,31 @@ def test_what_is_served_is_the_run_with_its_index(tmp_path, monkeypatch):
             page = Path(command[-1]).parent
             shutil.copytree(page, tmp_path / "page")
             shutil.copy(Path(os.environ["JUPYTER_CONFIG_DIR"], "voila.json"), tmp_path)
-            self.folder = page.parent
+            self.folder, self.running = page.parent, size == 48
 
         def wait(self):
             assert self.folder.exists()
+            if self.running:
+                raise KeyboardInterrupt
             return 0
 
-        terminate = wait
+        def terminate(self):
+            self.running = False
 
     monkeypatch.setattr(course_data, "__defaults__", ("atlas", 48, 60, 0))  # 60 images
     monkeypatch.setattr(app.subprocess, "Popen", Server)
     monkeypatch.setattr(app, "find_spec", lambda name: True)
-    save_model(DermHash("resnet10", image_size=32), tmp_path / "model.safetensors")
-    assert app.main(["--run", str(tmp_path), "--port", "1234", "--no-browser"]) == 0
+    model = DermHash("resnet10", image_size=size)
+    save_model(model, tmp_path / "model.safetensors")
+    monkeypatch.setattr("derm_hash.course.course_run", lambda data: SimpleNamespace(model=model))
+    options = ["--run", str(tmp_path)] if size == 32 else []
+    assert app.main([*options, "--port", "1234", "--no-browser"]) == 0
 
     page = tmp_path / "page"
     assert (page / "retrieval.ipynb").is_file()
-    assert json.loads((page / "served.json").read_text()) == {"data": "atlas", "size": 32}
+    assert json.loads((page / "served.json").read_text()) == {"data": "atlas", "size": size}
     index = HashIndex.load(page / "index.safetensors")
-    database = course_data("atlas", 32).split("database")
+    database = course_data("atlas", size).split("database")
     codes = encode(load_model(page / "model.safetensors"), database)
     np.testing.assert_allclose(index.codes, codes, rtol=1e-5, atol=1e-5)
     settings = json.loads((tmp_path / "voila.json").read_text())

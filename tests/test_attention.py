@@ -67,8 +67,7 @@ def test_hdcsa_has_the_parameters_of_its_definition(channels, count):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"),
-    [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 2**-8)],
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 2**-8)]
 )
 def test_pooling_over_channels_is_the_plain_mean_and_maximum(dtype, tolerance):
     x = features(64).to(dtype).requires_grad_()

@@ -16,20 +16,11 @@ from derm_hash.data.dataset import LesionDataset
 from derm_hash.metrics.scores import paper_scores
 from derm_hash.model import DermHash
 from derm_hash.retrieval import HashIndex
-from derm_hash.rotations import rotation_orbit
 from derm_hash.settings import TrainConfig
 from derm_hash.training import step_losses
 
 
-def test_the_released_turns_are_the_orbit():
-    x = torch.rand(2, 3, 5, 5)
-    turned = [x]
-    for _ in range(3):
-        turned.append(released.quarter_turn(turned[-1]))
-    assert torch.equal(torch.stack(turned), rotation_orbit(x))
-
-
-def test_the_released_step_has_the_loss_and_the_gradients_of_ours():
+def test_the_released_step_has_the_loss_and_the_gradients_of_ours_and_changes_the_weights():
     torch.manual_seed(0)
     # With fixed statistics: in training, five passes and one differ in batch norm alone.
     model = DermHash("resnet10").eval()
@@ -43,6 +34,9 @@ def test_the_released_step_has_the_loss_and_the_gradients_of_ours():
     torch.testing.assert_close(ours, theirs)
     for p, expected in zip(model.parameters(), gradients, strict=True):
         torch.testing.assert_close(p.grad, expected, rtol=1e-3, atol=1e-5)
+    before = model.hash_layer.weight.clone()
+    released.step(model, torch.optim.SGD(model.parameters(), 0.1), x, y)
+    assert not torch.equal(before, model.hash_layer.weight)
 
 
 def gradient(losses, model):
@@ -68,14 +62,6 @@ def test_a_step_in_bfloat16_has_the_losses_and_the_gradient_of_a_plain_one():
     assert torch.cosine_similarity(fast, plain, dim=0) > 0.97
     assert fast.norm() / plain.norm() == pytest.approx(1, abs=0.03)
     assert torch.cosine_similarity(partial, plain, dim=0) < 0.9  # a missing loss shows
-
-
-def test_a_released_step_changes_the_weights():
-    model = DermHash("resnet10")
-    before = model.hash_layer.weight.clone()
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    released.step(model, optimizer, torch.randn(4, 3, 32, 32), torch.arange(4))
-    assert not torch.equal(before, model.hash_layer.weight)
 
 
 @pytest.mark.parametrize("codes", ["spread out", "trained"])
@@ -149,11 +135,8 @@ def rows():
 def test_the_table_says_what_was_missed_and_what_was_not_measured():
     lines = bench.table(rows()).splitlines()
     assert [cell.strip() for cell in lines[0].split("|")] == ["what", "target", "measured", "met?"]
-    assert [line.split("|")[-1].strip() for line in lines[2:5]] == [
-        "yes",
-        "MISSED",
-        "not measured (no GPU here)",
-    ]
+    met = [line.split("|")[-1].strip() for line in lines[2:5]]
+    assert met == ["yes", "MISSED", "not measured (no GPU here)"]
     assert "at least 3 x" in lines[2] and "3.5 x" in lines[2] and "five passes" in lines[2]
     assert "at most 0.8 x" in lines[3]
     assert lines[-1] == "missed: memory"
@@ -177,16 +160,8 @@ def test_each_benchmark_is_written_with_the_machine(tmp_path, monkeypatch, capsy
     assert written.parent == tmp_path / ("results" if record else "build/bench")
     about = json.loads(written.read_text())
     assert [row["met"] for row in about["rows"]] == [False, None]
-    assert about.keys() >= {
-        "cpu",
-        "cores",
-        "memory_gb",
-        "torch",
-        "faiss",
-        "numpy",
-        "date",
-        "commit",
-    }
+    assert about.keys() >= {"cpu", "cores", "memory_gb", "torch", "faiss", "numpy", "date"}
+    assert about["commit"]
     assert about["threads"]["torch"] == torch.get_num_threads()
     assert (written.parent / "bad.json").exists()
 
@@ -215,12 +190,6 @@ def test_memory_is_compared_with_the_released_step_and_the_default_is_noted(monk
     assert row.note == 'with precision="bf16-mixed"; 0.9 x with the default, 32 bits'
     monkeypatch.setattr(training, "has_bf16", lambda: False)
     assert "no bfloat16 units" in training.step_memory().note
-
-
-def test_the_commit_is_asked_for_once_before_a_file_is_written(monkeypatch):
-    before = benchmarks.machine()["commit"]
-    monkeypatch.setattr(benchmarks, "subprocess", None)
-    assert benchmarks.machine()["commit"] == before
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -53,11 +53,13 @@ def run(folder, tmp_path_factory):
     return runs / "tiny"
 
 
-def test_train_leaves_model_index_curves_and_metrics(run):
+def test_train_leaves_model_index_curves_and_metrics(run, folder, monkeypatch):
     names = {path.name for path in run.iterdir()}
     wanted = {"config.json", "metrics.csv", "model.safetensors", "checkpoint.safetensors"}
     assert wanted | {".lock", "index.safetensors", "history.png"} == names
     assert load_model(run).bits == 8
+    options = ["--config", str(run / "config.json"), "--name", "tiny"]
+    assert trained_config(monkeypatch, folder, *options) == Run.load(run).config
 
 
 def test_train_compiles_on_request_alone(folder, monkeypatch):
@@ -97,21 +99,14 @@ def test_search_finds_the_image_itself_first(run, folder, tmp_path, capsys):
         assert picture.width > 500 and len(np.unique(np.asarray(picture))) > 50
 
 
-def test_search_takes_an_image_of_any_mode_and_shape(run, tmp_path, capsys):
-    image = tmp_path / "grey.png"
-    Image.fromarray(make_atlas(4, 64, progress=False).images[0]).convert("L").resize((90, 64)).save(
-        image
-    )
-    options = ["--run", str(run), "--out", str(tmp_path / "h.png"), "--radius", "8", "--k", "500"]
-    assert main(["search", str(image), *options]) == 0
-    assert "hamming" in capsys.readouterr().out
-
-
-def test_search_may_ask_for_more_hits_than_there_are(run, folder, tmp_path, capsys):
+def test_search_takes_an_image_of_any_mode_and_shape_and_more_hits_than_there_are(
+    run, folder, tmp_path, capsys
+):
     images = (read_manifest(folder)["split"] == "database").sum()
+    image = tmp_path / "grey.png"
+    Image.open(folder / "images/000.png").convert("L").resize((90, 64)).save(image)
     options = ["--run", str(run), "--out", str(tmp_path / "h.png"), "--radius", "8"]
-    image = str(folder / "images/000.png")
-    assert main(["search", image, *options, "--k", str(10**10), "--label", r"$\frac{$"]) == 0
+    assert main(["search", str(image), *options, "--k", str(10**10), "--label", r"$\frac{$"]) == 0
     assert f"\n{images} " in capsys.readouterr().out
 
 
@@ -128,6 +123,24 @@ def test_search_does_not_wait_for_a_pipe(run, folder, tmp_path, capsys):
     options = ["--run", str(tmp_path / "run"), "--out", str(tmp_path / "h.png"), "--radius", "8"]
     assert main(["search", image, *options]) == 2
     assert "pipe is not a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda items: items.drop(columns="folder"), "does not say where its images are"),
+        (lambda items: items.assign(image="../a.png"), "names images outside its folder"),
+        (lambda items: items.assign(label="\x1b[1m"), "has names with control characters"),
+        (lambda items: items.assign(folder=""), "No picture is drawn, since the built-in atlas"),
+    ],
+)
+def test_an_index_says_where_its_images_are(run, folder, tmp_path, change, sentence, capsys):
+    index = HashIndex.load(run / "index.safetensors")
+    index.items = change(index.items)
+    other = str(index.save(tmp_path / "other.safetensors"))
+    line = ["search", str(folder / "images/000.png"), "--run", str(run), "--radius", "8"]
+    assert main([*line, "--index", other]) == (0 if "No picture" in sentence else 2)
+    assert sentence in "".join(capsys.readouterr())
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
@@ -221,6 +234,7 @@ def test_reproduce_leaves_a_table_and_a_figure(folder, tmp_path, capsys):
         (["evaluate", "--run", "{run}", "--data", "{tmp}/nothing"], "nothing"),
         (["train", "--data", "{data}", "--orbit", "0"], "orbit must be greater than 0"),
         (["train", "--data", "{data}", "--schedule", "x"], "schedule must be one of"),
+        (["train", "--data", "{data}", "--epochs", "x"], "epochs must be a whole number, not 'x'"),
         (["encode", "--run", "{run}", "--data", "{data}", "--out", "{tmp}/a.txt"], "must end in"),
         (["train", "--data", "{data}", "--config", "{tmp}/list.json"], "no names and values"),
         (["reproduce", "{tmp}/absent.toml"], "absent.toml"),
@@ -240,13 +254,13 @@ def test_bad_input_gets_one_sentence(command, sentence, run, folder, tmp_path, c
 @pytest.mark.parametrize(
     ("line", "function", "error", "sentence"),
     [
-        (["evaluate"], "cli.score_model", "", "stopped; nothing new is kept"),
+        (["evaluate"], "commands.encode_data", "", "stopped; nothing new is kept"),
         (["encode"], "commands.build_index", "", "stopped; nothing new is kept"),
         (["train", "--size", "32"], "commands.train", "kept is this", "kept is this"),
         (["train", "--size", "32"], "commands.course_data", "", "stopped; nothing new is kept"),
         (["train", "--size", "32", *TINY, "--name", "tiny"], "commands.write_index", "",
          "stopped after training; the model is kept"),
-        (["reproduce"], "cli.run_grid", "", "stopped; finished runs and checkpoints are kept"),
+        (["reproduce"], "commands.run_grid", "", "stopped; finished runs and checkpoints are kept"),
     ],
 )  # fmt: skip
 def test_ctrl_c_says_what_is_kept(
@@ -267,9 +281,12 @@ def test_ctrl_c_says_what_is_kept(
 def trained_config(monkeypatch, folder, *options):
     """The config that a command line would train."""
     seen = []
-    monkeypatch.setattr(
-        commands, "train", lambda config, *args, **kwargs: seen.append(config) or stop()
-    )
+
+    def train(config, *args, **kwargs):
+        seen.append(config)
+        raise KeyboardInterrupt  # that will do
+
+    monkeypatch.setattr(commands, "train", train)
     assert main(["train", "--data", str(folder), "--size", "32", *options]) == 130
     return seen[0]
 
@@ -290,16 +307,6 @@ def test_settings_on_the_command_line_have_the_type_of_their_field(
     option, field, value, folder, monkeypatch
 ):
     assert getattr(trained_config(monkeypatch, folder, *option), field) == value
-
-
-def stop():
-    raise KeyboardInterrupt
-
-
-def test_a_setting_of_another_type_is_named(folder, capsys):
-    options = ["--data", str(folder), "--size", "32", "--epochs", "many"]
-    assert main(["train", *options]) == 2
-    assert "epochs must be a whole number, not 'many'" in capsys.readouterr().err
 
 
 def test_help_gives_default_choices_and_a_sentence_for_every_setting(capsys):
@@ -361,12 +368,6 @@ def test_settings_come_from_a_file_and_options_change_them(
     config = trained_config(monkeypatch, folder, *options)
     assert (config.epochs, config.attention, config.milestones) == (4, None, (1, 2))
     assert config.name == "recommended,attention=none,epochs=4,milestones=1,2,size=32"
-
-
-def test_a_run_is_trained_again_from_its_config(run, folder, monkeypatch):
-    options = ["--config", str(run / "config.json"), "--name", "tiny"]
-    again = trained_config(monkeypatch, folder, *options)
-    assert again == Run.load(run).config
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Devices and precision, and how processes share a batch."""
 
+from unittest.mock import Mock
+
 import pytest
 import torch
 
@@ -21,6 +23,27 @@ def test_fabric_run_launches_its_processes_itself(monkeypatch):
     for name, value in chosen.items():
         monkeypatch.setenv(f"LT_{name}", value)
     assert devices.make_fabric("32-true").world_size == 1  # a second launch is an error
+
+
+def test_torchrun_says_how_many_devices_and_machines_there_are(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(torch.distributed, "is_torchelastic_launched", lambda: True)
+    monkeypatch.setattr(devices, "Fabric", lambda **options: asked.update(options) or Mock())
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    devices.make_fabric("32-true", "cpu")
+    assert (asked["devices"], asked["num_nodes"]) == (4, 2)
+
+
+def test_the_batch_of_two_processes_is_whole_again():
+    class Two:
+        def all_gather(self, share, sync_grads=False):
+            return torch.stack([share, share + 10])
+
+    y, codes = torch.arange(3), torch.arange(12.0).view(2, 3, 2)
+    _, whole, labels = devices.whole_batch(Two(), codes, codes, y)
+    assert labels.tolist() == [0, 1, 2, 10, 11, 12]
+    assert torch.equal(whole, torch.cat([codes, codes + 10], dim=1))
 
 
 @pytest.mark.parametrize(("native", "precision"), [(True, "bf16-mixed"), (False, "32-true")])

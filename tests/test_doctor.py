@@ -18,35 +18,25 @@ def check(name):
 
 
 @pytest.fixture
-def uninstall(monkeypatch):
-    """A function that makes packages look as if they had never been installed."""
+def install(monkeypatch):
+    """A function that changes what is installed: name -> version; None where nothing is."""
     version_of, load = metadata.version, importlib.import_module
 
-    def hide(*names):
+    def pretend(versions):
         def version(distribution):
-            if distribution in names:
+            if distribution not in versions:
+                return version_of(distribution)
+            if versions[distribution] is None:
                 raise metadata.PackageNotFoundError(distribution)
-            return version_of(distribution)
+            return versions[distribution]
 
         def import_module(name):
-            if name.split(".")[0] in names:
+            if versions.get(name.split(".")[0], "") is None:
                 raise ModuleNotFoundError(f"No module named {name!r}")
             return load(name)
 
         monkeypatch.setattr(metadata, "version", version)
         monkeypatch.setattr(importlib, "import_module", import_module)
-
-    return hide
-
-
-@pytest.fixture
-def versions(monkeypatch):
-    """A function that changes what versions are installed."""
-    version_of = metadata.version
-
-    def pretend(**changed):
-        changed = {name.replace("_", "-"): version for name, version in changed.items()}
-        monkeypatch.setattr(metadata, "version", lambda n: changed.get(n) or version_of(n))
 
     return pretend
 
@@ -59,10 +49,10 @@ def test_here_nothing_essential_is_broken():
     assert len({c.name for c in checks}) == len(checks)
 
 
-def test_print_report_names_what_is_broken(uninstall, capsys):
+def test_print_report_names_what_is_broken(install, capsys):
     assert doctor.print_report() == 0
     assert "The course can run here" in capsys.readouterr().out
-    uninstall("faiss", "faiss-cpu")
+    install({"faiss": None, "faiss-cpu": None})
     assert doctor.print_report() == 1
     printed = capsys.readouterr().out
     assert "BROKEN  faiss" in printed
@@ -70,8 +60,8 @@ def test_print_report_names_what_is_broken(uninstall, capsys):
     assert doctor.INSTALL in printed
 
 
-def test_optional_things_do_not_change_the_exit_status(uninstall, monkeypatch, capsys):
-    uninstall("jupyterlab", "ipywidgets")
+def test_optional_things_do_not_change_the_exit_status(install, monkeypatch, capsys):
+    install({"jupyterlab": None, "ipywidgets": None})
     monkeypatch.setattr(doctor, "find_browser", lambda: None)
     assert doctor.print_report() == 0
     notes = [line.split()[1] for line in capsys.readouterr().out.splitlines() if "note " in line]
@@ -116,15 +106,15 @@ def test_torchvision_of_another_torch_is_named(monkeypatch):
 
 
 @pytest.mark.parametrize("version, ok", [("2.5.1", False), ("2.6.0+cpu", True), ("3.0a1", True)])
-def test_a_requirement_that_is_too_old_is_named(versions, version, ok):
-    versions(torch=version)
+def test_a_requirement_that_is_too_old_is_named(install, version, ok):
+    install({"torch": version})
     found = check("derm-hash")
     assert found.ok == ok and (f"torch>=2.6 (found {version})" in found.remedy) == (not ok)
 
 
 @pytest.mark.parametrize("name", ["derm-hash", "packaging", "torch", "torchvision", "psutil"])
-def test_what_is_not_installed_can_be_installed(uninstall, name):
-    uninstall(name)
+def test_what_is_not_installed_can_be_installed(install, name):
+    install({name: None})
     assert any(doctor.INSTALL in found.remedy for found in doctor.report())
 
 
@@ -173,8 +163,8 @@ def test_the_cache_folder_is_the_one_that_the_environment_names(monkeypatch, tmp
 
 
 @pytest.mark.parametrize("kernel, browser", [("7.8.1", "3.0.17"), ("8.1.5", "1.1.11")])
-def test_widgets_of_two_generations_are_reported(versions, kernel, browser):
-    versions(ipywidgets=kernel, jupyterlab_widgets=browser)
+def test_widgets_of_two_generations_are_reported(install, kernel, browser):
+    install({"ipywidgets": kernel, "jupyterlab-widgets": browser})
     assert not check("widgets").ok
 
 

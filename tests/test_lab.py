@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from helpers import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,9 +30,7 @@ def listening(process):
 @pytest.fixture
 def lab(tmp_path):
     """The address of the server that `make lab` starts, its process, and its token."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     options = f"LAB_ARGS=--no-browser --port {port}"
     shown = subprocess.check_output(["make", "-n", "lab", options], cwd=ROOT, text=True)
     (command,) = [line for line in shown.splitlines() if "-m derm_hash.lab" in line]

@@ -153,7 +153,7 @@ def test_inverse_weights_make_the_classes_equal(labels):
 
 
 def test_unknown_class_weights_are_refused():
-    with pytest.raises(InputError, match="'balanced': choose one of inverse, released, none"):
+    with pytest.raises(InputError, match="'balanced': use one of inverse, released, none"):
         class_weights(torch.tensor([0]), 1, "balanced")
 
 

@@ -325,7 +325,7 @@ def test_a_file_without_items_is_no_index(tmp_path):
         ({"k": 0}, "k is the number of hits wanted and must be 1 or more, not 0"),
         ({"k": -3}, "not -3"),
         ({"radius": -1}, "radius is 0 or more, or None for no limit, not -1"),
-        ({"rank": "jaccard"}, "'jaccard': choose one of cosine, euclidean, manhattan, hamming"),
+        ({"rank": "jaccard"}, "'jaccard': use one of cosine, euclidean, manhattan, hamming"),
         ({"codes": np.full((1, 16), 1.5)}, r"lies in \[0, 1\]"),
         ({"codes": np.full((1, 16), np.nan)}, r"lies in \[0, 1\]"),
     ],

@@ -49,19 +49,18 @@ def test_a_quarter_turn_is_counter_clockwise():
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, torch.float16, torch.float64])
-def test_quarter_turns_keep_any_type(dtype):
-    assert rotation_orbit(torch.ones(1, 1, 4, 4, dtype=dtype)).dtype == dtype
+def test_exact_rotations_keep_any_type(dtype):
+    x = torch.ones(1, 1, 4, 4, dtype=dtype)
+    assert rotation_orbit(x).dtype == inside_disc(x).dtype == dtype
 
 
 @pytest.mark.parametrize(
     ("shape", "kind", "n", "said"),
     [
-        ((1, 3, 6, 8), torch.float32, 4, "6 x 8"),
-        ((1, 1, 4, 6), torch.float32, 8, "square"),
-        ((3, 8, 8), torch.float32, 4, r"\(3, 8, 8\)"),
-        ((4, 1, 3, 8, 8), torch.float32, 4, r"\(B, C, H, W\)"),
+        ((1, 3, 6, 8), torch.float32, 4, r"square.*\(1, 3, 6, 8\)"),
+        ((3, 8, 8), torch.float32, 8, r"\(3, 8, 8\)"),
+        ((4, 1, 3, 8, 8), torch.float32, 4, r"\(B, C, H, H\)"),
         ((1, 1, 4, 4), torch.float32, 0, "1 or more"),
-        ((1, 1, 4, 4), torch.float32, -4, "1 or more"),
         ((1, 1, 4, 4), torch.uint8, 8, "floating point"),  # it would be resampled
     ],
 )
@@ -70,11 +69,11 @@ def test_an_orbit_that_cannot_be_made_is_refused(shape, kind, n, said):
         rotation_orbit(torch.zeros(shape, dtype=kind), n)
 
 
-def test_mixed_precision_does_not_move_what_is_turned():
+def test_mixed_precision_does_not_move_what_is_rotated():
     x = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.autocast("cpu", torch.bfloat16):
-        turned = rotate(x, 45.0)
-    torch.testing.assert_close(turned, rotate(x, 45.0), rtol=0, atol=0)
+        rotated = rotate(x, 45.0)
+    torch.testing.assert_close(rotated, rotate(x, 45.0), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("n", [3, 8])
@@ -109,12 +108,11 @@ def test_each_image_can_have_its_own_angle():
 
 
 @settings(max_examples=15)
-@given(angle=st.floats(-720, 720), fill=st.sampled_from([0.0, -1.0, 0.25]))
-def test_the_corners_are_filled_at_every_angle(angle, fill):
-    turned = rotate(torch.ones(1, 2, 12, 12), angle, fill)
-    corner = torch.from_numpy(radius(12) > 1)
-    assert (turned[..., corner] == fill).all()
-    torch.testing.assert_close(turned[..., ~corner], torch.ones_like(turned[..., ~corner]))
+@given(angle=st.floats(-720, 720))
+def test_the_corners_are_grey_at_every_angle(angle):
+    rotated = rotate(torch.ones(1, 2, 12, 12), angle)
+    expected = torch.from_numpy(radius(12) <= 1).float().expand_as(rotated)
+    torch.testing.assert_close(rotated, expected)
 
 
 @pytest.mark.parametrize("size", [*range(1, 30), 64, 224, 225])
@@ -125,42 +123,22 @@ def test_the_disc_is_what_lies_within_half_a_side_and_rotates_into_itself(size):
         assert torch.equal(torch.rot90(mask, k), mask)
 
 
-def test_inside_disc_keeps_the_disc_and_the_type():
-    x = numbered(8).float() + 1
-    kept = inside_disc(x, fill=-5.0)
-    assert kept.dtype == x.dtype
-    assert torch.equal(kept[..., disc_mask(8)], x[..., disc_mask(8)])
-    assert (kept[..., ~disc_mask(8)] == -5).all()
-
-
 @pytest.mark.parametrize(("degrees", "k"), [(0, 0), (90, 1), (180.0, 2), (-90, 3), (450, 1)])
-def test_a_view_is_exact_for_quarter_turns(degrees, k):
+def test_a_view_is_exact_for_quarter_turns_and_in_the_disc_at_other_angles(degrees, k):
     x = numbered(5, batch=2)
     assert np.array_equal(rotate_view(x, degrees).numpy(), np.rot90(x.numpy(), k, axes=(-2, -1)))
+    assert torch.equal(rotate_view(x.float(), 45 + degrees), rotate(x.float(), 45 + degrees))
 
 
-def test_turned_images_stay_where_they_are_and_nobody_is_warned(recwarn):
-    """No tensor is made on another device than the images': "meta" stands for any that is not
-    the default one."""
-    x = torch.zeros(2, 3, 8, 8, device="meta")
-    assert disc_mask(8, "meta").device == x.device
+def test_rotated_images_stay_on_their_device(recwarn):
+    x = torch.zeros(2, 3, 8, 8, device="meta")  # stands for any device but the default one
     assert {inside_disc(x).device, rotate(x, 30).device, rotate_view(x, 90).device} == {x.device}
-    assert inside_disc(torch.ones(1, 1, 8, 8, dtype=torch.uint8)).dtype == torch.uint8
     assert not recwarn.list
 
 
-def test_a_view_at_another_angle_stays_in_the_disc():
-    x = torch.rand(1, 3, 9, 9, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(rotate_view(x, 45), rotate(x, 45))
-    assert (rotate_view(x, 45)[..., ~disc_mask(9)] == 0).all()
-
-
-# --- a turn of its own for each image -------------------------------------------------------
-
-
 def test_each_image_takes_its_own_quarter_turns():
-    x, turns = numbered(5, batch=6, channels=3), torch.tensor([0, 1, 2, 3, 3, 0])
-    turned = rotate_quarters(x, turns)
-    for before, k, after in zip(x.numpy(), turns.tolist(), turned.numpy(), strict=True):
+    x, quarters = numbered(5, batch=6, channels=3), torch.tensor([0, 1, 2, 3, 3, 0])
+    rotated = rotate_quarters(x, quarters)
+    for before, k, after in zip(x.numpy(), quarters.tolist(), rotated.numpy(), strict=True):
         assert (after == np.rot90(before, k, axes=(1, 2))).all()
     assert torch.equal(x, numbered(5, batch=6, channels=3))  # the images themselves stay

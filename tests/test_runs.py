@@ -6,14 +6,7 @@ import shutil
 
 import pandas as pd
 import pytest
-from helpers import (
-    CLASSES,
-    RUN_FILES,
-    assert_same_run,
-    color_data,
-    tiny,
-    train_quietly,
-)
+from helpers import CLASSES, RUN_FILES, assert_same_run, color_data, tiny, train_quietly
 
 from derm_hash.errors import InputError
 from derm_hash.runs import Run, best_epoch, load_model

@@ -10,39 +10,23 @@ from tqdm.auto import tqdm
 
 from derm_hash.atlas.criteria import CRITERIA, DRAW, draw_criteria, lesion_criteria
 from derm_hash.atlas.lesion import CLASSES, EXTENT, check_arguments
-from derm_hash.atlas.photograph import (
-    largest_part,
-    place_on_skin,
-    placement,
-    shrink,
-    skin_tone,
-    spoil,
-    to_bytes,
-)
+from derm_hash.atlas.photograph import place_on_skin, placement, shrink, skin_tone, spoil, to_bytes
 from derm_hash.errors import InputError
 
 
 @dataclass(frozen=True)
 class Atlas:
-    """Drawn images and their truth.
+    """Drawn images and their truth."""
 
-    Attributes
-    ----------
-    images : (N, S, S, 3) uint8 RGB
-    masks : (N, S, S) bool, True on the lesion
-    labels, lesion_ids : (N,) str
-    seed : int
-    """
-
-    images: np.ndarray
-    masks: np.ndarray
-    labels: np.ndarray
-    lesion_ids: np.ndarray
+    images: np.ndarray  # (N, S, S, 3) uint8 RGB
+    masks: np.ndarray  # (N, S, S) bool, True on the lesion
+    labels: np.ndarray  # (N,) str
+    lesion_ids: np.ndarray  # (N,) str
     seed: int
 
 
 def draw_lesion(label, lesion_seed, view_seed=0, size=96):
-    """Draw one photograph of one lesion.
+    """Draw one photograph of one lesion; `InputError` for arguments of another kind.
 
     Parameters
     ----------
@@ -57,11 +41,6 @@ def draw_lesion(label, lesion_seed, view_seed=0, size=96):
     -------
     image : (size, size, 3) uint8 RGB
     mask : (size, size) bool, True on the lesion, in one piece
-
-    Raises
-    ------
-    InputError
-        If the label is unknown, a seed negative, or the size below 32.
     """
     check_arguments(label, lesion_seed, view_seed, size=size)
     skin_rng = np.random.default_rng([lesion_seed, 3])
@@ -75,7 +54,9 @@ def draw_lesion(label, lesion_seed, view_seed=0, size=96):
     image = shrink(spoil(view_rng, image), size)
     grain = view_rng.uniform(0.002, 0.015)
     image += grain * view_rng.standard_normal((size, size, 1), np.float32)
-    return to_bytes(image), largest_part(shrink(inside, size) > 0.5)
+    mask = (shrink(inside, size) > 0.5).astype(np.uint8)
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask)
+    return to_bytes(image), parts == 1 + np.argmax(stats[1:, cv2.CC_STAT_AREA])  # the largest part
 
 
 def draw_criterion(name, size=160, seed=0):
@@ -109,9 +90,8 @@ def make_atlas(images=800, size=96, seed=0, balance=None, progress=True):
 
     Parameters
     ----------
-    images : int from 1
-    size : int from 32, in pixels
-    seed : int from 0
+    images : int from 1, else `InputError`
+    size, seed : int, as in `draw_lesion`
     balance : dict, optional
         Share of the images per class, such as {"MEL": 1, "NV": 3}; equal by default.
     progress : bool
@@ -120,11 +100,6 @@ def make_atlas(images=800, size=96, seed=0, balance=None, progress=True):
     -------
     Atlas
         In random order. A lesion's id is its class and the lesion seed of `draw_lesion`.
-
-    Raises
-    ------
-    InputError
-        If a number is too small, a class is unknown, or the shares cannot be used.
     """
     balance = dict.fromkeys(CLASSES, 1) if balance is None else dict(balance)
     if not isinstance(images, int | np.integer) or images < 1:

@@ -23,7 +23,7 @@ def noise_tile(rough):
     """Noise of standard deviation 1 with bumps 16 pixels apart, (1024, 1024) float32.
 
     It repeats after 512 pixels, so that pieces of up to 512 pixels can start anywhere. If rough,
-    it is a fractal surface, whose amplitude falls with frequency as f ** -1.8; else it is smooth.
+    its amplitude falls with frequency as f ** -1.8; else it is smooth.
     """
     f = 16 * np.hypot(np.fft.fftfreq(512)[:, None], np.fft.rfftfreq(512)[None])
     white = np.fft.rfft2(np.random.default_rng(0).standard_normal((512, 512)))
@@ -86,10 +86,8 @@ class Lesion:
         return self.radius_at(angles)[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
 
     def points(self, count, reach=0.85, middle=0.0, width=2 * np.pi):
-        """Random points (count, 2) in the sector of `width` radians around the angle `middle`.
-
-        They lie within `reach` of the way to the border.
-        """
+        """Points (count, 2) in the sector of `width` radians around the angle `middle`, within
+        `reach` of the way to the border."""
         angles = middle + self.rng.uniform(-0.5, 0.5, count) * width
         return reach * np.sqrt(self.rng.uniform(0, 1, (count, 1))) * self.edge(angles)
 
@@ -111,8 +109,8 @@ class Lesion:
         for (x, y), r in zip(self.pixels(points).tolist(), radii, strict=True):
             long = stretch ** self.rng.uniform(0.3, 1)
             axes = (round(r * scale * long), round(r * scale / long))
-            turn, shade = self.rng.uniform(0, 180), self.rng.uniform(150, 255)
-            cv2.ellipse(layer, (x, y), axes, turn, 0, 360, shade, -1, cv2.LINE_AA, 4)
+            angle, shade = self.rng.uniform(0, 180), self.rng.uniform(150, 255)
+            cv2.ellipse(layer, (x, y), axes, angle, 0, 360, shade, -1, cv2.LINE_AA, 4)
         return self.soften(layer, soft)
 
     def strokes(self, paths, widths, soft=0.012):

@@ -125,9 +125,3 @@ def shrink(image, size):
 def to_bytes(image):
     """Float in 0..1 to uint8."""
     return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
-
-
-def largest_part(mask):
-    """The largest connected part of a mask (S, S) bool."""
-    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
-    return parts == 1 + np.argmax(stats[1:, cv2.CC_STAT_AREA])

@@ -27,6 +27,8 @@ from derm_hash.files import thread_map
 if TYPE_CHECKING:
     from derm_hash.atlas.atlas import Atlas
 
+Indices = Sequence[int] | np.ndarray | torch.Tensor
+
 
 class LesionDataset:
     """Labelled lesion images, decoded, squared and held in memory.
@@ -99,17 +101,14 @@ class LesionDataset:
     ) -> LesionDataset:
         """Read a data folder; its splits are used as they stand.
 
+        `InputError` if the manifest or an image cannot be used, or the images do not fit in memory.
+
         Parameters
         ----------
         root : path of a folder with ``manifest.csv``; see `read_manifest`
         size : int, side of the images in pixels; see `square`
         classes : sequence of str in the wanted order, optional; by default see `class_order`
         progress : bool
-
-        Raises
-        ------
-        InputError
-            If the manifest or an image cannot be used, or the images do not fit in memory.
         """
         root = Path(root).expanduser()
         table = read_manifest(root, classes)
@@ -163,7 +162,7 @@ class LesionDataset:
             )
         return chosen
 
-    def select(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> LesionDataset:
+    def select(self, indices: Indices) -> LesionDataset:
         """The images at `indices` (integers, or N booleans) as a data set of their own."""
         chosen = self._positions(indices)
         return LesionDataset(
@@ -174,9 +173,7 @@ class LesionDataset:
             masks=None if self._masks is None else self._masks[chosen.numpy()],
         )
 
-    def batch(
-        self, indices: Sequence[int] | np.ndarray | torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(self, indices: Indices) -> tuple[torch.Tensor, torch.Tensor]:
         """Images as network input (B, 3, S, S) float32 in [-1, 1], and labels (B,) int64."""
         chosen = self._positions(indices)
         return to_input(self.images[chosen]), self.labels[chosen]
@@ -202,7 +199,7 @@ class LesionDataset:
         classes = ", ".join(f"{n} {c}" for c, n in zip(self.classes, counts, strict=True))
         return f"LesionDataset({len(self)} images of {self.size} px: {classes})"
 
-    def _positions(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> torch.Tensor:
+    def _positions(self, indices: Indices) -> torch.Tensor:
         chosen = torch.as_tensor(np.asarray(indices))
         return chosen.nonzero().flatten() if chosen.dtype == torch.bool else chosen.long()
 
@@ -210,17 +207,14 @@ class LesionDataset:
 def atlas_table(atlas: Atlas) -> pd.DataFrame:
     """Manifest rows of the built-in atlas, not split; files are named after their positions."""
     names = [f"ATLAS_{i:07d}" for i in range(len(atlas.labels))]
-    return with_all_columns(
-        pd.DataFrame(
-            {
-                "image": [f"images/{name}.png" for name in names],
-                "label": [str(label) for label in atlas.labels],
-                "lesion_id": [str(lesion) for lesion in atlas.lesion_ids],
-                "mask": [f"masks/{name}.png" for name in names],
-                "source": f"atlas, seed {atlas.seed}",
-            }
-        )
-    )
+    table = {
+        "image": [f"images/{name}.png" for name in names],
+        "label": [str(label) for label in atlas.labels],
+        "lesion_id": [str(lesion) for lesion in atlas.lesion_ids],
+        "mask": [f"masks/{name}.png" for name in names],
+        "source": f"atlas, seed {atlas.seed}",
+    }
+    return with_all_columns(pd.DataFrame(table))
 
 
 def check_memory(count: int, size: int) -> None:

@@ -10,9 +10,9 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from scipy.ndimage import binary_erosion
 
+from derm_hash.errors import counted
 from derm_hash.explorers.states import HeatView, LossView, Query, RetrievalState, RetrievalView
 from derm_hash.plots.curves import PENALTY_COLORS, PENALTY_NAMES, PENALTY_STYLES
-from derm_hash.plots.pictures import format_bits
 from derm_hash.plots.style import GREY, INK, WRONG, overlay
 
 FONT = f'font-family="DejaVu Sans, Verdana, sans-serif" fill="{INK}"'
@@ -230,7 +230,7 @@ def about(query: Query, name: str) -> str:
 def in_words(view: RetrievalView, state: RetrievalState) -> str:
     """The numbers of a view, as HTML."""
     n, right = len(view.hits), sum(bool(hit.right) for hit in view.hits)
-    where = "in the database" if state.radius is None else f"within {format_bits(state.radius)}"
+    where = "in the database" if state.radius is None else f"within {counted(state.radius, 'bit')}"
     only = f" of {html.escape(state.hits_from)}" if state.hits_from else ""
     parts = [f"{view.within} images{only} {where}"]
     if view.precision is not None:

@@ -19,7 +19,7 @@ from IPython import get_ipython
 from matplotlib.figure import Figure
 
 from derm_hash import plots
-from derm_hash.errors import InputError
+from derm_hash.errors import InputError, counted
 from derm_hash.explorers.parts import (
     about,
     code_strip,
@@ -49,7 +49,7 @@ from derm_hash.explorers.states import (
     image_id,
 )
 from derm_hash.losses import PENALTIES
-from derm_hash.plots.pictures import format_bits, format_distance
+from derm_hash.plots.pictures import format_distance
 from derm_hash.plots.style import RIGHT, WRONG
 from derm_hash.retrieval import METRICS
 
@@ -480,7 +480,7 @@ class HitCell(Pressable):
         texts = [
             f"<b>{place + 1}. {html.escape(hit.label)} {hit.mark}</b>",
             html.escape(name),
-            f"{format_bits(hit.hamming)}, {format_distance(hit.distance)}",
+            f"{counted(hit.hamming, 'bit')}, {format_distance(hit.distance)}",
         ]
         texts += ["<b>⚠ same lesion</b>"] * hit.same_lesion
         self.face.value = picture_html(picture, words, 116, frame[hit.right]) + lines(*texts)
@@ -556,7 +556,7 @@ class HeatmapExplorer(QueryExplorer):
 
     def _list_hits(self, hits: list[Hit], place: int) -> None:
         options = [
-            (f"{i + 1}. {hit.label} {hit.mark} ({format_bits(hit.hamming)})", i)
+            (f"{i + 1}. {hit.label} {hit.mark} ({counted(hit.hamming, 'bit')})", i)
             for i, hit in enumerate(hits)
         ]
         if list(self.hit.options) != options:

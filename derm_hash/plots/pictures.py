@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from derm_hash.data.dataset import LesionDataset
-from derm_hash.errors import InputError
+from derm_hash.errors import InputError, counted
 from derm_hash.plots.style import (
+    BARE,
     DASHED,
     GREY,
     INK,
@@ -59,8 +60,6 @@ def image_grid(
     colors = colors or [None] * len(pictures)
     for ax, picture, text, color in zip(axes, pictures, titles, colors, strict=False):
         show_picture(ax, picture, text, color)
-    for ax in axes[len(pictures) :]:
-        ax.set_axis_off()
     return figure
 
 
@@ -76,8 +75,6 @@ def montage(dataset: LesionDataset, seed: int = 0) -> Figure:
         shown = rng.permutation(members)[:MONTAGE_COLUMNS]
         for ax, i in zip(axes[label], shown, strict=False):
             show_picture(ax, dataset.picture(i))
-        for ax in axes[label][len(shown) :]:
-            ax.set_axis_off()
         _label_row(axes[label][0], f"{name}\n{len(members)} images", class_color(name))
     return figure
 
@@ -146,11 +143,6 @@ def _hash_code(code) -> np.ndarray:
     return np.asarray(code) > 0.5
 
 
-def format_bits(n: int) -> str:
-    """A Hamming distance, such as "1 bit"."""
-    return f"{n} bit" if n == 1 else f"{n} bits"
-
-
 def format_distance(distance: float) -> str:
     """A distance between soft codes; those of trained codes are often below 0.001."""
     return f"{distance:.3f}" if distance >= 0.0005 else f"{distance:.0e}" if distance else "0"
@@ -217,30 +209,25 @@ def plot_hits(
     height = max(rows * (1.95 + 0.25 * coded), 2.5) + 0.3 * bool(title)
     figure = new_figure(1.55 * (columns + 1.35), height, title)
     grid = figure.add_gridspec(rows, columns + 1, width_ratios=[1.35] + [1] * columns)
-    bare = {"xticks": [], "yticks": [], "frame_on": False}
-    ax = figure.add_subplot(grid[:, 0], **bare)
+    ax = figure.add_subplot(grid[:, 0], **BARE)
     show_picture(ax, query_picture, f"query: {query_label or 'class not known'}")
     if coded:
         strip_below(ax, query_code)
     if not found:
-        ax = figure.add_subplot(grid[0, 1:], **bare)
+        ax = figure.add_subplot(grid[0, 1:], **BARE)
         ax.text(0.5, 0.5, "no hits", ha="center", va="center")
     for i in range(found):
-        ax = figure.add_subplot(grid[i // columns, 1 + i % columns], **bare)
-        mark, frame = _verdict(hit_labels[i], query_label)
+        ax = figure.add_subplot(grid[i // columns, 1 + i % columns], **BARE)
+        mark, frame = "", (None, "-")
+        if query_label is not None:
+            right = hit_labels[i] == query_label
+            mark, frame = ("✓", (RIGHT, "-")) if right else ("✗", (WRONG, DASHED))
         text = f"{i + 1}. {hit_labels[i]} {mark}".rstrip()
-        text += f"\n{format_bits(hamming[i])}, {format_distance(distance[i])}"
+        text += f"\n{counted(hamming[i], 'bit')}, {format_distance(distance[i])}"
         show_picture(ax, hit_pictures[i], text, *frame)
         if coded:
             strip_below(ax, hit_codes[i], query_code)
     return figure
-
-
-def _verdict(label: str, query_label: str | None) -> tuple[str, tuple[str | None, str]]:
-    """Mark and frame of a hit."""
-    if query_label is None:
-        return "", (None, "-")
-    return ("✓", (RIGHT, "-")) if label == query_label else ("✗", (WRONG, DASHED))
 
 
 def plot_gates(picture, maps: Mapping[str, np.ndarray]) -> Figure:
@@ -266,8 +253,6 @@ def plot_gates(picture, maps: Mapping[str, np.ndarray]) -> Figure:
         low, high = float(gate.min()), float(gate.max())
         scaled = (gate - low) / max(high - low, 1e-9)
         show_picture(ax, overlay(picture, scaled), f"{name}\n{low:.2f} to {high:.2f}")
-    for ax in axes[len(maps) + 1 :]:
-        ax.set_axis_off()
     _heat_bar(figure, axes.tolist(), "gate", ["lowest", "highest"])
     return figure
 
@@ -297,8 +282,6 @@ def plot_heatmaps(
     for ax in axes[: len(heatmaps) + 1]:
         if mask is not None:
             draw_outline(ax, mask)
-    for ax in axes[len(heatmaps) + 1 :]:
-        ax.set_axis_off()
     _heat_bar(figure, axes.tolist(), "heat (share of its maximum)", ["0", "1"])
     return figure
 

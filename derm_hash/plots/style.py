@@ -38,6 +38,7 @@ RIGHT, WRONG = "#0072b2", "#d55e00"
 DASHED = (0, (2, 1))
 WIDTH = 9.0  # inches: as wide as a cell of a notebook
 DPI = 96
+BARE = {"xticks": [], "yticks": [], "frame_on": False}  # axes for a picture; ticks are slow to make
 
 STYLE = {
     # White in the dark JupyterLab too, so that figures look the same in both.
@@ -155,9 +156,8 @@ def show_picture(ax: Axes, image, title: str = "", frame: str | None = None, lin
 
 
 def picture_axes(figure: Figure, rows: int, columns: int) -> np.ndarray:
-    """Axes (rows * columns,) for pictures, without ticks, which are slow to make."""
-    bare = {"xticks": [], "yticks": [], "frame_on": False}
-    return figure.subplots(rows, columns, squeeze=False, subplot_kw=bare).ravel()
+    """Axes (rows * columns,) for pictures: they show nothing until a picture is in them."""
+    return figure.subplots(rows, columns, squeeze=False, subplot_kw=BARE).ravel()
 
 
 def new_axes(ax: Axes | None, width: float, height: float) -> tuple[Axes, Figure | Axes]:

@@ -64,10 +64,8 @@ def plot_audit(balance: pd.DataFrame, leakage: pd.DataFrame) -> Figure:
     right.bar_label(bars, [_leak(*row) for row in leakage.to_numpy()], padding=4, fontsize=9)
     right.set(title="Queries whose lesion is known already", xlabel="share of the queries")
     right.set_yticks(range(len(names)), names, parse_math=False)
-    for ax, most in (
-        (left, balance.div(balance.loc["all"]).loc[classes].max(axis=None)),
-        (right, 1),
-    ):
+    largest = balance.div(balance.loc["all"]).loc[classes].max(axis=None)
+    for ax, most in ((left, largest), (right, 1)):
         ax.set_xlim(0, most * 1.35 if most > 0 else 1)
         ax.set_xticks([t for t in MaxNLocator(5).tick_values(0, most) if t <= most + 1e-9])
         ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -85,18 +83,15 @@ def _leak(queries: float, mates: float, share: float) -> str:
     return f"{share:.0%}  ({mates:,.0f} of {queries:,.0f})"
 
 
-def plot_scores(
-    results: pd.DataFrame, by: str | Sequence[str], scores: Sequence[str] = SCORES
-) -> Figure:
+def plot_scores(results: pd.DataFrame, by: Sequence[str], scores: Sequence[str] = SCORES) -> Figure:
     """Scores of an experiment by setting: a point for each run, mean and standard deviation.
 
     Parameters
     ----------
     results : DataFrame of ``experiments.run_grid``, one row per run
-    by : column or columns that tell the settings apart
+    by : columns that tell the settings apart
     scores : sequence of columns, one panel each
     """
-    by = [by] if isinstance(by, str) else list(by)
     setting = results[by].astype(str).agg(", ".join, axis=1)
     title = f"by {', '.join(by)}: runs (points), mean and standard deviation (bars)"
     figure, axes = _score_panels(scores, setting.nunique(), title)
@@ -126,7 +121,7 @@ def _score_label(score: str) -> str:
     return f"{score.replace('_', ' ')} (share)"
 
 
-def plot_differences(table: pd.DataFrame, by: str | Sequence[str]) -> Figure:
+def plot_differences(table: pd.DataFrame, by: Sequence[str]) -> Figure:
     """Differences to a baseline and their uncertainty.
 
     A thick bar is the 95 % interval over lesions, a thin one that over seeds; the point is filled
@@ -136,9 +131,8 @@ def plot_differences(table: pd.DataFrame, by: str | Sequence[str]) -> Figure:
     Parameters
     ----------
     table : DataFrame of ``experiments.differences``
-    by : column or columns that tell the settings apart
+    by : columns that tell the settings apart
     """
-    by = [by] if isinstance(by, str) else list(by)
     scores = list(table["score"].unique())
     settings = table[by].astype(str).agg(", ".join, axis=1)
     names = list(dict.fromkeys(settings))

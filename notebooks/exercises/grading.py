@@ -37,7 +37,7 @@ try:
     from nbgrader.converters.base import NbGraderException
     from nbgrader.coursedir import CourseDirectory
 except ModuleNotFoundError:
-    sys.exit("This needs nbgrader: run `make setup`, or `pip install -e '.[teach]'`.")
+    sys.exit("This needs nbgrader: run `make setup`, or `pip install -e '.[teach]'`")
 
 HERE = Path(__file__).resolve().parent
 COURSE = HERE.parents[1] / "build" / "exercises"
@@ -88,10 +88,7 @@ class Course:
     def convert(self, converter, **ids) -> None:
         """Run a converter of nbgrader on one assignment (of one student).
 
-        Raises
-        ------
-        NbGraderException
-            If that fails; its text is what nbgrader has logged.
+        If that fails, the text of the NbGraderException is what nbgrader has logged.
         """
         config = Config()
         config.CourseDirectory.root = str(self.root)
@@ -169,24 +166,17 @@ def release(course: Course) -> list[Path]:
             course.convert(GenerateAssignment, assignment_id=name)
         except NbGraderException as error:
             raise InputError(
-                f"nbgrader could not release {name}: {course.log} says why. If it has gained or "
-                f"lost cells since something was graded, move {course.root} away and start anew."
+                f"nbgrader could not release {name} ({course.log} says why): if it has gained or "
+                f"lost cells since something was graded, move {course.root} away and start anew"
             ) from error
     return [course.root / "release" / name / path.name for name, path in exercises().items()]
 
 
 def grade(course: Course, submissions: Path) -> pd.DataFrame:
-    """Grade every submission that has not been graded as it is.
+    """Grade every submission that has not been graded as it is; `InputError` if there are none.
 
-    Returns
-    -------
-    DataFrame with a row for each student and assignment that anybody has handed in: student,
-    assignment, points (nan where it could not be graded), maximum, note (empty, or a sentence).
-
-    Raises
-    ------
-    InputError
-        If the folder does not hold submissions.
+    Returns a row for each student and assignment that anybody has handed in: student, assignment,
+    points (nan where it could not be graded), maximum, note (empty, or a sentence).
     """
     students, names = survey(submissions)
     release(course)
@@ -207,7 +197,7 @@ def grade(course: Course, submissions: Path) -> pd.DataFrame:
 def survey(submissions: Path) -> tuple[list[str], list[str]]:
     """The students, and the assignments that at least one of them has handed in."""
     if not submissions.is_dir():
-        raise InputError(f"There is no folder {submissions}: name the folder of submissions.")
+        raise InputError(f"There is no folder {submissions}: name the folder of submissions")
     folders = (path for path in submissions.iterdir() if path.is_dir())
     students = sorted(path.name for path in folders if not path.name.startswith("."))
     names = [
@@ -222,7 +212,7 @@ def survey(submissions: Path) -> tuple[list[str], list[str]]:
     if not names:
         raise InputError(
             f"{submissions} has no submission: it should hold STUDENT/ASSIGNMENT/ASSIGNMENT.ipynb, "
-            f"where ASSIGNMENT is one of {', '.join(exercises())}."
+            f"where ASSIGNMENT is one of {', '.join(exercises())}"
         )
     return students, names
 
@@ -244,13 +234,15 @@ def grade_one(course: Course, folder: Path, name: str) -> tuple[float, str]:
         try:
             course.convert(Autograde, assignment_id=name, student_id=student)
         except NbGraderException as error:
-            raise InputError(f"{cause(str(error))}; {course.log} has the details.") from error
+            raise InputError(f"{cause(str(error))}; {course.log} has the details") from error
         check_setup(graded / f"{name}.ipynb")
         write_atomically(stamp, lambda part: part.write_text(key.hexdigest()))
     with course.gradebook() as book:
         points = book.find_submission(name, student).score
-    notes = [f"Doubled cells were merged: {', '.join(doubled)}."] if doubled else []
-    return points, " ".join(notes + overtime(graded / f"{name}.ipynb", course.seconds))
+    notes = [f"Doubled cells were merged: {', '.join(doubled)}"] if doubled else []
+    if late := len(stopped(graded / f"{name}.ipynb")):
+        notes.append(f"Cells stopped after {course.seconds} s: {late}")
+    return points, "; ".join(notes)
 
 
 def cause(log: str) -> str:
@@ -268,7 +260,7 @@ def check_setup(graded: Path) -> None:
         if mark(cell).get("locked") and not mark(cell).get("grade"):
             raise InputError(
                 f"The cell {mark(cell).get('grade_id')}, which no student has written, was stopped "
-                "by the time limit: this computer is too busy; run the same command again."
+                "by the time limit: this computer is too busy; run the same command again"
             )
 
 
@@ -279,12 +271,6 @@ def stopped(graded: Path) -> list[nbformat.NotebookNode]:
         for cell in nbformat.read(graded, as_version=4).cells
         if any(output.get("ename") == "CellTimeoutError" for output in cell.get("outputs", ()))
     ]
-
-
-def overtime(graded: Path, seconds: int) -> list[str]:
-    """A sentence about the cells of a graded notebook that were stopped, if there are any."""
-    number = len(stopped(graded))
-    return [f"Cells stopped after {seconds} s: {number}."] if number else []
 
 
 def show(table: pd.DataFrame) -> None:

@@ -17,14 +17,8 @@ LARGEST = 20 * 2**20  # bytes of a submission
 # nbgrader looks folders up with a pattern, where other characters have a meaning.
 PLAIN = re.compile(r"\w([\w.@+ -]*\w)?")
 # What nbformat raises for what is no JSON, for JSON that is no notebook, for endless nesting.
-NOT_A_NOTEBOOK = (
-    nbformat.ValidationError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    RecursionError,
-)
+NOT_A_NOTEBOOK = (nbformat.ValidationError, ValueError, LookupError, TypeError, AttributeError)
+NOT_A_NOTEBOOK += (RecursionError,)
 
 
 def file_of(folder: Path, name: str) -> Path:
@@ -42,23 +36,17 @@ def student_id(folder: str) -> str:
 
 
 def checked(folder: Path, exercises: Mapping[str, Path], name: str) -> nbformat.NotebookNode:
-    """A student's submission that nbgrader can work with; InputError says what is wrong.
+    """A student's submission of an assignment that nbgrader can work with, else `InputError`.
 
-    Parameters
-    ----------
-    folder : Path of the student's folder
-    exercises : dict
-        Name of each assignment -> its notebook with solutions.
-    name : str
-        The assignment.
+    ``folder`` is the student's, ``exercises`` leads from assignments to notebooks with solutions.
     """
     path = file_of(folder, name)
     if not path.is_file():
         strays = ", ".join(stray_notebooks(folder, name, exercises))
         found = f"; found {strays}: rename it if that is meant" if strays else ""
-        raise InputError(f"There is no {name}/{name}.ipynb{found}.")
+        raise InputError(f"There is no {name}/{name}.ipynb{found}")
     if path.stat().st_size > LARGEST:
-        raise InputError(f"{path.name} is larger than 20 MB: ask for it without outputs.")
+        raise InputError(f"{path.name} is larger than 20 MB: ask for it without outputs")
     try:
         content = path.read_bytes()
         with warnings.catch_warnings(action="ignore"):  # about cells without ids, or with the same
@@ -66,7 +54,7 @@ def checked(folder: Path, exercises: Mapping[str, Path], name: str) -> nbformat.
             _, notebook = nbformat.validator.normalize(nbformat.reads(text, as_version=4))
             nbformat.validate(notebook)
     except NOT_A_NOTEBOOK as error:
-        raise InputError(f"{path.name} is damaged: it is not a Jupyter notebook.") from error
+        raise InputError(f"{path.name} is damaged: it is not a Jupyter notebook") from error
     if not ids(notebook) & ids(nbformat.read(exercises[name], as_version=4)):
         raise InputError(f"{path.name} holds no cell of this assignment: is it another one?")
     return notebook
@@ -101,9 +89,8 @@ def merge_doubled(notebook: nbformat.NotebookNode, release: Path) -> list[str]:
     The pieces of an answer are put together where the first one stands; of a test, the last copy
     is kept, and of any other cell the first. Returns the names.
     """
-    stubs = {
-        mark(cell).get("grade_id"): cell for cell in nbformat.read(release, as_version=4).cells
-    }
+    released = nbformat.read(release, as_version=4).cells
+    stubs = {mark(cell).get("grade_id"): cell for cell in released}
     named, doubled = {}, []
     for cell in notebook.cells:
         if "grade_id" in mark(cell):

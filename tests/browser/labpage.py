@@ -24,15 +24,10 @@ ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = ROOT / "build" / "screenshots"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 # Chromium as root, in a container, and without its own conversations with the network.
-CHROMIUM_FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
+CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+CHROMIUM_FLAGS += ["--disable-background-networking", "--disable-component-update"]
+CHROMIUM_FLAGS += ["--disable-sync"]
+KERNELSPEC = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 # No questions about news; and every cell is in the page, not only those in sight.
 SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -77,16 +72,11 @@ def jupyterlab(folder, home):
         "ServerApp.allow_root": True,
         "LabApp.expose_app_in_browser": True,
     }
-    environment = os.environ | {
-        "JUPYTER_TOKEN": server.token,
-        "JUPYTER_PREFER_ENV_PATH": "1",
-        "JUPYTER_CONFIG_DIR": str(home / "config"),
-        "JUPYTER_CONFIG_PATH": str(ROOT / ".ci" / "jupyter"),
-        "JUPYTER_DATA_DIR": str(home / "data"),
-        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
-        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
-        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
-    }
+    folders = {f"JUPYTER_{name}_DIR": name.lower() for name in ("CONFIG", "DATA", "RUNTIME")}
+    folders |= {f"JUPYTERLAB_{name}_DIR": name.lower() for name in ("SETTINGS", "WORKSPACES")}
+    environment = os.environ | {name: str(home / folder) for name, folder in folders.items()}
+    environment |= {"JUPYTER_TOKEN": server.token, "JUPYTER_PREFER_ENV_PATH": "1"}
+    environment["JUPYTER_CONFIG_PATH"] = str(ROOT / ".ci" / "jupyter")
     environment.pop("MPLBACKEND", None)  # the kernels choose the notebook's own
     command = [sys.executable, "-m", "jupyterlab", *(f"--{k}={v}" for k, v in options.items())]
     with (home / "server.log").open("w") as log:
@@ -129,13 +119,10 @@ def copy_course(notebooks, folder):
         nbformat.write(notebook, path)
 
 
-KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-
-
 def write_notebook(server, name, *sources):
     """Save a notebook of these cells where the server finds it."""
     cells = [new_code_cell(source.strip()) for source in sources]
-    nbformat.write(new_notebook(cells=cells, metadata=KERNEL), server.folder / name)
+    nbformat.write(new_notebook(cells=cells, metadata=KERNELSPEC), server.folder / name)
     return name
 
 
@@ -147,7 +134,7 @@ def page_of(cells, width, height):
         (home / "notebooks").mkdir()
         with jupyterlab(home / "notebooks", home) as server:
             browser = playwright.chromium.launch(
-                executable_path=find_browser(), args=list(CHROMIUM_FLAGS)
+                executable_path=find_browser(), args=CHROMIUM_FLAGS
             )
             page = browser.new_page(viewport={"width": width, "height": height})
             page.set_default_timeout(120_000)
@@ -177,7 +164,7 @@ FINISHED = """() => {
 }"""
 
 
-def open_and_run(page, server, name, seconds=1200):
+def open_and_run(page, server, name, seconds=600):
     """Open a notebook, choose Run All Cells, wait for the end, and take a screenshot.
 
     Returns its non-empty code cells as nbformat dictionaries, with the outputs of this run.

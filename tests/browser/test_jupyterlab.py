@@ -1,17 +1,7 @@
 """Every notebook of the course runs in JupyterLab as a reader would run it."""
 
-import urllib.error
-import urllib.request
-
 import pytest
-from labpage import (
-    ROOT,
-    errors_shown,
-    open_and_run,
-    widget_outputs,
-    widgets_drawn,
-    write_notebook,
-)
+from labpage import ROOT, errors_shown, open_and_run, widget_outputs, widgets_drawn, write_notebook
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 COURSE = sorted(path.name for path in (ROOT / "notebooks").glob("0*.ipynb"))
@@ -57,8 +47,3 @@ def test_an_error_is_seen_and_the_run_stops_there(page, server):
     [error] = errors_shown(page, cells)
     assert error.startswith("ZeroDivisionError: division by zero")
     assert [bool(cell["execution_count"]) for cell in cells] == [True, True, False]
-
-
-def test_a_stranger_without_the_token_is_turned_away(server):
-    with pytest.raises(urllib.error.HTTPError, match="403"):
-        urllib.request.urlopen(f"{server.url}/api/contents", timeout=60)

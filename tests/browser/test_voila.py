@@ -1,7 +1,6 @@
 """``make app``: a real Voilà serves the retrieval explorer, and visitors can run no code."""
 
 import os
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from explorerpage import ExplorerPage
-from helpers import flat_png
+from helpers import flat_png, free_port
 from labpage import ROOT, SCREENSHOTS
 from PIL import Image
 from playwright.sync_api import expect
@@ -63,9 +62,7 @@ def served(tmp_path_factory):
 @pytest.fixture(scope="module")
 def app(browser, served):
     """The address of a running app, whose home and folder for temporary files are its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     for name in ("home", "temporary"):
         (served / name).mkdir()
     environment = os.environ | {

@@ -213,33 +213,19 @@ def read_or_refused(content):
     return True
 
 
-STARTS = [
-    b"",
-    b"\xff\xd8\xff",
-    b"\x89PNG\r\n\x1a\n",
-    b"II*\0\x08\0\0\0",
-    b"MM\0*",
-    b"BM",
-    b"GIF89a",
-    b"RIFF\x40\0\0\0WEBPVP8 ",
-    b"P6 4 4 255\n",
-    b"P5 9 9 65535 ",
-    b"Pf\n2 2\n-1\n",
-]
+STARTS = [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0\x08\0\0\0", b"MM\0*", b"BM"]
+STARTS += [b"GIF89a", b"RIFF\x40\0\0\0WEBPVP8 ", b"P6 4 4 255\n", b"P5 9 9 65535 "]
+STARTS += [b"Pf\n2 2\n-1\n"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(STARTS), st.binary(max_size=300))
 def test_random_bytes_are_read_or_refused(start, rest):
     read_or_refused(start + rest)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "WEBP"])
-@settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     damage=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=8),
     end=st.floats(0.1, 1),
@@ -253,7 +239,7 @@ def test_damaged_files_are_read_or_refused(monkeypatch, kind, damage, end):
     read_or_refused(bytes(content[: int(len(content) * end)]))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from([b"", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"]), st.binary(max_size=80))
 def test_photographs_with_odd_exif_data_are_read_or_refused(start, rest):
     read_or_refused(encoded(picture(), "JPEG", exif=b"Exif\0\0" + start + rest))

@@ -141,243 +141,162 @@ def test_what_students_see_tests_something(path):
 
 
 GATE, SEARCH, LOSS, SCORES = EXERCISES
-# what is wrong: exercise, cell, what stands in the solution, what a student writes, tests lost
+# Exercise and cell -> what is wrong, what stands in the solution, what a student writes, and the
+# tests that are lost (without "test_").
 WRONG = {
-    "pools over an axis of the image": (
-        GATE, "pool_channels", "dim=1, keepdim", "dim=3, keepdim",
-        {"test_the_mean_runs_over_the_channels", "test_the_second_map_is_the_maximum"},
-    ),
-    "height and width transposed": (
-        GATE, "pool_channels", "torch.cat([mean, peak], dim=1)",
-        "torch.cat([mean, peak], dim=1).transpose(2, 3)",
-        {"test_the_mean_runs_over_the_channels", "test_the_second_map_is_the_maximum"},
-    ),
-    "mean instead of maximum": (
-        GATE, "pool_channels", "x.amax(", "x.mean(", {"test_the_second_map_is_the_maximum"},
-    ),
-    "maximum from zero": (
-        GATE, "pool_channels", "x.amax(", "x.relu().amax(",
-        {"test_the_second_map_is_the_maximum"},
-    ),
-    "counts the holes": (
-        GATE, "positions_seen", "len(reached) ** 2", "(2 * sum(dilations) + 1) ** 2",
-        {"test_holes_do_not_count"},
-    ),
-    "counts along one axis": (
-        GATE, "positions_seen", "len(reached) ** 2", "len(reached)",
-        {"test_a_window_without_holes", "test_holes_do_not_count"},
-    ),
-    "mean instead of maximum in the gate": (
-        GATE, "gate", "x.amax(", "x.mean(", {"test_the_gate_is_that_of_hdcsa"},
-    ),
-    "no sigmoid": (
-        GATE, "gate", "torch.sigmoid(", "(",
-        {"test_one_gate_for_each_position", "test_the_gate_is_that_of_hdcsa"},
-    ),
-    "all dilations 1": (
-        GATE, "gate", "few, 3, d)", "few, 3, 1)", {"test_the_gate_is_that_of_hdcsa"},
-    ),
-    "maps in another order": (
-        GATE, "gate", "[mean, peak, self.context(x)]", "[self.context(x), mean, peak]",
-        {"test_the_gate_is_that_of_hdcsa"},
-    ),
-    "a bias too many": (
-        GATE, "gate", ", bias=False", "",
-        {"test_the_parameters_are_those_of_hdcsa", "test_the_gate_is_that_of_hdcsa"},
-    ),
-    "no padding": (
-        GATE, "gate", ", padding=kernel_size // 2", "",
-        {"test_one_gate_for_each_position", "test_the_gate_is_that_of_hdcsa"},
-    ),
-    "gates the shortcut": (
-        GATE, "gated_block", "attention(found) * found + x", "attention(found) * (found + x)",
-        {"test_the_shortcut_is_not_gated"},
-    ),
-    "gate from the input": (
-        GATE, "gated_block", "attention(found)", "attention(x)",
-        {"test_the_gate_looks_at_the_branch"},
-    ),
-    "runs the branch twice": (
-        GATE, "gated_block", "* found", "* branch(x)", {"test_the_gate_looks_at_the_branch"},
-    ),
-    ">= instead of >": (
-        SEARCH, "pack", "> 0.5", ">= 0.5", {"test_one_half_is_a_zero"},
-    ),
-    "all codes in one row of bytes": (
-        SEARCH, "pack", ", axis=1", "", {"test_every_code_has_its_own_bytes"},
-    ),
-    "last bit first": (
-        SEARCH, "pack", ", axis=1", ", axis=1, bitorder='little'",
-        {"test_one_half_is_a_zero", "test_every_code_has_its_own_bytes"},
-    ),
-    "counts bytes": (
-        SEARCH, "hamming", "POPCOUNT[queries[:, None] ^ database[None, :]]",
-        "(queries[:, None] != database[None, :])",
-        {"test_bits_are_counted_not_bytes", "test_all_distances_are_those_of_faiss"},
-    ),
-    "distances transposed": (
-        SEARCH, "hamming", ".sum(axis=2)", ".sum(axis=2).T",
-        {"test_queries_are_the_rows", "test_all_distances_are_those_of_faiss"},
-    ),
-    "a sum that fits into a byte": (
-        SEARCH, "hamming", ".sum(axis=2)", ".sum(axis=2, dtype=np.uint8)",
-        {"test_bits_are_counted_not_bytes"},
-    ),
-    "unstable ties": (
-        SEARCH, "nearest", ', kind="stable"', "",
-        {"test_ties_keep_the_order_of_the_database"},
-    ),
-    "farthest first": (
-        SEARCH, "nearest", "np.argsort(distances", "np.argsort(-distances",
-        {"test_the_nearest_come_first", "test_ties_keep_the_order_of_the_database"},
-    ),
-    "the radius left out": (
-        SEARCH, "search", "<= radius", "< radius",
-        {
-            "test_the_radius_itself_belongs_to_the_ball",
-            "test_the_radius_comes_before_the_ranking",
-            "test_the_hits_are_those_of_the_package",
-        },
-    ),
-    "farthest of the near ones": (
-        SEARCH, "search", "1 - cosine, kind", "cosine, kind",
-        {"test_the_radius_comes_before_the_ranking", "test_the_hits_are_those_of_the_package"},
-    ),
-    "ranks before it looks at the radius": (
-        SEARCH, "search", "    coarse = np.flatnonzero(different <= radius)",
-        "    norms = np.linalg.norm(database, axis=1)\n"
-        "    coarse = np.argsort(-(database @ query) / norms, kind='stable')[:k]\n"
-        "    coarse = coarse[different[coarse] <= radius]",
-        {"test_the_radius_comes_before_the_ranking", "test_the_hits_are_those_of_the_package"},
-    ),
-    "positions within the ball": (
-        SEARCH, "search", "coarse[np.argsort(1 - cosine, kind=\"stable\")[:k]]",
-        "np.argsort(1 - cosine, kind='stable')[:k]",
-        {"test_the_radius_comes_before_the_ranking", "test_the_hits_are_those_of_the_package"},
-    ),
-    "forgotten absolute value": (
-        LOSS, "disagreement", ".abs()", "", {"test_a_distance_has_no_sign"},
-    ),
-    "mean over the images": (
-        LOSS, "disagreement", "dim=0", "dim=1, keepdim=True", {"test_the_mean_is_over_the_copies"},
-    ),
-    "mean over the bits": (
-        LOSS, "disagreement", "codes.mean(dim=0)", "codes.mean(dim=2, keepdim=True)",
-        {"test_the_mean_is_over_the_copies"},
-    ),
-    "forgotten absolute value in the loss": (
-        LOSS, "rotation_loss", ".abs()", "",  # and logarithms of negative numbers
-        {
-            "test_one_bit_by_hand",
-            "test_images_and_bits_are_averaged",
-            "test_the_loss_is_that_of_the_package",
-        },
-    ),
-    "mean over everything": (
-        LOSS, "rotation_loss", ".mean(dim=(1, 2)).sum()", ".mean()",
-        {"test_one_bit_by_hand", "test_the_loss_is_that_of_the_package"},
-    ),
-    "sum over everything": (
-        LOSS, "rotation_loss", ".mean(dim=(1, 2)).sum()", ".sum()",
-        {"test_images_and_bits_are_averaged", "test_the_loss_is_that_of_the_package"},
-    ),
-    "gamma ignored": (
-        LOSS, "rotation_loss", "/ gamma", "/ 0.5",
-        {"test_one_bit_by_hand", "test_the_loss_is_that_of_the_package"},
-    ),
-    "sign error in the gradient": (
-        LOSS, "rotation_gradient", "return (pull - pull.mean(dim=0))",
-        "return (pull.mean(dim=0) - pull)",
-        {
-            "test_a_step_against_the_gradient_lowers_the_loss",
-            "test_the_gradient_is_that_of_autograd",
-        },
-    ),
-    "the mean held fixed": (
-        LOSS, "rotation_gradient", "(pull - pull.mean(dim=0))", "pull",
-        {"test_the_mean_stays_where_it_is", "test_the_gradient_is_that_of_autograd"},
-    ),
-    "gradient not averaged": (
-        LOSS, "rotation_gradient", " / codes[0].numel()", "",
-        {"test_the_gradient_is_that_of_autograd"},
-    ),
-    "copy 0 counted": (
-        LOSS, "flipped_bits", "bits[1:] != bits[0]", "bits != bits[0]",
-        {"test_copy_0_is_not_counted"},
-    ),
-    "soft codes compared": (
-        LOSS, "flipped_bits", "bits = codes > 0.5", "bits = codes",
-        {"test_bits_are_compared_not_soft_codes", "test_copy_0_is_not_counted"},
-    ),
-    ">= instead of > for the bits that flip": (
-        LOSS, "flipped_bits", "> 0.5", ">= 0.5", {"test_bits_are_compared_not_soft_codes"},
-    ),
-    "off by one in precision@k": (
-        SCORES, "precision_at_k", "relevant[:, :k].mean", "relevant[:, : k + 1].mean",
-        {"test_ranks_1_to_k_count_and_no_others", "test_the_share_is_of_k"},
-    ),
-    "off by one the other way": (
-        SCORES, "precision_at_k", ":k].mean(axis=1)", ": k - 1].sum(axis=1) / k",
-        {"test_ranks_1_to_k_count_and_no_others", "test_the_share_is_of_k"},
-    ),
-    "recall": (
-        SCORES, "precision_at_k", "relevant[:, :k].mean(axis=1)",
-        "relevant[:, :k].sum(axis=1) / np.maximum(relevant.sum(axis=1), 1)",
-        {"test_the_share_is_of_k"},
-    ),
-    "precision of the queries": (
-        SCORES, "precision_at_k", "[:, :k].mean(axis=1)", "[:k].mean(axis=0)",
-        {"test_ranks_1_to_k_count_and_no_others", "test_the_share_is_of_k"},
-    ),
-    "ranks from 0": (
-        SCORES, "average_precision", "right / rank", "right / (rank + 1)",
-        {"test_two_rankings_by_hand", "test_average_precision_is_that_of_scikit_learn"},
-    ),
-    "divided by the length of the list": (
-        SCORES, "average_precision", "max(right, 1)", "len(relevant)",
-        {"test_two_rankings_by_hand", "test_average_precision_is_that_of_scikit_learn"},
-    ),
-    "divided by nothing": (
-        SCORES, "average_precision", "max(right, 1)", "right",
-        {"test_nothing_relevant_is_worth_0"},
-    ),
-    "divided by k": (
-        SCORES, "paper_score", "np.maximum(returned, 1)", "hits.shape[1]",
-        {"test_the_share_is_of_the_hits_returned", "test_the_score_is_that_of_the_package"},
-    ),
-    "mean over the queries": (
-        SCORES, "paper_score", "np.mean([of_query[labels == c].mean() for c in np.unique(labels)])",
-        "of_query.mean()",
-        {"test_every_class_weighs_the_same", "test_the_score_is_that_of_the_package"},
-    ),
-    "leakage: a split by image": (
-        SCORES, "query_mask", "    return np.isin(lesion_ids, drawn)",
-        "    n = len(lesion_ids)\n"
-        "    return np.random.default_rng(seed).permutation(n) < round(share * n)",
-        {"test_no_lesion_is_on_both_sides"},
-    ),
-    "a seed that is ignored": (
-        SCORES, "query_mask", "default_rng(seed)", "default_rng(0)",
-        {"test_the_share_and_the_seed_are_obeyed"},
-    ),
-    "a split that is not repeatable": (
-        SCORES, "query_mask", "default_rng(seed)", "default_rng()",
-        {"test_the_share_and_the_seed_are_obeyed"},
-    ),
-    "lesions counted, not images": (
-        SCORES, "leaked_share", "lesion_ids[query],", "np.unique(lesion_ids[query]),",
-        {"test_query_images_are_counted"},
-    ),
-    "the queries that do not leak": (
-        SCORES, "leaked_share", ".mean()", ".mean() * -1 + 1",
-        {"test_a_clean_and_a_leaking_split", "test_query_images_are_counted"},
-    ),
+    (GATE, "pool_channels"): [
+        ("pools over an axis of the image", "dim=1, keepdim", "dim=3, keepdim",
+         "the_mean_runs_over_the_channels the_second_map_is_the_maximum"),
+        ("height and width transposed", "torch.cat([mean, peak], dim=1)",
+         "torch.cat([mean, peak], dim=1).transpose(2, 3)",
+         "the_mean_runs_over_the_channels the_second_map_is_the_maximum"),
+        ("mean instead of maximum", "x.amax(", "x.mean(", "the_second_map_is_the_maximum"),
+        ("maximum from zero", "x.amax(", "x.relu().amax(", "the_second_map_is_the_maximum"),
+    ],
+    (GATE, "positions_seen"): [
+        ("counts the holes", "len(reached) ** 2", "(2 * sum(dilations) + 1) ** 2",
+         "holes_do_not_count"),
+        ("counts along one axis", "len(reached) ** 2", "len(reached)",
+         "a_window_without_holes holes_do_not_count"),
+    ],
+    (GATE, "gate"): [
+        ("mean instead of maximum in the gate", "x.amax(", "x.mean(", "the_gate_is_that_of_hdcsa"),
+        ("no sigmoid", "torch.sigmoid(", "(",
+         "one_gate_for_each_position the_gate_is_that_of_hdcsa"),
+        ("all dilations 1", "few, 3, d)", "few, 3, 1)", "the_gate_is_that_of_hdcsa"),
+        ("maps in another order", "[mean, peak, self.context(x)]", "[self.context(x), mean, peak]",
+         "the_gate_is_that_of_hdcsa"),
+        ("a bias too many", ", bias=False", "",
+         "the_gate_is_that_of_hdcsa the_parameters_are_those_of_hdcsa"),
+        ("no padding", ", padding=kernel_size // 2", "",
+         "one_gate_for_each_position the_gate_is_that_of_hdcsa"),
+    ],
+    (GATE, "gated_block"): [
+        ("gates the shortcut", "attention(found) * found + x", "attention(found) * (found + x)",
+         "the_shortcut_is_not_gated"),
+        ("gate from the input", "attention(found)", "attention(x)", "the_gate_looks_at_the_branch"),
+        ("runs the branch twice", "* found", "* branch(x)", "the_gate_looks_at_the_branch"),
+    ],
+    (SEARCH, "pack"): [
+        (">= instead of >", "> 0.5", ">= 0.5", "one_half_is_a_zero"),
+        ("all codes in one row of bytes", ", axis=1", "", "every_code_has_its_own_bytes"),
+        ("last bit first", ", axis=1", ", axis=1, bitorder='little'",
+         "every_code_has_its_own_bytes one_half_is_a_zero"),
+    ],
+    (SEARCH, "hamming"): [
+        ("counts bytes", "POPCOUNT[queries[:, None] ^ database[None, :]]",
+         "(queries[:, None] != database[None, :])",
+         "all_distances_are_those_of_faiss bits_are_counted_not_bytes"),
+        ("distances transposed", ".sum(axis=2)", ".sum(axis=2).T",
+         "all_distances_are_those_of_faiss queries_are_the_rows"),
+        ("a sum that fits into a byte", ".sum(axis=2)", ".sum(axis=2, dtype=np.uint8)",
+         "bits_are_counted_not_bytes"),
+    ],
+    (SEARCH, "nearest"): [
+        ("unstable ties", ', kind="stable"', "", "ties_keep_the_order_of_the_database"),
+        ("farthest first", "np.argsort(distances", "np.argsort(-distances",
+         "the_nearest_come_first ties_keep_the_order_of_the_database"),
+    ],
+    (SEARCH, "search"): [
+        ("the radius left out", "<= radius", "< radius",
+         "the_hits_are_those_of_the_package the_radius_comes_before_the_ranking "
+         "the_radius_itself_belongs_to_the_ball"),
+        ("farthest of the near ones", "1 - cosine, kind", "cosine, kind",
+         "the_hits_are_those_of_the_package the_radius_comes_before_the_ranking"),
+        ("ranks before it looks at the radius", "    coarse = np.flatnonzero(different <= radius)",
+         "    norms = np.linalg.norm(database, axis=1)\n"
+         "    coarse = np.argsort(-(database @ query) / norms, kind='stable')[:k]\n"
+         "    coarse = coarse[different[coarse] <= radius]",
+         "the_hits_are_those_of_the_package the_radius_comes_before_the_ranking"),
+        ("positions within the ball", 'coarse[np.argsort(1 - cosine, kind="stable")[:k]]',
+         "np.argsort(1 - cosine, kind='stable')[:k]",
+         "the_hits_are_those_of_the_package the_radius_comes_before_the_ranking"),
+    ],
+    (LOSS, "disagreement"): [
+        ("forgotten absolute value", ".abs()", "", "a_distance_has_no_sign"),
+        ("mean over the images", "dim=0", "dim=1, keepdim=True", "the_mean_is_over_the_copies"),
+        ("mean over the bits", "codes.mean(dim=0)", "codes.mean(dim=2, keepdim=True)",
+         "the_mean_is_over_the_copies"),
+    ],
+    (LOSS, "rotation_loss"): [
+        ("forgotten absolute value in the loss", ".abs()", "",
+         "images_and_bits_are_averaged one_bit_by_hand the_loss_is_that_of_the_package"),
+        ("mean over everything", ".mean(dim=(1, 2)).sum()", ".mean()",
+         "one_bit_by_hand the_loss_is_that_of_the_package"),
+        ("sum over everything", ".mean(dim=(1, 2)).sum()", ".sum()",
+         "images_and_bits_are_averaged the_loss_is_that_of_the_package"),
+        ("gamma ignored", "/ gamma", "/ 0.5", "one_bit_by_hand the_loss_is_that_of_the_package"),
+    ],
+    (LOSS, "rotation_gradient"): [
+        ("sign error in the gradient", "return (pull - pull.mean(dim=0))",
+         "return (pull.mean(dim=0) - pull)",
+         "a_step_against_the_gradient_lowers_the_loss the_gradient_is_that_of_autograd"),
+        ("the mean held fixed", "(pull - pull.mean(dim=0))", "pull",
+         "the_gradient_is_that_of_autograd the_mean_stays_where_it_is"),
+        ("gradient not averaged", " / codes[0].numel()", "", "the_gradient_is_that_of_autograd"),
+    ],
+    (LOSS, "flipped_bits"): [
+        ("copy 0 counted", "bits[1:] != bits[0]", "bits != bits[0]", "copy_0_is_not_counted"),
+        ("soft codes compared", "bits = codes > 0.5", "bits = codes",
+         "bits_are_compared_not_soft_codes copy_0_is_not_counted"),
+        (">= instead of > for the bits that flip", "> 0.5", ">= 0.5",
+         "bits_are_compared_not_soft_codes"),
+    ],
+    (SCORES, "precision_at_k"): [
+        ("off by one in precision@k", "relevant[:, :k].mean", "relevant[:, : k + 1].mean",
+         "ranks_1_to_k_count_and_no_others the_share_is_of_k"),
+        ("off by one the other way", ":k].mean(axis=1)", ": k - 1].sum(axis=1) / k",
+         "ranks_1_to_k_count_and_no_others the_share_is_of_k"),
+        ("recall", "relevant[:, :k].mean(axis=1)",
+         "relevant[:, :k].sum(axis=1) / np.maximum(relevant.sum(axis=1), 1)",
+         "the_share_is_of_k"),
+        ("precision of the queries", "[:, :k].mean(axis=1)", "[:k].mean(axis=0)",
+         "ranks_1_to_k_count_and_no_others the_share_is_of_k"),
+    ],
+    (SCORES, "average_precision"): [
+        ("ranks from 0", "right / rank", "right / (rank + 1)",
+         "average_precision_is_that_of_scikit_learn two_rankings_by_hand"),
+        ("divided by the length of the list", "max(right, 1)", "len(relevant)",
+         "average_precision_is_that_of_scikit_learn two_rankings_by_hand"),
+        ("divided by nothing", "max(right, 1)", "right", "nothing_relevant_is_worth_0"),
+    ],
+    (SCORES, "paper_score"): [
+        ("divided by k", "np.maximum(returned, 1)", "hits.shape[1]",
+         "the_score_is_that_of_the_package the_share_is_of_the_hits_returned"),
+        ("mean over the queries",
+         "np.mean([of_query[labels == c].mean() for c in np.unique(labels)])", "of_query.mean()",
+         "every_class_weighs_the_same the_score_is_that_of_the_package"),
+    ],
+    (SCORES, "query_mask"): [
+        ("leakage: a split by image", "    return np.isin(lesion_ids, drawn)",
+         "    n = len(lesion_ids)\n"
+         "    return np.random.default_rng(seed).permutation(n) < round(share * n)",
+         "no_lesion_is_on_both_sides"),
+        ("a seed that is ignored", "default_rng(seed)", "default_rng(0)",
+         "the_share_and_the_seed_are_obeyed"),
+        ("a split that is not repeatable", "default_rng(seed)", "default_rng()",
+         "the_share_and_the_seed_are_obeyed"),
+    ],
+    (SCORES, "leaked_share"): [
+        ("lesions counted, not images", "lesion_ids[query],", "np.unique(lesion_ids[query]),",
+         "query_images_are_counted"),
+        ("the queries that do not leak", ".mean()", ".mean() * -1 + 1",
+         "a_clean_and_a_leaking_split query_images_are_counted"),
+    ],
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_a_typical_wrong_answer_loses_its_points_and_no_others(name):
-    path, cell_name, right, wrong, expected = WRONG[name]
+@pytest.mark.parametrize(
+    ("path", "cell_name", "right", "wrong", "expected"),
+    [
+        pytest.param(*where, right, wrong, {f"test_{test}" for test in lost.split()}, id=name)
+        for where, rows in WRONG.items()
+        for name, right, wrong, lost in rows
+    ],
+)
+def test_a_typical_wrong_answer_loses_its_points_and_no_others(
+    path, cell_name, right, wrong, expected
+):
     notebook = read(path)
     notebook.cells = [c for c in notebook.cells if not c.id.startswith("see-it")]
     (cell,) = (c for c in code_cells(notebook) if mark(c).get("grade_id") == cell_name)
@@ -390,4 +309,5 @@ def test_a_typical_wrong_answer_loses_its_points_and_no_others(name):
 
 def test_every_test_of_every_exercise_catches_something():
     tests = {mark(c)["grade_id"] for path in EXERCISES for c in code_cells(read(path), "grade")}
-    assert tests == set.union(*(expected for *_, expected in WRONG.values()))
+    lost = " ".join(lost for rows in WRONG.values() for *_, lost in rows)
+    assert tests == {f"test_{test}" for test in lost.split()}

@@ -14,6 +14,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+from helpers import KERNELSPEC
 from nbformat.v4 import new_code_cell, new_notebook
 
 from tests.exercises.notebooks import EXERCISES, FOLDER, code_cells, mark, points, read
@@ -50,15 +51,9 @@ def grading(tmp_path, monkeypatch):
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "HERE", tmp_path / "exercises")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    notebook = new_notebook(
-        cells=[
-            nbgrader_cell(SOLVED, "double", solution=True),
-            nbgrader_cell(TESTED, "test_double", grade=True, locked=True, points=3),
-        ]
-    )
-    notebook.metadata["kernelspec"] = {
-        "name": "python3", "display_name": "Python 3", "language": "python",
-    }  # fmt: skip
+    cells = [nbgrader_cell(SOLVED, "double", solution=True)]
+    cells.append(nbgrader_cell(TESTED, "test_double", grade=True, locked=True, points=3))
+    notebook = new_notebook(cells=cells, metadata=KERNELSPEC)
     module.HERE.mkdir()
     nbformat.write(notebook, module.HERE / f"{TINY}.ipynb")
     return module
@@ -184,7 +179,7 @@ def test_what_students_do(grading, course, hand_in):
     assert math.isnan(given.pop("dead"))
     zero = ("half right", "no tests", "endless", "asks", "raises")
     assert given == dict.fromkeys(("right", "shadows", "old program"), 3) | dict.fromkeys(zero, 0)
-    assert row(table, "endless").note == "Cells stopped after 4 s: 1."
+    assert row(table, "endless").note == "Cells stopped after 4 s: 1"
     assert row(table, "dead").note.startswith("The kernel died while it ran the code")
     assert "DeadKernelError" in course.log.read_text()
     assert [item.student for item in table.itertuples() if item.note] == ["dead", "endless"]
@@ -242,8 +237,8 @@ def test_what_happens_to_notebooks_on_their_way(grading, course, hand_in):
         [*names, *files, "copy", "split"], 3
     )
     assert {item.student: item.note for item in table.itertuples() if item.note} == {
-        "copy": "Doubled cells were merged: double.",
-        "split": "Doubled cells were merged: double, test_double.",
+        "copy": "Doubled cells were merged: double",
+        "split": "Doubled cells were merged: double, test_double",
     }
     assert grading.grade(course, submissions).equals(table)
 
@@ -256,7 +251,7 @@ def test_the_time_limit_is_for_the_answers(grading, course, hand_in, monkeypatch
     submissions = hand_in("answers", copies(grading, f"{slow}\n{RIGHT}"))
     table = grading.grade(grading.Course(course.root, seconds=2), submissions)
     assert row(table, "imports").points == 3 and row(table, "imports").note == ""
-    assert row(table, "answers").note == "Cells stopped after 2 s: 1."
+    assert row(table, "answers").note == "Cells stopped after 2 s: 1"
 
     notebook = read(grading.HERE / f"{TINY}.ipynb")
     notebook.cells.insert(0, nbgrader_cell(slow, "setup", locked=True))
@@ -317,29 +312,32 @@ def test_what_cannot_be_graded_gets_a_row_and_a_sentence(grading, course, hand_i
     hand_in("absent", "", file="notes.txt")
     hand_in("copy", "{}", file=f"{TINY}-Copy1.ipynb")
     hand_in("folder", "{}", name="double", file=f"{TINY}.ipynb")
-    hand_in("half", nbformat.writes(new_notebook())[:-9])
-    hand_in("json", '{"answer": 42}')
-    hand_in("list", "[1, 2]")
-    hand_in("deep", "[" * 100_000)
-    hand_in("odd", json.dumps(new_notebook() | {"nbformat": "4"}))
     hand_in("other", nbformat.writes(new_notebook(cells=[nbgrader_cell("1", "of_another")])))
     hand_in("marks", nbformat.writes(new_notebook(cells=[new_code_cell(metadata={"nbgrader": 1})])))
     hand_in("big", "x" * 200_000)
     monkeypatch.setattr("submissions.LARGEST", 150_000)
-    hand_in(".hidden", "{}")
-    submissions = hand_in("zoe [2]", "{}")
+    no_notebooks = {
+        "half": nbformat.writes(new_notebook())[:-9],
+        "json": '{"answer": 42}',
+        "list": "[1, 2]",
+        "deep": "[" * 100_000,
+        "odd": json.dumps(new_notebook() | {"nbformat": "4"}),
+        "zoe [2]": "{}",
+    }
+    for name, text in (no_notebooks | {".hidden": "{}"}).items():
+        submissions = hand_in(name, text)
 
     table = grading.grade(course, submissions)
     assert table["points"].isna().all() and (table["maximum"] == 3).all()
-    damaged = f"{TINY}.ipynb is damaged: it is not a Jupyter notebook."
+    damaged = f"{TINY}.ipynb is damaged: it is not a Jupyter notebook"
     another = f"{TINY}.ipynb holds no cell of this assignment: is it another one?"
-    missing, found = f"There is no {TINY}/{TINY}.ipynb", "rename it if that is meant."
+    missing, found = f"There is no {TINY}/{TINY}.ipynb", "rename it if that is meant"
     assert dict(zip(table["student"], table["note"], strict=True)) == {
-        "absent": f"{missing}.",
+        "absent": missing,
         "copy": f"{missing}; found {TINY}/{TINY}-Copy1.ipynb: {found}",
         "folder": f"{missing}; found double/{TINY}.ipynb: {found}",
-        "big": f"{TINY}.ipynb is larger than 20 MB: ask for it without outputs.",
-        **dict.fromkeys(["half", "json", "list", "deep", "odd", "zoe [2]"], damaged),
+        "big": f"{TINY}.ipynb is larger than 20 MB: ask for it without outputs",
+        **dict.fromkeys(no_notebooks, damaged),
         **dict.fromkeys(["other", "marks"], another),
     }
     path = grading.save(table, course.root / "grades.csv")

@@ -11,6 +11,7 @@ import sys
 import nbformat
 import numpy as np
 import pytest
+from helpers import KERNELSPEC
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
@@ -51,20 +52,12 @@ def folder(tmp_path):
         new_code_cell("before / 0"),
         new_code_cell("'never'"),
     )
-    write(
-        tmp_path / "02_third.ipynb",
-        new_markdown_cell("# Third"),
-        new_code_cell(WIDGETS),
-    )
+    write(tmp_path / "02_third.ipynb", new_markdown_cell("# Third"), new_code_cell(WIDGETS))
     return tmp_path
 
 
 def write(path, *cells):
-    notebook = new_notebook(cells=list(cells))
-    notebook.metadata["kernelspec"] = {
-        "name": "python3", "display_name": "Python 3", "language": "python",
-    }  # fmt: skip
-    nbformat.write(notebook, path)
+    nbformat.write(new_notebook(cells=list(cells), metadata=KERNELSPEC), path)
 
 
 def run(folder, *options, **environment):

@@ -49,7 +49,7 @@ def test_audit_states_what_is_not_known(audit):
 def test_scores_show_every_run_and_the_mean():
     rows = [("hdcsa", 0.7), ("hdcsa", 0.9), ("none", 0.5), ("none", 0.6)]
     results = pd.DataFrame(rows, columns=["attention", "map"]).assign(seed=[0, 1, 0, 1])
-    (ax,) = plots.plot_scores(results, "attention", ["map"]).axes
+    (ax,) = plots.plot_scores(results, ["attention"], ["map"]).axes
     points = np.concatenate([c.get_offsets()[:, 0] for c in ax.collections])
     np.testing.assert_allclose(sorted(points), [0.5, 0.6, 0.7, 0.9])
     means = next(line for line in ax.lines if line.get_marker() == "|")
@@ -66,7 +66,7 @@ def test_differences_show_both_intervals_and_fill_what_is_clear():
     ]
     columns = ["loss", "score", "difference", "low", "high", "seed_low", "seed_high", "clear"]
     table = pd.DataFrame(rows, columns=columns)
-    (ax,) = plots.plot_differences(table, "loss").axes
+    (ax,) = plots.plot_differences(table, ["loss"]).axes
     *bars, points = ax.collections
     over_lesions, over_seeds = ([path.vertices[:, 0] for path in b.get_paths()] for b in bars)
     np.testing.assert_allclose(over_lesions, [[0.05, 0.15], [-0.06, 0.04]])
