@@ -10,6 +10,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from derm_hash.data.manifest import SPLITS
 from derm_hash.metrics.scores import SCORES
 from derm_hash.plots.style import INK, WIDTH, class_color, new_axes, new_figure
 
@@ -44,7 +45,7 @@ def plot_audit(balance: pd.DataFrame, leakage: pd.DataFrame) -> Figure:
     figure = new_figure(WIDTH, 0.44 * len(leakage) + 1.2)
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.15])
     classes = list(balance.index.drop("all"))
-    parts = list(balance.columns.drop("all"))
+    parts = [part for part in SPLITS if part in balance]
     height = 0.81 / len(parts)
     for k, (part, alpha) in enumerate(zip(parts, np.linspace(1, 0.25, len(parts)), strict=True)):
         shares = balance.loc[classes, part] / max(balance.at["all", part], 1)
