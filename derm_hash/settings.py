@@ -58,7 +58,8 @@ class TrainConfig:
     """Scale of the penalty, in units of the soft code."""
     orbit: int = 4
     """Rotated copies of each image in a step, the unrotated one included. The copies of an orbit
-    other than 1, 2 or 4 are all cut to the inscribed disc, see ``disc``."""
+    other than 1, 2 or 4 are all cut to the inscribed disc, see ``disc``. The penalty is a sum over
+    the copies: an orbit of 2 halves its pull."""
     orbit_sample: int = 0
     """How many members of the orbit a step draws at random: fewer forward passes. With 0, a step
     has the whole orbit. The penalty on m of n members counts (n - 1) / (m - 1) times, so that its
