@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_setup.audit import leakage, split_table
+from data_setup.audit import duplicates, duplicates_sentence, leakage, split_table
 from data_setup.duplicates import duplicate_groups
 from data_setup.options import SPLITTERS
 from data_setup.prepare import put, store_all
@@ -209,8 +209,15 @@ def report(frame: pd.DataFrame, root: Path) -> None:
     print(f"{root}: {images} {lesions}{masks}")
     if bad := read_record(root)["bad"]:
         print(f"Left out: {counted(len(bad), 'image')} that cannot be used; see {root / RECORD}.")
-    if not numbers["lesions"]:
+    parts = sorted(set(frame["split"]))
+    if len(parts) > 1 and not numbers["lesions"]:
         print("Which images show the same lesion is not known, so a lesion may be in two parts.")
     elif (share := leakage(frame).at["all", "share"]) > 0:
         print(f"{share:.0%} of the query images show a lesion that is in the database or val too.")
-    print(f"\nNext: derm-hash train --data {shlex.quote(str(root))}")
+    if len(groups := duplicates(frame)):
+        print(f"{duplicates_sentence(groups)} `python -m data_setup audit` lists them.")
+    folder = shlex.quote(str(root))
+    if parts == ["query"]:
+        print(f"\nNext: derm-hash evaluate --run RUN --data DATABASE --queries {folder}")
+    else:
+        print(f"\nNext: derm-hash train --data {folder}")

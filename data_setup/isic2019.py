@@ -16,8 +16,14 @@ from data_setup.audit import leakage, split_table
 from data_setup.info import INFO
 from data_setup.options import SPLITTERS, add_common_arguments
 from data_setup.sources import existing, files_in, images_by_id, size_of
-from data_setup.tables import published_rows, refuse_repeated, refuse_several_labels
-from derm_hash.data.manifest import read_table
+from data_setup.tables import (
+    UNKNOWN,
+    one_hot_labels,
+    published_rows,
+    refuse_repeated,
+    refuse_several_labels,
+)
+from derm_hash.data.tables import read_table
 from derm_hash.errors import InputError
 
 HELP = "ISIC 2019: 25,331 images, 4 or 8 classes; a download of 9.8 GB"
@@ -98,19 +104,8 @@ def read_labels(folder: Path) -> pd.DataFrame:
 def read_truth(path: Path) -> pd.Series:
     """Image -> label, from a table with one column for each class and ones for yes."""
     table = read_indexed(path, LABELS)
-    classes = [name for name in table if name in (*LABELS, "UNK")]
-    values = table[classes].apply(pd.to_numeric, errors="coerce")
-    unclear = ~(values.isin([0, 1]).all(axis=1) & (values.sum(axis=1) == 1))
-    label = values.where(~unclear, 0).idxmax(axis=1).rename("label")
-    for bad, problem, remedy in (
-        (unclear, "does not give exactly one class", REMEDY),
-        (label == "UNK", "gives the class UNK, unknown,", "remove their lines"),
-    ):
-        if bad.any():
-            raise InputError(
-                f"{path} {problem} to {bad.sum()} images, such as {bad.idxmax()}: {remedy}"
-            )
-    return label
+    classes = [name for name in table if name in (*LABELS, UNKNOWN)]
+    return one_hot_labels(table, classes, path, REMEDY)
 
 
 def read_indexed(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:

@@ -6,7 +6,9 @@ Medicine and Biology Society, 5437-5440 (2013).
 
 PH2 has no open download. Its publisher hands out a folder ``PH2Dataset`` with the table
 ``PH2_dataset.txt`` and, for each image, ``PH2 Dataset images/IMD003/IMD003_Dermoscopic_Image/
-IMD003.bmp`` and ``.../IMD003_lesion/IMD003_lesion.bmp``.
+IMD003.bmp`` and ``.../IMD003_lesion/IMD003_lesion.bmp``. Copies come in other layouts, so that the
+files are known by their names: ``IMD003.*`` is an image, ``IMD003_lesion.*`` is its mask, as is an
+``IMD003.*`` in a folder of masks, and ``PH2_dataset`` is a text, CSV or Excel file.
 """
 
 import argparse
@@ -20,17 +22,23 @@ import pandas as pd
 from data_setup import publisher
 from data_setup.info import INFO
 from data_setup.options import add_common_arguments
-from data_setup.sources import Source, files_in, images_by_id, listing, read, stamp
+from data_setup.sources import Source, files_in, images_by_id, listing, stamp, suffix_of
 from data_setup.tables import labels_from, published_rows, refuse_repeated
+from derm_hash.data.tables import read_cells, read_text
 from derm_hash.errors import InputError
 
 HELP = "PH2 from its folder or zip file: 200 images with lesion masks, 2 classes"
 NAME = "ph2"
 
-TABLE = "PH2_dataset.txt"
+TABLES = ("PH2_dataset.txt", "PH2_dataset.csv", "PH2_dataset.xlsx")
 COLUMNS = ("Name", "Clinical Diagnosis")
 DIAGNOSES = {"0": "common nevus", "1": "atypical nevus", "2": "melanoma"}
+MASK_FOLDER = re.compile("mask|_lesion$|segm|trimap|truth", re.IGNORECASE)
 REMEDY = "get the data set again"
+LAYOUT = (
+    "save a table PH2_dataset.csv with the columns Name (IMD003) and Clinical Diagnosis (0, 1, "
+    "or 2) in its place"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,8 +57,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Build the data folder ``args.root`` from the folder or zip file ``args.archives``."""
     place = args.archives.expanduser()
-    if place.suffix.lower() == ".rar":
-        raise InputError(f"{place} is a RAR archive: unpack it and name the folder instead")
     publisher.run(args, NAME, {}, lambda stack: contents(place, stack))
 
 
@@ -63,42 +69,72 @@ def contents(place: Path, stack: ExitStack) -> publisher.Contents:
 
 def rows(files: dict[str, Source], place: Path) -> pd.DataFrame:
     """The manifest's rows, sorted by image, not split."""
-    tables = [source for name, source in files.items() if PurePosixPath(name).name == TABLE]
-    if len(tables) != 1:
+    named = {PurePosixPath(name).name.lower(): file for name, file in files.items()}
+    tables = [named[name.lower()] for name in TABLES if name.lower() in named]
+    if not tables:
         raise InputError(
-            f"{place} holds {len(tables)} files {TABLE}: name the folder PH2Dataset with --archives"
+            f"{place} holds none of {', '.join(TABLES)}: name the folder PH2Dataset with "
+            f"--archives, or {LAYOUT}"
         )
     diagnoses = read_diagnoses(tables[0])
     table = pd.DataFrame({"image_id": diagnoses.index, "diagnosis": diagnoses.to_numpy()})
     table = table.assign(label=table["diagnosis"].map(INFO[NAME].labels), lesion_id="")
-    image_of = images_by_id(files, id_in(r"(IMD\d+)_Dermoscopic_Image/\1\.\w+"))
-    mask_of = images_by_id(files, id_in(r"(IMD\d+)_lesion/\1_lesion\.\w+"))
+    image_of, mask_of = (images_by_id(files, id_in(masks)) for masks in (False, True))
     if unmasked := sorted(set(table["image_id"]) - mask_of.keys()):
         print(f"Without a lesion mask: {listing(unmasked)}")
     files = image_of, mask_of
     return published_rows(NAME, table, table["label"].unique(), files, tables[0], REMEDY)
 
 
-def id_in(pattern: str) -> Callable[[str], str | None]:
-    """A function from a path that ends as the pattern says to the image's id."""
-    return lambda name: (found := re.search(f"(?:^|/){pattern}$", name)) and found[1]
+def id_in(masks: bool) -> Callable[[str], str | None]:
+    """A function from the path of an image, or of a mask, to the image's id; else None."""
+
+    def id_of(name: str) -> str | None:
+        path = PurePosixPath(name)
+        found = re.fullmatch(r"(IMD\d+)(_lesion|_mask|_segmentation)?", path.stem, re.IGNORECASE)
+        is_mask = found and bool(found[2] or MASK_FOLDER.search(path.parent.name))
+        return found[1].upper() if found and is_mask == masks else None
+
+    return id_of
 
 
 def read_diagnoses(source: Source) -> pd.Series:
-    """Image id -> diagnosis from PH2's table, whose cells stand between ``|`` or ``||``."""
-    lines = read(source).decode("utf-8", errors="replace").splitlines()
-    # The legend below the table has no bars at the start of its lines.
-    cells = [[cell.strip() for cell in re.split(r"\|+", s)] for s in lines if s.startswith("|")]
-    header = cells[0] if cells else []
-    if not set(COLUMNS) <= set(header):
+    """Image id -> diagnosis from PH2's table.
+
+    In the publisher's text the cells stand between ``|`` or ``||``, and a legend follows. The
+    publisher's workbook has a title above its header, and a column with X for each diagnosis.
+    """
+    lines = [line for line in text_lines(source) if line.startswith("|")]
+    cells = [[cell.strip() for cell in re.split(r"\|+", line)] for line in lines]
+    cells = cells or read_cells(source).to_numpy().tolist()
+    headers = [[cell.lower().removeprefix("image ") for cell in row] for row in cells]
+    for i, header in enumerate(headers):
+        if "name" in header and {"clinical diagnosis", "melanoma"} & set(header):
+            records = [dict(zip(header, row, strict=False)) for row in cells[i + 1 :]]
+            break
+    else:
         raise InputError(
-            f"{source} does not start with a table with the columns {' and '.join(COLUMNS)}: "
-            f"{REMEDY}"
+            f"{source} has no table with the columns {' and '.join(COLUMNS)}: {LAYOUT}"
         )
-    places = [header.index(column) for column in COLUMNS]
-    rows = [[row[i] if i < len(row) else "" for i in places] for row in cells[1:]]
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    records = [record for record in records if record.get("name")]
+    table = pd.DataFrame({"Name": [record["name"].upper() for record in records]})
     if table.empty:
         raise InputError(f"the table in {source} has no rows: {REMEDY}")
     refuse_repeated(table["Name"], source, REMEDY)
-    return labels_from(table.set_index("Name")["Clinical Diagnosis"], DIAGNOSES, source, REMEDY)
+    codes = pd.Series(map(diagnosis_code, records), index=table["Name"])
+    return labels_from(codes, DIAGNOSES, source, REMEDY)
+
+
+def text_lines(source: Source) -> list[str]:
+    """The lines of a text file; none of a workbook."""
+    return [] if suffix_of(source) == ".xlsx" else read_text(source).splitlines()
+
+
+def diagnosis_code(record: dict[str, str]) -> str:
+    """The key of `DIAGNOSES` that a line of the table means, or what stands there."""
+    code_of = {name: code for code, name in DIAGNOSES.items()}
+    if "clinical diagnosis" in record:
+        code = record["clinical diagnosis"].removesuffix(".0")
+        return code_of.get(code.lower(), code)
+    marked = [code for name, code in code_of.items() if record.get(name)]
+    return " and ".join(marked)

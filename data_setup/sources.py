@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import shutil
+import tempfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +19,18 @@ from derm_hash.errors import InputError, one_line
 MAX_BYTES = 512 * 1024**2  # the largest dermoscopic photographs take about 20 MB
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm"}
 LISTED = 10  # names in a message
+METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
+OTHER_ARCHIVES = {
+    b"Rar!": "a RAR",
+    b"7z\xbc\xaf": "a 7-Zip",
+    b"\x1f\x8b": "a gzip",
+    b"BZh": "a bzip2",
+    b"\xfd7zXZ": "an xz",
+}
+"""How other archives than zip files begin."""
+# What systems and programs put beside photographs: thumbnails, indexes, waste. In small letters.
+SYSTEM = {"@eadir", "#recycle", "$recycle.bin", "__macosx", "lost+found"}
+SYSTEM |= {"thumbs.db", "desktop.ini", "system volume information"}
 
 
 @dataclass(frozen=True)
@@ -96,39 +110,109 @@ def suffix_of(source: Path | Member) -> str:
     return PurePosixPath(source.name).suffix.lower()
 
 
-def files_in(place: Path, stack: ExitStack) -> dict[str, Source]:
-    """The files of a folder or zip archive (`stack` closes it) by path, sorted, none hidden."""
-    if place.is_dir():
+def files_in(place: Path | Member, stack: ExitStack) -> dict[str, Source]:
+    """The files of a folder or zip archive (`stack` closes it) by path, sorted.
+
+    Hidden files and those of the system, such as thumbnails, are left out; their number is printed.
+    """
+    if isinstance(place, Path) and place.is_dir():
         found = {p.relative_to(place).as_posix(): p for p in place.rglob("*") if p.is_file()}
     else:
         found = members(place, stack)
-    return {name: found[name] for name in sorted(found) if not name.split("/")[-1].startswith(".")}
+    kept = {name: found[name] for name in sorted(found) if not is_hidden(name)}
+    if hidden := len(found) - len(kept):
+        print(f"Hidden files and files of the system left out of {place}: {hidden}")
+    return kept
 
 
-def members(path: Path, stack: ExitStack) -> dict[str, Member]:
-    """The files of a zip archive by their paths in it; several threads may read them."""
+def is_hidden(name: str) -> bool:
+    """Whether a path is hidden or of the system, such as .thumbnails/x.jpg or nv/@eaDir/x.jpg."""
+    parts = [part for part in name.lower().split("/") if part not in (".", "..")]
+    return any(part.startswith(".") or part in SYSTEM for part in parts)
+
+
+def with_archives(
+    place: Path | Member, stack: ExitStack, wanted: Callable[[str], bool]
+) -> dict[str, Source]:
+    """The files of a folder or zip archive, and those of the zip archives in it that are wanted."""
+    found: dict[str, Source] = {}
+    for name, file in files_in(place, stack).items():
+        if suffix_of(file) == ".zip" and wanted(name):
+            inner = with_archives(file, stack, wanted)
+            found |= {f"{name}/{path}": source for path, source in inner.items()}
+        else:
+            found[name] = file
+    return found
+
+
+def members(place: Path | Member, stack: ExitStack) -> dict[str, Member]:
+    """The files of a zip archive by their paths in it; several threads may read them.
+
+    An archive in another one is copied to a temporary file.
+    """
     try:
-        archive, lock = stack.enter_context(zipfile.ZipFile(path)), threading.Lock()
-        files = [info for info in archive.infolist() if not info.is_dir()]
-        return {f.filename: Member(archive, lock, f.filename, f.file_size) for f in files}
+        if isinstance(place, Path):
+            archive = stack.enter_context(zipfile.ZipFile(place))
+        else:
+            copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+            with place.lock, place.archive.open(place.name) as file:
+                shutil.copyfileobj(file, copy)
+            archive = stack.enter_context(zipfile.ZipFile(copy))
+            archive.filename = str(place)
     except FileNotFoundError:
-        raise InputError(f"the archive {path} does not exist: check the path") from None
+        raise InputError(f"the archive {place} does not exist: check the path") from None
     except Exception as error:  # as in `Member.read_bytes`
+        if isinstance(place, Path) and (kind := other_archive(place)):
+            raise InputError(
+                f"{place} is {kind} archive: unpack it and name the folder instead"
+            ) from None
         raise InputError(
-            f"the archive {path} is damaged or not a zip file ({one_line(error)}): download it "
+            f"the archive {place} is damaged or not a zip file ({one_line(error)}): download it "
             "again"
         ) from error
+    files = [info for info in archive.infolist() if not info.filename.endswith(("/", "\\"))]
+    for info in files:
+        refuse_unreadable(info, archive.filename)
+    lock = threading.Lock()
+    # Some programs write Windows' backslashes into archives.
+    names = [info.filename.replace("\\", "/") for info in files]
+    found = [Member(archive, lock, info.filename, info.file_size) for info in files]
+    return dict(zip(names, found, strict=True))
+
+
+def refuse_unreadable(info: zipfile.ZipInfo, archive: str) -> None:
+    """`InputError` for a file that Python cannot unpack, although it is not damaged."""
+    unpack = "unpack the archive with another program, such as 7-Zip, and name the folder instead"
+    if info.flag_bits & 1:
+        raise InputError(f"{info.filename} in the archive {archive} has a password: {unpack}")
+    if info.compress_type not in METHODS:
+        method = zipfile.compressor_names.get(info.compress_type, f"number {info.compress_type}")
+        raise InputError(
+            f"{info.filename} in the archive {archive} is compressed by the method {method}, which "
+            f"Python cannot unpack: {unpack}"
+        )
+
+
+def other_archive(path: Path) -> str:
+    """What kind of archive a file is that is not a zip file ("a tar"); "" if none is known."""
+    with path.open("rb") as file:
+        start = file.read(265)
+    kinds = (kind for begin, kind in OTHER_ARCHIVES.items() if start.startswith(begin))
+    return next(kinds, "a tar" if start[257:262] == b"ustar" else "")
 
 
 def images_by_id(files: dict[str, Source], id_of: Callable[[str], str | None]) -> dict[str, Source]:
-    """Image id -> file; `id_of` gives the id of a path, or None for a file that is not wanted."""
+    """Image id -> file; `id_of` gives the id of a path, or None for a file that is not wanted.
+
+    Of equal copies the first is taken.
+    """
     found: dict[str, Source] = {}
     for name, source in files.items():
         key = id_of(name) if suffix_of(source) in SUFFIXES else None
-        if key in found:
+        if key in found and read(source) != read(found[key]):
             raise InputError(f"{source} and {found[key]} are both {key}: remove one of them")
         if key is not None:
-            found[key] = source
+            found.setdefault(key, source)
     return found
 
 

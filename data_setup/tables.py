@@ -1,13 +1,15 @@
 """Checks of the tables that say which class and which lesion an image shows."""
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 
 import pandas as pd
 
 from data_setup.info import INFO
 from data_setup.sources import Source, listing, suffix_of
+from derm_hash.data.classes import ALIASES, ISIC_CLASSES
 from derm_hash.errors import InputError
+
+UNKNOWN = "UNK"  # the class that ISIC gives to images without a diagnosis
 
 
 def labels_from(
@@ -21,6 +23,42 @@ def labels_from(
             f"of {', '.join(labels)}: {remedy}"
         )
     return found
+
+
+def one_hot_columns(table: pd.DataFrame) -> list[str]:
+    """The columns of a table that give each class a column, with 1 for yes and 0 for no.
+
+    Where there are columns of ISIC's class names, only these count.
+    """
+    official = [name for name in table if name.upper() in {*ISIC_CLASSES, *ALIASES, UNKNOWN}]
+    binary = [name for name in table if as_numbers(table[name]).isin([0, 1]).all()]
+    classes = official if len(official) > 1 else binary
+    alone = as_numbers(table[classes]).sum(axis=1) == 1 if len(classes) > 1 else pd.Series([False])
+    # A few rows without exactly one class are mistakes; many mean that it is another table.
+    return classes if alone.mean() > 0.5 else []
+
+
+def one_hot_labels(table: pd.DataFrame, classes: Sequence[str], path: object, remedy: str):
+    """The class of each row (a Series of str); `InputError` for a row without exactly one."""
+    values = as_numbers(table[classes])
+    unclear = ~(values.isin([0, 1]).all(axis=1) & (values.sum(axis=1) == 1))
+    label = values.where(~unclear, 0).idxmax(axis=1).rename("label")
+    for bad, problem, what in (
+        (unclear, "does not give exactly one class", remedy),
+        (label == UNKNOWN, f"gives the class {UNKNOWN}, unknown,", "remove their lines"),
+    ):
+        if bad.any():
+            raise InputError(
+                f"{path} {problem} to {bad.sum()} images, such as {bad.idxmax()}: {what}"
+            )
+    return label
+
+
+def as_numbers(values: pd.DataFrame | pd.Series):
+    """The numbers in cells, with decimal points or commas; NaN where there is none."""
+    if isinstance(values, pd.DataFrame):
+        return values.apply(as_numbers)
+    return pd.to_numeric(values.str.replace(",", "."), errors="coerce")
 
 
 def refuse_repeated(images: pd.Series, table: object, remedy: str) -> None:
@@ -37,7 +75,7 @@ def lesions_with_several_labels(table: pd.DataFrame) -> list[str]:
     return sorted(labels.index[labels > 1])
 
 
-def refuse_several_labels(table: pd.DataFrame, path: Path) -> None:
+def refuse_several_labels(table: pd.DataFrame, path: object) -> None:
     """Refuse a table whose images of one lesion have different labels."""
     if lesions := lesions_with_several_labels(table):
         raise InputError(

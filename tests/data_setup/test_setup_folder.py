@@ -85,7 +85,7 @@ def test_changed_sources_are_noticed(class_folders, command, prepare, root, caps
 
 def test_classes_can_be_chosen(command, prepare, refused):
     error = refused(*command, "--classes", "naevus,mole")
-    assert "no image has the label 'mole': use some of naevus, other things" in error
+    assert "no image has the label 'mole' of --classes: use some of naevus, other things" in error
     assert set(prepare(*command, "--classes", "naevus")["label"]) == {"naevus"}
 
 
