@@ -17,7 +17,7 @@ import pandas as pd
 from data_setup import publisher
 from data_setup.info import INFO
 from data_setup.options import add_common_arguments
-from data_setup.sources import Source, images_by_id, size_of, with_archives
+from data_setup.sources import Source, files_in, images_by_id, path_of, states_of
 from data_setup.tables import labels_from, published_rows, refuse_repeated, refuse_several_labels
 from derm_hash.data.tables import read_table
 from derm_hash.errors import InputError
@@ -74,31 +74,30 @@ def contents(args: argparse.Namespace, place: Path, stack: ExitStack) -> publish
         classes = publisher.classes(args, NAME)
         return published_rows(NAME, read_metadata(table), classes, files, table, remedy)
 
-    return sources_of(place, images | masks | metadata), rows
+    return states_of(place, images | masks | metadata), rows
 
 
 def find_files(place: Path, stack: ExitStack) -> tuple[dict[str, Source], ...]:
     """Images, masks (maybe none) and the metadata table, by path in a folder or archive."""
     if not place.exists():
         raise InputError(f"the folder or zip file --archives {place} does not exist: check it")
-    patterns = [pattern for group in FOLDERS.values() for pattern in group if pattern != "*"]
-    for wanted in (lambda name: is_in(name, patterns), lambda name: True):
-        files = with_archives(place, stack, wanted)
+    likely = [pattern for group in FOLDERS.values() for pattern in group if pattern != "*"]
+    for patterns in (likely, ["*"]):  # other archives are opened only if these do not do
+        files = files_in(place, stack, lambda name, wanted=patterns: is_in(name, wanted))
         images, masks = (chosen(files, what) for what in FOLDERS)
-        by_name = {PurePosixPath(name).name.lower(): name for name in reversed(files)}
-        tables = [by_name[name.lower()] for name in TABLES if name.lower() in by_name]
-        if images and tables:
+        table = path_of(files, TABLES)
+        if images and table:
             break
+    if not images:
+        expected = " or ".join(FOLDERS["images"][:-1])
+        raise InputError(f"{place} has no image archive or folder ({expected}): {REMEDY}")
+    if not table:
+        raise InputError(f"{place} has no metadata table ({' or '.join(TABLES)}): {REMEDY}")
     if not masks:
         print(
             f"{place} has no mask archive ({' or '.join(FOLDERS['masks'][:-1])}): going on without."
         )
-    if not images:
-        expected = " or ".join(FOLDERS["images"][:-1])
-        raise InputError(f"{place} has no image archive or folder ({expected}): {REMEDY}")
-    if not tables:
-        raise InputError(f"{place} has no metadata table ({' or '.join(TABLES)}): {REMEDY}")
-    return images, masks, {tables[0]: files[tables[0]]}
+    return images, masks, {table: files[table]}
 
 
 def is_in(path: str, patterns: Sequence[str]) -> bool:
@@ -121,20 +120,6 @@ def chosen(files: dict[str, Source], what: str) -> dict[str, Source]:
 def by_id(files: dict[str, Source], what: str) -> dict[str, Source]:
     """Image id -> its file, for images (ID.jpg) and masks (ID_segmentation.png)."""
     return images_by_id(files, lambda name: re.fullmatch(FILES[what], PurePosixPath(name).name)[1])
-
-
-def sources_of(place: Path, files: dict[str, Source]) -> dict[str, int | str]:
-    """What the record says of the files used: the sizes of archives, or the sum in a folder."""
-    if place.is_file():
-        return {place.name: place.stat().st_size}
-    sources: dict[str, int | str] = {}
-    for top in sorted({name.split("/")[0] for name in files}):
-        if (place / top).is_file():
-            sources[top] = (place / top).stat().st_size
-        else:
-            sizes = [size_of(file) for name, file in files.items() if name.startswith(f"{top}/")]
-            sources[top] = f"{len(sizes)} files, {sum(sizes)} bytes"
-    return sources
 
 
 def read_metadata(path: Source) -> pd.DataFrame:

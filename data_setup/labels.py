@@ -17,17 +17,16 @@ SPLIT_NAMES = {
 }
 SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in names}
 PARTS = {"image", "img", "mask", "segmentation", "annotation", "label", "fold"}
+MANY, FEW = 20, 4  # more labels with fewer images each are hardly diagnoses
 END = re.compile(r"([ _-]?(set|data|images|\d+)|s)$")  # of train_images, testset, fold 1, masks
 
 
-def refuse_doubtful(
-    labels: Collection[str], place: Path, chosen: bool, one_is_enough: bool
-) -> None:
+def refuse_doubtful(images: Sequence[str], place: Path, chosen: bool, one_is_enough: bool) -> None:
     """Refuse labels that are hardly what the user means.
 
     Parameters
     ----------
-    labels : the distinct labels
+    images : the label of each image
     place : folder or table that they come from
     chosen : bool
         Whether the user named the classes to use, which settles all but two spellings of one.
@@ -37,26 +36,26 @@ def refuse_doubtful(
     Raises
     ------
     InputError
-        If labels mean the same in two spellings, are missing values or names of splits, or are
-        all the same.
+        If labels mean the same in two spellings, are missing values or names of splits, are all
+        the same, or are nearly as many as the images.
     """
-    spellings = defaultdict(list)
-    for label in sorted(labels):
+    labels, spellings = sorted(set(images)), defaultdict(list)
+    for label in labels:
         spellings[_meaning(label)].append(label)
     for same in spellings.values():
         if len(same) > 1:
             raise InputError(
                 f"{place} has the labels {quoted(same)}, which differ only in case, blanks or "
-                "number format: write them alike"
+                f"number format: write them alike, such as with --map '{same[1]}={same[0]}'"
             )
     if chosen:
         return
-    if missing := [label for label in sorted(labels) if label.strip().casefold() in MISSING]:
+    if missing := [label for label in labels if is_missing(label)]:
         raise InputError(
             f"{place} has the label {quoted(missing)}, which means that the diagnosis is not "
             "known: remove these images, or name the classes to use with --classes"
         )
-    if splits := [label for label in sorted(labels) if is_part(label)]:
+    if splits := [label for label in labels if is_part(label)]:
         raise InputError(
             f"{place} has the labels {quoted(splits)}, which are parts of a data set and not "
             "diagnoses: name one of them as --source, or list images, labels and splits in a "
@@ -67,6 +66,17 @@ def refuse_doubtful(
             f"{place} has a single class, {quoted(labels)}, so that every hit would be right: "
             "check --source or --label-column, or confirm it with --classes"
         )
+    if len(labels) > MANY and len(images) < FEW * len(labels):
+        raise InputError(
+            f"{place} has {len(labels)} labels for {len(images)} images ({quoted(labels)}), which "
+            "may be patients or lesions and not diagnoses: check --source or --label-column, or "
+            "confirm them with --classes"
+        )
+
+
+def is_missing(value: str) -> bool:
+    """Whether a value says that nothing is known, such as "", nan or unknown."""
+    return value.strip().casefold() in MISSING
 
 
 def is_part(name: str) -> bool:
@@ -84,9 +94,10 @@ def refuse_other_levels(source: Path, names: Sequence[str]) -> None:
     for label, *folders in (name.split("/")[:-1] for name in names):
         inside[label].update(folders[:1])
     if len(inside) == 1 and len(lower := inside[label := next(iter(inside))]) > 1:
+        remedy = f"use --source {source / label}" if source.is_dir() else "unpack it, and name that"
         raise InputError(
             f"{source} has one folder, {label!r}, and the classes seem to lie in it "
-            f"({quoted(lower)}): use --source {source / label}, or confirm the class with --classes"
+            f"({quoted(lower)}): {remedy}, or confirm the class with --classes"
         )
     if any(map(is_part, inside)):
         return  # `refuse_doubtful` has a better remedy

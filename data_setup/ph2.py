@@ -17,14 +17,15 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pandas as pd
 
 from data_setup import publisher
 from data_setup.info import INFO
 from data_setup.options import add_common_arguments
-from data_setup.sources import Source, files_in, images_by_id, listing, stamp, suffix_of
+from data_setup.sources import Source, files_in, images_by_id, listing, path_of, states_of
 from data_setup.tables import labels_from, published_rows, refuse_repeated
-from derm_hash.data.tables import read_cells, read_text
+from derm_hash.data.tables import read_table
 from derm_hash.errors import InputError
 
 HELP = "PH2 from its folder or zip file: 200 images with lesion masks, 2 classes"
@@ -33,6 +34,8 @@ NAME = "ph2"
 TABLES = ("PH2_dataset.txt", "PH2_dataset.csv", "PH2_dataset.xlsx")
 COLUMNS = ("Name", "Clinical Diagnosis")
 DIAGNOSES = {"0": "common nevus", "1": "atypical nevus", "2": "melanoma"}
+CODE_OF = {name: code for code, name in DIAGNOSES.items()}
+WORKBOOK_NAME = "Image Name"
 MASK_FOLDER = re.compile("mask|_lesion$|segm|trimap|truth", re.IGNORECASE)
 REMEDY = "get the data set again"
 LAYOUT = (
@@ -63,27 +66,24 @@ def run(args: argparse.Namespace) -> None:
 def contents(place: Path, stack: ExitStack) -> publisher.Contents:
     """The files read, and the function that gives the manifest's rows."""
     files = files_in(place, stack)
-    changes = stamp(place, files) if place.is_dir() else place.stat().st_size
-    return {place.name: changes}, lambda: rows(files, place)
+    return states_of(place, files), lambda: rows(files, place)
 
 
 def rows(files: dict[str, Source], place: Path) -> pd.DataFrame:
     """The manifest's rows, sorted by image, not split."""
-    named = {PurePosixPath(name).name.lower(): file for name, file in files.items()}
-    tables = [named[name.lower()] for name in TABLES if name.lower() in named]
-    if not tables:
+    if not (path := path_of(files, TABLES)):
         raise InputError(
             f"{place} holds none of {', '.join(TABLES)}: name the folder PH2Dataset with "
             f"--archives, or {LAYOUT}"
         )
-    diagnoses = read_diagnoses(tables[0])
-    table = pd.DataFrame({"image_id": diagnoses.index, "diagnosis": diagnoses.to_numpy()})
+    diagnoses = read_diagnoses(files[path])
+    table = diagnoses.rename_axis("image_id").rename("diagnosis").reset_index()
     table = table.assign(label=table["diagnosis"].map(INFO[NAME].labels), lesion_id="")
     image_of, mask_of = (images_by_id(files, id_in(masks)) for masks in (False, True))
     if unmasked := sorted(set(table["image_id"]) - mask_of.keys()):
         print(f"Without a lesion mask: {listing(unmasked)}")
-    files = image_of, mask_of
-    return published_rows(NAME, table, table["label"].unique(), files, tables[0], REMEDY)
+    found = image_of, mask_of
+    return published_rows(NAME, table, table["label"].unique(), found, files[path], REMEDY)
 
 
 def id_in(masks: bool) -> Callable[[str], str | None]:
@@ -99,42 +99,25 @@ def id_in(masks: bool) -> Callable[[str], str | None]:
 
 
 def read_diagnoses(source: Source) -> pd.Series:
-    """Image id -> diagnosis from PH2's table.
-
-    In the publisher's text the cells stand between ``|`` or ``||``, and a legend follows. The
-    publisher's workbook has a title above its header, and a column with X for each diagnosis.
-    """
-    lines = [line for line in text_lines(source) if line.startswith("|")]
-    cells = [[cell.strip() for cell in re.split(r"\|+", line)] for line in lines]
-    cells = cells or read_cells(source).to_numpy().tolist()
-    headers = [[cell.lower().removeprefix("image ") for cell in row] for row in cells]
-    for i, header in enumerate(headers):
-        if "name" in header and {"clinical diagnosis", "melanoma"} & set(header):
-            records = [dict(zip(header, row, strict=False)) for row in cells[i + 1 :]]
-            break
-    else:
-        raise InputError(
-            f"{source} has no table with the columns {' and '.join(COLUMNS)}: {LAYOUT}"
-        )
-    records = [record for record in records if record.get("name")]
-    table = pd.DataFrame({"Name": [record["name"].upper() for record in records]})
+    """Image id -> diagnosis from PH2's table, in one of its two forms."""
+    try:
+        table = read_table(source, COLUMNS, LAYOUT)
+    except InputError as error:
+        try:
+            table = marks_as_codes(read_table(source, (WORKBOOK_NAME, *DIAGNOSES.values())))
+        except InputError:
+            raise error from None  # what is said of the usual form helps more
+    table = table[table["Name"] != ""]  # without the legend
     if table.empty:
         raise InputError(f"the table in {source} has no rows: {REMEDY}")
-    refuse_repeated(table["Name"], source, REMEDY)
-    codes = pd.Series(map(diagnosis_code, records), index=table["Name"])
-    return labels_from(codes, DIAGNOSES, source, REMEDY)
+    names = table["Name"].str.upper()
+    refuse_repeated(names, source, REMEDY)
+    codes = table["Clinical Diagnosis"].str.removesuffix(".0").str.lower().set_axis(names)
+    return labels_from(codes.replace(CODE_OF), DIAGNOSES, source, REMEDY)
 
 
-def text_lines(source: Source) -> list[str]:
-    """The lines of a text file; none of a workbook."""
-    return [] if suffix_of(source) == ".xlsx" else read_text(source).splitlines()
-
-
-def diagnosis_code(record: dict[str, str]) -> str:
-    """The key of `DIAGNOSES` that a line of the table means, or what stands there."""
-    code_of = {name: code for code, name in DIAGNOSES.items()}
-    if "clinical diagnosis" in record:
-        code = record["clinical diagnosis"].removesuffix(".0")
-        return code_of.get(code.lower(), code)
-    marked = [code for name, code in code_of.items() if record.get(name)]
-    return " and ".join(marked)
+def marks_as_codes(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of the publisher's workbook, which marks one of three columns, in that form."""
+    marked = (table[list(CODE_OF)] != "").to_numpy()
+    codes = [" and ".join(np.array(list(DIAGNOSES))[row]) for row in marked]
+    return pd.DataFrame({"Name": table[WORKBOOK_NAME], "Clinical Diagnosis": codes})

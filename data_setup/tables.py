@@ -7,7 +7,7 @@ import pandas as pd
 from data_setup.info import INFO
 from data_setup.sources import Source, listing, suffix_of
 from derm_hash.data.classes import ALIASES, ISIC_CLASSES
-from derm_hash.errors import InputError
+from derm_hash.errors import InputError, counted, shown
 
 UNKNOWN = "UNK"  # the class that ISIC gives to images without a diagnosis
 
@@ -49,20 +49,28 @@ def one_hot_labels(table: pd.DataFrame, classes: Sequence[str], path: object, re
     ):
         if bad.any():
             raise InputError(
-                f"{path} {problem} to {bad.sum()} images, such as {bad.idxmax()}: {what}"
+                f"{path} {problem} to {counted(bad.sum(), 'image')}, such as {bad.idxmax()}: {what}"
             )
     return label
 
 
 def as_numbers(values: pd.DataFrame | pd.Series):
-    """The numbers in cells, with decimal points or commas; NaN where there is none."""
+    """The numbers in cells, with decimal points or commas; NaN where there is none.
+
+    True and x are 1; False and an empty cell are 0.
+    """
     if isinstance(values, pd.DataFrame):
         return values.apply(as_numbers)
-    return pd.to_numeric(values.str.replace(",", "."), errors="coerce")
+    plain = (
+        values.str.lower()
+        .replace({"true": "1", "x": "1", "false": "0", "": "0"})
+        .str.replace(",", ".")
+    )
+    return pd.to_numeric(plain, errors="coerce")
 
 
 def refuse_repeated(images: pd.Series, table: object, remedy: str) -> None:
-    """Refuse a table (rows 0..N-1) that lists an image twice."""
+    """Refuse a table that lists an image twice; the index of `images` is its line number - 2."""
     if (again := images.duplicated()).any():
         image = images[again].iloc[0]
         first, second = images.index[images == image][:2] + 2  # line 1 is the header
@@ -96,7 +104,8 @@ def refuse_missing(
     """Refuse a table that lists images which are not there."""
     if missing := [name for name in wanted if name not in images]:
         raise InputError(
-            f"{len(missing)} images of {table} are missing ({listing(missing)}): {remedy}"
+            f"{table} lists {counted(len(missing), 'image')} that cannot be found "
+            f"({shown(listing(missing))}): {remedy}"
         )
 
 

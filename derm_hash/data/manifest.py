@@ -81,13 +81,14 @@ def read_manifest(root: str | Path, classes: Sequence[str] | None = None) -> pd.
         f"name the columns {', '.join(REQUIRED)} in the first line, with commas between, and give "
         "each image a line"
     )
-    frame = with_all_columns(read_table(path, columns=REQUIRED, remedy=remedy))
+    table = read_table(path, REQUIRED, remedy, optional=COLUMNS)
+    frame = with_all_columns(table).set_axis(table.index)  # which tells the line
     for column in ("image", "mask"):  # without detours: a//b.png and a/./b.png are a/b.png
         frame[column] = frame[column].map(lambda name: name and str(PurePosixPath(name)))
     _check_values(frame, path, classes)
     for column in ("image", "mask"):
         _check_paths(frame[column], root)
-    return frame
+    return frame.reset_index(drop=True)
 
 
 def _check_values(frame: pd.DataFrame, path: Path, classes: Sequence[str] | None) -> None:

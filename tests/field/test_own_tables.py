@@ -51,10 +51,10 @@ def table(names="deep/IMG_{}", **columns):
     [
         ("deep/IMG_{}.jpg", "path in another spelling 3"),
         ("deep\\IMG_{}.JPG", "path in another spelling 6"),
-        ("deep/IMG_{}", "path without suffix 6"),
+        ("deep/IMG_{}", "path in another spelling 6"),
         ("IMG_{}.Jpg", "file name 6"),
-        ("other/IMG_{}", "file name without suffix 6"),
-        ("IMG_{}.png", "file name without suffix 6"),
+        ("other/IMG_{}", "file name 6"),
+        ("IMG_{}.png", "file name 6"),
     ],
 )
 def test_images_are_found_by_any_spelling_of_their_names(prepare, names, way):
@@ -83,7 +83,7 @@ def test_a_file_name_in_two_folders_needs_its_folder(prepare, source):
 
 def test_missing_images_can_be_left_out(prepare, source):
     (source / "deep" / "IMG_2.jpg").unlink()
-    assert "1 images of" in prepare(table())[0]
+    assert "lists 1 image that cannot be found" in prepare(table())[0]
     frame, out = prepare(table(), "--partial")
     assert len(frame) == 5 and "missing: 1 image" in out
 
@@ -122,7 +122,7 @@ def test_a_column_for_each_class_gives_the_labels(prepare, one):
     error, _ = prepare(names | truth, "--label-column", "MEL", "--force")
     assert "leave out --label-column" in error
     assert (
-        "exactly one class to 1 images, such as IMG_0"
+        "exactly one class to 1 image, such as IMG_0"
         in prepare(names | truth | {"NV": [one, *truth["NV"][1:]]}, "--force")[0]
     )
 
