@@ -13,6 +13,7 @@ import pandas as pd
 
 from data_setup.audit import duplicates, duplicates_sentence, leakage, split_table
 from data_setup.duplicates import duplicate_groups
+from data_setup.labels import UNLABELLED
 from data_setup.options import SPLITTERS
 from data_setup.prepare import put, store_all
 from data_setup.record import (
@@ -30,6 +31,7 @@ from data_setup.sources import LISTED, Drawn, size_of
 from derm_hash.data.classes import class_order
 from derm_hash.data.manifest import (
     MANIFEST,
+    SPLITS,
     manifest_bytes,
     read_manifest,
     store_pixels,
@@ -216,8 +218,15 @@ def report(frame: pd.DataFrame, root: Path) -> None:
         print(f"{share:.0%} of the query images show a lesion that is in the database or val too.")
     if len(groups := duplicates(frame)):
         print(f"{duplicates_sentence(groups)} `python -m data_setup audit` lists them.")
+    if "database" in parts and (empty := [part for part in SPLITS if part not in parts]):
+        print(
+            f"No image is in {' or '.join(empty)}: add images of other lesions, or check what is "
+            "stated of lesions and splits."
+        )
     folder = shlex.quote(str(root))
-    if parts == ["query"]:
+    if set(frame["label"]) == {UNLABELLED}:
+        print(f"\nNext: derm-hash heatmaps --run RUN --data {folder}")
+    elif parts == ["query"]:
         print(f"\nNext: derm-hash evaluate --run RUN --data DATABASE --queries {folder}")
     else:
         print(f"\nNext: derm-hash train --data {folder}")

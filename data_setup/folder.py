@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 
 from data_setup.build import build
-from data_setup.labels import refuse_doubtful, refuse_other_levels
+from data_setup.labels import UNLABELLED, refuse_doubtful, refuse_other_levels
 from data_setup.matching import check_name, masks_beside, masks_of
 from data_setup.options import add_common_arguments
-from data_setup.own_table import COLUMNS, UNLABELLED, read_own_table, with_split
+from data_setup.own_table import COLUMNS, read_own_table, with_split
 from data_setup.sources import (
     FOREIGN,
     SUFFIXES,

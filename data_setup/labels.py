@@ -16,6 +16,7 @@ SPLIT_NAMES = {
     "query": ("query", "queries", "test", "testing"),
 }
 SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in names}
+UNLABELLED = "unlabelled"  # the label of images without a diagnosis, which heatmaps do not need
 PARTS = {"image", "img", "mask", "segmentation", "annotation", "label", "fold"}
 MANY, FEW = 20, 4  # more labels with fewer images each are hardly diagnoses
 END = re.compile(r"([ _-]?(set|data|images|\d+)|s)$")  # of train_images, testset, fold 1, masks
@@ -82,7 +83,13 @@ def is_missing(value: str) -> bool:
 def is_part(name: str) -> bool:
     """Whether a name means a part of a data set, such as train, Test_images or masks."""
     name = name.strip().casefold()
-    return bool({name, END.sub("", name)} & (set(SPLIT_OF) | PARTS))
+    return bool(split_of(name) or {name, END.sub("", name)} & PARTS)
+
+
+def split_of(name: str) -> str | None:
+    """The split that a name means, such as database for Train or training_set; None if none."""
+    name = name.strip().casefold()
+    return SPLIT_OF.get(name) or SPLIT_OF.get(END.sub("", name))
 
 
 def refuse_other_levels(source: Path, names: Sequence[str]) -> None:

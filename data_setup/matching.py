@@ -80,11 +80,11 @@ class Finder:
         if not fitting and (number := number_in(stem)):
             way, fitting = "number", self.by_number.get(number, [])
 
-        def likeness(file: str) -> tuple[int, bool]:
+        def likeness(file: str) -> tuple[bool, int, bool]:
             theirs, _, their_suffix = spelled(file)
             pairs = zip(reversed(folders), reversed(theirs), strict=False)
             differs = [a != b for a, b in pairs] + [True]
-            return differs.index(True), their_suffix == suffix
+            return folders == theirs, differs.index(True), their_suffix == suffix
 
         best = max(map(likeness, fitting), default=None)
         found = [file for file in fitting if likeness(file) == best]

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from data_setup.labels import SPLIT_OF, is_missing
+from data_setup.labels import UNLABELLED, is_missing, split_of
 from data_setup.matching import Finder
 from data_setup.sources import FOREIGN, Source, listing
 from data_setup.tables import (
@@ -29,8 +29,6 @@ COLUMNS = {
     "mask": "mask",
 }
 """What a table holds, and what its column is called; all but the image may be missing."""
-UNLABELLED = "unlabelled"
-"""The label of images without a diagnosis, which heatmaps do not need."""
 
 
 def read_own_table(
@@ -58,7 +56,8 @@ def read_own_table(
     found["label"] = UNLABELLED
     if not args.no_labels:
         found["label"] = labels_in(table, column, classes, path, remedy)
-    if unused := [name for name in rest if name not in (column["label"], *classes)]:
+    used = {column["label"], *classes}
+    if unused := [name for name in rest if name not in used and not name.startswith("Unnamed: ")]:
         print(f"Columns of {path} that are not used: {shown(listing(unused))}")
     for name, key in (("lesion_id", "lesion"), ("split", "split"), ("mask", "mask")):
         found[name] = table.get(column[key], "")
@@ -170,7 +169,7 @@ def with_split(args: argparse.Namespace, table: pd.DataFrame) -> pd.DataFrame:
             f"the table --csv gives {table.loc[~given, 'file'].iloc[0]} {problem}: fill it in, or "
             "let the images be split with --split lesion"
         )
-    split = table["split"].str.casefold().map(SPLIT_OF)
+    split = table["split"].map(split_of)
     if (unknown := split.isna()).any():
         raise InputError(
             f"the split {shown(table.loc[unknown, 'split'].iloc[0])!r} of "

@@ -28,14 +28,18 @@ def labels_from(
 def one_hot_columns(table: pd.DataFrame) -> list[str]:
     """The columns of a table that give each class a column, with 1 for yes and 0 for no.
 
-    Where there are columns of ISIC's class names, only these count.
+    These are all columns of 0 and 1, or those of ISIC's class names: what fits more rows.
     """
     official = [name for name in table if name.upper() in {*ISIC_CLASSES, *ALIASES, UNKNOWN}]
     binary = [name for name in table if as_numbers(table[name]).isin([0, 1]).all()]
-    classes = official if len(official) > 1 else binary
-    alone = as_numbers(table[classes]).sum(axis=1) == 1 if len(classes) > 1 else pd.Series([False])
+
+    def fit(classes: list[str]) -> float:
+        alone = as_numbers(table[classes]).sum(axis=1) == 1
+        return alone.mean() if len(classes) > 1 else 0
+
+    classes = max(official, binary, key=fit)
     # A few rows without exactly one class are mistakes; many mean that it is another table.
-    return classes if alone.mean() > 0.5 else []
+    return classes if fit(classes) > 0.5 else []
 
 
 def one_hot_labels(table: pd.DataFrame, classes: Sequence[str], path: object, remedy: str):

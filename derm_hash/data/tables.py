@@ -105,7 +105,7 @@ def _rows(file: Readable, columns: Sequence[str]) -> tuple[Rows, str]:
         data = file.read_bytes()
     except OSError as error:
         raise InputError(
-            f"{file} cannot be read as a table ({one_line(error)}): check the path"
+            f"{file} cannot be read as a table ({error.strerror}): check the path"
         ) from error
     if data.startswith(OLD_EXCEL):
         raise InputError(
