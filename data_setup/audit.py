@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_setup.duplicates import duplicate_groups
+from data_setup.duplicates import RADIUS, connected_images, duplicate_groups, image_hashes
 from derm_hash.data.classes import class_order
 from derm_hash.data.images import image_size
 from derm_hash.data.manifest import SPLITS, read_manifest
-from derm_hash.errors import counted
+from derm_hash.errors import InputError, counted
 from derm_hash.files import thread_map
 
 HELP = "report leakage, near-duplicates, class balance, image sizes and gaps of a data folder"
@@ -36,17 +36,84 @@ class Audit:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("root", type=Path, metavar="ROOT", help="data folder with a manifest.csv")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="OTHER",
+        help="another data folder: report near-duplicates and lesions that are in both, instead",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """Audit the data folder ``args.root``, and print what was found."""
     root = args.root.expanduser()
+    if args.against is not None:
+        print(f"\n{compared(root, args.against.expanduser())}")
+        return
     frame = read_manifest(root)
     if "duplicate_group" not in frame:
         frame["duplicate_group"] = duplicate_groups(root, frame["image"].tolist())
     paths = [root / name for name in frame["image"]]
     sizes = list(thread_map(image_size, paths, "reading image sizes", True))
     print(f"\n{root}: {counted(len(frame), 'image')}\n\n{as_text(audit(frame, sizes))}")
+
+
+def compared(root: Path, other: Path) -> str:
+    """What two data folders share, in words and tables: near-duplicates and lesions."""
+    if root.resolve() == other.resolve():
+        raise InputError(f"--against {other} is the same folder: name another data folder")
+    frames = [read_manifest(root), read_manifest(other)]
+    hashes = [
+        image_hashes(place, frame["image"].tolist())
+        for place, frame in zip((root, other), frames, strict=True)
+    ]
+    groups = connected_images(np.concatenate(hashes), RADIUS)
+    copies = shared(frames, np.split(groups, [len(frames[0])]))
+    lesions = shared(frames, [frame["lesion_id"].replace("", None) for frame in frames])
+    counts = [counted(len(frame), "image") for frame in frames]
+    sections = [f"{root}: {counts[0]}; {other}: {counts[1]}"]
+    for title, table, noun in (
+        ("Near-duplicates", copies, "group of near-duplicates"),
+        ("Lesions", lesions, "lesion_id"),
+    ):
+        text = f"No {noun} is in both folders."
+        if len(table):
+            text = (
+                f"Found in both folders: {len(table):,} "
+                f"({counted(table['images'].sum(), 'image')} of the first folder, "
+                f"{table['others'].sum():,} of the second). "
+            )
+            text += (
+                "Leave these images out of one folder, or scores of the one on the other are "
+                "too high."
+                if noun != "lesion_id"
+                else "If both folders number lesions alike, these are the same lesions."
+            )
+        sections.append(f"{title}\n{textwrap.fill(text, WIDTH)}{table_text(table)}")
+    if not all((frame["lesion_id"] != "").any() for frame in frames):
+        sections[-1] = "Lesions\nOne of the folders does not know which images show one lesion."
+    return "\n\n\n".join(sections)
+
+
+def shared(frames: Sequence[pd.DataFrame], keys: Sequence[Sequence]) -> pd.DataFrame:
+    """What two manifests have in common: a row per key that is in both; a missing key is none.
+
+    The columns are ``images`` and ``others`` (how many in the first and second), ``labels`` and
+    ``such as`` (the first image of each).
+    """
+    first, second = (
+        frame.assign(key=list(key)).dropna(subset="key").groupby("key")
+        for frame, key in zip(frames, keys, strict=True)
+    )
+    both = sorted(set(first.groups) & set(second.groups))
+    rows = []
+    for key in both:
+        here, there = first.get_group(key), second.get_group(key)
+        labels = BETWEEN.join(sorted({*here["label"], *there["label"]}))
+        example = f"{here['image'].iloc[0]} = {there['image'].iloc[0]}"
+        rows.append((example, len(here), len(there), labels))
+    table = pd.DataFrame(rows, columns=["such as", "images", "others", "labels"])
+    return table.set_index("such as")
 
 
 def audit(frame: pd.DataFrame, sizes: Sequence[tuple[int, int]] | None = None) -> Audit:
@@ -123,7 +190,7 @@ def as_text(found: Audit) -> str:
     gaps = found.gaps if found.gaps.loc["all"].drop("images").any() else found.gaps.head(0)
     sections = [
         ("Leakage", leakage_sentence(found.leakage), found.leakage),
-        ("Near-duplicates", duplicates_sentence(found.duplicates, len(torn)), torn),
+        ("Near-duplicates", duplicates_sentence(found.duplicates), torn),
         ("Class balance", balance_sentence(found.balance), found.balance),
         ("Image sizes", sizes_sentence(found.sizes), found.sizes),
         ("Gaps", gaps_sentence(found.gaps), gaps),
@@ -181,13 +248,21 @@ def leakage_sentence(table: pd.DataFrame) -> str:
     )
 
 
-def duplicates_sentence(table: pd.DataFrame, torn: int) -> str:
-    """What a table of `duplicates` means; `torn` of its groups lie in several parts."""
+def duplicates_sentence(table: pd.DataFrame) -> str:
+    """What a table of `duplicates` means; queries with copies are counted apart."""
     if table.empty:
         return "No near-duplicate images are known."
-    text = f"{table['images'].sum():,} images in {len(table):,} groups are near-duplicates."
-    if torn:
-        text += f" Groups in several parts: {torn:,}; split by lesion, or remove the copies."
+    groups = counted(len(table), "group")
+    text = f"{table['images'].sum():,} images in {groups} are near-duplicates."
+    torn = table.loc[holds_several(table["parts"]), "parts"]
+    queries = int(torn.str.contains("query").sum())
+    if queries:
+        text += (
+            f" Groups with queries and images of other parts: {queries:,}, which raises every "
+            "score; split by lesion, or remove the copies."
+        )
+    if rest := len(torn) - queries:
+        text += f" Groups in database and val alone: {rest:,}, which raises the scores on val."
     if disagreeing := int(holds_several(table["labels"]).sum()):
         text += f" Groups with several labels: {disagreeing:,}; look at them, one label is wrong."
     return text

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_setup.audit import leakage, split_table
+from data_setup.audit import duplicates, duplicates_sentence, leakage, split_table
 from data_setup.duplicates import duplicate_groups
+from data_setup.labels import UNLABELLED
 from data_setup.options import SPLITTERS
 from data_setup.prepare import put, store_all
 from data_setup.record import (
@@ -209,8 +210,22 @@ def report(frame: pd.DataFrame, root: Path) -> None:
     print(f"{root}: {images} {lesions}{masks}")
     if bad := read_record(root)["bad"]:
         print(f"Left out: {counted(len(bad), 'image')} that cannot be used; see {root / RECORD}.")
-    if not numbers["lesions"]:
+    parts = sorted(set(frame["split"]))
+    if len(parts) > 1 and not numbers["lesions"]:
         print("Which images show the same lesion is not known, so a lesion may be in two parts.")
     elif (share := leakage(frame).at["all", "share"]) > 0:
         print(f"{share:.0%} of the query images show a lesion that is in another part too.")
-    print(f"\nNext: derm-hash train --data {shlex.quote(str(root))}")
+    if len(groups := duplicates(frame)):
+        print(f"{duplicates_sentence(groups)} `python -m data_setup audit` lists them.")
+    if "database" in parts and (empty := {"database", "val", "query"} - set(parts)):
+        print(
+            f"No image is in {' or '.join(sorted(empty))}: add images of other lesions, or check what is "
+            "stated of lesions and splits."
+        )
+    folder = shlex.quote(str(root))
+    if set(frame["label"]) == {UNLABELLED}:
+        print(f"\nNext: derm-hash heatmaps --run RUN --data {folder}")
+    elif parts == ["query"]:
+        print(f"\nNext: derm-hash evaluate --run RUN --data DATABASE --queries {folder}")
+    else:
+        print(f"\nNext: derm-hash train --data {folder}")

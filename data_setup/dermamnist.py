@@ -33,7 +33,9 @@ PARTS = {"train": "database", "val": "val", "test": "query"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    add_common_arguments(parser, size=64, own_split=("medmnist",))
+    add_common_arguments(
+        parser, size=64, own_splits={"medmnist": "the publisher's"}, default_split="medmnist"
+    )
     publisher.add_arguments(parser)
 
 

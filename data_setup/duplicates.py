@@ -55,6 +55,15 @@ def duplicate_groups(root: Path, images: Sequence[str], workers: int | None = No
     near-duplicates, else the same name for all that are connected, "dup-" and the path of the first
     of them in the alphabet.
     """
+    if not len(images):
+        return []
+    group = connected_images(image_hashes(root, images, workers), RADIUS)
+    names = pd.Series(images).groupby(group)
+    return ("dup-" + names.transform("min")).where(names.transform("size") > 1, "").tolist()
+
+
+def image_hashes(root: Path, images: Sequence[str], workers: int | None = None) -> np.ndarray:
+    """Hashes of the eight views of each of N images: uint8 (N, 8, 96)."""
     picture = picture_reader(root, images, stored_pixels(root, images))
 
     def thumbnail(i: int) -> Image.Image:
@@ -63,12 +72,7 @@ def duplicate_groups(root: Path, images: Sequence[str], workers: int | None = No
     what = "looking for near-duplicates"
     small = thread_map(thumbnail, range(len(images)), what, True, workers)
     # Threads decode. The hashes are many short calls, which would only wait for each other.
-    hashes = np.array([view_hashes(image) for image in small], dtype=np.uint8)
-    if not len(hashes):
-        return []
-    group = connected_images(hashes, RADIUS)
-    names = pd.Series(images).groupby(group)
-    return ("dup-" + names.transform("min")).where(names.transform("size") > 1, "").tolist()
+    return np.array([view_hashes(image) for image in small], dtype=np.uint8)
 
 
 def view_hashes(image: Image.Image) -> np.ndarray:

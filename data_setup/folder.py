@@ -1,30 +1,33 @@
 """One's own images: class folders, or a table with image and label columns."""
 
 import argparse
-from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 
 from data_setup.build import build
+from data_setup.labels import UNLABELLED, refuse_doubtful, refuse_other_levels
+from data_setup.matching import check_name, masks_beside, masks_of
 from data_setup.options import add_common_arguments
-from data_setup.sources import SUFFIXES, Source, files_in, listing, stamp, suffix_of
-from data_setup.tables import (
-    lesions_with_several_labels,
-    refuse_missing,
-    refuse_repeated,
-    report_unlabelled,
+from data_setup.own_table import COLUMNS, read_own_table, with_split
+from data_setup.sources import (
+    FOREIGN,
+    SUFFIXES,
+    Source,
+    files_in,
+    is_hidden,
+    state_of,
+    suffix_of,
 )
-from derm_hash.data.manifest import read_table
-from derm_hash.errors import LONGEST_NAME, InputError, cannot_be_shown, shown
-from derm_hash.files import leaves_folder
+from derm_hash.errors import InputError, shown
 
-COLUMNS = {"image": "image", "label": "label", "lesion": "lesion_id"}
-"""What a table holds, and what its column is called; lesion_id may be missing."""
-
-HELP = "your own images: one folder per class, or a CSV file with image and label columns"
+OWN_SPLITS = {
+    "table": "as the column split of --csv says",
+    "query": "all images are queries, for another data set",
+}
+HELP = "your own images: one folder per class, or a CSV or Excel file with image and label columns"
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -32,22 +35,32 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
 
 
+def renaming(text: str) -> tuple[str, str]:
+    """ "Common Nevus=NV" -> ("Common Nevus", "NV")."""
+    before, equals, after = (part.strip() for part in text.rpartition("="))
+    if not (before and equals and after):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a renaming: write OLD=NEW")
+    return before, after
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    add_common_arguments(parser)
+    add_common_arguments(parser, own_splits=OWN_SPLITS, default_split=None)
     parser.add_argument(
         "--source",
         type=Path,
         required=True,
-        metavar="DIR",
-        help="folder of the images; without --csv it has one folder per class, named by the label",
+        metavar="PATH",
+        help="folder or zip file of the images; without --csv it has one folder per class, with "
+        "the label as its name",
     )
     parser.add_argument(
         "--csv",
         type=Path,
         metavar="FILE",
-        help="table with one line per image; image paths are relative to --source and may lack "
-        "their suffix",
+        help="table (CSV, TSV or Excel) with one line per image; images are named by path or by "
+        "file name, with or without suffix; the labels are one column, or one column of 0 and 1 "
+        "for each class",
     )
     for name, default in COLUMNS.items():
         parser.add_argument(
@@ -59,6 +72,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="A,B,C",
         help="labels to use (default: all)",
     )
+    parser.add_argument(
+        "--map",
+        type=renaming,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="OLD=NEW",
+        help="rename labels, such as 'Common Nevus=NV'; several may get one name",
+    )
+    parser.add_argument(
+        "--masks",
+        type=Path,
+        metavar="PATH",
+        help="folder or zip file of lesion masks named as their images, also with _segmentation or "
+        "_mask",
+    )
+    parser.add_argument(
+        "--no-labels",
+        action="store_true",
+        help="the images have no diagnoses, which is enough to score heatmaps against masks; all "
+        "are queries",
+    )
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="leave out images of --csv that are missing, instead of stopping",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -69,109 +109,134 @@ def run(args: argparse.Namespace) -> None:
             f"--root {args.root} and --source {args.source} lie in each other: "
             "choose a --root beside the source"
         )
-    if not source.is_dir():
-        raise InputError(f"the folder --source {source} does not exist: check the path")
-    files = files_in(source, ExitStack())
-    images = {name: file for name, file in files.items() if suffix_of(file) in SUFFIXES}
-    if args.csv is None:
-        table, sources = class_folders(source, images), {}
-        if left_out := len(files) - len(table):
-            print(f"Files left out, outside the class folders or not images: {left_out}")
+    if args.no_labels:
+        args.split = "query"
+    with ExitStack() as stack:
+        masks = files_of("--masks", args.masks, stack) if args.masks else {}
+        known = set(masks.values())
+        files = files_of("--source", source, stack)
+        files = {name: file for name, file in files.items() if file not in known}
+        table = labelled(args, source, files)
+        table = chosen_classes(args, with_split(args, table), source)
+        table = with_masks(args, table.sort_values("file", ignore_index=True), files, masks)
+        used = {*table["image_from"], *table["mask_from"]} - {*known, None}
+        sources = {str(source): state_of(source, used)}
+        if args.csv:
+            path = args.csv.expanduser().resolve()
+            sources[str(path)] = state_of(path.parent, [path])
+        if masks:
+            sources[str(args.masks)] = state_of(args.masks.expanduser().resolve(), masks.values())
+        own = [f"{name}_column" for name in COLUMNS] + ["classes", "map", "no_labels", "partial"]
+        options = {name: getattr(args, name) for name in own if getattr(args, name)}
+        build(args, "folder", options, sources, lambda: rows(source, table), {"title": source.stem})
+
+
+def files_of(option: str, place: Path, stack: ExitStack) -> dict[str, Source]:
+    """The files of the folder or zip file that an option names."""
+    place = place.expanduser().resolve()
+    if not place.exists():
+        raise InputError(f"the folder or zip file {option} {place} does not exist: check the path")
+    return files_in(place, stack)
+
+
+def labelled(args: argparse.Namespace, source: Path, files: Mapping[str, Source]) -> pd.DataFrame:
+    """Paths, labels, lesion ids, splits and masks of the images to use; prints what is left out."""
+    images = [name for name in files if suffix_of(files[name]) in SUFFIXES]
+    if args.csv:
+        return read_own_table(args, args.csv.expanduser().resolve(), files, images)
+    of_others = set(masks_beside(images).values())
+    images = [name for name in images if name not in of_others]
+    if args.no_labels:
+        labels = dict.fromkeys(images, UNLABELLED)
     else:
-        csv = args.csv.expanduser().resolve()
-        columns = {name: getattr(args, f"{name}_column") for name in COLUMNS}
-        table = labelled(csv, source, images, columns)
-        sources = {str(csv): stamp(csv.parent, [csv.name])}
-    labels = sorted(table["label"].unique())
-    if absent := sorted(set(args.classes or ()) - set(labels)):
-        raise InputError(f"no image has the label {absent[0]!r}: use some of {', '.join(labels)}")
-    table = table[table["label"].isin(args.classes or labels)]
-    table = table.sort_values("file", ignore_index=True)
-    own = ("image_column", "label_column", "lesion_column", "classes")
-    build(
-        args,
-        "folder",
-        {name: getattr(args, name) for name in own if getattr(args, name) is not None},
-        {str(source): stamp(source, table["file"])} | sources,
-        lambda: rows(source, table),
-        {"title": source.name},
-    )
+        labels = class_folders(source, files, images)
+    if not labels:
+        raise InputError(f"{source} has no images: check the path")
+    for name in labels:
+        check_name(name)
+    if left_out := sorted(set(files) - of_others - set(labels)):
+        example = f", such as {shown(left_out[0])}"
+        print(f"Files left out, not images or in no class folder: {len(left_out):,}{example}")
+    table = pd.DataFrame({"file": list(labels), "label": list(labels.values())})
+    return table.assign(lesion_id="", split="", mask="")
+
+
+def class_folders(
+    source: Path, files: Mapping[str, Source], images: Sequence[str]
+) -> dict[str, str]:
+    """The label of each image that is in a folder: the name of the top one."""
+    tops = {name: name.split("/")[0] for name in files if "/" in name}
+    folders = set(tops.values())
+    if source.is_dir():  # some may be empty
+        folders = {p.name for p in source.iterdir() if p.is_dir() and not is_hidden(p.name)}
+    if not folders:
+        raise InputError(
+            f"{source} has no folders: put the images of each class into a folder, name a table "
+            "of their labels with --csv, or go without labels by --no-labels, for heatmaps alone"
+        )
+    labels = {name: tops[name] for name in images if name in tops}
+    for folder in sorted(folders - set(labels.values())):
+        foreign = [
+            name for name in tops if tops[name] == folder and suffix_of(files[name]) in FOREIGN
+        ]
+        remedy = f"save {foreign[0]} and the others as PNG or JPEG" if foreign else "add some"
+        raise InputError(
+            f"the class folder {source / folder} has no images that are read: {remedy}, or remove "
+            "the folder"
+        )
+    return labels
+
+
+def with_masks(
+    args: argparse.Namespace,
+    table: pd.DataFrame,
+    files: Mapping[str, Source],
+    masks: Mapping[str, Source],
+) -> pd.DataFrame:
+    """The rows with the files of images and masks, in the columns image_from and mask_from.
+
+    Masks are those of the column mask, of ``--masks``, or files beside the images that have their
+    names with an ending such as _mask.
+    """
+    if masks:
+        found, place = masks_of(table["file"], masks, args.masks), args.masks
+    else:
+        beside = masks_beside([name for name in files if suffix_of(files[name]) in SUFFIXES])
+        listed, masks, place = set(table["file"]), files, "the folders of the images"
+        found = {name: mask for name, mask in beside.items() if mask not in listed}
+    pairs = zip(table["file"], table["mask"], strict=True)
+    mask_from = [files[own] if own else masks.get(found.get(name, "")) for name, own in pairs]
+    if count := len(found.keys() & set(table["file"])):
+        print(f"Masks found in {place}: {count:,} of {len(table):,} images")
+    return table.assign(image_from=table["file"].map(files), mask_from=mask_from)
 
 
 def rows(source: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """The manifest's rows of images with the columns file, label and lesion_id; not split."""
-    files = [source / name for name in table["file"]]
-    named = table.assign(image="images/" + table["file"], mask="", source=source.name)
-    return named.assign(image_from=files, mask_from=None).drop(columns="file")
+    """The manifest's rows of a table of `with_masks`."""
+    stored = [
+        f"masks/{Path(name).with_suffix(suffix_of(mask)).as_posix()}" if mask else ""
+        for name, mask in zip(table["file"], table["mask_from"], strict=True)
+    ]
+    table = table.assign(image="images/" + table["file"], mask=stored, source=source.stem)
+    return table.drop(columns="file")
 
 
-def check_name(name: str) -> None:
-    """Refuse a file name that cannot stand in a manifest."""
-    odd = cannot_be_shown(name) or not name.isprintable() or name != name.strip()
-    if odd or leaves_folder(name):
-        raise InputError(f"the file name {name!r} cannot stand in a manifest: rename the file")
-
-
-def class_folders(source: Path, images: dict[str, Source]) -> pd.DataFrame:
-    """Files, labels and (empty) lesion ids of the images below the class folders."""
-    folders = {p.name for p in source.iterdir() if p.is_dir() and not p.name.startswith(".")}
-    if not folders:
-        raise InputError(
-            f"{source} has no folders: put the images of each class into a folder, or name a "
-            "table of their labels with --csv"
-        )
-    names = [name for name in images if name.split("/")[0] in folders]
-    labels = [name.split("/")[0] for name in names]
-    if empty := sorted(folders - set(labels)):
-        raise InputError(
-            f"the class folder {source / empty[0]} has no images: add some or remove it"
-        )
-    for name, label in zip(names, labels, strict=True):
-        check_name(name)
-        if label.strip() != label:
-            raise InputError(f"the class folder of {name!r} has blanks at its ends: rename it")
-    return pd.DataFrame({"file": names, "label": labels, "lesion_id": ""})
-
-
-def labelled(
-    csv: Path, source: Path, images: Collection[str], columns: dict[str, str | None]
-) -> pd.DataFrame:
-    """Files, labels and lesion ids from a table; `columns` are the names given for `COLUMNS`."""
-    remedy = (
-        "name the right ones with --image-column, --label-column and --lesion-column, and give "
-        "each image a line"
-    )
-    image, label, lesion = (columns[name] or default for name, default in COLUMNS.items())
-    needed = [image, label, *filter(None, [columns["lesion"]])]
-    table = read_table(csv, columns=needed, remedy=remedy)
-    found = pd.DataFrame({"file": table[image], "label": table[label]})
-    found["lesion_id"] = table.get(lesion, "")
-    for column in ("file", "label"):
-        if (bad := found[column] == "").any():
-            raise InputError(f"line {bad.idxmax() + 2} of {csv} has no {column}: fill it in")
-    for column in ("label", "lesion_id"):
-        if (bad := found[column].map(cannot_be_shown)).any():
+def chosen_classes(args: argparse.Namespace, table: pd.DataFrame, source: Path) -> pd.DataFrame:
+    """The rows of the classes to use, renamed; `InputError` if the labels are doubtful."""
+    new_name = dict(args.map)
+    for what, names in (("--map", new_name), ("--classes", args.classes or ())):
+        labels = sorted(table["label"].unique())
+        if absent := sorted(set(names) - set(labels)):
             raise InputError(
-                f"line {bad.idxmax() + 2} of {csv} has the {column} "
-                f"'{shown(found.at[bad.idxmax(), column])}' with a control character or more than "
-                f"{LONGEST_NAME} characters: rename it"
+                f"no image has the label {absent[0]!r} of {what}: use some of "
+                f"{shown(', '.join(labels))}"
             )
-    without_suffix = defaultdict(list)
-    for file in images:
-        without_suffix[str(PurePosixPath(file).with_suffix(""))].append(file)
-    for i, name in enumerate(found["file"]):
-        check_name(name)
-        name = str(PurePosixPath(name))
-        matches = [name] if name in images else without_suffix.get(name, [name])
-        if len(matches) > 1:
-            raise InputError(
-                f"the image {name} in {csv} could be {' or '.join(sorted(matches))}: "
-                "write the suffix"
-            )
-        found.at[i, "file"] = matches[0]
-    refuse_missing(found["file"], images, csv, f"copy them to {source}, or remove their lines")
-    refuse_repeated(found["file"], csv, "keep one of the lines")
-    report_unlabelled(images, found["file"], csv)
-    if lesions := lesions_with_several_labels(found):
-        print(f"Lesions whose images have different labels in {csv}: {listing(lesions)}")
-    return found
+        if what == "--map":
+            table = table.assign(label=table["label"].replace(new_name))
+    if not (args.csv or args.classes or args.no_labels):
+        refuse_other_levels(source, table["file"])
+    place, one_is_enough = args.csv or source, args.split == "query"
+    if not args.no_labels:
+        refuse_doubtful(table["label"].tolist(), place, bool(args.classes), one_is_enough)
+    table = table[table["label"].isin(args.classes or labels)]
+    return table.assign(label=table["label"].str.strip())

@@ -6,7 +6,10 @@ multi-source dermatoscopic images of common pigmented skin lesions. Scientific D
 """
 
 import argparse
+import re
+from collections.abc import Sequence
 from contextlib import ExitStack
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -14,26 +17,29 @@ import pandas as pd
 from data_setup import publisher
 from data_setup.info import INFO
 from data_setup.options import add_common_arguments
-from data_setup.sources import Source, files_in, images_by_id
+from data_setup.sources import Source, files_in, images_by_id, path_of, states_of
 from data_setup.tables import labels_from, published_rows, refuse_repeated, refuse_several_labels
-from derm_hash.data.manifest import read_table
+from derm_hash.data.tables import read_table
 from derm_hash.errors import InputError
 
 HELP = "HAM10000 from its archives: 10,015 images with lesion masks, 4 or 7 classes"
 NAME = "ham10000"
 REMEDY = f"download it from {INFO[NAME].home}"
 
-FILES = {
-    "image archive": (
-        "HAM10000_images_part*.zip",
-        "ISIC2018_Task3_Training_Input.zip",
-        "HAM10000_images*.zip",
-        "HAM10000_fullres*.zip",
+FOLDERS = {
+    "images": (
+        "HAM10000_images_part*",
+        "ISIC2018_Task3_Training_Input",
+        "HAM10000_images*",
+        "HAM10000_fullres*",
+        "*",
     ),
-    "mask archive": ("HAM10000_segmentations_lesion_tschandl.zip", "HAM10000_masks*.zip"),
-    "metadata table": ("HAM10000_metadata.csv", "HAM10000_metadata.tab", "HAM10000_metadata"),
+    "masks": ("HAM10000_segmentations_lesion_tschandl", "HAM10000_masks*", "*"),
 }
-"""What is needed, and its names. The first that is found is used: full size before reduced."""
+"""Names of archives and folders. The first that is found is used: full size before reduced."""
+FILES = {"images": r"(ISIC_\d+)\.\w+", "masks": r"(ISIC_\d+)_segmentation\.\w+"}
+"""Names of the files in them, with the image's id."""
+TABLES = ("HAM10000_metadata.csv", "HAM10000_metadata.tab", "HAM10000_metadata")
 
 PATIENT_COLUMNS = ("dx_type", "age", "sex", "localization")
 
@@ -52,50 +58,73 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Build the data folder ``args.root`` from the archives in ``args.archives``."""
-    folder = publisher.files(args, NAME)
+    place = publisher.files(args, NAME)
     options = {"classes": args.classes, "partial": args.partial}
-    publisher.run(args, NAME, options, lambda stack: contents(args, folder, stack))
+    publisher.run(args, NAME, options, lambda stack: contents(args, place, stack))
 
 
-def contents(args: argparse.Namespace, folder: Path, stack: ExitStack) -> publisher.Contents:
+def contents(args: argparse.Namespace, place: Path, stack: ExitStack) -> publisher.Contents:
     """The files read, and the function that gives the manifest's rows."""
-    images, masks, (metadata,) = find_files(folder)
-    files = members(images, stack), members(masks, stack)
+    images, masks, metadata = find_files(place, stack)
+    (table,) = metadata.values()
     remedy = "" if args.partial else "download the missing archive, or go without by --partial"
 
     def rows() -> pd.DataFrame:
-        table, classes = read_metadata(metadata), publisher.classes(args, NAME)
-        return published_rows(NAME, table, classes, files, metadata, remedy)
+        files = by_id(images, "images"), by_id(masks, "masks")
+        classes = publisher.classes(args, NAME)
+        return published_rows(NAME, read_metadata(table), classes, files, table, remedy)
 
-    return {path.name: path.stat().st_size for path in (*images, *masks, metadata)}, rows
-
-
-def find_files(folder: Path) -> list[list[Path]]:
-    """Image archives, mask archives (maybe none) and the metadata table in a folder."""
-    if not folder.is_dir():
-        raise InputError(f"the folder --archives {folder} does not exist: check the path")
-    found = []
-    for what, patterns in FILES.items():
-        found.append(next(filter(None, (sorted(folder.glob(one)) for one in patterns)), []))
-        missing = f"{folder} has no {what} ({' or '.join(patterns)})"
-        if not found[-1] and what == "mask archive":
-            print(f"{missing}: going on without.")
-        elif not found[-1]:
-            raise InputError(f"{missing}: {REMEDY}")
-    return found
+    return states_of(place, images | masks | metadata), rows
 
 
-def members(archives: list[Path], stack: ExitStack) -> dict[str, Source]:
+def find_files(place: Path, stack: ExitStack) -> tuple[dict[str, Source], ...]:
+    """Images, masks (maybe none) and the metadata table, by path in a folder or archive."""
+    if not place.exists():
+        raise InputError(f"the folder or zip file --archives {place} does not exist: check it")
+    likely = [pattern for group in FOLDERS.values() for pattern in group if pattern != "*"]
+    for patterns in (likely, ["*"]):  # other archives are opened only if these do not do
+        files = files_in(place, stack, lambda name, wanted=patterns: is_in(name, wanted))
+        images, masks = (chosen(files, what) for what in FOLDERS)
+        table = path_of(files, TABLES)
+        if images and table:
+            break
+    if not images:
+        expected = " or ".join(FOLDERS["images"][:-1])
+        raise InputError(f"{place} has no image archive or folder ({expected}): {REMEDY}")
+    if not table:
+        raise InputError(f"{place} has no metadata table ({' or '.join(TABLES)}): {REMEDY}")
+    if not masks:
+        print(
+            f"{place} has no mask archive ({' or '.join(FOLDERS['masks'][:-1])}): going on without."
+        )
+    return images, masks, {table: files[table]}
+
+
+def is_in(path: str, patterns: Sequence[str]) -> bool:
+    """Whether a part of a path, without .zip, is like one of the patterns."""
+    parts = [part.lower().removesuffix(".zip") for part in path.split("/")]
+    return any(fnmatch(part, pattern.lower()) for part in parts for pattern in patterns)
+
+
+def chosen(files: dict[str, Source], what: str) -> dict[str, Source]:
+    """The images, or the masks, of the first pattern of `FOLDERS` that has some."""
+    fitting = {
+        name: file
+        for name, file in files.items()
+        if re.fullmatch(FILES[what], PurePosixPath(name).name)
+    }
+    found = ({n: f for n, f in fitting.items() if is_in(n, [one])} for one in FOLDERS[what])
+    return next(filter(None, found), {})
+
+
+def by_id(files: dict[str, Source], what: str) -> dict[str, Source]:
     """Image id -> its file, for images (ID.jpg) and masks (ID_segmentation.png)."""
-    files = {f"{p}/{name}": source for p in archives for name, source in files_in(p, stack).items()}
-    return images_by_id(files, lambda name: PurePosixPath(name).stem.removesuffix("_segmentation"))
+    return images_by_id(files, lambda name: re.fullmatch(FILES[what], PurePosixPath(name).name)[1])
 
 
-def read_metadata(path: Path) -> pd.DataFrame:
+def read_metadata(path: Source) -> pd.DataFrame:
     """Columns image_id, label in ISIC's names, lesion_id, patient; `InputError` if not sound."""
-    with path.open("rb") as file:
-        separator = "\t" if b"\t" in file.readline() else ","
-    table = read_table(path, separator, ("lesion_id", "image_id", "dx"), REMEDY)
+    table = read_table(path, ("lesion_id", "image_id", "dx"), REMEDY)
     refuse_repeated(table["image_id"], path, REMEDY)
     codes = table.set_index("image_id")["dx"]
     table["label"] = labels_from(codes, INFO[NAME].labels, path, REMEDY).to_numpy()

@@ -6,6 +6,7 @@ a lesion that is in the database too.
 """
 
 import argparse
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 
@@ -15,10 +16,16 @@ from data_setup import publisher
 from data_setup.audit import leakage, split_table
 from data_setup.info import INFO
 from data_setup.options import SPLITTERS, add_common_arguments
-from data_setup.sources import existing, files_in, images_by_id, size_of
-from data_setup.tables import published_rows, refuse_repeated, refuse_several_labels
-from derm_hash.data.manifest import read_table
-from derm_hash.errors import InputError
+from data_setup.sources import Source, files_in, images_by_id, path_of, states_of
+from data_setup.tables import (
+    UNKNOWN,
+    one_hot_labels,
+    published_rows,
+    refuse_repeated,
+    refuse_several_labels,
+)
+from derm_hash.data.tables import read_table
+from derm_hash.errors import InputError, counted
 
 HELP = "ISIC 2019: 25,331 images, 4 or 8 classes; a download of 9.8 GB"
 NAME = "isic2019"
@@ -47,75 +54,73 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Build the data folder ``args.root``, or report what it would hold."""
     if args.dry_run:
-        dry_run(args, read_labels(publisher.files(args, NAME, [TRUTH, METADATA])))
+        place = publisher.files(args, NAME, [TRUTH, METADATA])
+        with ExitStack() as stack:
+            table = read_labels(*find_tables(files_in(place, stack), place).values())
+        dry_run(args, table)
     elif args.root is None:
         raise InputError("isic2019 needs a data folder to fill: name it with --root FOLDER")
     else:
-        folder = publisher.files(args, NAME)
+        place = publisher.files(args, NAME)
         options = {"classes": args.classes}
-        publisher.run(args, NAME, options, lambda stack: contents(args, folder, stack))
+        publisher.run(args, NAME, options, lambda stack: contents(args, place, stack))
 
 
-def contents(args: argparse.Namespace, folder: Path, stack: ExitStack) -> publisher.Contents:
+def contents(args: argparse.Namespace, place: Path, stack: ExitStack) -> publisher.Contents:
     """The files read, and the function that gives the manifest's rows."""
-    table = read_labels(folder)
-    places = [place for place in (folder / f"{IMAGES}.zip", folder / IMAGES) if place.exists()]
-    if not places:
+    files = files_in(place, stack, lambda name: f"{IMAGES}.zip" in name)
+    tables = find_tables(files, place)
+    truth, metadata = tables.values()
+    table = read_labels(truth, metadata)
+    images = {name: file for name, file in files.items() if IMAGES in name}
+    if not images:
         by_hand = INFO[NAME].elsewhere
-        raise InputError(f"{folder} has neither {IMAGES}.zip nor a folder {IMAGES}: {by_hand}")
-    files = files_in(places[0], stack)
-    image_of = images_by_id(files, lambda name: image_key(PurePosixPath(name).stem))
-    name_of = {image_key(name): name for name in table["image_id"]}
-    image_of = {name_of.get(key, key): file for key, file in image_of.items()}
+        raise InputError(f"{place} has neither {IMAGES}.zip nor a folder {IMAGES}: {by_hand}")
 
     def rows() -> pd.DataFrame:
+        image_of = images_by_id(images, lambda name: image_key(PurePosixPath(name).stem))
+        name_of = {image_key(name): name for name in table["image_id"]}
+        image_of = {name_of.get(key, key): file for key, file in image_of.items()}
         classes, remedy = publisher.classes(args, NAME), INFO[NAME].elsewhere
-        return published_rows(NAME, table, classes, (image_of, {}), folder / TRUTH, remedy)
+        return published_rows(NAME, table, classes, (image_of, {}), truth, remedy)
 
-    sources = {name: (folder / name).stat().st_size for name in (TRUTH, METADATA, places[0].name)}
-    if places[0].is_dir():
-        sizes = [size_of(path) for path in places[0].rglob("*") if path.is_file()]
-        sources[IMAGES] = f"{len(sizes)} files, {sum(sizes)} bytes"
-    return sources, rows
+    return states_of(place, images | tables), rows
 
 
-def read_labels(folder: Path) -> pd.DataFrame:
+def find_tables(files: Mapping[str, Source], place: Path) -> dict[str, Source]:
+    """Ground truth and metadata by path; `InputError` if one is not there."""
+    paths = [path_of(files, [name]) for name in (TRUTH, METADATA)]
+    if None in paths:
+        raise InputError(f"{place} has no {(TRUTH, METADATA)[paths.index(None)]}: {REMEDY}")
+    return {path: files[path] for path in paths}
+
+
+def read_labels(truth_file: Source, metadata_file: Source) -> pd.DataFrame:
     """Ground truth and metadata together, checked: a row per image, sorted by image_id."""
-    truth = read_truth(folder / TRUTH)
-    metadata = read_indexed(folder / METADATA, ("lesion_id",)).rename(columns={"gender": "sex"})
+    truth = read_truth(truth_file)
+    metadata = read_indexed(metadata_file, ("lesion_id",)).rename(columns={"gender": "sex"})
     metadata = metadata[["lesion_id", *(name for name in PATIENT_COLUMNS if name in metadata)]]
-    for one, other, name in ((truth, metadata, METADATA), (metadata, truth, TRUTH)):
+    for one, other, file in ((truth, metadata, metadata_file), (metadata, truth, truth_file)):
         if len(alone := one.index.difference(other.index)):
             raise InputError(
-                f"{folder / name} lacks {len(alone)} images of the other table, such as "
+                f"{file} lacks {counted(len(alone), 'image')} of the other table, such as "
                 f"{alone[0]}: download both from {INFO[NAME].home}"
             )
     table = pd.concat([truth, metadata], axis=1).sort_index().rename_axis("image_id")
-    refuse_several_labels(table, folder / TRUTH)
+    refuse_several_labels(table, truth_file)
     return table.reset_index()
 
 
-def read_truth(path: Path) -> pd.Series:
+def read_truth(path: Source) -> pd.Series:
     """Image -> label, from a table with one column for each class and ones for yes."""
     table = read_indexed(path, LABELS)
-    classes = [name for name in table if name in (*LABELS, "UNK")]
-    values = table[classes].apply(pd.to_numeric, errors="coerce")
-    unclear = ~(values.isin([0, 1]).all(axis=1) & (values.sum(axis=1) == 1))
-    label = values.where(~unclear, 0).idxmax(axis=1).rename("label")
-    for bad, problem, remedy in (
-        (unclear, "does not give exactly one class", REMEDY),
-        (label == "UNK", "gives the class UNK, unknown,", "remove their lines"),
-    ):
-        if bad.any():
-            raise InputError(
-                f"{path} {problem} to {bad.sum()} images, such as {bad.idxmax()}: {remedy}"
-            )
-    return label
+    classes = [name for name in table if name in (*LABELS, UNKNOWN)]
+    return one_hot_labels(table, classes, path, REMEDY)
 
 
-def read_indexed(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+def read_indexed(path: Source, columns: tuple[str, ...]) -> pd.DataFrame:
     """A table with one row per image, by image."""
-    table = read_table(existing(path, REMEDY), columns=("image", *columns), remedy=REMEDY)
+    table = read_table(path, columns=("image", *columns), remedy=REMEDY)
     refuse_repeated(table["image"].map(image_key), path, REMEDY)
     return table.set_index("image")
 

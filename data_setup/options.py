@@ -1,8 +1,9 @@
 """Options that the commands share."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from data_setup.prepare import FITS
 from derm_hash.data.splits import split_by_image, split_by_lesion
@@ -37,12 +38,13 @@ def add_common_arguments(
     parser: argparse.ArgumentParser,
     need_root: bool = True,
     size: int = 256,
-    own_split: tuple[str, ...] = (),
+    own_splits: Mapping[str, str] = MappingProxyType({}),
+    default_split: str | None = "lesion",
 ) -> None:
     """Add the options of every command that fills a data folder.
 
-    `size` is the default size, and `own_split` the name of the split that the command's rows come
-    with, if they do; it is then the default.
+    `size` is the default size, and `own_splits` the splits that the command's rows may come with,
+    by name, with what they are. Where `default_split` is None, the command decides.
     """
     parser.add_argument("--root", type=Path, required=need_root, help="data folder to fill")
     parser.add_argument(
@@ -59,15 +61,14 @@ def add_common_arguments(
         help="crop: the centre square; pad: the whole image, its edge colour around it "
         "(default: %(default)s)",
     )
-    splits = [*own_split, *SPLITTERS]
     parser.add_argument(
         "--split",
-        choices=sorted(splits),
-        default=splits[0],
+        choices=sorted([*own_splits, *SPLITTERS]),
+        default=default_split,
         help="lesion: no lesion and no near-duplicate is in two parts; paper: by image, 10 %% of "
         "each class as queries, so that images of one lesion may be on both sides"
-        + "".join(f"; {name}: the publisher's" for name in own_split)
-        + " (default: %(default)s)",
+        + "".join(f"; {name}: {meaning}" for name, meaning in own_splits.items())
+        + f" (default: {default_split or 'the table, or else lesion'})",
     )
     parser.add_argument(
         "--unseen",

@@ -6,7 +6,9 @@ Medicine and Biology Society, 5437-5440 (2013).
 
 PH2 has no open download. Its publisher hands out a folder ``PH2Dataset`` with the table
 ``PH2_dataset.txt`` and, for each image, ``PH2 Dataset images/IMD003/IMD003_Dermoscopic_Image/
-IMD003.bmp`` and ``.../IMD003_lesion/IMD003_lesion.bmp``.
+IMD003.bmp`` and ``.../IMD003_lesion/IMD003_lesion.bmp``. Copies come in other layouts, so that the
+files are known by their names: ``IMD003.*`` is an image, ``IMD003_lesion.*`` is its mask, as is an
+``IMD003.*`` in a folder of masks, and ``PH2_dataset`` is a text, CSV or Excel file.
 """
 
 import argparse
@@ -15,22 +17,31 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pandas as pd
 
 from data_setup import publisher
 from data_setup.info import INFO
 from data_setup.options import add_common_arguments
-from data_setup.sources import Source, files_in, images_by_id, listing, read, stamp
+from data_setup.sources import Source, files_in, images_by_id, listing, path_of, states_of
 from data_setup.tables import labels_from, published_rows, refuse_repeated
+from derm_hash.data.tables import read_table
 from derm_hash.errors import InputError
 
 HELP = "PH2 from its folder or zip file: 200 images with lesion masks, 2 classes"
 NAME = "ph2"
 
-TABLE = "PH2_dataset.txt"
+TABLES = ("PH2_dataset.txt", "PH2_dataset.csv", "PH2_dataset.xlsx")
 COLUMNS = ("Name", "Clinical Diagnosis")
 DIAGNOSES = {"0": "common nevus", "1": "atypical nevus", "2": "melanoma"}
+CODE_OF = {name: code for code, name in DIAGNOSES.items()}
+WORKBOOK_NAME = "Image Name"
+MASK_FOLDER = re.compile("mask|_lesion$|segm|trimap|truth", re.IGNORECASE)
 REMEDY = "get the data set again"
+LAYOUT = (
+    "save a table PH2_dataset.csv with the columns Name (IMD003) and Clinical Diagnosis (0, 1, "
+    "or 2) in its place"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,56 +60,64 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Build the data folder ``args.root`` from the folder or zip file ``args.archives``."""
     place = args.archives.expanduser()
-    if place.suffix.lower() == ".rar":
-        raise InputError(f"{place} is a RAR archive: unpack it and name the folder instead")
     publisher.run(args, NAME, {}, lambda stack: contents(place, stack))
 
 
 def contents(place: Path, stack: ExitStack) -> publisher.Contents:
     """The files read, and the function that gives the manifest's rows."""
     files = files_in(place, stack)
-    changes = stamp(place, files) if place.is_dir() else place.stat().st_size
-    return {place.name: changes}, lambda: rows(files, place)
+    return states_of(place, files), lambda: rows(files, place)
 
 
 def rows(files: dict[str, Source], place: Path) -> pd.DataFrame:
     """The manifest's rows, sorted by image, not split."""
-    tables = [source for name, source in files.items() if PurePosixPath(name).name == TABLE]
-    if len(tables) != 1:
+    if not (path := path_of(files, TABLES)):
         raise InputError(
-            f"{place} holds {len(tables)} files {TABLE}: name the folder PH2Dataset with --archives"
+            f"{place} holds none of {', '.join(TABLES)}: name the folder PH2Dataset with "
+            f"--archives, or {LAYOUT}"
         )
-    diagnoses = read_diagnoses(tables[0])
-    table = pd.DataFrame({"image_id": diagnoses.index, "diagnosis": diagnoses.to_numpy()})
+    diagnoses = read_diagnoses(files[path])
+    table = diagnoses.rename_axis("image_id").rename("diagnosis").reset_index()
     table = table.assign(label=table["diagnosis"].map(INFO[NAME].labels), lesion_id="")
-    image_of = images_by_id(files, id_in(r"(IMD\d+)_Dermoscopic_Image/\1\.\w+"))
-    mask_of = images_by_id(files, id_in(r"(IMD\d+)_lesion/\1_lesion\.\w+"))
+    image_of, mask_of = (images_by_id(files, id_in(masks)) for masks in (False, True))
     if unmasked := sorted(set(table["image_id"]) - mask_of.keys()):
         print(f"Without a lesion mask: {listing(unmasked)}")
-    files = image_of, mask_of
-    return published_rows(NAME, table, table["label"].unique(), files, tables[0], REMEDY)
+    found = image_of, mask_of
+    return published_rows(NAME, table, table["label"].unique(), found, files[path], REMEDY)
 
 
-def id_in(pattern: str) -> Callable[[str], str | None]:
-    """A function from a path that ends as the pattern says to the image's id."""
-    return lambda name: (found := re.search(f"(?:^|/){pattern}$", name)) and found[1]
+def id_in(masks: bool) -> Callable[[str], str | None]:
+    """A function from the path of an image, or of a mask, to the image's id; else None."""
+
+    def id_of(name: str) -> str | None:
+        path = PurePosixPath(name)
+        found = re.fullmatch(r"(IMD\d+)(_lesion|_mask|_segmentation)?", path.stem, re.IGNORECASE)
+        is_mask = found and bool(found[2] or MASK_FOLDER.search(path.parent.name))
+        return found[1].upper() if found and is_mask == masks else None
+
+    return id_of
 
 
 def read_diagnoses(source: Source) -> pd.Series:
-    """Image id -> diagnosis from PH2's table, whose cells stand between ``|`` or ``||``."""
-    lines = read(source).decode("utf-8", errors="replace").splitlines()
-    # The legend below the table has no bars at the start of its lines.
-    cells = [[cell.strip() for cell in re.split(r"\|+", s)] for s in lines if s.startswith("|")]
-    header = cells[0] if cells else []
-    if not set(COLUMNS) <= set(header):
-        raise InputError(
-            f"{source} does not start with a table with the columns {' and '.join(COLUMNS)}: "
-            f"{REMEDY}"
-        )
-    places = [header.index(column) for column in COLUMNS]
-    rows = [[row[i] if i < len(row) else "" for i in places] for row in cells[1:]]
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    """Image id -> diagnosis from PH2's table, in one of its two forms."""
+    try:
+        table = read_table(source, COLUMNS, LAYOUT)
+    except InputError as error:
+        try:
+            table = marks_as_codes(read_table(source, (WORKBOOK_NAME, *DIAGNOSES.values())))
+        except InputError:
+            raise error from None  # what is said of the usual form helps more
+    table = table[table["Name"] != ""]  # without the legend
     if table.empty:
         raise InputError(f"the table in {source} has no rows: {REMEDY}")
-    refuse_repeated(table["Name"], source, REMEDY)
-    return labels_from(table.set_index("Name")["Clinical Diagnosis"], DIAGNOSES, source, REMEDY)
+    names = table["Name"].str.upper()
+    refuse_repeated(names, source, REMEDY)
+    codes = table["Clinical Diagnosis"].str.removesuffix(".0").str.lower().set_axis(names)
+    return labels_from(codes.replace(CODE_OF), DIAGNOSES, source, REMEDY)
+
+
+def marks_as_codes(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of the publisher's workbook, which marks one of three columns, in that form."""
+    marked = (table[list(CODE_OF)] != "").to_numpy()
+    codes = [" and ".join(np.array(list(DIAGNOSES))[row]) for row in marked]
+    return pd.DataFrame({"Name": table[WORKBOOK_NAME], "Clinical Diagnosis": codes})

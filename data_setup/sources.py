@@ -2,9 +2,11 @@
 
 import hashlib
 import io
+import shutil
+import tempfile
 import threading
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,11 +14,25 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from derm_hash.errors import InputError, one_line
+from derm_hash.errors import InputError, one_line, remedy, shown
 
 MAX_BYTES = 512 * 1024**2  # the largest dermoscopic photographs take about 20 MB
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm"}
+# What cameras and hospitals have, too, and what is not read.
+FOREIGN = {".dcm", ".heic", ".heif", ".avif", ".jp2", ".pdf", ".dng", ".nef", ".cr2", ".arw"}
 LISTED = 10  # names in a message
+METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
+OTHER_ARCHIVES = {
+    b"Rar!": "a RAR",
+    b"7z\xbc\xaf": "a 7-Zip",
+    b"\x1f\x8b": "a gzip",
+    b"BZh": "a bzip2",
+    b"\xfd7zXZ": "an xz",
+}
+"""How other archives than zip files begin."""
+# What systems and programs put beside photographs: thumbnails, indexes, waste. In small letters.
+SYSTEM = {"@eadir", "#recycle", "$recycle.bin", "__macosx", "lost+found"}
+SYSTEM |= {"thumbs.db", "desktop.ini", "system volume information"}
 
 
 @dataclass(frozen=True)
@@ -29,7 +45,11 @@ class Member:
     size: int  # bytes of the unpacked file, as the archive states them; no more are read
 
     def read_bytes(self) -> bytes:
-        """The file's contents, checked against the archive's CRC; `InputError` if damaged."""
+        """The file's contents, checked against the archive's CRC.
+
+        `InputError` if they are damaged or absurdly large.
+        """
+        refuse_huge(self)
         try:
             with self.lock:
                 return self.archive.read(self.name)
@@ -37,7 +57,7 @@ class Member:
             raise InputError(f"{self} is damaged ({one_line(error)}): download it again") from error
 
     def __str__(self) -> str:
-        return f"{self.name} in the archive {self.archive.filename}"
+        return f"{shown(self.name)} in the archive {self.archive.filename}"
 
 
 @dataclass(frozen=True)
@@ -75,15 +95,20 @@ def existing(path: Path, remedy: str) -> Path:
 def read(source: Source) -> bytes:
     """The bytes of a file; `InputError` if it is missing, damaged or absurdly large."""
     try:
-        if size_of(source) > MAX_BYTES:
-            raise InputError(
-                f"{source} has more than {MAX_BYTES / 1e6:.0f} MB: replace it or leave it out"
-            )
+        refuse_huge(source)
         return source.read_bytes()
     except OSError as error:
         raise InputError(
             f"{source} cannot be read ({error.strerror}): check the file or leave it out"
         ) from error
+
+
+def refuse_huge(source: Source) -> None:
+    """`InputError` for a file that no memory should be filled with."""
+    if size_of(source) > MAX_BYTES:
+        raise InputError(
+            f"{source} has more than {MAX_BYTES / 1e6:.0f} MB: replace it or leave it out"
+        )
 
 
 def size_of(source: Source) -> int:
@@ -96,49 +121,146 @@ def suffix_of(source: Path | Member) -> str:
     return PurePosixPath(source.name).suffix.lower()
 
 
-def files_in(place: Path, stack: ExitStack) -> dict[str, Source]:
-    """The files of a folder or zip archive (`stack` closes it) by path, sorted, none hidden."""
-    if place.is_dir():
+def files_in(
+    place: Path | Member,
+    stack: ExitStack,
+    inner: Callable[[str], bool] = lambda name: False,
+    depth: int = 2,
+) -> dict[str, Source]:
+    """The files of a folder or zip archive by path, sorted; `stack` closes what is opened.
+
+    The zip archives in it whose paths are `inner` are opened, too, and those in these, down to a
+    `depth`. Hidden files and those of the system, such as thumbnails, are left out; their number is
+    printed.
+    """
+    if isinstance(place, Path) and place.is_dir():
         found = {p.relative_to(place).as_posix(): p for p in place.rglob("*") if p.is_file()}
     else:
         found = members(place, stack)
-    return {name: found[name] for name in sorted(found) if not name.split("/")[-1].startswith(".")}
+    kept: dict[str, Source] = {}
+    for name in sorted(name for name in found if not is_hidden(name)):
+        if depth and suffix_of(found[name]) == ".zip" and inner(name):
+            below = files_in(found[name], stack, inner, depth - 1)
+            kept |= {f"{name}/{path}": file for path, file in below.items()}
+        else:
+            kept[name] = found[name]
+    if hidden := sum(map(is_hidden, found)):
+        print(f"Hidden files and files of the system left out of {place}: {hidden}")
+    return kept
 
 
-def members(path: Path, stack: ExitStack) -> dict[str, Member]:
-    """The files of a zip archive by their paths in it; several threads may read them."""
+def is_hidden(name: str) -> bool:
+    """Whether a path is hidden or of the system, such as .thumbnails/x.jpg or nv/@eaDir/x.jpg."""
+    parts = [part for part in name.lower().split("/") if part not in (".", "..")]
+    return any(part.startswith(".") or part in SYSTEM for part in parts)
+
+
+def members(place: Path | Member, stack: ExitStack) -> dict[str, Member]:
+    """The files of a zip archive by their paths in it; several threads may read them.
+
+    An archive in another one is copied to a temporary file.
+    """
     try:
-        archive, lock = stack.enter_context(zipfile.ZipFile(path)), threading.Lock()
-        files = [info for info in archive.infolist() if not info.is_dir()]
-        return {f.filename: Member(archive, lock, f.filename, f.file_size) for f in files}
+        if isinstance(place, Path):
+            archive = stack.enter_context(zipfile.ZipFile(place))
+        else:
+            copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+            with place.lock, place.archive.open(place.name) as file:
+                shutil.copyfileobj(file, copy)
+            archive = stack.enter_context(zipfile.ZipFile(copy))
+            archive.filename = str(place)
     except FileNotFoundError:
-        raise InputError(f"the archive {path} does not exist: check the path") from None
+        raise InputError(f"the archive {place} does not exist: check the path") from None
     except Exception as error:  # as in `Member.read_bytes`
+        if isinstance(error, OSError) and remedy(error):  # such as a full disk
+            raise
+        if isinstance(place, Path) and (kind := other_archive(place)):
+            raise InputError(
+                f"{place} is {kind} archive: unpack it and name the folder instead"
+            ) from None
         raise InputError(
-            f"the archive {path} is damaged or not a zip file ({one_line(error)}): download it "
+            f"the archive {place} is damaged or not a zip file ({one_line(error)}): download it "
             "again"
         ) from error
+    files = [info for info in archive.infolist() if not info.filename.endswith(("/", "\\"))]
+    for info in files:
+        refuse_unreadable(info, archive.filename)
+    lock = threading.Lock()
+    # Some programs write Windows' backslashes into archives.
+    names = [info.filename.replace("\\", "/") for info in files]
+    found = [Member(archive, lock, info.filename, info.file_size) for info in files]
+    return dict(zip(names, found, strict=True))
+
+
+def refuse_unreadable(info: zipfile.ZipInfo, archive: str) -> None:
+    """`InputError` for a file that Python cannot unpack."""
+    if not info.filename:
+        raise InputError(f"the archive {archive} has a file without a name: download it again")
+    if info.flag_bits & 1:
+        problem = "has a password"
+    elif info.compress_type not in METHODS:
+        method = zipfile.compressor_names.get(info.compress_type, f"number {info.compress_type}")
+        problem = f"is compressed by the method {method}, which Python cannot unpack"
+    else:
+        return
+    raise InputError(
+        f"{shown(info.filename)} in the archive {archive} {problem}: unpack the archive with "
+        "another program, such as 7-Zip, and name the folder instead"
+    )
+
+
+def other_archive(path: Path) -> str:
+    """What kind of archive a file is that is not a zip file ("a tar"); "" if none is known."""
+    with path.open("rb") as file:
+        start = file.read(265)
+    kinds = (kind for begin, kind in OTHER_ARCHIVES.items() if start.startswith(begin))
+    return next(kinds, "a tar" if start[257:262] == b"ustar" else "")
+
+
+def path_of(files: Iterable[str], names: Sequence[str]) -> str | None:
+    """The path of the first of `names` (in any case) that one of the files has; None if none."""
+    by_name = {PurePosixPath(path).name.lower(): path for path in sorted(files, reverse=True)}
+    return next((by_name[name.lower()] for name in names if name.lower() in by_name), None)
 
 
 def images_by_id(files: dict[str, Source], id_of: Callable[[str], str | None]) -> dict[str, Source]:
-    """Image id -> file; `id_of` gives the id of a path, or None for a file that is not wanted."""
+    """Image id -> file; `id_of` gives the id of a path, or None for a file that is not wanted.
+
+    Of equal copies the first is taken.
+    """
     found: dict[str, Source] = {}
     for name, source in files.items():
         key = id_of(name) if suffix_of(source) in SUFFIXES else None
-        if key in found:
+        if key in found and read(source) != read(found[key]):
             raise InputError(f"{source} and {found[key]} are both {key}: remove one of them")
         if key is not None:
-            found[key] = source
+            found.setdefault(key, source)
     return found
 
 
-def stamp(folder: Path, names: Iterable[str]) -> str:
-    """SHA-256 over names, sizes and times of files: changes when any of them does."""
-    digest = hashlib.sha256()
-    for name in names:
-        stat = (folder / name).stat()
-        digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
+def state_of(place: Path, files: Iterable[Path]) -> int | str:
+    """What a record says of an archive, its size, or of a folder of which files are used.
+
+    The number that ends it changes with the name, the size or the time of any file.
+    """
+    if place.is_file():
+        return place.stat().st_size
+    digest, sizes = hashlib.sha256(), []
+    for path in sorted(files):
+        stat = path.stat()
+        digest.update(f"{path.relative_to(place)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        sizes.append(stat.st_size)
+    return f"{len(sizes)} files, {sum(sizes)} bytes, {digest.hexdigest()[:16]}"
+
+
+def states_of(place: Path, files: Mapping[str, Source]) -> dict[str, int | str]:
+    """The state of an archive, or of each archive and folder of which files are used."""
+    if place.is_file():
+        return {place.name: state_of(place, ())}
+    used: dict[str, list[Source]] = {}
+    for name, file in files.items():
+        used.setdefault(name.split("/")[0], []).append(file)
+    return {top: state_of(place / top, used[top]) for top in sorted(used)}
 
 
 def listing(names: Sequence[str]) -> str:

@@ -1,13 +1,15 @@
 """Checks of the tables that say which class and which lesion an image shows."""
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 
 import pandas as pd
 
 from data_setup.info import INFO
 from data_setup.sources import Source, listing, suffix_of
-from derm_hash.errors import InputError
+from derm_hash.data.classes import ALIASES, ISIC_CLASSES
+from derm_hash.errors import InputError, counted, shown
+
+UNKNOWN = "UNK"  # the class that ISIC gives to images without a diagnosis
 
 
 def labels_from(
@@ -23,8 +25,56 @@ def labels_from(
     return found
 
 
+def one_hot_columns(table: pd.DataFrame) -> list[str]:
+    """The columns of a table that give each class a column, with 1 for yes and 0 for no.
+
+    These are all columns of 0 and 1, or those of ISIC's class names: what fits more rows.
+    """
+    official = [name for name in table if name.upper() in {*ISIC_CLASSES, *ALIASES, UNKNOWN}]
+    binary = [name for name in table if as_numbers(table[name]).isin([0, 1]).all()]
+
+    def fit(classes: list[str]) -> float:
+        alone = as_numbers(table[classes]).sum(axis=1) == 1
+        return alone.mean() if len(classes) > 1 else 0
+
+    classes = max(official, binary, key=fit)
+    # A few rows without exactly one class are mistakes; many mean that it is another table.
+    return classes if fit(classes) > 0.5 else []
+
+
+def one_hot_labels(table: pd.DataFrame, classes: Sequence[str], path: object, remedy: str):
+    """The class of each row (a Series of str); `InputError` for a row without exactly one."""
+    values = as_numbers(table[classes])
+    unclear = ~(values.isin([0, 1]).all(axis=1) & (values.sum(axis=1) == 1))
+    label = values.where(~unclear, 0).idxmax(axis=1).rename("label")
+    for bad, problem, what in (
+        (unclear, "does not give exactly one class", remedy),
+        (label == UNKNOWN, f"gives the class {UNKNOWN}, unknown,", "remove their lines"),
+    ):
+        if bad.any():
+            raise InputError(
+                f"{path} {problem} to {counted(bad.sum(), 'image')}, such as {bad.idxmax()}: {what}"
+            )
+    return label
+
+
+def as_numbers(values: pd.DataFrame | pd.Series):
+    """The numbers in cells, with decimal points or commas; NaN where there is none.
+
+    True and x are 1; False and an empty cell are 0.
+    """
+    if isinstance(values, pd.DataFrame):
+        return values.apply(as_numbers)
+    plain = (
+        values.str.lower()
+        .replace({"true": "1", "x": "1", "false": "0", "": "0"})
+        .str.replace(",", ".")
+    )
+    return pd.to_numeric(plain, errors="coerce")
+
+
 def refuse_repeated(images: pd.Series, table: object, remedy: str) -> None:
-    """Refuse a table (rows 0..N-1) that lists an image twice."""
+    """Refuse a table that lists an image twice; the index of `images` is its line number - 2."""
     if (again := images.duplicated()).any():
         image = images[again].iloc[0]
         first, second = images.index[images == image][:2] + 2  # line 1 is the header
@@ -37,7 +87,7 @@ def lesions_with_several_labels(table: pd.DataFrame) -> list[str]:
     return sorted(labels.index[labels > 1])
 
 
-def refuse_several_labels(table: pd.DataFrame, path: Path) -> None:
+def refuse_several_labels(table: pd.DataFrame, path: object) -> None:
     """Refuse a table whose images of one lesion have different labels."""
     if lesions := lesions_with_several_labels(table):
         raise InputError(
@@ -58,7 +108,8 @@ def refuse_missing(
     """Refuse a table that lists images which are not there."""
     if missing := [name for name in wanted if name not in images]:
         raise InputError(
-            f"{len(missing)} images of {table} are missing ({listing(missing)}): {remedy}"
+            f"{table} lists {counted(len(missing), 'image')} that cannot be found "
+            f"({shown(listing(missing))}): {remedy}"
         )
 
 

@@ -4,6 +4,7 @@ import errno
 import io
 import re
 import sys
+import warnings
 from collections.abc import Callable
 
 LONGEST_NAME = 1000  # characters of a class, an image or a lesion
@@ -65,7 +66,8 @@ def exit_code(program: str, command: Callable[[], int | None], stopped: str) -> 
 
 
 def print_on_any_console() -> None:
-    """Print "?" for what the console's encoding lacks (ASCII, cp932), instead of failing."""
+    """Print "?" for what the console's encoding lacks, instead of failing; warnings in one line."""
+    warnings.formatwarning = lambda message, *_, **__: f"{message}\n"
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -2,5 +2,6 @@
 
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.images import from_input, open_image, read_mask, square, to_input
-from derm_hash.data.manifest import read_manifest, read_table, write_manifest
+from derm_hash.data.manifest import read_manifest, write_manifest
 from derm_hash.data.splits import split_by_image, split_by_lesion
+from derm_hash.data.tables import read_table

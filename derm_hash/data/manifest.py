@@ -29,60 +29,14 @@ import pandas as pd
 from PIL import Image
 
 from derm_hash.data.images import image_size, open_image
-from derm_hash.errors import LONGEST_NAME, InputError, cannot_be_shown, one_line, shown
+from derm_hash.data.tables import read_table
+from derm_hash.errors import LONGEST_NAME, InputError, cannot_be_shown, shown
 from derm_hash.files import leaves_folder, thread_map, write_atomically
 
 MANIFEST = "manifest.csv"
 REQUIRED = ("image", "label")
 COLUMNS = (*REQUIRED, "lesion_id", "split", "mask", "source")
 SPLITS = ("train", "database", "val", "query")
-
-# --- tables -----------------------------------------------------------------------------
-
-
-def read_table(
-    path: str | Path, separator: str = ",", columns: Sequence[str] = (), remedy: str = ""
-) -> pd.DataFrame:
-    """Read a table with one header line; every value is a string without outer blanks.
-
-    Parameters
-    ----------
-    path : path of a file of UTF-8 text
-    separator : str
-    columns : sequence of str
-        Columns that the table must have; where some are named, it must have rows, too.
-    remedy : str
-        What the user can do about a missing column or a table without rows.
-
-    Raises
-    ------
-    InputError
-        If the file is no such table, two columns have one name, or a column or rows are missing.
-    """
-    try:
-        table = pd.read_csv(
-            path, sep=separator, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        )
-    except pd.errors.EmptyDataError:
-        raise InputError(f"{path} is empty: replace it, or prepare the folder again") from None
-    except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
-        raise InputError(
-            f"{path} cannot be read as a table in UTF-8 text ({one_line(error)}): save it as CSV "
-            "again"
-        ) from error
-    table = table.fillna("").apply(lambda column: column.str.strip())
-    header, table = table.iloc[0], table.iloc[1:].reset_index(drop=True)
-    table.columns = pd.Index([name or f"Unnamed: {i}" for i, name in enumerate(header)])
-    if not table.columns.is_unique:
-        again = shown(table.columns[table.columns.duplicated()][0])
-        raise InputError(f"{path} has two columns '{again}': rename or remove one of them")
-    for column in columns:
-        if column not in table:
-            found = shown(", ".join(table.columns))
-            raise InputError(f"{path} has no column {column!r} (its columns: {found}): {remedy}")
-    if columns and table.empty:
-        raise InputError(f"{path} has no rows: {remedy}")
-    return table
 
 
 def with_all_columns(frame: pd.DataFrame) -> pd.DataFrame:
@@ -127,13 +81,14 @@ def read_manifest(root: str | Path, classes: Sequence[str] | None = None) -> pd.
         f"name the columns {', '.join(REQUIRED)} in the first line, with commas between, and give "
         "each image a line"
     )
-    frame = with_all_columns(read_table(path, columns=REQUIRED, remedy=remedy))
+    table = read_table(path, REQUIRED, remedy, optional=COLUMNS)
+    frame = with_all_columns(table).set_axis(table.index)  # which tells the line
     for column in ("image", "mask"):  # without detours: a//b.png and a/./b.png are a/b.png
         frame[column] = frame[column].map(lambda name: name and str(PurePosixPath(name)))
     _check_values(frame, path, classes)
     for column in ("image", "mask"):
         _check_paths(frame[column], root)
-    return frame
+    return frame.reset_index(drop=True)
 
 
 def _check_values(frame: pd.DataFrame, path: Path, classes: Sequence[str] | None) -> None:

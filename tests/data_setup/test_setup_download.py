@@ -377,7 +377,8 @@ def test_without_the_licence_nothing_is_fetched(server, tmp_path, refused, name)
 
 
 def test_archives_never_touch_the_network(server, ham_server, tmp_path, prepare, refused):
-    refused("ham10000", "--accept-licence", "--archives", tmp_path)
+    (tmp_path / "empty").mkdir()
+    refused("ham10000", "--accept-licence", "--archives", tmp_path / "empty")
     prepare("ham10000", "--archives", ham_server.folder)
     assert server.requests == []
 

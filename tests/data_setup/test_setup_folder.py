@@ -31,7 +31,7 @@ def test_images_keep_their_files_if_asked_to_and_get_their_folders_label(
         assert row.label == name.split("/")[0]
         assert (row.lesion_id, row.mask, row.source) == ("", "", "own images")
     out = capsys.readouterr().out
-    assert "not images: 2" in out
+    assert "in no class folder: 2, such as naevus/notes.docx" in out
     assert "same lesion is not known" in out
     assert f"derm-hash train --data {root}" in out
     assert record()["counts"]["classes"] == {
@@ -85,7 +85,7 @@ def test_changed_sources_are_noticed(class_folders, command, prepare, root, caps
 
 def test_classes_can_be_chosen(command, prepare, refused):
     error = refused(*command, "--classes", "naevus,mole")
-    assert "no image has the label 'mole': use some of naevus, other things" in error
+    assert "no image has the label 'mole' of --classes: use some of naevus, other things" in error
     assert set(prepare(*command, "--classes", "naevus")["label"]) == {"naevus"}
 
 
@@ -149,10 +149,10 @@ def test_a_changed_table_is_noticed(table, with_table, prepare, root, capsys):
         (TABLE, "", "is empty"),
         (",MEL,", ",,", "line 4 of"),
         ("naevus/1.JPG,NV", "naevus/0,MEL", "0.png twice, in lines 2 and 3"),
-        ("naevus/1.JPG", "naevus//0.png", "0.png twice, in lines 2 and 3"),
-        ("naevus/1.JPG", "naevus/11", "1 images of"),
-        ("naevus/1.JPG", "../secret", "cannot stand in a manifest"),
-        ("naevus/1.JPG", "/etc/passwd", "cannot stand in a manifest"),
+        ("naevus/1.JPG,NV", "naevus//0.png,MEL", "0.png twice, in lines 2 and 3"),
+        ("naevus/1.JPG", "naevus/11", "lists 1 image that cannot be found (naevus/11)"),
+        ("naevus/1.JPG", "../secret", "cannot be found (../secret)"),
+        ("naevus/1.JPG", "/etc/passwd", "cannot be found (/etc/passwd)"),
         ("naevus/1.JPG", "", "line 3 of"),
         ("lesion_id", "label ", "two columns 'label'"),
         ("image,label", "label,label", "two columns 'label'"),

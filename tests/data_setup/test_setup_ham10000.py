@@ -160,7 +160,7 @@ def test_a_bad_image_is_named_and_the_folder_can_be_completed(
 
 
 def test_one_image_in_two_archives_is_refused(ham, command, refused):
-    ham.write_images("HAM10000_images_more.zip", ham.ids[:1])
+    ham.write_images("HAM10000_images_more.zip", [], {f"{ham.ids[0]}.jpg": ham.image(ham.ids[1])})
     assert f"are both {ham.ids[0]}: remove one" in refused(*command)
 
 

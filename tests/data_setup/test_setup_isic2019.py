@@ -35,7 +35,7 @@ def error(isic, refused):
 
 
 def test_the_official_tables(shared_isic2019):
-    table = read_labels(shared_isic2019)
+    table = read_labels(*(shared_isic2019 / name for name in (Isic2019.TRUTH, Isic2019.METADATA)))
     assert len(table) == 25331
     assert table["image_id"].is_monotonic_increasing
     expected = {c.label: c.images for c in INFO["isic2019"].classes}
@@ -50,7 +50,7 @@ def test_the_official_tables(shared_isic2019):
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("classes", [4, 8])
 def test_the_papers_numbers_of_queries_and_what_leaks(shared_isic2019, classes, seed):
-    table = read_labels(shared_isic2019)
+    table = read_labels(*(shared_isic2019 / name for name in (Isic2019.TRUTH, Isic2019.METADATA)))
     table = table[table["label"].isin(CLASSES[classes])]
     parts = split_by_image(table.assign(image=table["image_id"]), seed=seed)
     queries = parts.loc[parts["split"] == "query", "label"].value_counts().to_dict()
@@ -143,7 +143,11 @@ def test_images_without_labels_are_reported(isic, rows, capsys):
 def test_labels_without_images_are_refused(isic, error):
     isic.write_images(isic.ids[:-2])
     text = error()
-    assert "2 images of" in text and isic.TRUTH in text and isic.ids[-2] in text
+    assert (
+        "lists 2 images that cannot be found" in text
+        and isic.TRUTH in text
+        and isic.ids[-2] in text
+    )
     assert "isic image download" in text
 
 
@@ -156,8 +160,8 @@ def test_an_image_that_is_there_twice_is_refused(isic, error):
     ("name", "named"),
     [
         (Isic2019.IMAGES, f"has neither {INPUT}.zip nor a folder"),
-        (Isic2019.TRUTH, f"{Isic2019.TRUTH} does not exist"),
-        (Isic2019.METADATA, f"{Isic2019.METADATA} does not exist"),
+        (Isic2019.TRUTH, f"has no {Isic2019.TRUTH}"),
+        (Isic2019.METADATA, f"has no {Isic2019.METADATA}"),
     ],
 )
 def test_a_missing_file_is_named(isic, error, name, named):
@@ -166,13 +170,13 @@ def test_a_missing_file_is_named(isic, error, name, named):
 
 
 TWICE = "lists ISIC_0000000 twice"
-ONE_CLASS = "exactly one class to 1 images, such as ISIC_0000000"
+ONE_CLASS = "exactly one class to 1 image, such as ISIC_0000000"
 
 
 @pytest.mark.parametrize(
     ("table", "line", "column", "value", "named"),
     [
-        (Isic2019.TRUTH, 0, "BCC", "bcc", "no column 'BCC'"),
+        (Isic2019.TRUTH, 0, "BCC", "bbc", "no column 'BCC'"),
         (Isic2019.TRUTH, 0, "image", "picture", "no column 'image'"),
         (Isic2019.TRUTH, 1, "MEL", "1.0", ONE_CLASS),
         (Isic2019.TRUTH, 1, "NV", "0.0", ONE_CLASS),
@@ -181,7 +185,7 @@ ONE_CLASS = "exactly one class to 1 images, such as ISIC_0000000"
         (Isic2019.TRUTH, 1, "NV", "", ONE_CLASS),
         (Isic2019.TRUTH, 2, "image", "ISIC_0000000", TWICE),
         (Isic2019.TRUTH, 2, "image", "ISIC_0000000_downsampled", "twice, in lines 2 and 3"),
-        (Isic2019.TRUTH, 2, "image", "ISIC_0099999", "Metadata.csv lacks 1 images"),
+        (Isic2019.TRUTH, 2, "image", "ISIC_0099999", "Metadata.csv lacks 1 image"),
         (Isic2019.METADATA, 0, "lesion_id", "lesion", "no column 'lesion_id'"),
         (Isic2019.METADATA, 1, "lesion_id", "BCN_0000015", "BCN_0000015 different classes"),
         (Isic2019.METADATA, 2, "image", "ISIC_0000000", TWICE),
@@ -195,4 +199,4 @@ def test_bad_tables_are_reported_never_guessed(isic, error, table, line, column,
 def test_images_of_no_known_class(isic, error):
     isic.change(Isic2019.TRUTH, 1, "NV", "0.0")
     isic.change(Isic2019.TRUTH, 1, "UNK", "1.0")
-    assert "the class UNK, unknown, to 1 images, such as ISIC_0000000" in error()
+    assert "the class UNK, unknown, to 1 image, such as ISIC_0000000" in error()

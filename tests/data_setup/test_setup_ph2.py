@@ -64,7 +64,7 @@ def test_files_can_be_kept_as_they_are(source, root, prepare):
         ([ROW.format("IMD003", "", "")], "gives IMD003 the class ''"),
         (["|| IMD003 ||"], "gives IMD003 the class ''"),
         ([ROW.format("IMD003", "", 0)] * 2, "lists IMD003 twice"),
-        ([ROW.format("IMD999", "", 0)], "1 images of"),
+        ([ROW.format("IMD999", "", 0)], "lists 1 image that"),
         ([], "no rows"),
     ],
 )
@@ -80,7 +80,7 @@ def test_a_table_of_another_kind_is_named(tmp_path, refused):
     ph2 = Ph2()
     ph2.files["PH2Dataset/PH2_dataset.txt"] = b"IMD003,0\n"
     error = refused("ph2", "--archives", ph2.zip(tmp_path / "a.zip"))
-    assert "Name and Clinical Diagnosis" in error
+    assert "columns Name (IMD003) and Clinical Diagnosis" in error
     assert f"PH2_dataset.txt in the archive {tmp_path / 'a.zip'}" in error
 
 
@@ -98,8 +98,10 @@ def test_images_without_diagnosis_and_without_mask_are_reported(source, prepare,
 
 @pytest.mark.parametrize(
     ("name", "named"),
-    [("nowhere", "does not exist"), ("PH2.rar", "unpack it"), (".", "0 files PH2_dataset.txt")],
+    [("nowhere", "does not exist"), ("PH2.rar", "unpack it"), (".", "none of PH2_dataset.txt")],
 )
 def test_a_wrong_place_is_named(source, refused, name, named):
     source.mkdir()
+    if name == "PH2.rar":
+        (source / name).write_bytes(b"Rar!\x1a\x07")
     assert named in refused("ph2", "--archives", source / name)

@@ -315,7 +315,7 @@ def damaged_folder(tmp_path_factory):
 def test_two_hundred_damaged_images_are_read_or_named(
     damaged_folder, prepare, root, record, capsys, size
 ):
-    command = ["folder", "--source", str(damaged_folder), "--size", size]
+    command = ["folder", "--source", str(damaged_folder), "--classes", "a", "--size", size]
     assert main([*command, "--root", str(root)]) == 2
     error = capsys.readouterr().err
     unreadable = []
@@ -358,6 +358,6 @@ def test_a_single_bad_image_is_one_line(ham, refused, prepare, root):
 def test_when_nothing_is_left_it_says_so(tmp_path, refused, root):
     (tmp_path / "source" / "a").mkdir(parents=True)
     (tmp_path / "source" / "a" / "x.jpg").write_bytes(png_that_claims(30_000, 30_000))
-    error = refused("folder", "--source", tmp_path / "source", "--skip-bad")
+    error = refused("folder", "--source", tmp_path / "source", "--classes", "a", "--skip-bad")
     assert "none of the 1 images can be used" in error
     assert not root.exists()

@@ -1,5 +1,6 @@
 """Every reader of files from outside: how to make a sound file for it, and how it is called."""
 
+import argparse
 import contextlib
 import dataclasses
 import json
@@ -12,8 +13,7 @@ import numpy as np
 import pandas as pd
 from helpers import color_data, encoded, noise, tiny, train_quietly
 
-from data_setup import dermamnist, ham10000, isic2019, ph2, verify
-from data_setup import folder as own_images
+from data_setup import dermamnist, ham10000, isic2019, own_table, ph2, verify
 from data_setup import record as records
 from data_setup.sources import files_in
 from derm_hash import experiments
@@ -181,12 +181,14 @@ def ph2_table(folder):
     lines += [f"|| IMD{i:03} ||        |        {i % 3}           || 0  | 1  ||" for i in range(6)]
     legend = "Clinical Diagnosis: 0 - Common Nevus; 1 - Atypical Nevus; 2 - Melanoma"
     lines += ["", "Legend:", legend]
-    return written(folder / ph2.TABLE, "\n".join(lines) + "\n")
+    return written(folder / ph2.TABLES[0], "\n".join(lines) + "\n")
 
 
 def read_labels(path):
-    images = [f"{i}.png" for i in range(4)]
-    return own_images.labelled(path, path.parent, images, dict.fromkeys(own_images.COLUMNS))
+    files = {f"{i}.png": path.with_name(f"{i}.png") for i in range(4)}
+    columns = {f"{name}_column": None for name in own_table.COLUMNS}
+    args = argparse.Namespace(**columns, source=path.parent, no_labels=False, partial=False)
+    return own_table.read_own_table(args, path, files, list(files))
 
 
 @loader("folder --csv", read_labels)

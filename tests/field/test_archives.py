@@ -1,0 +1,145 @@
+"""Published data sets as people have them on their disks: the same manifest from every layout."""
+
+import shutil
+import struct
+import zipfile
+
+import pytest
+from publishers import Ham, write_zip
+
+from data_setup.__main__ import main
+from derm_hash.data.manifest import read_manifest
+
+PARTS = ("HAM10000_images_part_1", "HAM10000_images_part_2")
+MASKS = "HAM10000_segmentations_lesion_tschandl"
+
+
+@pytest.fixture
+def prepare(tmp_path, capsys):
+    """Prepare HAM10000; its manifest, or the error."""
+
+    def run(archives):
+        root = tmp_path / "data"
+        shutil.rmtree(root, ignore_errors=True)
+        if main(["ham10000", "--archives", str(archives), "--root", str(root)]):
+            return capsys.readouterr().err
+        return read_manifest(root)
+
+    return run
+
+
+@pytest.fixture
+def published(tmp_path):
+    """HAM10000 as its publisher's zip files."""
+    (folder := tmp_path / "published").mkdir()
+    ham = Ham(folder)
+    ham.write_metadata()
+    ham.write_images(f"{PARTS[0]}.zip", ham.ids[:10])
+    ham.write_images(f"{PARTS[1]}.zip", ham.ids[10:])
+    ham.write_masks(f"{MASKS}.zip", prefix=f"{MASKS}/", extra={f"__MACOSX/{MASKS}/._x.png": b"x"})
+    return folder
+
+
+def unpacked(published, place):
+    for archive in published.glob("*.zip"):
+        with zipfile.ZipFile(archive) as opened:
+            opened.extractall(place / archive.stem)
+    shutil.copy(published / "HAM10000_metadata.csv", place)
+    return place
+
+
+def zipped(folder, path, inside=""):
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return write_zip(
+        path, {inside + file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+    )
+
+
+def twice(published, place):
+    """As on Kaggle, where the folders are there again in small letters."""
+    for part in PARTS:
+        shutil.copytree(unpacked(published, place) / part, place / part.lower())
+    return place
+
+
+def plain_names(published, place):
+    folder = unpacked(published, place / "x")
+    (folder / PARTS[0]).rename(folder / "images")
+    for file in (folder / PARTS[1]).iterdir():
+        file.rename(folder / "images" / file.name)
+    (folder / MASKS).rename(folder / "masks")
+    return folder
+
+
+LAYOUTS = {
+    "folders": unpacked,
+    "folders twice": twice,
+    "folders of other names": plain_names,
+    "zip of zips": lambda published, place: zipped(published, place / "dataverse_files.zip"),
+    "zip of folders": lambda published, place: zipped(
+        unpacked(published, place / "x"), place / "archive.zip", "ham/"
+    ),
+    "folder with zip of zips": lambda published, place: (
+        zipped(published, place / "archive.zip").parent
+    ),
+    "metadata with semicolons": lambda published, place: semicolons(published),
+}
+
+
+def semicolons(published):
+    path = published / "HAM10000_metadata.csv"
+    path.write_bytes(path.read_text().replace(",", ";").encode("utf-16"))
+    return published
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_ham10000_has_the_same_manifest_from_every_layout(published, prepare, tmp_path, layout):
+    expected = prepare(published)
+    assert (expected["mask"] != "").all()
+    (place := tmp_path / "theirs").mkdir()
+    found = prepare(LAYOUTS[layout](published, place))
+    assert found.to_csv() == expected.to_csv()
+
+
+def test_backslashes_in_an_archive_are_folders(published, prepare, tmp_path):
+    expected = prepare(published)
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for file in unpacked(published, tmp_path / "x").rglob("*.*"):
+            if file.is_file():
+                info = zipfile.ZipInfo("x")
+                info.filename = str(file.relative_to(tmp_path / "x")).replace("/", "\\")
+                archive.writestr(info, file.read_bytes())
+    assert prepare(tmp_path / "all.zip").to_csv() == expected.to_csv()
+
+
+def changed(path, local, central, value):
+    """Change two bytes in each header of a zip file."""
+    data = bytearray(path.read_bytes())
+    for begin, offset in ((b"PK\x03\x04", local), (b"PK\x01\x02", central)):
+        start = -1
+        while (start := data.find(begin, start + 1)) >= 0:
+            data[start + offset : start + offset + 2] = struct.pack("<H", value)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "named"),
+    [
+        ((8, 10), 9, "compressed by the method deflate64, which Python cannot unpack"),
+        ((8, 10), 97, "compressed by the method wavpack, which Python cannot unpack"),
+        ((6, 8), 1, "has a password"),
+    ],
+)
+def test_an_archive_that_python_cannot_unpack_is_named(published, prepare, where, value, named):
+    changed(published / f"{PARTS[0]}.zip", *where, value)
+    error = prepare(published)
+    assert named in error and "unpack the archive with another program" in error
+    assert "download it again" not in error
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"), [(b"Rar!\x1a\x07", "a RAR"), (b"7z\xbc\xaf'\x1c", "a 7-Zip")]
+)
+def test_an_archive_of_another_kind_is_named(prepare, tmp_path, content, kind):
+    (tmp_path / "all.zip").write_bytes(content + bytes(300))
+    assert f"is {kind} archive: unpack it" in prepare(tmp_path / "all.zip")

@@ -1,0 +1,163 @@
+"""One's own images with a table: names in any spelling, splits, one-hot labels, masks, renaming."""
+
+import unicodedata
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import encoded, noise
+from PIL import Image
+
+from data_setup.__main__ import main
+from data_setup.record import read_record
+from derm_hash.data.manifest import read_manifest
+
+LABELS = ["NV", "NV", "MEL", "NV", "MEL", "MEL"]
+
+
+@pytest.fixture
+def source(tmp_path):
+    for i in range(6):
+        path = tmp_path / "own" / "deep" / f"IMG_{i}.{'JPG' if i % 2 else 'jpg'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(noise(i), "JPEG"))
+    return tmp_path / "own"
+
+
+@pytest.fixture
+def prepare(source, tmp_path, capsys):
+    """Prepare the images as a table says; the manifest or the error, and the output."""
+
+    def run(table, *options):
+        if table is not None:
+            pd.DataFrame(table).to_csv(tmp_path / "table.csv", index=False)
+            options = ["--csv", tmp_path / "table.csv", *options]
+        command = ["folder", "--source", source, "--root", tmp_path / "data", *options]
+        status = main([*map(str, command)])
+        out, error = capsys.readouterr()
+        if status:
+            return error, out
+        return read_manifest(tmp_path / "data"), out
+
+    return run
+
+
+def table(names="deep/IMG_{}", **columns):
+    return {"image": [names.format(i) for i in range(6)], "label": LABELS, **columns}
+
+
+@pytest.mark.parametrize(
+    ("names", "way"),
+    [
+        ("deep/IMG_{}.jpg", "path in another spelling 3"),
+        ("deep\\IMG_{}.JPG", "path in another spelling 6"),
+        ("deep/IMG_{}", "path in another spelling 6"),
+        ("IMG_{}.Jpg", "file name 6"),
+        ("other/IMG_{}", "file name 6"),
+        ("IMG_{}.png", "file name 6"),
+    ],
+)
+def test_images_are_found_by_any_spelling_of_their_names(prepare, names, way):
+    frame, out = prepare(table(names))
+    assert frame["image"].tolist() == [f"images/deep/IMG_{i}.jpg" for i in range(6)]
+    assert frame["label"].tolist() == LABELS
+    assert way in out
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_may_be_composed_or_not(prepare, source, forms):
+    file, name = (unicodedata.normalize(form, "nævus é {}") for form in forms)
+    for i in range(6):
+        (source / "deep" / f"IMG_{i}.{'JPG' if i % 2 else 'jpg'}").rename(
+            source / (file.format(i) + ".jpg")
+        )
+    assert prepare(table(name))[0]["label"].tolist() == LABELS
+
+
+def test_a_file_name_in_two_folders_needs_its_folder(prepare, source):
+    (source / "other").mkdir()
+    (source / "other" / "IMG_0.jpg").write_bytes(encoded(noise(9), "JPEG"))
+    error, _ = prepare(table("IMG_{}"))
+    assert "deep/IMG_0.jpg or other/IMG_0.jpg: write the path" in error
+
+
+def test_missing_images_can_be_left_out(prepare, source):
+    (source / "deep" / "IMG_2.jpg").unlink()
+    assert "lists 1 image that cannot be found" in prepare(table())[0]
+    frame, out = prepare(table(), "--partial")
+    assert len(frame) == 5 and "missing: 1 image" in out
+
+
+def test_the_split_of_the_table_is_kept_and_recorded(prepare, tmp_path):
+    split = ["train", "Train", "database", "validation", "test", "query"]
+    frame, out = prepare(table(split=split))
+    assert frame["split"].tolist() == ["database"] * 3 + ["val"] + ["query"] * 2
+    assert "Split as the table says: database 3, query 2, val 1" in out
+    assert read_record(tmp_path / "data")["options"]["split"] == "table"
+    prepare(table(split=split), "--split", "lesion", "--force")
+    assert read_record(tmp_path / "data")["options"]["split"] == "lesion"
+
+
+@pytest.mark.parametrize("wrong", ["", "holdout"])
+def test_a_split_that_is_not_clear_is_refused(prepare, wrong):
+    error, _ = prepare(table(split=["train"] * 4 + ["test", wrong]))
+    assert "deep/IMG_5.JPG" in error and "--split lesion" in error
+
+
+def test_all_images_can_be_queries(prepare):
+    frame, out = prepare(table() | {"label": ["NV"] * 6}, "--split", "query")
+    assert "Next: derm-hash evaluate --run RUN --data DATABASE --queries" in out
+    assert set(frame["split"]) == {"query"}
+    assert "single class" in prepare(table() | {"label": ["NV"] * 6}, "--force")[0]
+
+
+@pytest.mark.parametrize("one", ["1", "1.0", "1,0"])
+def test_a_column_for_each_class_gives_the_labels(prepare, one):
+    wanted = ["MEL", "NV", "BCC", "NV", "MEL", "BCC"]
+    truth = {name: [one if w == name else "0" for w in wanted] for name in ("MEL", "NV", "BCC")}
+    names = {"image": [f"IMG_{i}" for i in range(6)]}
+    frame, out = prepare(names | truth)
+    assert frame["label"].tolist() == wanted
+    assert "the column with 1 among MEL, NV, BCC" in out
+    error, _ = prepare(names | truth, "--label-column", "MEL", "--force")
+    assert "leave out --label-column" in error
+    assert (
+        "exactly one class to 1 image, such as IMG_0"
+        in prepare(names | truth | {"NV": [one, *truth["NV"][1:]]}, "--force")[0]
+    )
+
+
+def test_labels_can_be_renamed(prepare):
+    long = [{"NV": "Common Nevus", "MEL": "Melanoma"}[label] for label in LABELS]
+    options = ["--map", "Common Nevus=NV", "Melanoma=MEL"]
+    assert prepare(table() | {"label": long}, *options)[0]["label"].tolist() == LABELS
+    assert "the label 'x' of --map" in prepare(table(), "--map", "x=y", "--force")[0]
+
+
+def mask(i):
+    pixels = np.zeros((15, 20), np.uint8)
+    pixels[: i + 2] = 255
+    return Image.fromarray(pixels)
+
+
+def assert_own_masks(frame, root):
+    for i, name in enumerate(frame["mask"]):
+        assert np.asarray(Image.open(root / name))[:, 0].astype(bool).sum() == i + 2
+
+
+@pytest.mark.parametrize("ending", ["", "_segmentation", "_mask"])
+def test_masks_come_from_a_folder(prepare, source, tmp_path, ending):
+    (folder := source / "the masks").mkdir()
+    for i in range(6):
+        mask(i).save(folder / f"IMG_{i}{ending}.png")
+    frame, out = prepare(table(), "--masks", folder)
+    assert_own_masks(frame, tmp_path / "data")
+    assert "6 of 6 images" in out
+
+
+def test_masks_come_from_a_column(prepare, source, tmp_path):
+    for i in range(6):
+        mask(i).save(source / f"m{i}.png")
+    frame, _ = prepare(table(lesion=[f"m{i}.png" for i in range(6)]), "--mask-column", "lesion")
+    assert_own_masks(frame, tmp_path / "data")
+    assert len(frame) == 6
