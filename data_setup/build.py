@@ -62,8 +62,10 @@ def build(
     there is no mask); not split, unless ``args.split`` is a split of the command's own.
     """
     root = args.root.expanduser()
-    shared = {name: getattr(args, name) for name in ("size", "fit", "split", "seed", "unseen")}
+    shared = {name: getattr(args, name) for name in ("size", "fit", "split", "seed")}
     options = options | shared | {"size": args.size or "original"}
+    if args.unseen:
+        options["unseen"] = args.unseen
     request = {"command": command, "options": options, "sources": sources}
     request = json.loads(json.dumps(request))  # as the record will be read: JSON knows no tuples
     with one_writer(root):
@@ -157,11 +159,11 @@ def differences(root: Path, request: dict) -> list[str]:
     record = read_record(root)
     if record.get("command") != request["command"]:
         return [f"by the command {record.get('command')!r}"]
-    before = record["options"]
+    before, wanted = record["options"], request["options"]
     changed = [
-        f"with {name} {before.get(name)} instead of {value}"
-        for name, value in request["options"].items()
-        if before.get(name) != value
+        f"with {name} {before.get(name)} instead of {wanted.get(name)}"
+        for name in before | wanted
+        if before.get(name) != wanted.get(name)
     ]
     other = record["sources"] != request["sources"]
     return changed + other * ["from other source files"]
@@ -219,8 +221,8 @@ def report(frame: pd.DataFrame, root: Path) -> None:
         print(f"{duplicates_sentence(groups)} `python -m data_setup audit` lists them.")
     if "database" in parts and (empty := {"database", "val", "query"} - set(parts)):
         print(
-            f"No image is in {' or '.join(sorted(empty))}: add images of other lesions, or check what is "
-            "stated of lesions and splits."
+            f"No image is in {' or '.join(sorted(empty))}: add images of other lesions, or check "
+            "what is stated of lesions and splits."
         )
     folder = shlex.quote(str(root))
     if set(frame["label"]) == {UNLABELLED}:
