@@ -1,0 +1,78 @@
+"""The README's tables of results, computed again: ``python -m benchmarks.tables [--write]``.
+
+Without ``--write`` it says whether the README holds what the stored results give.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks import RESULTS
+from derm_hash.experiments.comparisons import compare
+from derm_hash.experiments.headline import SYSTEMS, headline, runs_of
+from derm_hash.experiments.results import read_results
+
+README = Path(__file__).parents[1] / "README.md"
+FROZEN = RESULTS / "frozen"
+BASELINE = "+ random rotations"
+
+
+def markdown(table: pd.DataFrame, title: str) -> str:
+    """A table of texts in Markdown."""
+    lines = [[title, *table.columns], ["---"] * (len(table.columns) + 1)]
+    lines += [[name, *row] for name, row in zip(table.index, table.to_numpy(), strict=True)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def systems() -> str:
+    """Every system on frozen features."""
+    return markdown(headline(read_results(FROZEN)), "system")
+
+
+def against_rotations() -> str:
+    """Differences of the hash layers to random rotations, in mAP on the unseen database."""
+    results = read_results(FROZEN)
+    named = [
+        runs_of(results, settings | {"database": "unseen"}).assign(name=name)
+        for name, settings in SYSTEMS.items()
+        if settings["system"] == "trained"
+    ]
+    table = compare(pd.concat(named), ["name"], "class_mean_map", {"name": BASELINE}, FROZEN)
+    cells = {
+        "difference": table["difference"].map("{:+.3f}".format),
+        "over lesions": intervals(table, "low", "high"),
+        "over seeds": intervals(table, "seed_low", "seed_high"),
+        "p (Holm)": table["p_holm"].map("{:.3f}".format),
+        "clear": table["clear"].map({True: "yes", False: "no"}),
+    }
+    return markdown(pd.DataFrame(cells).set_axis(table["name"]), f"against {BASELINE!r}")
+
+
+def intervals(table: pd.DataFrame, low: str, high: str) -> list[str]:
+    """The ends of intervals in words."""
+    return [f"{a:+.3f} to {b:+.3f}" for a, b in table[[low, high]].to_numpy()]
+
+
+TABLES = {"systems": systems, "against-rotations": against_rotations}
+
+
+def main() -> int:
+    """Compare the README with the results, or write it."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--write", action="store_true", help="put the tables into the README")
+    write, text = parser.parse_args().write, README.read_text("utf-8")
+    for name, make in TABLES.items():
+        block = f"<!-- {name} -->\n{make()}\n<!-- end -->"
+        text = re.sub(rf"<!-- {name} -->.*?<!-- end -->", lambda _, b=block: b, text, flags=re.S)
+    if write:
+        README.write_text(text, "utf-8")
+    same = README.read_text("utf-8") == text
+    print("the README's tables are those of the stored results" if same else "they differ: --write")
+    return 0 if same else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""The table of systems on frozen features: what a hash code is worth beside simpler things."""
+
+import numpy as np
+import pandas as pd
+
+PLAIN = {"system": "trained", "objective": "classification", "readout": "plain", "bits": 16}
+UPRIGHT = {"invariance": "none", "classify": "upright", "random_rotations": False}
+ROTATED = UPRIGHT | {"random_rotations": True}
+COPIES = {"classify": "orbit", "orbit_sample": 0}
+
+SYSTEMS: dict[str, dict] = {
+    "features, cosine": {"system": "float cosine"},
+    "product quantisation": {"system": "product quantisation"},
+    "LSH": {"system": "LSH"},
+    "ITQ": {"system": "ITQ"},
+    "class probabilities of a linear probe": {"system": "softmax"},
+    "its predicted class": {"system": "predicted class"},
+    "its predicted class, known in the database": {"system": "known class"},
+    "hash layer": PLAIN | UPRIGHT,
+    "+ random rotations": PLAIN | ROTATED,
+    "+ all four rotations": PLAIN | COPIES | {"invariance": "none"},
+    "+ all four and the Cauchy loss": PLAIN | COPIES | {"invariance": "cauchy"},
+    "+ two of the four and the Cauchy loss": PLAIN | {"invariance": "cauchy", "orbit_sample": 2},
+    "hash layer, mean code of four": PLAIN | UPRIGHT | {"readout": "orbit-mean"},
+    "+ random rotations, mean code of four": PLAIN | ROTATED | {"readout": "orbit-mean"},
+}
+"""Names of the rows, and the settings of their runs."""
+BINARY = ("LSH", "ITQ", "predicted class", "known class")
+"""Systems whose codes tie in masses: their mAP is the tie-aware one."""
+BITS = {"float cosine": "1,280 floats", "softmax": "4 floats"}
+BITS |= dict.fromkeys(("predicted class", "known class"), "2")
+
+
+def runs_of(results: pd.DataFrame, settings: dict) -> pd.DataFrame:
+    """The rows of results that have all the settings."""
+    chosen = pd.Series(True, results.index)
+    for name, value in settings.items():
+        chosen &= results[name].astype(str) == str(value)
+    return results[chosen]
+
+
+def headline(results: pd.DataFrame) -> pd.DataFrame:
+    """One row for each system: mAP on both databases, stability, bits, passes and seeds.
+
+    Parameters
+    ----------
+    results : DataFrame of :func:`read_results`
+        Of benchmarks/configs/frozen.toml.
+
+    Returns
+    -------
+    DataFrame of str
+        Indexed by system. A score is its mean over seeds, ± the standard deviation where there are
+        several.
+    """
+    rows = {"chance": _chance(results)}
+    for name, settings in SYSTEMS.items():
+        runs = runs_of(results, settings)
+        if runs.empty:
+            continue
+        system = settings["system"]
+        sides = {side: runs[runs["database"] == side] for side in ("trained", "unseen")}
+        score = "class_mean_tie_aware_map" if system in BINARY else "class_mean_map"
+        row = {f"mAP, {side} database": _cell(each[score]) for side, each in sides.items()}
+        stable = sides["unseen"]
+        row["flipped bits"] = _cell(stable["flipped_bits"] * 100, 1) + " %"
+        row["top 10 that stay"] = _cell(stable["overlap_at_10"], 2)
+        if system in ("float cosine", "product quantisation"):
+            row["flipped bits"] = ""  # queries have no bits
+        row["bits a case"] = BITS.get(system, "16")
+        row["passes a query"] = "4" if settings.get("readout") == "orbit-mean" else "1"
+        row["seeds"] = str(stable["seed"].nunique())
+        rows[name] = row
+    return pd.DataFrame.from_dict(rows, orient="index").fillna("")
+
+
+def _chance(results: pd.DataFrame) -> dict[str, str]:
+    chance = results.groupby("database")["chance_class_mean_map"].mean()
+    return {f"mAP, {side} database": f"{chance[side]:.3f}" for side in ("trained", "unseen")}
+
+
+def _cell(values: pd.Series, digits: int = 3) -> str:
+    spread = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{spread}"
