@@ -149,7 +149,7 @@ def test_the_table_to_print_marks_the_best(tmp_path):
 # --- twins ---------------------------------------------------------------------------------------
 
 
-def simulate(rng, seeds, effect=0.0, queries=200, lesions=130):
+def simulate(rng, seeds, effect=0.0, queries=120, lesions=80):
     """Scores of two settings whose means differ by ``effect``, and the queries' lesions, classes.
 
     Queries, and the lesions that they show, are of different difficulty, the same for both
@@ -162,8 +162,8 @@ def simulate(rng, seeds, effect=0.0, queries=200, lesions=130):
     scores = []
     for shift in (effect, 0):
         level = 0.45 + shift + rng.normal(0, 0.01, (seeds, 1))
-        view = rng.normal(0, 0.02, (seeds, lesions))[:, lesion]
-        noise = rng.normal(0, 0.02, (seeds, queries))
+        view = rng.normal(0, 0.015, (seeds, lesions))[:, lesion]
+        noise = rng.normal(0, 0.015, (seeds, queries))
         scores.append(np.clip(level + difficulty + view + noise, 0, 1))
     return *scores, lesion, label
 
