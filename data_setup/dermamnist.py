@@ -18,7 +18,7 @@ import pooch
 from data_setup import publisher
 from data_setup.info import INFO
 from data_setup.options import add_common_arguments
-from data_setup.sources import Drawn, existing
+from data_setup.sources import Drawn
 from derm_hash.data.dataset import check_memory
 from derm_hash.errors import InputError, one_line
 
@@ -45,8 +45,9 @@ def run(args: argparse.Namespace) -> None:
         sizes = ", ".join(map(str, SIZES))
         raise InputError(f"DermaMNIST comes in the sizes {sizes}: give --size one of them")
     name = "dermamnist.npz" if args.size == 28 else f"dermamnist_{args.size}.npz"
-    remedy = f"download it from {HOME}, or check --archives"
-    path = existing(publisher.files(args, NAME, [name]) / name, remedy)
+    path = publisher.files(args, NAME, [name]) / name
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: download it from {HOME}, or check --archives")
     sources = {name: f"MD5 {pooch.file_hash(str(path), alg='md5')}"}
     publisher.run(args, NAME, {}, lambda _: (sources, lambda: rows(path, args.size)))
 

@@ -14,9 +14,9 @@ from data_setup.options import add_common_arguments
 from data_setup.own_table import COLUMNS, read_own_table, with_split
 from data_setup.sources import (
     FOREIGN,
-    SUFFIXES,
     Source,
     files_in,
+    images_in,
     is_hidden,
     state_of,
     suffix_of,
@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> None:
         known = set(masks.values())
         files = files_of("--source", source, stack)
         files = {name: file for name, file in files.items() if file not in known}
-        table = labelled(args, source, files)
+        table = labelled(args, source, files, masks or files)
         table = chosen_classes(args, with_split(args, table), source)
         table = with_masks(args, table.sort_values("file", ignore_index=True), files, masks)
         used = {*table["image_from"], *table["mask_from"]} - {*known, None}
@@ -139,13 +139,17 @@ def files_of(option: str, place: Path, stack: ExitStack) -> dict[str, Source]:
     return files_in(place, stack)
 
 
-def labelled(args: argparse.Namespace, source: Path, files: Mapping[str, Source]) -> pd.DataFrame:
+def labelled(
+    args: argparse.Namespace,
+    source: Path,
+    files: Mapping[str, Source],
+    masks: Mapping[str, Source],
+) -> pd.DataFrame:
     """Paths, labels, lesion ids, splits and masks of the images to use; prints what is left out."""
-    images = [name for name in files if suffix_of(files[name]) in SUFFIXES]
     if args.csv:
-        return read_own_table(args, args.csv.expanduser().resolve(), files, images)
-    of_others = set(masks_beside(images).values())
-    images = [name for name in images if name not in of_others]
+        return read_own_table(args, args.csv.expanduser().resolve(), files, masks)
+    of_others = set(masks_beside(images_in(files)).values())
+    images = [name for name in images_in(files) if name not in of_others]
     if args.no_labels:
         labels = dict.fromkeys(images, UNLABELLED)
     else:
@@ -199,13 +203,13 @@ def with_masks(
     names with an ending such as _mask.
     """
     if masks:
-        found, place = masks_of(table["file"], masks, args.masks), args.masks
+        found, place = masks_of(table["file"], images_in(masks), args.masks), args.masks
     else:
-        beside = masks_beside([name for name in files if suffix_of(files[name]) in SUFFIXES])
+        beside = masks_beside(images_in(files))
         listed, masks, place = set(table["file"]), files, "the folders of the images"
         found = {name: mask for name, mask in beside.items() if mask not in listed}
     pairs = zip(table["file"], table["mask"], strict=True)
-    mask_from = [files[own] if own else masks.get(found.get(name, "")) for name, own in pairs]
+    mask_from = [masks.get(own or found.get(name, "")) for name, own in pairs]
     if count := len(found.keys() & set(table["file"])):
         print(f"Masks found in {place}: {count:,} of {len(table):,} images")
     return table.assign(image_from=table["file"].map(files), mask_from=mask_from)

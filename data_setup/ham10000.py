@@ -67,12 +67,13 @@ def contents(args: argparse.Namespace, place: Path, stack: ExitStack) -> publish
     """The files read, and the function that gives the manifest's rows."""
     images, masks, metadata = find_files(place, stack)
     (table,) = metadata.values()
-    remedy = "" if args.partial else "download the missing archive, or go without by --partial"
+    remedy = "download the missing archive, or go without by --partial"
 
     def rows() -> pd.DataFrame:
         files = by_id(images, "images"), by_id(masks, "masks")
         classes = publisher.classes(args, NAME)
-        return published_rows(NAME, read_metadata(table), classes, files, table, remedy)
+        every = read_metadata(table)
+        return published_rows(NAME, every, classes, files, table, remedy, args.partial)
 
     return states_of(place, images | masks | metadata), rows
 

@@ -18,7 +18,7 @@ SPLIT_NAMES = {
 SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in names}
 UNLABELLED = "unlabelled"  # the label of images without a diagnosis, which heatmaps do not need
 PARTS = {"image", "img", "mask", "segmentation", "annotation", "label", "fold"}
-MANY, FEW = 20, 4  # more labels with fewer images each are hardly diagnoses
+MANY, FEW = 20, 10  # more labels with fewer images each are hardly diagnoses
 END = re.compile(r"([ _-]?(set|data|images|\d+)|s)$")  # of train_images, testset, fold 1, masks
 
 

@@ -2,14 +2,14 @@
 
 import argparse
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
 from data_setup.labels import UNLABELLED, is_missing, split_of
 from data_setup.matching import Finder
-from data_setup.sources import FOREIGN, Source, listing
+from data_setup.sources import FOREIGN, Source, images_in, listing
 from data_setup.tables import (
     lesions_with_several_labels,
     one_hot_columns,
@@ -18,8 +18,9 @@ from data_setup.tables import (
     refuse_repeated,
     report_unlabelled,
 )
+from derm_hash.data.manifest import check_values
 from derm_hash.data.tables import read_table
-from derm_hash.errors import LONGEST_NAME, InputError, cannot_be_shown, counted, shown
+from derm_hash.errors import InputError, counted, shown
 
 COLUMNS = {
     "image": "image",
@@ -32,13 +33,16 @@ COLUMNS = {
 
 
 def read_own_table(
-    args: argparse.Namespace, path: Path, files: Mapping[str, Source], images: Collection[str]
+    args: argparse.Namespace,
+    path: Path,
+    files: Mapping[str, Source],
+    mask_files: Mapping[str, Source],
 ) -> pd.DataFrame:
     """Images, labels, lesion ids, splits and masks from the table ``--csv``, whose path is `path`.
 
-    Of `files`, the paths of all that there are, `images` are those that can be read. The columns
-    are file and mask (paths), label, lesion_id and split, "" where nothing is known, a row for each
-    image. Prints what was made of the table; `InputError` if it is not sound.
+    Images are looked for among `files`, masks that the table names among `mask_files`. A row per
+    image has the columns file and mask (paths), label, lesion_id and split, "" where nothing is
+    known. Prints what was made of the table; `InputError` if it is not sound.
     """
     named = {name: getattr(args, f"{name}_column") for name in COLUMNS}
     column = {name: named[name] or default for name, default in COLUMNS.items()}
@@ -61,15 +65,27 @@ def read_own_table(
         print(f"Columns of {path} that are not used: {shown(listing(unused))}")
     for name, key in (("lesion_id", "lesion"), ("split", "split"), ("mask", "mask")):
         found[name] = table.get(column[key], "")
-    check_cells(found, path)
+    if (again := found.duplicated()).any():
+        print(f"Lines of {path} that repeat another one: {again.sum():,}")
+    found = found[~again]
+    check_values(found.rename(columns={"file": "image"}).assign(split=""), path)
     if (unknown := found["lesion_id"].map(is_missing) & (found["lesion_id"] != "")).any():
         values = ", ".join(sorted(set(found.loc[unknown, "lesion_id"])))
         print(f"Lesions not known, since their {column['lesion']} is {values}: {unknown.sum():,}")
         found.loc[unknown, "lesion_id"] = ""
-    found = found_files(args, found, path, files, images)
-    if (again := found.duplicated()).any():
-        print(f"Lines of {path} that repeat another one: {again.sum():,}")
-    found = found[~again]
+    images = images_in(files)
+    finder = Finder(images)
+    there = found["file"].map(lambda name: finder.find(name, path))
+    lost = found.loc[there.isna(), "file"].tolist()
+    refuse_foreign(lost, files, path)
+    remedy = f"copy them to {args.source}, remove their lines, or go on without by --partial"
+    refuse_missing(lost, path, remedy, args.partial and len(lost) < len(found))
+    print(f"Images found by: {finder.summary()}")
+    found = found.assign(file=there)[there.notna()]
+    finder = Finder(images_in(mask_files))
+    masks = found["mask"].map(lambda name: name and finder.find(name, path))
+    refuse_missing(found.loc[masks.isna(), "mask"].tolist(), path, "copy the masks there")
+    found["mask"] = masks
     refuse_repeated(found["file"], path, "keep one of the lines")
     report_unlabelled(images, {*found["file"], *found["mask"]}, path)
     if lesions := lesions_with_several_labels(found):
@@ -98,44 +114,6 @@ def labels_in(
     print(f"Labels: the column with 1 among {', '.join(classes)}")
     by_image = table.set_index(column["image"])
     return one_hot_labels(by_image, classes, path, "correct these lines").to_numpy()
-
-
-def check_cells(found: pd.DataFrame, path: Path) -> None:
-    """`InputError` for an image or label that is missing, and for names that cannot be shown."""
-    for name in ("file", "label"):
-        if (bad := found[name] == "").any():
-            raise InputError(f"line {bad.idxmax() + 2} of {path} has no {name}: fill it in")
-    for name in ("label", "lesion_id"):
-        if (bad := found[name].map(cannot_be_shown)).any():
-            raise InputError(
-                f"line {bad.idxmax() + 2} of {path} has the {name} "
-                f"'{shown(found.at[bad.idxmax(), name])}' with a control character or more than "
-                f"{LONGEST_NAME} characters: rename it"
-            )
-
-
-def found_files(
-    args: argparse.Namespace,
-    found: pd.DataFrame,
-    path: Path,
-    files: Mapping[str, Source],
-    images: Collection[str],
-) -> pd.DataFrame:
-    """The rows whose images are there, with the paths of image and mask in the place of names."""
-    finder, masks = Finder(images), Finder(images)
-    names, there = found["file"], found["file"].map(lambda name: finder.find(name, path))
-    if (missing := there.isna()).any():
-        refuse_foreign(names[missing], files, path)
-    if args.partial and not missing.all():
-        print(f"Left out, since the file is missing: {counted(missing.sum(), 'image')}")
-    else:
-        remedy = f"copy them to {args.source}, remove their lines, or go on without by --partial"
-        refuse_missing(names[missing].tolist(), (), path, remedy)
-    print(f"Images found by: {finder.summary()}")
-    found = found.assign(file=there)[~missing]
-    mask_files = found["mask"].map(lambda name: name and masks.find(name, path))
-    refuse_missing(found.loc[mask_files.isna(), "mask"].tolist(), (), path, "copy the masks there")
-    return found.assign(mask=mask_files)
 
 
 def refuse_foreign(names: Iterable[str], files: Iterable[str], path: Path) -> None:

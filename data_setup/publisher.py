@@ -18,8 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--archives",
         type=Path,
-        metavar="DIR",
-        help="folder with the publisher's files, already downloaded; nothing is fetched then",
+        metavar="PATH",
+        help="folder with the publisher's files, already downloaded, or a zip file of it; nothing "
+        "is fetched then",
     )
     parser.add_argument(
         "--accept-licence",

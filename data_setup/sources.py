@@ -85,13 +85,6 @@ class Drawn:
 Source = Path | Member | Drawn
 
 
-def existing(path: Path, remedy: str) -> Path:
-    """A file that must be there; else `InputError`."""
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: {remedy}")
-    return path
-
-
 def read(source: Source) -> bytes:
     """The bytes of a file; `InputError` if it is missing, damaged or absurdly large."""
     try:
@@ -179,8 +172,8 @@ def members(place: Path | Member, stack: ExitStack) -> dict[str, Member]:
                 f"{place} is {kind} archive: unpack it and name the folder instead"
             ) from None
         raise InputError(
-            f"the archive {place} is damaged or not a zip file ({one_line(error)}): download it "
-            "again"
+            f"the archive {place} is damaged or not a zip file ({one_line(error)}): check "
+            "the path, or download it again"
         ) from error
     files = [info for info in archive.infolist() if not info.filename.endswith(("/", "\\"))]
     for info in files:
@@ -215,6 +208,11 @@ def other_archive(path: Path) -> str:
         start = file.read(265)
     kinds = (kind for begin, kind in OTHER_ARCHIVES.items() if start.startswith(begin))
     return next(kinds, "a tar" if start[257:262] == b"ustar" else "")
+
+
+def images_in(files: Mapping[str, Source]) -> list[str]:
+    """The paths of the files that can be read as images."""
+    return [name for name in files if suffix_of(files[name]) in SUFFIXES]
 
 
 def path_of(files: Iterable[str], names: Sequence[str]) -> str | None:

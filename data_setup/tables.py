@@ -103,14 +103,14 @@ def report_unlabelled(images: Collection[str], listed: Collection[str], table: o
 
 
 def refuse_missing(
-    wanted: Sequence[str], images: Collection[str], table: object, remedy: str
+    missing: Sequence[str], table: object, remedy: str, partial: bool = False
 ) -> None:
-    """Refuse a table that lists images which are not there."""
-    if missing := [name for name in wanted if name not in images]:
-        raise InputError(
-            f"{table} lists {counted(len(missing), 'image')} that cannot be found "
-            f"({shown(listing(missing))}): {remedy}"
-        )
+    """Refuse a table that lists images which are not there; if `partial`, print which they are."""
+    if missing:
+        what = f"{counted(len(missing), 'image')} that cannot be found ({shown(listing(missing))})"
+        if not partial:
+            raise InputError(f"{table} lists {what}: {remedy}")
+        print(f"Left out of {table}: {what}")
 
 
 def published_rows(
@@ -120,19 +120,20 @@ def published_rows(
     files: tuple[Mapping[str, Source], Mapping[str, Source]],
     listed_in: object,
     remedy: str,
+    partial: bool = False,
 ) -> pd.DataFrame:
     """The manifest's rows of a published data set, sorted by image, not split.
 
     `table` has image_id, label, lesion_id and further columns to keep; `classes` are the labels to
     use; `files` are the images and the masks by image id; messages call the table `listed_in`.
-    With a `remedy`, images that are listed and missing are refused; otherwise they are left out.
+    Images that are listed and missing are refused with the `remedy`, or left out if `partial`.
     """
     image_of = files[0]
     report_unlabelled(image_of, table["image_id"], listed_in)
     table = table[table["label"].isin(classes)].sort_values("image_id")
-    if remedy:
-        refuse_missing(table["image_id"], image_of, listed_in, remedy)
-    table = table[table["image_id"].isin(image_of.keys())].reset_index(drop=True)
+    there = table["image_id"].isin(image_of.keys())
+    refuse_missing(table.loc[~there, "image_id"].tolist(), listed_in, remedy, partial)
+    table = table[there].reset_index(drop=True)
     if table.empty:
         raise InputError(f"none of the images of {listed_in} is in an archive: check the files")
     images, masks = ([of.get(key) for key in table["image_id"]] for of in files)

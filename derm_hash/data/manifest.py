@@ -85,14 +85,17 @@ def read_manifest(root: str | Path, classes: Sequence[str] | None = None) -> pd.
     frame = with_all_columns(table).set_axis(table.index)  # which tells the line
     for column in ("image", "mask"):  # without detours: a//b.png and a/./b.png are a/b.png
         frame[column] = frame[column].map(lambda name: name and str(PurePosixPath(name)))
-    _check_values(frame, path, classes)
+    check_values(frame, path, classes)
     for column in ("image", "mask"):
         _check_paths(frame[column], root)
     return frame.reset_index(drop=True)
 
 
-def _check_values(frame: pd.DataFrame, path: Path, classes: Sequence[str] | None) -> None:
-    """Check labels, names, splits, and that no image is listed twice."""
+def check_values(frame: pd.DataFrame, path: Path, classes: Sequence[str] | None = None) -> None:
+    """Check labels, names, splits, and that no image is listed twice.
+
+    The frame has all columns, and an index of `read_table`; `InputError` names the line.
+    """
 
     def refuse(bad: pd.Series, column: str, problem: str) -> None:
         if bad.any():

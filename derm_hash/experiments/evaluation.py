@@ -41,8 +41,8 @@ def in_classes_of(run: Run, data: LesionDataset, source: str) -> LesionDataset:
     if lost := [name for name in data.classes if name not in found]:
         raise InputError(
             f"{source} has images of {shown(', '.join(lost))}, and {run.path} was trained on "
-            f"{shown(', '.join(classes))}: leave their rows out of the manifest, or train on these "
-            "classes"
+            f"{shown(', '.join(classes))}: prepare it without these classes, as data_setup folder "
+            "does with --classes, or train on them"
         )
     table = data.table.assign(label=data.table["label"].map(found))
     return LesionDataset(data.images, table, classes)

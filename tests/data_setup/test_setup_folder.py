@@ -157,8 +157,8 @@ def test_a_changed_table_is_noticed(table, with_table, prepare, root, capsys):
         ("lesion_id", "label ", "two columns 'label'"),
         ("image,label", "label,label", "two columns 'label'"),
         ("image,", '"a\nb",', r"(its columns: a\nb, label"),
-        ("MEL", '"M\nEL"', r"the label 'M\nEL' with a control"),
-        (",b", ",\x1b[31m", r"the lesion_id '\x1b[31m' with a control"),
+        ("MEL", '"M\nEL"', r"the label 'M\nEL' in line 4 of"),
+        (",b", ",\x1b[31m", r"the lesion_id '\x1b[31m' in line 4 of"),
     ],
 )
 def test_bad_tables_are_reported_never_guessed(table, with_table, refused, before, after, named):

@@ -85,6 +85,17 @@ def test_every_truncation_and_many_flips_are_noticed_or_harmless(tmp_path):
             assert str(path) in str(error)
 
 
+def test_archives_in_archives_have_an_end(tmp_path):
+    content = archive(tmp_path / "0.zip", {"x.jpg": b"x"}).read_bytes()
+    for i in range(4):
+        content = archive(tmp_path / "next.zip", {f"{i}.zip": content}).read_bytes()
+    with ExitStack() as stack:
+        assert list(files_in(tmp_path / "next.zip", stack)) == ["3.zip"]
+        assert list(files_in(tmp_path / "next.zip", stack, lambda name: True)) == [
+            "3.zip/2.zip/1.zip"
+        ]
+
+
 def test_what_cannot_be_read_is_named(tmp_path):
     with pytest.raises(InputError, match=r"nowhere\.zip does not exist"):
         contents(tmp_path / "nowhere.zip")

@@ -17,7 +17,7 @@ from data_setup import dermamnist, ham10000, isic2019, own_table, ph2, verify
 from data_setup import record as records
 from data_setup.sources import files_in
 from derm_hash import experiments
-from derm_hash.data import images
+from derm_hash.data import images, tables
 from derm_hash.data import manifest as manifests
 from derm_hash.files import load_state
 from derm_hash.model import DermHash
@@ -188,7 +188,14 @@ def read_labels(path):
     files = {f"{i}.png": path.with_name(f"{i}.png") for i in range(4)}
     columns = {f"{name}_column": None for name in own_table.COLUMNS}
     args = argparse.Namespace(**columns, source=path.parent, no_labels=False, partial=False)
-    return own_table.read_own_table(args, path, files, list(files))
+    return own_table.read_own_table(args, path, files, files)
+
+
+@loader("workbook", lambda path: tables.read_table(path, ["image", "label"]))
+def workbook(folder):
+    frame = pd.DataFrame({"image": [f"{i}.png" for i in range(4)], "label": CLASSES * 2})
+    frame.to_excel(folder / "labels.xlsx", index=False)
+    return folder / "labels.xlsx"
 
 
 @loader("folder --csv", read_labels)

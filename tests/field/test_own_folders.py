@@ -2,6 +2,7 @@
 
 import pytest
 from helpers import encoded, noise
+from publishers import write_zip
 
 from data_setup.__main__ import main
 from derm_hash.data.manifest import read_manifest
@@ -43,6 +44,7 @@ def images(*folders, count=4):
         (["0", "0.0", "1"], "'0', '0.0', which differ only in case, blanks or number format"),
         (["nan", "nv", "mel"], "'nan', which means that the diagnosis is not known"),
         (["Unknown", "nv", "mel"], "'Unknown', which means"),
+        ([f"patient {i}" for i in range(21)], "may be patients or lesions and not diagnoses"),
     ],
 )
 def test_folders_that_are_hardly_classes_are_refused(prepare, folders, named):
@@ -58,6 +60,37 @@ def test_folders_that_are_hardly_classes_are_refused(prepare, folders, named):
 def test_the_classes_can_be_confirmed(prepare, folders, classes, tmp_path):
     assert prepare(images(*folders), "--classes", classes)[0] == 0
     assert set(read_manifest(tmp_path / "data")["label"]) == set(classes.split(","))
+
+
+def test_class_folders_may_be_in_a_zip_file(prepare, tmp_path):
+    names = images("nv", "data/mel", "data/nv")
+    assert prepare(names)[0] == 0
+    for place, inside in (("own", 0), ("own/data", 1)):
+        files = {
+            p.relative_to(tmp_path / place).as_posix(): p.read_bytes()
+            for p in (tmp_path / "own/data").rglob("*.png")
+        }
+        write_zip(tmp_path / f"{inside}.zip", files)
+        status, _, error = prepare([], "--force", "--source", tmp_path / f"{inside}.zip")
+        assert (status, "unpack it" in error) == ((0, False) if inside else (2, True))
+    assert set(read_manifest(tmp_path / "data")["label"]) == {"mel", "nv"}
+
+
+def test_masks_beside_the_images_are_masks(prepare, tmp_path):
+    names = images("nv", "mel") + [f"mel/mel{i}_Segmentation.PNG" for i in range(4)]
+    status, out, _ = prepare(names)
+    assert status == 0 and "Masks found in the folders of the images: 4 of 8 images" in out
+    frame = read_manifest(tmp_path / "data")
+    assert len(frame) == 8 and set(frame.loc[frame["label"] == "nv", "mask"]) == {""}
+    assert set(frame.loc[frame["label"] == "mel", "mask"]) == {
+        f"masks/mel/mel{i}.png" for i in range(4)
+    }
+
+
+def test_a_class_in_a_format_that_is_not_read_is_named(prepare, tmp_path):
+    (tmp_path / "own/bcc").mkdir(parents=True)
+    (tmp_path / "own/bcc/photo.heic").write_bytes(b"x")
+    assert "no images that are read: save bcc/photo.heic" in prepare(images("nv", "mel"))[2]
 
 
 def test_numbers_can_be_labels(prepare, tmp_path):

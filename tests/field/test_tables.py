@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from derm_hash.data import tables
 from derm_hash.data.tables import read_table
 from derm_hash.errors import InputError
 
@@ -22,6 +23,10 @@ SPELLINGS = {
     "quoted": ('"' + TEXT.strip().replace(",", '","').replace("\n", '"\r\n"') + '"').encode(),
     "empty lines below": (TEXT + ",,\n,,\n").encode(),
     "blanks": TEXT.replace(",", " , ").encode(),
+    "title above": ("Export, 2023\n\n" + TEXT.replace(",", ";")).encode(),
+    "separators at the ends": TEXT.replace("\n", ",,\n").replace("share,,", "share").encode(),
+    "old Macintosh": TEXT.replace("\n", "\r").encode(),
+    "names of columns in capitals": TEXT.replace("image,label", "IMAGE,Label").encode(),
 }
 
 
@@ -44,10 +49,41 @@ def test_decimal_commas_stay_with_their_values(tmp_path):
     assert read_table(path, NAMES)["share"].tolist() == ["0,5"]
 
 
-def test_a_workbook_is_read(tmp_path):
-    frame = pd.DataFrame({"image": ["a.png", "b.png"], "label": [0, 1], "lesion_id": ["", "x"]})
-    frame.to_excel(path := tmp_path / "table.xlsx", index=False)
-    assert read_table(path, NAMES).to_numpy().tolist() == [["a.png", "0", ""], ["b.png", "1", "x"]]
+@pytest.mark.parametrize("above", [0, 3])
+def test_a_workbook_is_read(tmp_path, above):
+    """Titles above the table, notes beside it and sheets without it are not in its way."""
+    frame = pd.DataFrame({"image": [0, "b.png"], "label": [0.0, 1.0], "lesion_id": ["", "x"]})
+    with pd.ExcelWriter(path := tmp_path / "table.xlsx") as book:
+        pd.DataFrame({"by": ["Ada"]}).to_excel(book, sheet_name="about", index=False)
+        frame.to_excel(book, sheet_name="data", index=False, startrow=above)
+        if above:
+            book.sheets["data"].merge_cells("A1:C1")
+            book.sheets["data"]["A1"] = "Photographs"
+            book.sheets["data"]["E2"] = "a note"
+    table = read_table(path, NAMES)
+    assert table[frame.columns].to_numpy().tolist() == [["0", "0", ""], ["b.png", "1", "x"]]
+    assert table.index.tolist() == [above, above + 1]
+
+
+def test_several_sheets_with_the_columns_are_said(tmp_path):
+    with pd.ExcelWriter(path := tmp_path / "table.xlsx") as book:
+        for sheet in ("train", "test"):
+            frame = pd.DataFrame({"image": [sheet], "label": ["NV"]})
+            frame.to_excel(book, sheet_name=sheet, index=False)
+    with pytest.warns(UserWarning, match="of which 'train' alone is read"):
+        assert read_table(path, NAMES)["image"].tolist() == ["train"]
+
+
+def test_a_row_knows_its_line(tmp_path):
+    (path := tmp_path / "table.csv").write_text('sep=,\nimage,label\n\na,"N\nV"\nb,MEL\n')
+    assert (read_table(path, NAMES).index + 2).tolist() == [4, 6]
+
+
+def test_a_workbook_that_fills_the_memory_is_refused(tmp_path, monkeypatch):
+    pd.DataFrame({"image": ["a"] * 99, "label": "NV"}).to_excel(path := tmp_path / "t.xlsx")
+    monkeypatch.setattr(tables, "MAX_BYTES", path.stat().st_size)
+    with pytest.raises(InputError, match=r"unpacks to 0 MB\): save it as CSV"):
+        read_table(path, NAMES)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +91,8 @@ def test_a_workbook_is_read(tmp_path):
     [
         (b"PK\x03\x04 and no more", "cannot be read as an Excel workbook"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "old Excel workbook or one with a password"),
-        (b"image;label\na;NV\nb;NV;MEL\n", "separated by semicolons"),
+        (b"image;label\na;NV\nb;NV;MEL\n", "separated by semicolons (line 3 has more values"),
+        (b'image,label\na,"NV\nb,MEL\n', "(line 2: unexpected end of data)"),
         (b"\x89PNG\r\n\x1a\n\0\x01\x02", "cannot be read as a table"),
         (b"image label\na.png NV\n", "has no column 'image' (its columns: image label)"),
         (b"", "is empty"),
