@@ -12,7 +12,7 @@ import pandas as pd
 
 from benchmarks import RESULTS
 from derm_hash.experiments.comparisons import compare
-from derm_hash.experiments.headline import SYSTEMS, headline, runs_of
+from derm_hash.experiments.headline import headline, named_layers
 from derm_hash.experiments.results import read_results
 
 README = Path(__file__).parents[1] / "README.md"
@@ -34,13 +34,8 @@ def systems() -> str:
 
 def against_rotations() -> str:
     """Differences of the hash layers to random rotations, in mAP on the unseen database."""
-    results = read_results(FROZEN)
-    named = [
-        runs_of(results, settings | {"database": "unseen"}).assign(name=name)
-        for name, settings in SYSTEMS.items()
-        if settings["system"] == "trained"
-    ]
-    table = compare(pd.concat(named), ["name"], "class_mean_map", {"name": BASELINE}, FROZEN)
+    layers = named_layers(read_results(FROZEN))
+    table = compare(layers, ["name"], "class_mean_map", {"name": BASELINE}, FROZEN)
     cells = {
         "difference": table["difference"].map("{:+.3f}".format),
         "over lesions": intervals(table, "low", "high"),

@@ -39,6 +39,13 @@ def runs_of(results: pd.DataFrame, settings: dict) -> pd.DataFrame:
     return results[chosen]
 
 
+def named_layers(results: pd.DataFrame, database: str = "unseen") -> pd.DataFrame:
+    """The runs of all hash layers, with a column name, to compare by."""
+    layers = {name: each for name, each in SYSTEMS.items() if each["system"] == "trained"}
+    chosen = results[results["database"] == database]
+    return pd.concat([runs_of(chosen, each).assign(name=name) for name, each in layers.items()])
+
+
 def headline(results: pd.DataFrame) -> pd.DataFrame:
     """One row for each system: mAP on both databases, stability, bits, passes and seeds.
 
