@@ -108,6 +108,12 @@ def plan(
             dataset = split_again(data, *split)
             variants[split] = SharedData(dataset, images), fingerprint(dataset)
         shared, facts["data"] = variants[split]
+        parts = set(shared.dataset.table["split"])
+        if scoring[1:] == ("val", "unseen") and "train" not in parts:
+            raise InputError(
+                "val is the unseen database of data in three parts and cannot be the queries too: "
+                "prepare the data with --unseen"
+            )
         # The checksum identifies a run, also in another grid that gives it another name.
         key = f"{zlib.crc32(repr((config, sorted(facts.items()))).encode()):08x}"
         if key not in runs:
@@ -141,5 +147,7 @@ def split_again(data: LesionDataset, split: str, seed: int) -> LesionDataset:
 
 def check_model(config: TrainConfig, classes: int) -> None:
     """Raise InputError if there is no such network: now, not after hours of other runs."""
+    if config.weights not in (None, "imagenet") and not Path(config.weights).is_file():
+        raise InputError(f"There is no file of weights at {config.weights}: correct its path")
     with torch.device("meta"):  # needs no memory and no random numbers
         DermHash(config.backbone, config.bits, classes, config.attention)
