@@ -72,23 +72,19 @@ def compared(root: Path, other: Path) -> str:
     lesions = shared(frames, [frame["lesion_id"].replace("", None) for frame in frames])
     counts = [counted(len(frame), "image") for frame in frames]
     sections = [f"{root}: {counts[0]}; {other}: {counts[1]}"]
-    for title, table, noun in (
-        ("Near-duplicates", copies, "group of near-duplicates"),
-        ("Lesions", lesions, "lesion_id"),
+    too_high = "Leave these images out of one folder, or scores of one on the other are too high."
+    same = "If both folders number lesions alike, these are the same lesions."
+    for title, noun, table, meaning in (
+        ("Near-duplicates", "group of near-duplicates", copies, too_high),
+        ("Lesions", "lesion_id", lesions, same),
     ):
-        text = f"No {noun} is in both folders."
-        if len(table):
-            text = (
-                f"Found in both folders: {len(table):,} "
-                f"({counted(table['images'].sum(), 'image')} of the first folder, "
-                f"{table['others'].sum():,} of the second). "
-            )
-            text += (
-                "Leave these images out of one folder, or scores of the one on the other are "
-                "too high."
-                if noun != "lesion_id"
-                else "If both folders number lesions alike, these are the same lesions."
-            )
+        images, others = table["images"].sum(), table["others"].sum()
+        text = (
+            f"Found in both folders: {len(table):,} ({counted(images, 'image')} of the first "
+            f"folder, {others:,} of the second). {meaning}"
+            if len(table)
+            else f"No {noun} is in both folders."
+        )
         sections.append(f"{title}\n{textwrap.fill(text, WIDTH)}{table_text(table)}")
     if not all((frame["lesion_id"] != "").any() for frame in frames):
         sections[-1] = "Lesions\nOne of the folders does not know which images show one lesion."

@@ -7,7 +7,7 @@ multi-source dermatoscopic images of common pigmented skin lesions. Scientific D
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -70,7 +70,7 @@ def contents(args: argparse.Namespace, place: Path, stack: ExitStack) -> publish
     remedy = "download the missing archive, or go without by --partial"
 
     def rows() -> pd.DataFrame:
-        files = by_id(images, "images"), by_id(masks, "masks")
+        files = images_by_id(images, id_in("images")), images_by_id(masks, id_in("masks"))
         classes = publisher.classes(args, NAME)
         every = read_metadata(table)
         return published_rows(NAME, every, classes, files, table, remedy, args.partial)
@@ -107,20 +107,21 @@ def is_in(path: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch(part, pattern.lower()) for part in parts for pattern in patterns)
 
 
+def id_in(what: str) -> Callable[[str], str | None]:
+    """A function from the path of one of the images, or masks, to the image's id; else None."""
+
+    def id_of(name: str) -> str | None:
+        found = re.fullmatch(FILES[what], PurePosixPath(name).name)
+        return found and found[1]
+
+    return id_of
+
+
 def chosen(files: dict[str, Source], what: str) -> dict[str, Source]:
     """The images, or the masks, of the first pattern of `FOLDERS` that has some."""
-    fitting = {
-        name: file
-        for name, file in files.items()
-        if re.fullmatch(FILES[what], PurePosixPath(name).name)
-    }
+    fitting = {name: file for name, file in files.items() if id_in(what)(name)}
     found = ({n: f for n, f in fitting.items() if is_in(n, [one])} for one in FOLDERS[what])
     return next(filter(None, found), {})
-
-
-def by_id(files: dict[str, Source], what: str) -> dict[str, Source]:
-    """Image id -> its file, for images (ID.jpg) and masks (ID_segmentation.png)."""
-    return images_by_id(files, lambda name: re.fullmatch(FILES[what], PurePosixPath(name).name)[1])
 
 
 def read_metadata(path: Source) -> pd.DataFrame:

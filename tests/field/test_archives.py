@@ -1,11 +1,12 @@
 """Published data sets as people have them on their disks: the same manifest from every layout."""
 
+import errno
 import shutil
 import struct
 import zipfile
 
 import pytest
-from publishers import Ham, write_zip
+from publishers import Ham, Isic2019, write_zip
 
 from data_setup.__main__ import main
 from derm_hash.data.manifest import read_manifest
@@ -99,6 +100,26 @@ def test_ham10000_has_the_same_manifest_from_every_layout(published, prepare, tm
     (place := tmp_path / "theirs").mkdir()
     found = prepare(LAYOUTS[layout](published, place))
     assert found.to_csv() == expected.to_csv()
+
+
+def test_isic2019_may_be_in_one_zip_file(tmp_path):
+    (folder := tmp_path / "isic").mkdir()
+    Isic2019(folder).write()
+    found = []
+    for place in (folder, zipped(folder, tmp_path / "all.zip", "isic/")):
+        root = tmp_path / f"data {place.name}"
+        assert main(["isic2019", "--archives", str(place), "--root", str(root)]) == 0
+        found.append(read_manifest(root).to_csv())
+    assert found[0] == found[1]
+
+
+def test_a_full_disk_is_not_a_damaged_archive(published, prepare, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("data_setup.sources.shutil.copyfileobj", full)
+    error = prepare(zipped(published, tmp_path / "all.zip"))
+    assert "No space left on device: make room" in error and "damaged" not in error
 
 
 def test_backslashes_in_an_archive_are_folders(published, prepare, tmp_path):
