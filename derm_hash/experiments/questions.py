@@ -9,7 +9,7 @@ four classes, and then asked
 - *leakage*: how much of a score by image is the query's own lesion?
 - *subgroups*: for whom is the retrieval better or worse?
 
-Rankings and their scores are those of :mod:`.ranked`.
+The scores are those of :mod:`derm_hash.metrics.ranked`.
 """
 
 from collections.abc import Callable, Iterable
@@ -24,10 +24,10 @@ from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.splits import split_by_image
 from derm_hash.errors import InputError
 from derm_hash.experiments.baselines import BASELINES
-from derm_hash.experiments.ranked import criteria_scores, label_scores
 from derm_hash.experiments.results import FEW_LESIONS
 from derm_hash.frozen import head_codes, train_head
 from derm_hash.metrics.intervals import LEVEL, bootstrap_interval, lesion_groups
+from derm_hash.metrics.ranked import criteria_scores, label_scores
 from derm_hash.settings import TrainConfig
 
 TRAINED = ("MEL", "NV", "BCC", "BKL")
