@@ -13,17 +13,9 @@ from tqdm.auto import tqdm
 
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.experiments.grid import commit
-from derm_hash.experiments.questions import (
-    BACKBONE,
-    METHODS,
-    WEIGHTS,
-    Material,
-    Part,
-    answers,
-    read_criteria,
-    with_chance,
-)
+from derm_hash.experiments.questions import Material, Part, answers, read_criteria, with_chance
 from derm_hash.experiments.results import read_csv
+from derm_hash.experiments.systems import BACKBONE, METHODS, WEIGHTS
 from derm_hash.files import write_atomically
 from derm_hash.frozen import frozen_features
 
@@ -43,7 +35,7 @@ def read_material(data: Path, hospital: Path, criteria: Path, attributes: Path) 
     elsewhere, unlabelled = (
         Part(images.table, features) for images, features in map(read_folder, (hospital, criteria))
     )
-    found = read_criteria(read_csv(attributes), unlabelled.table["image"])
+    found = read_criteria(attributes, unlabelled.table["image"])
     return Material(*read_folder(data), elsewhere, unlabelled, *found)
 
 

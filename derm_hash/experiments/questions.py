@@ -1,7 +1,6 @@
 """Questions that a label cannot answer: what does a code keep besides the class it was trained for?
 
-Hash heads and the simple systems of :mod:`.baselines` are fitted on frozen features of images of
-four classes, and then asked
+The :mod:`.systems` are fitted on frozen features of images of four classes, and then asked
 
 - *unseen classes*: are images of a class that was not trained on near each other?
 - *shared criteria*: do the hits show the dermoscopic criteria of the query?
@@ -13,6 +12,7 @@ The scores are those of :mod:`derm_hash.metrics.ranked`.
 """
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,36 +22,14 @@ from scipy.stats import t as student
 
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.splits import split_by_image
-from derm_hash.errors import InputError
-from derm_hash.experiments.baselines import BASELINES
-from derm_hash.experiments.results import FEW_LESIONS
-from derm_hash.frozen import head_codes, train_head
+from derm_hash.errors import InputError, shown
+from derm_hash.experiments.results import FEW_LESIONS, read_csv
+from derm_hash.experiments.systems import BITS, CHANCE, System, fit
 from derm_hash.metrics.intervals import LEVEL, bootstrap_interval, lesion_groups
 from derm_hash.metrics.ranked import criteria_scores, label_scores
-from derm_hash.settings import TrainConfig
 
 TRAINED = ("MEL", "NV", "BCC", "BKL")
 UNSEEN = ("AKIEC", "DF", "VASC")
-BACKBONE, WEIGHTS, BITS, SEEDS = "tf_efficientnet_lite0", "imagenet", 16, 10
-
-UPRIGHT = {"invariance": None, "classify": "upright", "epochs": 8}
-HEADS = {  # as in benchmarks/configs/frozen.toml
-    "head, upright": UPRIGHT,
-    "head, random rotations": UPRIGHT | {"random_rotations": True, "epochs": 16},
-    "head, four copies": {"invariance": None, "epochs": 8},
-    "head, four copies, Cauchy": {"invariance": "cauchy", "epochs": 8},
-    "head, upright, orbit mean": UPRIGHT,
-}
-CHANCE = "chance"
-METHODS = {
-    **dict.fromkeys((CHANCE, "float cosine", "product quantisation"), 1),
-    **dict.fromkeys(("softmax", "predicted class"), 1),
-    **dict.fromkeys(("LSH", "ITQ", *HEADS), SEEDS),
-}
-"""Every method, and its number of seeds: 1 for those without random numbers."""
-
-Encode = Callable[[ndarray], ndarray]
-"""Features (4, n, F) of images under quarter turns -> codes (n, bits) in [0, 1]."""
 
 
 class Part(NamedTuple):
@@ -63,7 +41,7 @@ class Part(NamedTuple):
     """(4, n, F), as :func:`derm_hash.frozen.frozen_features` returns them."""
 
     def of(self, chosen: ndarray) -> "Part":
-        """The chosen images: a boolean array (n,), or positions."""
+        """The chosen images, marked by a boolean array (n,)."""
         return Part(self.table[chosen].reset_index(drop=True), self.features[:, chosen])
 
 
@@ -71,7 +49,7 @@ class Material(NamedTuple):
     """What the questions are asked on."""
 
     data: LesionDataset
-    """Images in the parts train, database, val and query: at least those of ``TRAINED``."""
+    """Images of all classes in the parts train, database, val and query."""
     features: ndarray
     """(4, N, F) of ``data``."""
     hospital: Part
@@ -99,54 +77,29 @@ class Material(NamedTuple):
         return Part(table, self.features).of(chosen.to_numpy())
 
 
-def read_criteria(attributes: pd.DataFrame, images: pd.Series) -> tuple[ndarray, tuple[str, ...]]:
-    """Read which criteria images show from a table with a column image and one for each criterion.
+def read_criteria(path: Path, images: pd.Series) -> tuple[ndarray, tuple[str, ...]]:
+    """Read which criteria images show from a CSV with a column image and one for each criterion.
 
     Images are matched by the names of their files, without folders and endings.
 
     Returns
     -------
     (n, criteria) int array of 0 and 1, names of the criteria
+
+    Raises
+    ------
+    InputError
+        If the table has no row for an image.
     """
-    table = attributes.set_index("image")
+    table = read_csv(path, dtype={"image": str})
     names = images.str.replace(r"^.*/|\.[^./]*$", "", regex=True)
-    if lost := sorted(set(names) - set(table.index)):
-        raise InputError(f"{len(lost)} images, such as {lost[0]}, are not in the criteria's table")
-    return table.loc[names].to_numpy(dtype=int), tuple(table.columns)
-
-
-# --- systems --------------------------------------------------------------------------------
-
-
-def fit(method: str, data: LesionDataset, features: ndarray, seed: int) -> tuple[Encode, Encode]:
-    """Fit a method in ``METHODS`` on the part ``train``; return how it encodes queries, database.
-
-    ``features`` (4, N, F) belong to the N images of the data.
-    """
-    if method in BASELINES:
-        rows = data.positions("train")
-        values, labels = features[0, rows].astype(np.float32), data.labels.numpy()[rows]
-        encode, encode_database = BASELINES[method](values, labels, BITS, seed)
-        return (
-            lambda x: encode(x[0].astype(np.float32)),
-            lambda x: encode_database(x[0].astype(np.float32), None),
+    if lost := sorted(set(names) - set(table.get("image", ()))):
+        raise InputError(
+            f"{path} has no row for {len(lost)} of the images, such as {shown(lost[0])}: give the "
+            "table of these images' criteria"
         )
-    if method == CHANCE:  # equal codes, so that all images tie
-        return same(lambda x: np.zeros((x.shape[1], 1)))
-    head, _, _ = train_head(head_config(method, seed), data, features)
-    return same(lambda x: head_codes(head, x, method.endswith("orbit mean"))[0])
-
-
-def same(encode: Encode) -> tuple[Encode, Encode]:
-    """Encode queries and databases alike."""
-    return encode, encode
-
-
-def head_config(method: str, seed: int) -> TrainConfig:
-    """The settings of a head in ``HEADS``."""
-    common = {"frozen": True, "backbone": BACKBONE, "weights": WEIGHTS, "attention": None}
-    common |= {"bits": BITS, "invariance_weight": 0.5}
-    return TrainConfig.preset("recommended", seed=seed, **common, **HEADS[method])
+    table = table.set_index("image").loc[names]
+    return table.to_numpy(dtype=int), tuple(table.columns)
 
 
 def summed_up(
@@ -172,7 +125,7 @@ def same_label(queries: Part, database: Part) -> ndarray:
 # --- questions ------------------------------------------------------------------------------
 
 
-def unseen_classes(system: tuple[Encode, Encode], material: Material) -> list[dict]:
+def unseen_classes(system: System, material: Material) -> list[dict]:
     """Search all classes; mAP over those that were not trained on, and over those that were."""
     queries, database = material.part("query"), material.part("database")
     codes = system[0](queries.features), system[1](database.features)
@@ -189,7 +142,7 @@ def unseen_classes(system: tuple[Encode, Encode], material: Material) -> list[di
     return rows
 
 
-def shared_criteria(system: tuple[Encode, Encode], material: Material) -> list[dict]:
+def shared_criteria(system: System, material: Material) -> list[dict]:
     """Search images without labels for those with the same criteria."""
     images = material.criteria
     codes, database = (encode(images.features) for encode in system)
@@ -203,7 +156,7 @@ def shared_criteria(system: tuple[Encode, Encode], material: Material) -> list[d
     return [*rows, mean | {"n": len(found)}, *each]
 
 
-def another_hospital(system: tuple[Encode, Encode], material: Material) -> list[dict]:
+def another_hospital(system: System, material: Material) -> list[dict]:
     """Search with images from elsewhere, of the classes that were trained on."""
     queries = material.hospital
     queries = queries.of(queries.table["label"].isin(TRAINED).to_numpy())
@@ -217,7 +170,7 @@ def another_hospital(system: tuple[Encode, Encode], material: Material) -> list[
     ]
 
 
-def leakage(system: tuple[Encode, Encode], material: Material) -> list[dict]:
+def leakage(system: System, material: Material) -> list[dict]:
     """Search with and without the query's own lesion, if the database has it.
 
     The system must be fitted on :func:`split_for_leakage`, whose database it was trained on.
@@ -247,7 +200,7 @@ def split_for_leakage(material: Material) -> tuple[LesionDataset, ndarray]:
     return LesionDataset(data.images, split_by_image(data.table), data.classes), features
 
 
-def subgroups(system: tuple[Encode, Encode], material: Material) -> list[dict]:
+def subgroups(system: System, material: Material) -> list[dict]:
     """Precision of the queries of each body site, sex and age, mean over the queries."""
     queries, database = (material.part(name, TRAINED) for name in ("query", "database"))
     codes = system[0](queries.features), system[1](database.features)
@@ -270,7 +223,7 @@ def groups_of(table: pd.DataFrame) -> dict[str, pd.Series]:
     return {kind: values.replace("", "unknown") for kind, values in groups.items()}
 
 
-QUESTIONS: dict[str, Callable[[tuple[Encode, Encode], Material], list[dict]]] = {
+QUESTIONS: dict[str, Callable[[System, Material], list[dict]]] = {
     "unseen classes": unseen_classes,
     "shared criteria": shared_criteria,
     "another hospital": another_hospital,

@@ -12,8 +12,6 @@ from derm_hash.experiments import questions
 from derm_hash.experiments.file import read_experiment
 from derm_hash.experiments.plan import points_of
 from derm_hash.experiments.questions import (
-    HEADS,
-    METHODS,
     TRAINED,
     UNSEEN,
     Material,
@@ -21,16 +19,15 @@ from derm_hash.experiments.questions import (
     another_hospital,
     answers,
     groups_of,
-    head_config,
     leakage,
     read_criteria,
-    same,
     shared_criteria,
     subgroups,
     summary,
     unseen_classes,
     with_chance,
 )
+from derm_hash.experiments.systems import HEADS, METHODS, head_config, same
 from derm_hash.settings import TrainConfig
 
 LABELS = (*TRAINED, *UNSEEN)
@@ -62,6 +59,16 @@ def material():
     return Material(data, features_of(labels, 1), hospital, criteria, shown, ("dots", "streaks"))
 
 
+def ap_by_chance(total, relevant):
+    """Expected average precision if all images tie.
+
+    A relevant image is at each rank with equal probability, and of the images before it the share
+    (relevant - 1) / (total - 1) is relevant.
+    """
+    before = np.arange(total)
+    return np.mean((1 + before * (relevant - 1) / (total - 1)) / (before + 1))
+
+
 def by_score(rows):
     return {row["score"]: row for row in rows}
 
@@ -91,36 +98,26 @@ def test_a_system_that_lumps_unseen_classes_together_cannot_tell_them_apart(mate
     assert scores["unseen_class_map"]["value"] == pytest.approx(
         np.mean([scores[f"map_{label}"]["value"] for label in UNSEEN])
     )
-    # 9 images tie, 3 of them relevant: E[AP] = ((H - 1) * 2 / 8 ... ) by the mean over ranks.
-    ranks = np.arange(1, 10)
-    expected = np.mean((1 + (ranks - 1) * 2 / 8) / ranks)
-    assert scores["unseen_class_map"]["value"] == pytest.approx(expected)
+    assert scores["unseen_class_map"]["value"] == pytest.approx(ap_by_chance(9, 3))
     assert scores["unseen_class_map"]["n"] == 9 and scores["trained_class_map"]["n"] == 12
 
 
 def test_criteria_are_searched_without_the_image_and_its_near_duplicates(material):
     scores = by_score(shared_criteria(perfect, material))
     assert scores["criteria_map"]["value"] == scores["map_dots"]["value"] == 1
-    # Six images show each: the tenth hits of a query are five, or four, with gain 1.
     assert scores["ndcg_at_10"]["value"] == pytest.approx(1)
     scores = by_score(shared_criteria(constant, material))
-    dots, streaks = 11, [(11, 5)] * 4 + [(10, 4)] * 2  # images 1 and 3 are near-duplicates
-
-    def chance(total, relevant):
-        ranks = np.arange(1, total + 1)
-        return np.mean((1 + (ranks - 1) * (relevant - 1) / (total - 1)) / ranks)
-
-    assert scores["map_dots"]["value"] == pytest.approx(chance(dots, 5))
-    assert scores["map_streaks"]["value"] == pytest.approx(np.mean([chance(*x) for x in streaks]))
+    assert scores["map_dots"]["value"] == pytest.approx(ap_by_chance(11, 5))
+    # Two of the six images with streaks are near-duplicates of each other.
+    wanted = (4 * ap_by_chance(11, 5) + 2 * ap_by_chance(10, 4)) / 6
+    assert scores["map_streaks"]["value"] == pytest.approx(wanted)
 
 
 def test_another_hospital_is_asked_for_the_trained_classes_alone(material):
     scores = by_score(another_hospital(perfect, material))
     assert scores["class_mean_map"]["value"] == 1 and scores["class_mean_map"]["n"] == 8
-    # Three images of each class are in the database.
-    assert scores["class_mean_precision_at_10"]["value"] == pytest.approx(
-        (3 + 7 * 0) / 10, abs=1e-9
-    )
+    # The database has three images of each class.
+    assert scores["class_mean_precision_at_10"]["value"] == pytest.approx(0.3)
 
 
 def test_leakage_is_the_difference_that_the_own_lesion_makes(material):
@@ -235,9 +232,15 @@ def test_chance_is_that_of_the_same_group():
     assert with_chance(table)["chance"].tolist() == [0.4, 0.3]
 
 
-def test_criteria_are_matched_by_the_name_of_the_image():
-    table = pd.DataFrame({"image": ["b", "a"], "dots": [0, 1], "streaks": [1, 1]})
-    shown, names = read_criteria(table, pd.Series(["images/a.jpg", "images/b.png"]))
+def test_criteria_are_matched_by_the_name_of_the_image(tmp_path):
+    path = tmp_path / "criteria.csv"
+    path.write_text("image,dots,streaks\nb,0,1\n007,1,1\n")
+    shown, names = read_criteria(path, pd.Series(["images/007.jpg", "images/b.png"]))
     assert shown.tolist() == [[1, 1], [0, 1]] and names == ("dots", "streaks")
-    with pytest.raises(InputError, match="1 images, such as c, are not in the criteria's table"):
-        read_criteria(table, pd.Series(["c.png"]))
+    with pytest.raises(
+        InputError, match=r"criteria\.csv has no row for 1 of the images, such as c"
+    ):
+        read_criteria(path, pd.Series(["c.png", "b.png"]))
+    path.write_text("name,dots\nb,0\n")
+    with pytest.raises(InputError, match="has no row for 1 of the images, such as b"):
+        read_criteria(path, pd.Series(["b.png"]))
