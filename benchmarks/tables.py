@@ -17,6 +17,7 @@ from derm_hash.experiments.results import read_results
 
 README = Path(__file__).parents[1] / "README.md"
 FROZEN = RESULTS / "frozen"
+QUESTIONS = RESULTS / "questions" / "questions.csv"
 BASELINE = "+ random rotations"
 
 
@@ -29,7 +30,7 @@ def markdown(table: pd.DataFrame, title: str) -> str:
 
 def systems() -> str:
     """Every system on frozen features."""
-    return markdown(headline(read_results(FROZEN)), "system")
+    return markdown(headline(read_results(FROZEN), pd.read_csv(QUESTIONS)), "system")
 
 
 def against_rotations() -> str:

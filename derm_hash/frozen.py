@@ -79,8 +79,9 @@ def frozen_features(
     rotations = []
     for k in QUARTERS:
         path = home() / f"features-{Path(backbone).name}-{key:08x}-{90 * k}.safetensors"
-        with locked(path.parent, f"Another process computes features in {path.parent}: waiting."):
-            if not path.exists():
+        if not path.exists():
+            busy = f"Another process computes features in {path.parent}: waiting for it to end."
+            with locked(path.parent, busy):
                 images = torch.rot90(data.images, k, dims=(-2, -1))
                 values = encode(Features(model), images, progress=progress)
                 tensors = {"features": torch.from_numpy(values).half()}

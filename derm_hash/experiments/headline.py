@@ -31,6 +31,22 @@ BITS = {"float cosine": "1,280 floats", "softmax": "4 floats"}
 BITS |= dict.fromkeys(("predicted class", "known class"), "2")
 
 
+QUESTIONS = {
+    "mAP, unseen classes": "unseen_class_map",
+    "criteria nDCG@10": "ndcg_at_10",
+    "mAP, another hospital": "class_mean_map",
+}
+"""Columns, and the scores of :mod:`derm_hash.experiments.questions`."""
+ASKED = {
+    "hash layer": "head, upright",
+    "+ random rotations": "head, random rotations",
+    "+ all four rotations": "head, four copies",
+    "+ all four and the Cauchy loss": "head, four copies, Cauchy",
+    "hash layer, mean code of four": "head, upright, orbit mean",
+}
+"""Rows, and the methods that the questions were asked."""
+
+
 def runs_of(results: pd.DataFrame, settings: dict) -> pd.DataFrame:
     """The rows of results that have all the settings."""
     chosen = pd.Series(True, results.index)
@@ -46,13 +62,15 @@ def named_layers(results: pd.DataFrame, database: str = "unseen") -> pd.DataFram
     return pd.concat([runs_of(chosen, each).assign(name=name) for name, each in layers.items()])
 
 
-def headline(results: pd.DataFrame) -> pd.DataFrame:
-    """One row for each system: mAP on both databases, stability, bits, passes and seeds.
+def headline(results: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
+    """One row for each system: mAP on both databases, questions, stability, bits, passes, seeds.
 
     Parameters
     ----------
     results : DataFrame of :func:`read_results`
         Of benchmarks/configs/frozen.toml.
+    questions : DataFrame
+        Of ``python -m benchmarks.questions``, with at least as many seeds.
 
     Returns
     -------
@@ -60,7 +78,7 @@ def headline(results: pd.DataFrame) -> pd.DataFrame:
         Indexed by system. A score is its mean over seeds, ± the standard deviation where there are
         several.
     """
-    rows = {"chance": _chance(results)}
+    rows = {"chance": _chance(results, questions)}
     for name, settings in SYSTEMS.items():
         runs = runs_of(results, settings)
         if runs.empty:
@@ -69,6 +87,7 @@ def headline(results: pd.DataFrame) -> pd.DataFrame:
         sides = {side: runs[runs["database"] == side] for side in ("trained", "unseen")}
         score = "class_mean_tie_aware_map" if system in BINARY else "class_mean_map"
         row = {f"mAP, {side} database": _cell(each[score]) for side, each in sides.items()}
+        row |= _answers(questions, ASKED.get(name, system))
         stable = sides["unseen"]
         row["flipped bits"] = _cell(stable["flipped_bits"] * 100, 1) + " %"
         row["top 10 that stay"] = _cell(stable["overlap_at_10"], 2)
@@ -81,9 +100,17 @@ def headline(results: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").fillna("")
 
 
-def _chance(results: pd.DataFrame) -> dict[str, str]:
+def _chance(results: pd.DataFrame, questions: pd.DataFrame) -> dict[str, str]:
     chance = results.groupby("database")["chance_class_mean_map"].mean()
-    return {f"mAP, {side} database": f"{chance[side]:.3f}" for side in ("trained", "unseen")}
+    row = {f"mAP, {side} database": f"{chance[side]:.3f}" for side in ("trained", "unseen")}
+    asked = questions.groupby("score")["chance"].mean()
+    return row | {title: f"{asked[s]:.3f}" for title, s in QUESTIONS.items() if s in asked}
+
+
+def _answers(questions: pd.DataFrame, method: str) -> dict[str, str]:
+    asked = questions[questions["method"] == method]
+    scores = {title: asked.loc[asked["score"] == score] for title, score in QUESTIONS.items()}
+    return {title: _cell(each["value"]) for title, each in scores.items() if len(each)}
 
 
 def _cell(values: pd.Series, digits: int = 3) -> str:
