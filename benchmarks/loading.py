@@ -103,7 +103,8 @@ def loading() -> list[Row]:
         for i in range(count):
             shutil.copy(folder / f"{i}.1024.jpg", folder / "class" / f"{i}.jpg")
         with contextlib.redirect_stdout(None), contextlib.redirect_stderr(io.StringIO()):
-            prepare(["folder", "--source", str(folder), "--root", str(root), "--size", str(SIZE)])
+            options = ["--size", str(SIZE), "--classes", "class"]
+            prepare(["folder", "--source", str(folder), "--root", str(root), *options])
         return [loading_row(folder, root, count, size) for size in (SIZE, SMALLER)]
 
 

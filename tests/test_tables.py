@@ -36,8 +36,23 @@ def test_a_row_is_the_mean_over_the_seeds_of_its_runs():
     rest = {"class_mean_map": np.nan, "flipped_bits": 0.25, "overlap_at_10": 0.5}
     columns = ("invariance", "classify", "random_rotations", "orbit_sample", "objective", "readout")
     frame = pd.DataFrame(rows).assign(**rest, **dict.fromkeys(columns, ""), bits=16)
-    asked = {"method": "LSH", "seed": (0, 1), "score": "ndcg_at_10", "value": (0.5, 0.6), "chance": 0.4}
+    asked = {
+        "method": "LSH",
+        "seed": (0, 1),
+        "score": "ndcg_at_10",
+        "value": (0.5, 0.6),
+        "chance": 0.4,
+    }
     table = headline(frame.assign(chance_class_mean_map=0.25), pd.DataFrame(asked))
     assert list(table.loc["LSH"]) == [
-        *("0.300 ± 0.141", "0.100 ± 0.000", "0.550 ± 0.071", "25.0 ± 0.0 %", "0.50 ± 0.00", "16", "1", "2")
+        *(
+            "0.300 ± 0.141",
+            "0.100 ± 0.000",
+            "0.550 ± 0.071",
+            "25.0 ± 0.0 %",
+            "0.50 ± 0.00",
+            "16",
+            "1",
+            "2",
+        )
     ]
