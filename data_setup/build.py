@@ -31,6 +31,7 @@ from data_setup.sources import LISTED, Drawn, size_of
 from derm_hash.data.classes import class_order
 from derm_hash.data.manifest import (
     MANIFEST,
+    SPLITS,
     manifest_bytes,
     read_manifest,
     store_pixels,
@@ -219,9 +220,10 @@ def report(frame: pd.DataFrame, root: Path) -> None:
         print(f"{share:.0%} of the query images show a lesion that is in another part too.")
     if len(groups := duplicates(frame)):
         print(f"{duplicates_sentence(groups)} `python -m data_setup audit` lists them.")
-    if "database" in parts and (empty := {"database", "val", "query"} - set(parts)):
+    empty = [part for part in SPLITS if part not in (*parts, "train")]
+    if "database" in parts and empty:
         print(
-            f"No image is in {' or '.join(sorted(empty))}: add images of other lesions, or check "
+            f"No image is in {' or '.join(empty)}: add images of other lesions, or check "
             "what is stated of lesions and splits."
         )
     folder = shlex.quote(str(root))
