@@ -164,7 +164,7 @@ FINISHED = """() => {
 }"""
 
 
-def open_and_run(page, server, name, seconds=600):
+def open_and_run(page, server, name, seconds=1200):
     """Open a notebook, choose Run All Cells, wait for the end, and take a screenshot.
 
     Returns its non-empty code cells as nbformat dictionaries, with the outputs of this run.
