@@ -65,6 +65,8 @@ def build(
     root = args.root.expanduser()
     shared = {name: getattr(args, name) for name in ("size", "fit", "split", "seed")}
     options = options | shared | {"size": args.size or "original"}
+    if args.unseen and args.split not in SPLITTERS:
+        raise InputError(f"--unseen splits anew: leave it out, or --split {args.split}")
     if args.unseen:
         options["unseen"] = args.unseen
     request = {"command": command, "options": options, "sources": sources}

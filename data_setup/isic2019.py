@@ -142,7 +142,7 @@ def dry_run(args: argparse.Namespace, table: pd.DataFrame) -> None:
         f"lesion is known, {known.nunique():,} lesions"
     )
     for name, split in SPLITTERS.items():
-        parts = split(frame, seed=args.seed)
+        parts = split(frame, seed=args.seed, unseen=args.unseen or 0.0)
         print(f"\nSplit {name!r} (seed {args.seed}), images:\n\n{split_table(parts).to_string()}")
         shares = leakage(parts).to_string(formatters={"share": "{:.1%}".format})
         print(f"\nQueries whose lesion is in the database or val too:\n\n{shares}")

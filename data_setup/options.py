@@ -22,6 +22,13 @@ def at_least(least: int) -> Callable[[str], int]:
     return whole_number
 
 
+def share(text: str) -> float:
+    """argparse type of a share of the images, above 0 and below 1."""
+    if not 0 < (number := float(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not possible: use a share such as 0.25")
+    return number
+
+
 def pixels(text: str) -> int | None:
     """argparse type of ``--size``: a number of pixels, or None for the word ``original``."""
     return None if text == "original" else at_least(1)(text)
@@ -72,7 +79,7 @@ def add_common_arguments(
     )
     parser.add_argument(
         "--unseen",
-        type=float,
+        type=share,
         metavar="SHARE",
         help="keep this share of the images that are neither queries nor val as a database that is "
         "not trained on, such as 0.25 (default: the network is trained on the database)",

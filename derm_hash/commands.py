@@ -220,7 +220,8 @@ def evaluate_command(args) -> None:
     summary = evaluation.summarise(scores, found, data)
     table = pd.DataFrame({"value": scores}).join(summary.drop(columns="value"))
     compared = ""
-    if evaluation.place(queries) == evaluation.place(args.data) and has_unseen(data):
+    trained_on = read_config(run.path)[1].get("fingerprint")
+    if fingerprint(data) == trained_on and has_unseen(data):
         sides = {side: score_codes(coded, data, database=side) for side in ("trained", "unseen")}
         for side, (side_scores, _) in sides.items():
             table[side] = pd.Series(side_scores)

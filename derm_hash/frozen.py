@@ -2,7 +2,7 @@
 
 The network's features of every image, rotated by 0, 90, 180 and 270 degrees, are computed once and
 cached. A hash layer and a classifier on them train in seconds on a CPU, with any objective and any
-penalty, so that ten seeds of a question cost a minute. They fold into a whole ``DermHash``.
+penalty, so that a question gets many seeds. They fold into a whole ``DermHash``.
 """
 
 import zlib
@@ -82,10 +82,11 @@ def frozen_features(
         if not path.exists():
             busy = f"Another process computes features in {path.parent}: waiting for it to end."
             with locked(path.parent, busy):
-                images = torch.rot90(data.images, k, dims=(-2, -1))
-                values = encode(Features(model), images, progress=progress)
-                tensors = {"features": torch.from_numpy(values).half()}
-                save_tensors(path, tensors, {"features": f'"{backbone}"'})
+                if not path.exists():  # the other process may have computed the same
+                    images = torch.rot90(data.images, k, dims=(-2, -1))
+                    values = encode(Features(model), images, progress=progress)
+                    tensors = {"features": torch.from_numpy(values).half()}
+                    save_tensors(path, tensors, {"features": f'"{backbone}"'})
         tensors, _ = load_tensors(path, "features", "a file of features", "delete it")
         rotations.append(tensors["features"].numpy())
     return np.stack(rotations)
@@ -99,7 +100,7 @@ def train_head(
     Parameters
     ----------
     config : TrainConfig
-        ``orbit`` is 1, 2 or 4. There is no augmentation but rotation.
+        Of a frozen run. There is no augmentation but rotation.
     data : LesionDataset of N images, with splits
         Trains on ``train`` (or on ``database``, where there is no such part). There is no choice of
         an epoch, so ``val`` is not looked at.
@@ -112,8 +113,6 @@ def train_head(
     hash layer (F -> bits) on the features as they are, classifier (bits -> classes), and the
     losses of each epoch
     """
-    if config.orbit not in (1, 2, 4):
-        raise InputError(f"Frozen features have four rotations: use 1, 2 or 4, not {config.orbit}")
     rows, classes = data.positions("train"), len(data.classes)
     x, y = torch.from_numpy(features[:, rows]).float(), data.labels[rows]
     mean, std = x.mean(dim=(0, 1)), x.std(dim=(0, 1)).clamp(min=1e-3)
@@ -163,8 +162,10 @@ def train_frozen(
 ) -> Run:
     """Train a run whose backbone stays as its weights are; arguments and result of :func:`train`.
 
-    The run keeps the last epoch.
+    The run keeps the last epoch. InputError if the config is not that of a frozen run.
     """
+    if not config.frozen:
+        raise InputError("train_frozen trains a hash layer alone: set frozen, or call train")
     path = Path(root) / config.name
     with locked(path, f"{path.name} is being trained by another process: waiting for it to end."):
         claim_folder(path, config, data)

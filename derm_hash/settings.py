@@ -42,7 +42,7 @@ class TrainConfig:
     from N(0, sqrt(2 / (k * k * out)))."""
     frozen: bool = False
     """Train the hash layer and the classifier alone, on the features of the weights as they are.
-    Needs attention=None; see :mod:`derm_hash.frozen`."""
+    Needs attention=None; nothing is augmented but by rotations. See :mod:`derm_hash.frozen`."""
     objective: str = "classification"
     """What the codes are trained for: a name in ``objectives.OBJECTIVES``. With any other than
     "classification" the classifier reads the codes without shaping them."""
@@ -126,8 +126,11 @@ class TrainConfig:
         for field in ("bits", "orbit", "epochs", "batch_size", "learning_rate", "gamma"):
             if not 0 < getattr(self, field) < math.inf:
                 raise InputError(f"{field} must be greater than 0, not {getattr(self, field)}")
-        if self.frozen and self.attention is not None:
-            raise InputError("frozen features have no gates to train: set attention to none")
+        if self.frozen and (self.attention is not None or self.sees_disc):
+            raise InputError(
+                "frozen features have no gates and four rotations of whole squares: set attention "
+                "to none, disc to false and orbit to 1, 2 or 4"
+            )
         if self.orbit_sample and not 2 <= self.orbit_sample <= self.orbit:
             raise InputError(
                 f"orbit_sample must be 0 or lie between 2 and the orbit's {self.orbit} members, "

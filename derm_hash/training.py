@@ -88,13 +88,15 @@ def train(
     Raises
     ------
     InputError
-        If a split is empty, the processes cannot share a batch equally, a loss or weight is
-        not finite, ``torch.compile`` does not work here, or the folder holds a run with other
-        settings or data.
+        If the config is that of a frozen run, a split is empty, the processes cannot share a batch
+        equally, a loss or weight is not finite, ``torch.compile`` does not work here, or the folder
+        holds a run with other settings or data.
     KeyboardInterrupt
         After Ctrl-C. One process alone keeps a checkpoint of the last whole step first; several
         stop at different steps, and have the checkpoint of the last minutes. The text says which.
     """
+    if config.frozen:
+        raise InputError("train trains the whole network: call derm_hash.frozen.train_frozen")
     fabric = fabric or make_fabric(config.precision)
     first = fabric.global_rank == 0
     database, val = data.split("train"), data.split("val")

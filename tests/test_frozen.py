@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import color_data, tiny
+from helpers import color_data, tiny, train_quietly
 
 from derm_hash.errors import InputError
 from derm_hash.experiments.grid import run_grid
@@ -123,11 +123,15 @@ def test_a_frozen_run_is_a_whole_model(data, tmp_path):
     assert np.isfinite(run.history["val_precision_at_10"].iloc[-1])
 
 
-def test_frozen_features_have_neither_gates_nor_other_angles(data):
-    with pytest.raises(InputError, match="no gates to train: set attention to none"):
-        tiny(frozen=True, attention="hdcsa")
-    with pytest.raises(InputError, match="four rotations"):
-        train_head(frozen(orbit=8), data, features_of(data))
+def test_a_config_says_what_a_frozen_run_does(data, tmp_path):
+    for wrong in ({"attention": "hdcsa"}, {"disc": True}, {"orbit": 8}):
+        with pytest.raises(InputError, match="no gates and four rotations"):
+            tiny(**{"frozen": True, "attention": None, "invariance": "cauchy"} | wrong)
+    with pytest.raises(InputError, match="trains the whole network"):
+        train_quietly(frozen(), data, tmp_path)
+    with pytest.raises(InputError, match="set frozen"):
+        train_frozen(tiny(attention=None), data, tmp_path, progress=False)
+    assert not list(tmp_path.glob("tiny"))
 
 
 def test_a_grid_compares_heads_and_baselines_on_both_databases(data, tmp_path):
@@ -143,5 +147,7 @@ def test_a_grid_compares_heads_and_baselines_on_both_databases(data, tmp_path):
     means = table[table["readout"] == "orbit-mean"]
     assert (means["flipped_bits"] == 0).all()
     assert len(read_results(tmp_path / "runs")) == len(table)
+    classifier = table["system"].map({"trained": True, "LSH": False, "known class": True})
+    assert (table["accuracy"].notna() == classifier).all()
     with pytest.raises(InputError, match="needs frozen features"):
         run_grid({"system": ["ITQ"]}, data, tmp_path / "other", progress=False)

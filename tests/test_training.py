@@ -1,6 +1,7 @@
 """Training: the loss of a step by hand, resuming to the bit, and a run's folder."""
 
 import functools
+import itertools
 import math
 import re
 import shutil
@@ -658,3 +659,34 @@ def test_the_bar_shows_loss_and_learning_rate(data, tmp_path, capsys):
     train_quietly(tiny(), data, tmp_path, progress=True)
     last = capsys.readouterr().err.split("\r")[-1]
     assert re.search(r"tiny, val \d\.\d{3}: 100%.*loss=\d+\.\d{3}, lr=\d\.\de-\d\d", last)
+
+
+# --- members of the orbit -------------------------------------------------------------------
+
+
+def test_the_penalty_on_drawn_members_pulls_as_the_whole_orbit_does_on_average(data):
+    torch.manual_seed(0)
+    model = DermHash("pocket", 8, 3, None).eval()
+    x, y = data.batch(range(6))
+    settings = {"attention": None, "invariance": "l2", "classify": "orbit"}
+    whole = step_losses(model, x, y, tiny(**settings))["invariance"]
+    drawn = [
+        step_losses(model, x, y, tiny(**settings, orbit_sample=2), members=torch.tensor(pair))
+        for pair in itertools.combinations(range(4), 2)
+    ]
+    mean = torch.stack([losses["invariance"] for losses in drawn]).mean()
+    assert mean.item() == pytest.approx(whole.item(), rel=1e-5)
+
+
+def test_each_step_draws_its_own_members(data, tmp_path, monkeypatch):
+    drawn = []
+
+    def spy(*given):
+        drawn.append(tuple(given[-1].tolist()))
+        return step_losses(*given)
+
+    monkeypatch.setattr(training, "step_losses", spy)
+    train_quietly(tiny(attention=None, orbit_sample=2, epochs=4), data, tmp_path)
+    assert {len(set(pair)) for pair in drawn} == {2} and len(set(drawn)) > 2
+    with pytest.raises(InputError, match="between 2 and the orbit's 4 members"):
+        tiny(orbit_sample=5)

@@ -133,11 +133,11 @@ def class_table(scores: dict[str, float], data: LesionDataset) -> pd.DataFrame:
 
 def in_words(summary: pd.DataFrame) -> str:
     """The summary in lines: value, interval, chance."""
-    lines = [f"{'':48}value  95 % interval   chance"]
+    lines = [f"{'':52}value  95 % interval   chance"]
     for score, row in summary.iterrows():
         interval = "" if np.isnan(row["low"]) else f"{row['low']:.3f} to {row['high']:.3f}"
         chance = "" if np.isnan(row["chance"]) else f"{row['chance']:.3f}"
-        line = f"{SUMMARY[score] + ':':48}{row['value']:.3f}  {interval:16}{chance}"
+        line = f"{SUMMARY[score] + ':':52}{row['value']:.3f}  {interval:16}{chance}"
         lines.append(line.rstrip())
     return "\n".join(lines)
 
@@ -147,7 +147,7 @@ def seen_and_unseen(sides: dict[str, tuple[dict[str, float], pd.DataFrame]]) -> 
 
     ``sides`` holds what ``scoring.score_codes`` returned for the databases "trained" and "unseen".
     """
-    lines = [f"{'':48}trained  unseen  95 % interval"]
+    lines = [f"{'':52}trained  unseen  95 % interval"]
     _, found = sides["unseen"]
     for score, words in SEEN_OR_NOT.items():
         values = "  ".join(f"{scores[score]:.3f}".rjust(7) for scores, _ in sides.values())
@@ -157,7 +157,7 @@ def seen_and_unseen(sides: dict[str, tuple[dict[str, float], pd.DataFrame]]) -> 
             labels = found["label"].to_numpy() if balanced else None
             _, low, high = bootstrap_interval(found[column], found["lesion_id"], labels)
             interval = f"  {low:.3f} to {high:.3f}"
-        lines.append(f"{words + ':':48}{values}{interval}")
+        lines.append(f"{words + ':':52}{values}{interval}")
     return "\n".join(lines)
 
 

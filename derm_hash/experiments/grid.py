@@ -230,7 +230,10 @@ def conditions() -> dict[str, str]:
 @cache
 def commit() -> str:
     """The commit of the kit's checkout, with "+" where files have changed since; "" without one."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
+    checkout = Path(__file__).parents[2]
+    if not (checkout / ".git").exists():  # installed, perhaps inside somebody else's checkout
+        return ""
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty=+"]
     with suppress(OSError, subprocess.CalledProcessError):
         return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
     return ""

@@ -70,7 +70,7 @@ def headline(results: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
     results : DataFrame of :func:`read_results`
         Of benchmarks/configs/frozen.toml.
     questions : DataFrame
-        Of ``python -m benchmarks.questions``, with at least as many seeds.
+        Of ``python -m benchmarks.questions``; it may have other numbers of seeds.
 
     Returns
     -------

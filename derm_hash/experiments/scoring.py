@@ -34,8 +34,8 @@ class Coded(NamedTuple):
 
     codes: np.ndarray
     """Soft codes (N, bits) of all images."""
-    predicted: np.ndarray
-    """The classifier's class indices (N,); -1 where there is no classifier."""
+    predicted: np.ndarray | None
+    """The classifier's class indices (N,); None without a classifier, which has no accuracy."""
     orbit: np.ndarray
     """Soft codes (4, Q, bits) of the queries, rotated by 0, 90, 180 and 270 degrees."""
 
@@ -104,7 +104,8 @@ def score_codes(
     stability = orbit_scores(coded.orbit, index)
     scores = mean_scores(found, data.classes) | code_quality(index.codes)
     scores |= {name: float(values.mean()) for name, values in stability.items()}
-    for name, rows in {"accuracy": queries, "database_accuracy": images}.items():
+    parts = {"accuracy": queries, "database_accuracy": images}
+    for name, rows in parts.items() if coded.predicted is not None else ():
         right = (coded.predicted[rows] == labels[rows]).astype(float)
         scores[name] = float(np.mean(list(class_means(right, labels[rows]).values())))
     about = table[["image", "lesion_id", "label"]].iloc[queries].reset_index(drop=True)

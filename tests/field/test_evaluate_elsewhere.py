@@ -50,6 +50,18 @@ def read(path):
     return pd.read_csv(path, index_col="score")
 
 
+def test_trained_on_is_said_of_the_runs_own_data_alone(places, capsys):
+    root, home, run = places
+    said = "that it was trained on, or has never seen"
+    _, own, _ = evaluate(capsys, run, "--data", home)
+    assert said in own
+    unseen = read(run / "evaluation.csv").loc["class_mean_map", ["trained", "unseen"]]
+    assert unseen.between(0, 1).all()
+    other = write_folder(root / "alike", seed=3, splits=SPLITS[:-2] + ["val"] * 2)
+    _, elsewhere, _ = evaluate(capsys, run, "--data", other)
+    assert "class-mean mAP" in elsewhere and said not in elsewhere
+
+
 def test_the_runs_own_data_keeps_its_file(places, capsys):
     _, home, run = places
     code, out, _ = evaluate(capsys, run, "--data", home)
