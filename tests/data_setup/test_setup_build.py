@@ -280,6 +280,18 @@ def test_records_say_how_the_folder_was_made(class_folders, prepare, record):
     assert list(record()["sources"]) == [str(class_folders)]
 
 
+def test_an_unseen_share_is_checked_first_and_recorded(class_folders, prepare, refused, record):
+    source = "folder", "--source", class_folders
+    for wrong in ("1", "0", "-0.1"):
+        with pytest.raises(SystemExit):
+            prepare(*source, "--unseen", wrong)
+    assert "splits anew" in refused(*source, "--split", "query", "--unseen", "0.25")
+    prepare(*source, "--unseen", "0.25")
+    assert record()["options"]["unseen"] == 0.25
+    with pytest.raises(AssertionError):  # without it, the same folder is another data set
+        prepare(*source)
+
+
 def two_classes(source, count, content):
     """Class folders a and b of equally many images."""
     for label in ("a", "b"):
