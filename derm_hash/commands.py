@@ -58,6 +58,10 @@ def save_picture(figure, path: Path) -> None:
 def train_command(args) -> None:
     """derm-hash train"""
     config = chosen_config(args)
+    if config.frozen and (args.compile or args.device == "cuda"):
+        raise InputError(
+            "a frozen run trains on the CPU, in seconds: leave out --device and --compile"
+        )
     fabric = make_fabric(config.precision, args.device)
     data = course_data(args.data, args.size)
     options = {"on_epoch": EpochLines(), "fabric": fabric, "compiled": args.compile}

@@ -428,3 +428,11 @@ def test_heatmaps_prints_means_with_intervals_and_writes_every_image(run, folder
     assert set(summary["map"]) == {
         "Grad-CAM, match", "Grad-CAM, match minus centred blob", "centred blob", "flat map"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("option", [["--device", "cuda"], ["--compile"]])
+def test_a_frozen_run_says_that_it_trains_on_the_cpu(option, tmp_path, capsys):
+    frozen = ["--frozen", "true", "--attention", "none", "--runs", str(tmp_path)]
+    assert main(["train", "--data", "atlas", *frozen, *option]) == 2
+    assert "a frozen run trains on the CPU" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -72,9 +72,10 @@ def predicted_class(features: ndarray, labels: ndarray, bits: int, seed: int) ->
 def known_class(features: ndarray, labels: ndarray, bits: int, seed: int) -> Fitted:
     """A query gets any images whose known class is the one that the probe predicts for it.
 
+    The class -1 stands for one that the probe does not know: its code is all zeros.
     Sablayrolles et al., "How should we evaluate supervised hashing?", ICASSP 2017.
     """
-    probe, classes = linear_probe(features, labels), np.eye(labels.max() + 1)
+    probe, classes = linear_probe(features, labels), np.eye(labels.max() + 2)[:, :-1]
     return lambda x: classes[probe(x).argmax(axis=1)], lambda x, y: classes[y]
 
 
@@ -97,9 +98,12 @@ def same(encode: Encode) -> Fitted:
 
 
 def linear_probe(features: ndarray, labels: ndarray) -> Encode:
-    """A logistic regression, classes balanced: features (n, F) -> probabilities (n, classes)."""
+    """A logistic regression, classes balanced: features (n, F) -> probabilities (n, classes).
+
+    Of C = 0.0001 to 1, 0.001 gave the best class-mean accuracy on ``val`` of HAM10000 (0.671).
+    """
     scaler = StandardScaler().fit(features)
-    model = LogisticRegression(C=0.01, max_iter=500, class_weight="balanced")
+    model = LogisticRegression(C=0.001, max_iter=500, class_weight="balanced")
     model.fit(scaler.transform(features), labels)
     return lambda x: model.predict_proba(scaler.transform(x))
 

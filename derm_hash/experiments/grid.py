@@ -12,6 +12,7 @@ joblib hands out the calls of :func:`do_run`, one for each run: to this process,
 processes, or to a Dask cluster whose workers see the same folder.
 """
 
+import math
 import platform
 import subprocess
 import threading
@@ -49,6 +50,7 @@ from derm_hash.runs import CHECKPOINT, Run
 from derm_hash.training import train
 
 DEATHS_ALLOWED = 3  # of worker processes, in one call
+SECONDS_BETWEEN_TABLES = 30  # a table is written from the files of all runs
 ONE_RUN_AT_A_TIME = threading.Lock()  # in a process: the runs share torch's random numbers
 
 
@@ -122,7 +124,7 @@ def run_grid(
 
 
 def finish(runs: Sequence[PlannedRun], out: Path, jobs: int, progress: bool) -> None:
-    """Train and score what is not finished yet, and write the table after every run.
+    """Train and score what is not finished yet, and write the table now and then, and at the end.
 
     A worker process that was killed is replaced, and its run goes on from its checkpoint.
     """
@@ -148,15 +150,18 @@ def hand_out(left: Sequence[PlannedRun], total: int, out: Path, jobs: int, progr
     calls = [delayed(do_run)(run, out, progress and jobs == 1) for run in left]
     parallel = Parallel(jobs, return_as="generator_unordered", pre_dispatch="all", batch_size=1)
     try:
+        written = -math.inf
         with tqdm(desc="runs", total=total, initial=total - len(left), disable=not progress) as bar:
             for _ in parallel(calls):
-                collect(out)
+                if time.monotonic() - written > SECONDS_BETWEEN_TABLES:
+                    collect(out)
+                    written = time.monotonic()
                 bar.update()
     finally:
         for images in out.glob(".images-*"):
             with suppress(PermissionError):  # Windows, while a worker has it open
                 images.unlink()
-    collect(out)
+        collect(out)
 
 
 def network_coder(run: PlannedRun, out: Path, progress: bool):

@@ -7,6 +7,8 @@ PLAIN = {"system": "trained", "objective": "classification", "readout": "plain",
 UPRIGHT = {"invariance": "none", "classify": "upright", "random_rotations": False}
 ROTATED = UPRIGHT | {"random_rotations": True}
 COPIES = {"classify": "orbit", "orbit_sample": 0}
+SAMPLED = {"classify": "orbit", "orbit_sample": 2, "invariance": "cauchy"}
+MEAN = {"readout": "orbit-mean"}
 
 SYSTEMS: dict[str, dict] = {
     "features, cosine": {"system": "float cosine"},
@@ -20,9 +22,10 @@ SYSTEMS: dict[str, dict] = {
     "+ random rotations": PLAIN | ROTATED,
     "+ all four rotations": PLAIN | COPIES | {"invariance": "none"},
     "+ all four and the Cauchy loss": PLAIN | COPIES | {"invariance": "cauchy"},
-    "+ two of the four and the Cauchy loss": PLAIN | {"invariance": "cauchy", "orbit_sample": 2},
-    "hash layer, mean code of four": PLAIN | UPRIGHT | {"readout": "orbit-mean"},
-    "+ random rotations, mean code of four": PLAIN | ROTATED | {"readout": "orbit-mean"},
+    "+ two of the four and the Cauchy loss": PLAIN | SAMPLED,
+    "hash layer, mean code of four": PLAIN | UPRIGHT | MEAN,
+    "+ random rotations, mean code of four": PLAIN | ROTATED | MEAN,
+    "+ two of the four and the Cauchy loss, mean code of four": PLAIN | SAMPLED | MEAN,
 }
 """Names of the rows, and the settings of their runs."""
 BINARY = ("LSH", "ITQ", "predicted class", "known class")
@@ -42,7 +45,10 @@ ASKED = {
     "+ random rotations": "head, random rotations",
     "+ all four rotations": "head, four copies",
     "+ all four and the Cauchy loss": "head, four copies, Cauchy",
+    "+ two of the four and the Cauchy loss": "head, two copies, Cauchy",
     "hash layer, mean code of four": "head, upright, orbit mean",
+    "+ random rotations, mean code of four": "head, random rotations, orbit mean",
+    "+ two of the four and the Cauchy loss, mean code of four": "head, two copies, orbit mean",
 }
 """Rows, and the methods that the questions were asked."""
 

@@ -72,9 +72,10 @@ def write_queries(path: Path, table: pd.DataFrame) -> None:
 
 
 def collect(out: Path) -> None:
-    """Write ``results.csv`` from the results of all runs; InputError if one is damaged."""
+    """Write ``results.csv`` from the results of all runs, if any; InputError if one is damaged."""
     table = pd.DataFrame([read_json(path) for path in sorted(out.glob("*/result-*.json"))])
-    write_atomically(out / "results.csv", lambda part: table.to_csv(part, index=False))
+    if len(table):
+        write_atomically(out / "results.csv", lambda part: table.to_csv(part, index=False))
 
 
 def read_results(out: str | Path) -> pd.DataFrame:

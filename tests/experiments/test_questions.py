@@ -54,7 +54,7 @@ def material():
     elsewhere = pd.DataFrame({"image": [f"{i}.png" for i in range(14)], "label": LABELS * 2})
     hospital = Part(elsewhere.assign(lesion_id=""), features_of(LABELS * 2, 2))
     shown = np.tile(np.eye(2, dtype=int), (6, 1))
-    unlabelled = pd.DataFrame({"duplicate_group": ["", "a", "", "a", *[""] * 8]})
+    unlabelled = pd.DataFrame({"duplicate_group": ["", "a", "", "a", *[""] * 8], "label": ""})
     criteria = Part(unlabelled, features_of(["MEL", "NV"] * 6, 3))
     return Material(data, features_of(labels, 1), hospital, criteria, shown, ("dots", "streaks"))
 
@@ -176,6 +176,15 @@ def test_a_method_is_fitted_on_the_trained_classes_and_answers_every_question(
     ]
     assert set(tables[0]["question"]) == set(questions.QUESTIONS)
     pd.testing.assert_frame_equal(*tables)
+
+
+def test_known_classes_find_what_the_probe_knows_and_nothing_else(material):
+    table = answers("known class", 0, material).set_index(["question", "score"])["value"]
+    assert "shared criteria" not in table  # images without diagnoses
+    assert table["unseen classes", "trained_class_map"] > 0.9
+    # A query of an unseen class is given a trained one, whose three images come first.
+    last = ap_by_chance(18, 3)
+    assert table["unseen classes", "unseen_class_map"] < last < 1
 
 
 def test_heads_have_the_settings_of_the_experiment_with_frozen_features(pytestconfig):
