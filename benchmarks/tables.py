@@ -13,7 +13,7 @@ import pandas as pd
 from benchmarks import RESULTS
 from derm_hash.experiments.comparisons import compare
 from derm_hash.experiments.headline import headline, named_layers
-from derm_hash.experiments.results import read_results
+from derm_hash.experiments.results import read_csv, read_results
 
 README = Path(__file__).parents[1] / "README.md"
 FROZEN = RESULTS / "frozen"
@@ -30,7 +30,7 @@ def markdown(table: pd.DataFrame, title: str) -> str:
 
 def systems() -> str:
     """Every system on frozen features."""
-    return markdown(headline(read_results(FROZEN), pd.read_csv(QUESTIONS)), "system")
+    return markdown(headline(read_results(FROZEN), read_csv(QUESTIONS), FROZEN), "system")
 
 
 def against_rotations() -> str:

@@ -1,7 +1,12 @@
 """The table of systems on frozen features: what a hash code is worth beside simpler things."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+
+from derm_hash.experiments.comparisons import query_column, read_queries
+from derm_hash.metrics.intervals import bootstrap_interval, lesion_groups
 
 PLAIN = {"system": "trained", "objective": "classification", "readout": "plain", "bits": 16}
 UPRIGHT = {"invariance": "none", "classify": "upright", "random_rotations": False}
@@ -68,7 +73,7 @@ def named_layers(results: pd.DataFrame, database: str = "unseen") -> pd.DataFram
     return pd.concat([runs_of(chosen, each).assign(name=name) for name, each in layers.items()])
 
 
-def headline(results: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
+def headline(results: pd.DataFrame, questions: pd.DataFrame, out: str | Path) -> pd.DataFrame:
     """One row for each system: mAP on both databases, questions, stability, bits, passes, seeds.
 
     Parameters
@@ -77,12 +82,14 @@ def headline(results: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
         Of benchmarks/configs/frozen.toml.
     questions : DataFrame
         Of ``python -m benchmarks.questions``; it may have other numbers of seeds.
+    out : str or Path
+        The folder that the results come from, with the scores of every query.
 
     Returns
     -------
     DataFrame of str
         Indexed by system. A score is its mean over seeds, ± the standard deviation where there are
-        several.
+        several. "95 %" is the interval over lesions of the mAP on the unseen database.
     """
     rows = {"chance": _chance(results, questions)}
     for name, settings in SYSTEMS.items():
@@ -93,6 +100,7 @@ def headline(results: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
         sides = {side: runs[runs["database"] == side] for side in ("trained", "unseen")}
         score = "class_mean_tie_aware_map" if system in BINARY else "class_mean_map"
         row = {f"mAP, {side} database": _cell(each[score]) for side, each in sides.items()}
+        row["95 %"] = _interval(sides["unseen"], score, Path(out))
         row |= _answers(questions, ASKED.get(name, system))
         stable = sides["unseen"]
         row["flipped bits"] = _cell(stable["flipped_bits"] * 100, 1) + " %"
@@ -110,13 +118,23 @@ def _chance(results: pd.DataFrame, questions: pd.DataFrame) -> dict[str, str]:
     chance = results.groupby("database")["chance_class_mean_map"].mean()
     row = {f"mAP, {side} database": f"{chance[side]:.3f}" for side in ("trained", "unseen")}
     asked = questions.groupby("score")["chance"].mean()
-    return row | {title: f"{asked[s]:.3f}" for title, s in QUESTIONS.items() if s in asked}
+    return row | {"95 %": ""} | {title: f"{asked[s]:.3f}" for title, s in QUESTIONS.items() if s in asked}
 
 
 def _answers(questions: pd.DataFrame, method: str) -> dict[str, str]:
     asked = questions[questions["method"] == method]
     scores = {title: asked.loc[asked["score"] == score] for title, score in QUESTIONS.items()}
     return {title: _cell(each["value"]) for title, each in scores.items() if len(each)}
+
+
+def _interval(runs: pd.DataFrame, score: str, out: Path) -> str:
+    """The interval over lesions for these trained systems: of each query's mean over the seeds."""
+    column, _ = query_column(score)
+    tables = [read_queries(out, run, column) for _, run in runs.iterrows()]
+    values, queries = np.mean([table[column] for table in tables], axis=0), tables[0]
+    groups = lesion_groups(queries["lesion_id"])
+    _, low, high = bootstrap_interval(values, groups, queries["label"])
+    return f"{low:.3f} to {high:.3f}"
 
 
 def _cell(values: pd.Series, digits: int = 3) -> str:

@@ -6,6 +6,7 @@ import platform
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -149,5 +150,11 @@ def check_model(config: TrainConfig, classes: int) -> None:
     """Raise InputError if there is no such network: now, not after hours of other runs."""
     if config.weights not in (None, "imagenet") and not Path(config.weights).is_file():
         raise InputError(f"There is no file of weights at {config.weights}: correct its path")
-    with torch.device("meta"):  # needs no memory and no random numbers
-        DermHash(config.backbone, config.bits, classes, config.attention)
+    make_on_meta(config.backbone, config.bits, classes, config.attention)
+
+
+@cache  # large grids have few different networks
+def make_on_meta(*network) -> None:
+    """Make a network without memory and random numbers; InputError if there is no such."""
+    with torch.device("meta"):
+        DermHash(*network)
