@@ -44,6 +44,11 @@ def test_the_released_preset_is_the_recipe_of_the_released_code():
     assert {name: getattr(config, name) for name in expected} == expected
 
 
+def test_the_paper_preset_is_the_released_recipe_with_sound_class_weights():
+    released = TrainConfig.preset("released", class_weights="inverse", name="paper")
+    assert TrainConfig.preset("paper") == released
+
+
 @pytest.mark.parametrize(
     ("preset", "changes", "said"),
     [
