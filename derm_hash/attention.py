@@ -1,7 +1,8 @@
 """Attention gates for residual blocks: the HDC-SA module and the gates it is compared with.
 
 A gate is a module g(f) = f * a(f) for a feature map f (B, C, H, W), with a(f) in (0, 1). It sits on
-the residual branch, between the last batch norm and the shortcut: ``out = relu(g(F(x)) + x)``.
+the residual branch, between the last batch norm and the shortcut: ``out = g(F(x)) + x``, which a
+ResNet passes through a ReLU. "Gate" is the module, and a(f) its attention map.
 """
 
 from collections import OrderedDict
@@ -40,20 +41,20 @@ def channel_mean_max(x: Tensor) -> Tensor:
 class SpatialGate(nn.Module):
     """Spatial attention from the channel mean and maximum (the spatial half of CBAM).
 
-    ``gate = sigmoid(conv7x7([mean_c x, max_c x]))``; Woo et al., "CBAM: Convolutional
+    ``a = sigmoid(conv7x7([mean_c x, max_c x]))``; Woo et al., "CBAM: Convolutional
     Block Attention Module", ECCV 2018, equation 3.
     """
 
     def __init__(self, channels: int, kernel_size: int = 7):
-        super().__init__()
+        super().__init__()  # the channels are not needed, but every gate is made with them
         self.merge = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
 
     def attention(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> gate (B, 1, H, W) in (0, 1)."""
+        """(B, C, H, W) -> attention map (B, 1, H, W) in (0, 1)."""
         return torch.sigmoid(self.merge(channel_mean_max(x)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> x times its gate, same shape."""
+        """(B, C, H, W) -> x times its attention map, same shape."""
         return x * self.attention(x)
 
 
@@ -98,7 +99,7 @@ class HDCSA(SpatialGate):
         return torch.cat([channel_mean_max(x), self.context(x)], dim=1)
 
     def attention(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> gate (B, 1, H, W) in (0, 1)."""
+        """(B, C, H, W) -> attention map (B, 1, H, W) in (0, 1)."""
         return torch.sigmoid(self.merge(self.maps(x)))
 
 
@@ -130,18 +131,18 @@ class CBAM(nn.Module):
         self.mlp = channel_mlp(channels)
         self.spatial = SpatialGate(channels)
 
-    def channel_attention(self, x: Tensor) -> Tensor:
+    def weigh_channels(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> x times its channel weights, same shape."""
         mean, maximum = x.mean(dim=(2, 3), keepdim=True), x.amax(dim=(2, 3), keepdim=True)
         return x * torch.sigmoid(self.mlp(mean) + self.mlp(maximum))
 
     def attention(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> spatial gate (B, 1, H, W) in (0, 1)."""
-        return self.spatial.attention(self.channel_attention(x))
+        """(B, C, H, W) -> attention map (B, 1, H, W) in (0, 1) of the weighed channels."""
+        return self.spatial.attention(self.weigh_channels(x))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> gated x, same shape."""
-        return self.spatial(self.channel_attention(x))
+        return self.spatial(self.weigh_channels(x))
 
 
 GATES: dict[str, Callable[[int], nn.Module]] = {
@@ -168,8 +169,9 @@ LAST_NORM = {
 def last_norm(block: nn.Module) -> str | None:
     """The name of the last norm of a block's residual branch; None for any other module.
 
-    Blocks are known by the name of their class: importing timm takes seconds. Inverted residuals
-    without a shortcut have no residual branch.
+    Blocks are known by the name of their class, because importing timm takes seconds. torchvision
+    has an InvertedResidual, too, which has no such norm. Inverted residuals without a shortcut
+    have no residual branch.
     """
     names = (LAST_NORM.get(kind.__name__, "") for kind in type(block).__mro__)
     name = next(filter(None, names), None)
@@ -225,9 +227,10 @@ def add_attention(
 
 
 def released_init(module: nn.Module) -> None:
-    """Draw a convolution's weights from N(0, sqrt(2 / (k * k * out))), as in the released code.
+    """Draw a convolution's weights with standard deviation sqrt(2 / (k * k * out)) and mean 0.
 
-    torchvision's ResNets draw their own convolutions so, too. Other modules stay as they are.
+    So does the released code, and so do torchvision's ResNets for their own convolutions. Other
+    modules stay as they are.
     """
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -20,9 +20,10 @@ from pytorch_grad_cam.metrics.road import ROADMostRelevantFirst
 from torch import Tensor, nn
 
 from derm_hash.errors import InputError
-from derm_hash.model import DermHash, HashOutput
+from derm_hash.model import DermHash, HashOutput, evaluating
 
 SMALLEST_MAP = 6  # pixels; a coarser map cannot tell the parts of a lesion apart
+# As in timm's feature_info, which torchvision's ResNets lack.
 RESNET_STAGES = [{"module": f"layer{i + 1}", "reduction": 4 * 2**i} for i in range(4)]
 
 
@@ -77,13 +78,10 @@ class OneTensor(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, classes + bits) float64."""
-        values = []
-        hook = self.model.hash_layer.register_forward_hook(lambda _, __, out: values.append(out))
-        try:
-            logits = self.model(x).logits
-        finally:
-            hook.remove()
-        return torch.cat([logits.double(), values[0].double().sigmoid()], dim=1)
+        logit = self.model.hash_layer(self.model.features(x))
+        code = logit.double().sigmoid()
+        logits = self.model.classifier(code.to(logit.dtype))
+        return torch.cat([logits.double(), code], dim=1)
 
     def output(self, row: Tensor) -> HashOutput:
         """The two outputs for one image again, from its row (classes + bits,)."""
@@ -117,18 +115,17 @@ def grad_cam(
     Parameters
     ----------
     model : DermHash
-        Its gradients are cleared.
+        Grad-CAM clears its gradients.
     x : (B, 3, H, W) tensor in [-1, 1]
     target : callable; see the module
     layer : Module, optional
-        Whose feature map is explained; by default that of :func:`cam_layer`.
+        The layer whose feature map is explained; by default that of :func:`cam_layer`.
 
     Returns
     -------
     (B, H, W) float32 array in [0, 1]
         Each map has minimum 0 and maximum 1; it is 0 if no pixel supports the target.
     """
-    training = model.training  # GradCAM switches to evaluation mode
     network = OneTensor(model)
     targets = [lambda row: target(network.output(row))] * len(x)
     layer = layer or cam_layer(model, x.shape[-1])
@@ -136,12 +133,11 @@ def grad_cam(
     # through all layers below, which is most of the work. This hook runs before grad-cam's.
     cut = layer.register_forward_hook(lambda _, __, output: output.detach().requires_grad_())
     try:
-        with torch.enable_grad(), GradCAM(network, [layer]) as cam:
+        with evaluating(model), torch.enable_grad(), GradCAM(network, [layer]) as cam:
             return cam(input_tensor=x, targets=targets).astype(np.float32)
     finally:
         cut.remove()
         model.zero_grad(set_to_none=True)
-        model.train(training)
 
 
 @torch.no_grad()
@@ -158,7 +154,7 @@ def gate_maps(model: DermHash, x: Tensor) -> dict[str, np.ndarray]:
     dict of str to (B, h, w) float32 array in (0, 1)
         From the block's name ("layer1.0", ...) to its gate, of the size of its feature map.
     """
-    maps, hooks, training = {}, [], model.training
+    maps, hooks = {}, []
 
     def keep(path, gate, inputs, _):
         block = path.rsplit(".", 2)[0]  # layer1.0.bn2.gate -> layer1.0
@@ -170,9 +166,9 @@ def gate_maps(model: DermHash, x: Tensor) -> dict[str, np.ndarray]:
     if not hooks:
         raise InputError("This model has no spatial gate: train one with attention='hdcsa'")
     try:
-        model.eval()(x.to(next(model.parameters()).device))
+        with evaluating(model):
+            model(x.to(next(model.parameters()).device))
     finally:
-        model.train(training)
         for hook in hooks:
             hook.remove()
     return maps
@@ -204,11 +200,11 @@ def road_curve(
     x : (B, 3, H, W) tensor in [-1, 1]
     heatmaps : (B, H, W) array, large where the evidence is
     target : callable; see the module
-        A ``BitTarget`` explains the value that the bit has for the whole image.
+        A ``BitTarget`` without ``on`` takes the value that the bit has before pixels are removed.
     removed : sequence of float in (0, 1)
         Shares of the pixels to remove. Tied ones, such as Grad-CAM's zeros, go in random order.
     seed : int
-        Of that order and of the noise that ROAD adds.
+        Seed of that order and of the noise that ROAD adds.
 
     Returns
     -------
@@ -226,20 +222,16 @@ def road_curve(
     if not all(0 < share < 1 for share in removed):
         raise InputError(f"The share of removed pixels lies between 0 and 1, not {removed}")
     heat, x = _ranks(heatmaps, seed), x.to(next(model.parameters()).device)
-    training, network, rows = model.training, OneTensor(model), []
-    model.eval()
-    try:
-        with torch.random.fork_rng(), torch.no_grad():
-            torch.manual_seed(seed)
-            targets = [_row_target(target, row, network) for row in network(x)]
-            for share in removed:
-                road = ROADMostRelevantFirst(100 * (1 - share))
-                most, least = (road(x, each, targets, network) for each in (heat, 1 - heat))
-                row = {"removed": share, "image": np.arange(len(x)), "most_relevant_first": most}
-                row |= {"least_relevant_first": least, "road": (least - most) / 2}
-                rows.append(pd.DataFrame(row))
-    finally:
-        model.train(training)
+    network, rows = OneTensor(model), []
+    with evaluating(model), torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        targets = [_row_target(target, row, network) for row in network(x)]
+        for share in removed:
+            road = ROADMostRelevantFirst(100 * (1 - share))
+            most, least = (road(x, each, targets, network) for each in (heat, 1 - heat))
+            row = {"removed": share, "image": np.arange(len(x)), "most_relevant_first": most}
+            row |= {"least_relevant_first": least, "road": (least - most) / 2}
+            rows.append(pd.DataFrame(row))
     return pd.concat(rows, ignore_index=True)
 
 

@@ -1,6 +1,7 @@
 """DermHash: a backbone with attention gates, a hash layer, and a classifier on the code."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -136,19 +137,29 @@ class OrbitMean(nn.Module):
     def __init__(self, model: DermHash):
         super().__init__()
         self.model = model
-        self.train(model.training)  # encode() restores this mode on the model inside
+        self.train(model.training)  # the mode of the model inside stays
 
     @property
     def classifier(self) -> nn.Linear:
-        """The model's classifier: of a mean code it gives the mean of the logits."""
+        """The model's classifier. It is linear: the logits of the mean code are the mean logits."""
         return self.model.classifier
 
     def forward(self, x: Tensor) -> HashOutput:
         """Images (B, 3, H, H) -> HashOutput, the means over their orbit."""
-        # The classifier is linear: the mean of the logits is the logits of the mean code.
         outputs = [self.model(rotated) for rotated in rotation_orbit(x)]
         logits, codes = zip(*outputs, strict=True)
         return HashOutput(torch.stack(logits).mean(dim=0), torch.stack(codes).mean(dim=0))
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode for a block, and back into the mode that it had."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 @torch.no_grad()
@@ -159,7 +170,7 @@ def encode(
     progress: bool = False,
     bf16: bool = False,
 ) -> np.ndarray:
-    """Soft codes of many images, in evaluation mode; the model's training mode is left as it was.
+    """Encode many images in evaluation mode; the model then goes back into the mode that it had.
 
     Parameters
     ----------
@@ -189,13 +200,11 @@ def encode(
                 f"Images of type {pixels.dtype} with values from {low:g} to {high:g} are not the "
                 "network's input: give uint8 images, or floating point in [-1, 1]"
             )
-    device, training = next(model.parameters()).device, model.training
-    model.eval()
-    codes = []
-    for batch in tqdm(pixels.split(batch_size), "encoding", disable=not progress, leave=False):
-        x = to_input(batch) if batch.dtype == torch.uint8 else batch
-        x = x.to(device, memory_format=torch.channels_last)  # the fastest layout for convolutions
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+    device, codes = next(model.parameters()).device, []
+    batches = tqdm(pixels.split(batch_size), "encoding", disable=not progress, leave=False)
+    with evaluating(model), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        for batch in batches:
+            x = to_input(batch) if batch.dtype == torch.uint8 else batch
+            x = x.to(device, memory_format=torch.channels_last)  # fastest for convolutions
             codes.append(model(x).code.float().cpu())
-    model.train(training)
     return torch.cat(codes).numpy()

@@ -1,10 +1,10 @@
 """Coarse-to-fine retrieval: hash codes find the candidates, soft codes rank them.
 
-Coarse step: all database images whose hash code differs from the query's in at most ``radius``
-bits, taken once for each different hash code among the queries.
+Coarse step: find all database images whose hash code differs from the query's in at most ``radius``
+bits. Queries with the same hash code share one coarse search.
 
-Fine step: the candidates, ranked by the distance between soft codes. Equal distances
-keep the order of the database, so a result does not depend on chance.
+Fine step: rank these candidates by the distance between soft codes. Equal distances keep the order
+of the database, so a result does not depend on chance.
 """
 
 import json
@@ -25,7 +25,7 @@ from derm_hash.files import load_tensors, save_tensors
 from derm_hash.model import encode
 
 METRICS = ("cosine", "euclidean", "manhattan", "hamming")
-LEAST = np.finfo(np.float64).tiny  # stands for the length of a zero code
+LEAST = np.finfo(np.float64).tiny  # length of a zero code, by which we can divide
 PAIRS_AT_ONCE = 1_000_000  # pairs of query and candidate per block, which bounds the memory
 
 
@@ -48,7 +48,7 @@ class HashIndex:
     codes : (N, bits) float32 array of soft codes in [0, 1]
     labels : (N,) int64 array of class indices
     items : DataFrame, one row for each database image
-    classes : tuple of class names, in the order that labels count, or None
+    classes : tuple of class names, or None; label i means classes[i]
     """
 
     def __init__(self, codes, labels, items, classes):
@@ -69,7 +69,7 @@ class HashIndex:
         labels : (N,) array, tensor or list of class indices
         items : N names, or a DataFrame with N rows, such as those of a manifest
         classes : sequence of str, optional
-            Class names, in the order that labels count; queries are matched with them by name.
+            Class names: label i means classes[i]. Queries are matched with them by name.
         """
         codes = np.ascontiguousarray(codes, dtype=np.float32)
         labels = class_indices(labels, classes)
@@ -141,13 +141,14 @@ class HashIndex:
     def _candidates(self, codes, radius) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Coarse step: yield groups of queries (P,) and the ids (C,) that are near all of them.
 
-        A group shares one hash code, and has one query or at most ``PAIRS_AT_ONCE`` pairs.
+        The queries of a group have one hash code. Large groups are split, so that a group has at
+        most about ``PAIRS_AT_ONCE`` pairs of query and candidate.
         """
         packed = pack_bits(codes)
         if radius is None:
-            packed[:] = 0  # any code will do: the whole database is near to it
+            packed[:] = 0  # one group of all queries: the whole database is near to any code
         hash_codes, group = np.unique(packed, axis=0, return_inverse=True)
-        pairs = PAIRS_AT_ONCE * 64 // max(64, self.bits)  # of long codes, fewer fit in the memory
+        pairs = PAIRS_AT_ONCE * 64 // max(64, self.bits)  # memory grows with the bits
         at_once = max(1, pairs // len(self))
         for first in range(0, len(hash_codes), at_once):
             # faiss returns what is strictly nearer than the radius that it is given.
@@ -255,10 +256,12 @@ def soft_distance(a: np.ndarray, b: np.ndarray, metric: str) -> np.ndarray:
 def shortlist(similarity: np.ndarray, k: int) -> np.ndarray:
     """Few candidates for each query that include its k nearest: similarity (P, C > k) -> (P, W).
 
-    The result holds columns of the float64 cosine similarity, ascending; -1 fills short rows.
+    The result holds columns of the float64 cosine similarity, ascending; -1 fills short rows. It
+    makes large searches faster and changes no hit, so a first reading can skip it.
     """
-    # The k-th largest of the maxima of 4 k runs or more is a lower bound of the k-th largest
-    # similarity, and is found sooner.
+    # Split the candidates into at least 4 k runs. At least k runs have a maximum that is no less
+    # than the k-th largest maximum, so that as many similarities are: whatever lies below this
+    # bound is not among the k nearest. Runs are quicker to sort than all similarities.
     run = max(1, similarity.shape[1] // (4 * k))
     best = np.maximum.reduceat(similarity, np.arange(0, similarity.shape[1], run), axis=1)
     bound = np.partition(best, -k, axis=1)[:, -k, None]

@@ -17,9 +17,9 @@ def rotation_orbit(x: Tensor, n: int = 4) -> Tensor:
 
     Parameters
     ----------
-    x : (B, C, H, H) tensor, else `InputError`
+    x : (B, C, H, H) tensor
         Any dtype for n = 1, 2 or 4; floating point for other n.
-    n : int from 1, else `InputError`
+    n : int from 1
         Order of the group. For 1, 2 and 4 every rotation is a permutation of the pixels. For others
         the images are resampled (bilinear) and *all* are cut to the inscribed disc, since the
         corners would reveal the angle.
@@ -28,6 +28,11 @@ def rotation_orbit(x: Tensor, n: int = 4) -> Tensor:
     -------
     (n, B, C, H, H) tensor
         Member k is x rotated counter-clockwise by 360 k / n degrees.
+
+    Raises
+    ------
+    InputError
+        If the images are not square, or n is less than 1.
     """
     if n < 1:
         raise InputError(f"An orbit has at least one member: n must be 1 or more, not {n}")
@@ -62,12 +67,15 @@ def pixel_centres(size: int, device=None, dtype: torch.dtype = torch.float32) ->
 
 def disc_mask(size: int, device: torch.device | str | None = None) -> Tensor:
     """The disc inscribed in a square image: (size, size) bool, True inside."""
-    column = pixel_centres(size, device)
-    return column[:, None] ** 2 + column**2 <= 1
+    across = pixel_centres(size, device)
+    return across[:, None] ** 2 + across**2 <= 1
 
 
 def inside_disc(x: Tensor) -> Tensor:
-    """Keep the inscribed disc of square images (..., H, H); the corners become 0, mid-grey."""
+    """Keep the inscribed disc of square images (..., H, H); the corners become 0.
+
+    In images in [-1, 1], 0 is mid-grey.
+    """
     return x.masked_fill(~disc_mask(x.shape[-1], x.device), 0)
 
 
@@ -79,12 +87,17 @@ def rotate(x: Tensor, degrees: float | Tensor) -> Tensor:
 
     Parameters
     ----------
-    x : (B, C, H, H) floating point tensor, else `InputError`
+    x : (B, C, H, H) floating point tensor
     degrees : float, or (B,) tensor with one angle for each image, counter-clockwise
 
     Returns
     -------
     (B, C, H, H) tensor, bilinearly resampled; 16-bit images are computed in 32 bits.
+
+    Raises
+    ------
+    InputError
+        If the images are not square, or their values are integers.
     """
     check_square(x)
     if not x.is_floating_point():
@@ -93,11 +106,11 @@ def rotate(x: Tensor, degrees: float | Tensor) -> Tensor:
     x = x.to(torch.promote_types(given, torch.float32))
     angle = torch.deg2rad(torch.as_tensor(degrees, dtype=x.dtype, device=x.device)).expand(len(x))
     cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
-    column = pixel_centres(x.shape[-1], x.device, x.dtype)
-    row = column[:, None]
+    across = pixel_centres(x.shape[-1], x.device, x.dtype)
+    down = across[:, None]
     # Where each output pixel comes from. F.affine_grid is not used: under mixed precision its
     # matrix product has 16 bits, which misplaces pixels of large images by half a pixel.
-    source = torch.stack([cos * column - sin * row, sin * column + cos * row], dim=-1)
+    source = torch.stack([cos * across - sin * down, sin * across + cos * down], dim=-1)
     rotated = F.grid_sample(x, source, mode="bilinear", padding_mode="border", align_corners=False)
     return inside_disc(rotated).to(given)
 

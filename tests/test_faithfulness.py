@@ -8,7 +8,7 @@ from torch import nn
 
 from derm_hash.errors import InputError
 from derm_hash.heatmaps import BitTarget, ClassTarget, MatchTarget, OneTensor, grad_cam, road_curve
-from derm_hash.model import DermHash, HashOutput
+from derm_hash.model import DermHash
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -25,11 +25,15 @@ class Brightness(nn.Module):
     def __init__(self):
         super().__init__()
         self.nothing = nn.Parameter(torch.zeros(1))
-        self.hash_layer = nn.Identity()
 
-    def forward(self, x):
-        mean = x[:, :, 5:11, 5:11].mean(dim=(1, 2, 3))[:, None]
-        return HashOutput(mean, self.hash_layer(3 * torch.cat([mean, -mean], dim=1)).sigmoid())
+    def features(self, x):
+        return x[:, :, 5:11, 5:11].mean(dim=(1, 2, 3))[:, None]
+
+    def hash_layer(self, mean):
+        return 3 * torch.cat([mean, -mean], dim=1)
+
+    def classifier(self, code):
+        return torch.logit(code[:, :1]) / 3
 
 
 @pytest.fixture

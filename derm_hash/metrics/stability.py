@@ -8,6 +8,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from derm_hash.errors import InputError
+from derm_hash.model import evaluating
 from derm_hash.rotations import rotate, rotate_view
 
 K = 10  # hits of which overlap_at_10 compares two searches
@@ -136,33 +137,30 @@ def rotation_scores(
         ``images``), flipped_bits, code_distance and, given an index, overlap_at_10 and tied_at_10,
         as in the report. :func:`bootstrap_interval` and :func:`paired_test` take such columns.
     """
-    device, training = next(model.parameters()).device, model.training
+    device = next(model.parameters()).device
 
     @torch.no_grad()
     def encode(view, title) -> np.ndarray:
         batches = tqdm(images.split(batch_size), title, leave=False, disable=None)
-        return np.concatenate([model(view(x.to(device))).code.float().cpu() for x in batches])
+        with evaluating(model):
+            return np.concatenate([model(view(x.to(device))).code.float().cpu() for x in batches])
 
     tables, upright = [], {}
-    model.eval()
-    try:
-        for angle in angles:
-            # A rotated disc is compared with the upright disc, a rotated square with the square.
-            square = angle % 90 == 0
-            if square not in upright:
-                upright[square] = encode(lambda x, s=square: x if s else rotate(x, 0), "upright")
-            codes = encode(lambda x, a=angle: rotate_view(x, a), f"rotated by {angle}")
-            columns = {
-                "angle": angle,
-                "image": np.arange(len(images)),
-                "flipped_bits": ((codes > 0.5) != (upright[square] > 0.5)).mean(axis=1),
-                "code_distance": np.abs(codes - upright[square]).mean(axis=1),
-            }
-            if index is not None:
-                columns |= _hits_in_common(upright[square], codes, index)
-            tables.append(pd.DataFrame(columns))
-    finally:
-        model.train(training)
+    for angle in angles:
+        # A rotated disc is compared with the upright disc, a rotated square with the square.
+        square = angle % 90 == 0
+        if square not in upright:
+            upright[square] = encode(lambda x, s=square: x if s else rotate(x, 0), "upright")
+        codes = encode(lambda x, a=angle: rotate_view(x, a), f"rotated by {angle}")
+        columns = {
+            "angle": angle,
+            "image": np.arange(len(images)),
+            "flipped_bits": ((codes > 0.5) != (upright[square] > 0.5)).mean(axis=1),
+            "code_distance": np.abs(codes - upright[square]).mean(axis=1),
+        }
+        if index is not None:
+            columns |= _hits_in_common(upright[square], codes, index)
+        tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True)
 
 
