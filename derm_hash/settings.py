@@ -17,8 +17,8 @@ class TrainConfig:
     """Everything that decides the result of a run, except the data.
 
     The defaults are the preset "recommended"; ``TrainConfig.preset("released")`` is the
-    recipe of the code that was published with the paper, and "paper" the same with class weights
-    that lessen the imbalance of the classes and do not strengthen it.
+    recipe of the code that was published with the paper, and "paper" is the same recipe with class
+    weights by inverse frequency.
 
     Raises
     ------
@@ -29,18 +29,18 @@ class TrainConfig:
     name: str = "recommended"
     """Name of the run and of its folder."""
     backbone: str = "resnet18"
-    """The network that computes the features, or any other name of timm: a name in
+    """The network that computes the features, of torchvision or any other that timm knows: a name in
     ``backbones.BACKBONES``."""
     bits: int = 16
     """Length of the hash code."""
     attention: str | None = "hdcsa"
     """The attention gate of every residual block: a name in ``attention.GATES``, or None."""
     weights: str | None = None
-    """Where the backbone's weights start: None (random), "imagenet", or the path of a file with its
+    """Initial weights of the backbone: None (random), "imagenet", or the path of a file with its
     tensors (.safetensors, or one of torch.save)."""
     gate_init: str = "pytorch"
-    """Where the gates' convolutions start: as PyTorch draws them, or as the "released" code does,
-    from N(0, sqrt(2 / (k * k * out)))."""
+    """Initialisation of the gates' convolutions: that of "pytorch", or of the "released" code, which
+    draws them with standard deviation sqrt(2 / (k * k * out))."""
     frozen: bool = False
     """Train the hash layer and the classifier alone, on the features of the weights as they are.
     Needs attention=None; nothing is augmented but by rotations. See :mod:`derm_hash.frozen`."""
@@ -53,20 +53,21 @@ class TrainConfig:
     """Weight of the penalty; the paper's code uses 0.5. At 2 the hits change less under rotation,
     at some cost in precision (benchmarks/configs/tuning.toml)."""
     invariance_rise: float = 0.5
-    """Share of the run in which that weight rises linearly from 0 (0: at full weight from the
-    start). Without it, codes can collapse to one value."""
+    """Share of the run over which ``invariance_weight`` rises linearly from 0 (0: full weight from
+    the start). Without it, codes can collapse to one value."""
     gamma: float = 0.5
     """Scale of the penalty, in units of the soft code."""
     orbit: int = 4
     """Rotated copies of each image in a step, the unrotated one included. The copies of an orbit
     other than 1, 2 or 4 are all cut to the inscribed disc, see ``disc``. The penalty is a sum over
-    the copies: an orbit of 2 halves its pull."""
+    the copies, so a smaller orbit pulls less."""
     orbit_sample: int = 0
     """How many members of the orbit a step draws at random: fewer forward passes. With 0, a step
     has the whole orbit. The penalty on m of n members counts (n - 1) / (m - 1) times, so that its
     expected pull is that of the whole orbit (exactly so for "l2")."""
     classify: str = "orbit"
-    """The objective sees all copies ("orbit") or the unrotated one alone ("upright")."""
+    """The objective sees all copies of an image ("orbit") or the first alone ("upright"). The first
+    is not rotated, unless ``orbit_sample`` or ``random_rotations`` is set."""
     disc: bool = False
     """Mask every input to its inscribed disc, also at inference. Implied by an orbit other than
     1, 2 or 4; set it to train a comparable baseline."""
@@ -79,7 +80,7 @@ class TrainConfig:
     invariance=None and classify="upright" this is rotation augmentation alone, at one forward
     pass for each image. An orbit of 4 has the same copies with and without it."""
     optimizer: str = "adamw"
-    """How gradients become steps: AdamW, or SGD with momentum."""
+    """The optimizer: AdamW, or SGD with momentum."""
     learning_rate: float = 1e-3
     """The highest learning rate of the run."""
     momentum: float = 0.9
@@ -92,11 +93,11 @@ class TrainConfig:
     milestones: tuple[int, ...] = (40, 60, 80, 100)
     """Epochs at which "steps" divides the learning rate."""
     epochs: int = 30
-    """Passes over the database."""
+    """Passes over the training images."""
     batch_size: int = 64
     """Images per step, over all devices and before the orbit is made."""
     precision: str = "auto"
-    """Numbers of the network: "auto" (bfloat16 on a GPU that has it, else 32 bits), or Fabric's
+    """Floating-point precision: "auto" (bfloat16 on a GPU that has it, else 32 bits), or Fabric's
     "32-true", "16-mixed" (on a GPU) or "bf16-mixed" (faster on CPUs with AVX-512 BF16 or AMX, very
     slow on others)."""
     seed: int = 0
@@ -156,7 +157,7 @@ class TrainConfig:
 
     @property
     def copies(self) -> int:
-        """Forward passes for each image and step: the orbit, if anything looks at it."""
+        """Forward passes for each image and step: the copies that a loss needs, or 1."""
         if self.invariance or self.classify == "orbit":
             return self.orbit_sample or self.orbit
         return 1
@@ -178,7 +179,7 @@ TYPE_NAMES = {
 
 
 def check_type(name: str, value: object, type_: object) -> None:
-    """Raise InputError if a value has not the type of its field; an int is accepted for a float."""
+    """Raise InputError if a value does not have its field's type; an int may stand for a float."""
     if type_ == tuple[int, ...]:
         fits = isinstance(value, list | tuple) and all(type(part) is int for part in value)
     elif isinstance(value, bool):
