@@ -29,7 +29,7 @@ class TrainConfig:
     name: str = "recommended"
     """Name of the run and of its folder."""
     backbone: str = "resnet18"
-    """The network that computes the features, of torchvision or any other that timm knows: a name in
+    """The network that computes the features, or any other that timm knows: a name in
     ``backbones.BACKBONES``."""
     bits: int = 16
     """Length of the hash code."""
@@ -39,8 +39,8 @@ class TrainConfig:
     """Initial weights of the backbone: None (random), "imagenet", or the path of a file with its
     tensors (.safetensors, or one of torch.save)."""
     gate_init: str = "pytorch"
-    """Initialisation of the gates' convolutions: that of "pytorch", or of the "released" code, which
-    draws them with standard deviation sqrt(2 / (k * k * out))."""
+    """Initial weights of the gates' convolutions: those of "pytorch", or of the "released" code,
+    which draws them with standard deviation sqrt(2 / (k * k * out))."""
     frozen: bool = False
     """Train the hash layer and the classifier alone, on the features of the weights as they are.
     Needs attention=None; nothing is augmented but by rotations. See :mod:`derm_hash.frozen`."""
@@ -53,7 +53,7 @@ class TrainConfig:
     """Weight of the penalty; the paper's code uses 0.5. At 2 the hits change less under rotation,
     at some cost in precision (benchmarks/configs/tuning.toml)."""
     invariance_rise: float = 0.5
-    """Share of the run over which ``invariance_weight`` rises linearly from 0 (0: full weight from
+    """Share of the run over which the penalty's weight rises linearly from 0 (0: full weight from
     the start). Without it, codes can collapse to one value."""
     gamma: float = 0.5
     """Scale of the penalty, in units of the soft code."""
