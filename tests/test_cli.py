@@ -316,7 +316,7 @@ def test_help_gives_default_choices_and_a_sentence_for_every_setting(capsys):
     for field in dataclasses.fields(TrainConfig):
         option = f"--{field.name.replace('_', '-')}"
         assert re.search(rf"{option} \S+ [A-Z][^`]{{8,}}? \(default.*?\)", shown), option
-    assert "{adamw,sgd} How gradients become steps" in shown
+    assert "{adamw,sgd} The optimizer: AdamW, or SGD" in shown
     assert "(default 30; released 120)" in shown and "`" not in shown and "VALUE" not in shown
 
 
