@@ -79,22 +79,10 @@ def collect(out: Path) -> None:
 
 
 def read_results(out: str | Path) -> pd.DataFrame:
-    """Read the table of a folder of experiments.
+    """Read the table that :func:`run_grid` or ``derm-hash reproduce`` has written into a folder.
 
-    Parameters
-    ----------
-    out : str or Path
-        The folder that :func:`run_grid` or ``derm-hash reproduce`` has filled.
-
-    Returns
-    -------
-    DataFrame
-        One row for each run and scoring: settings, conditions and scores.
-
-    Raises
-    ------
-    InputError
-        If there is no table, or it is damaged.
+    It has a row for each run and scoring: settings, conditions and scores. `InputError` if there is
+    no table, or it is damaged.
     """
     path = Path(out) / "results.csv"
     if not path.is_file():
@@ -145,21 +133,9 @@ def table_notes(
 ) -> list[str]:
     """Return what a reader must know about a table of results, a line for each point.
 
-    Parameters
-    ----------
-    results : DataFrame of :func:`run_grid` or :func:`read_results`
-    by : sequence of str
-        The columns that tell the settings apart.
-    planned_seeds : int, optional
-        The number of seeds that was decided before the first run: ``planned_seeds`` of
-        :func:`read_experiment`.
-
-    Returns
-    -------
-    list of str
-        Which classes have fewer than ``FEW_LESIONS`` query lesions; and whether the settings have
-        the planned number of seeds. A plan that was extended after a look at the scores makes
-        p-values too small.
+    They say which classes have fewer than ``FEW_LESIONS`` query lesions, and whether the settings,
+    told apart by the columns ``by``, have the number of seeds that was planned before the first
+    run. A plan that was extended after a look at the scores makes p-values too small.
     """
     lesions = results.filter(regex="^lesions_").min().dropna().astype(int)
     few = [

@@ -24,7 +24,6 @@ from derm_hash.metrics.stability import (
     expected_overlap,
     flipped_bits,
     hit_chances,
-    overlap,
     rotation_report,
     rotation_scores,
 )
