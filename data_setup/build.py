@@ -53,14 +53,14 @@ def build(
 
     The manifest is written last: a folder without one is not a data set. Files that are there
     already are not made again. `InputError` if the folder holds other files or, without
-    ``--force``, a data set made with other options; if another process is writing it; if images
-    cannot be used; or as `rows`.
+    ``--force``, a data set made with other options; if another process is writing it; or if images
+    cannot be used.
 
-    `args` are the options of `add_common_arguments`, `options` the command's own that decide the
-    contents. `sources` names the files read, with something that changes with them. `about` holds
-    further entries of ``dataset.json``: citation, licence. `rows` gives the manifest's rows, sorted
-    by image, with the further columns ``image_from`` and ``mask_from`` (a `Source`; None where
-    there is no mask); not split, unless ``args.split`` is a split of the command's own.
+    `options` are those of the command's own that decide the contents; `sources` names the files
+    read, with something that changes with them. `rows` gives the manifest's rows, sorted by image,
+    with the further columns ``image_from`` and ``mask_from`` (a `Source`; None where there is no
+    mask); not split, unless ``args.split`` is a split of the command's own. `about` goes into
+    ``dataset.json``.
     """
     root = args.root.expanduser()
     shared = {name: getattr(args, name) for name in ("size", "fit", "split", "seed")}

@@ -51,24 +51,15 @@ def with_all_columns(frame: pd.DataFrame) -> pd.DataFrame:
 def read_manifest(root: str | Path, classes: Sequence[str] | None = None) -> pd.DataFrame:
     """Read and check ``manifest.csv`` of a data folder.
 
-    Parameters
-    ----------
-    root : path of the data folder
-    classes : sequence of str, optional
-        The labels that may occur; by default any.
-
-    Returns
-    -------
-    DataFrame
-        One row per image, in file order, index 0..N-1. All columns are strings, "" where nothing
-        is known. The columns of the module's table come first and are all there.
+    All columns are strings, "" where nothing is known; those of the module's table come first and
+    are all there. The rows are in file order, with the index 0..N-1.
 
     Raises
     ------
     InputError
         If there is no manifest, it cannot be read, lacks a required column or has no rows; if a
-        label is empty or unknown, a split is unknown, a name cannot be displayed, an image is
-        listed twice, or a path leaves the folder or names no file.
+        label is empty, a split is unknown, a name cannot be displayed, an image is listed twice, or
+        a path leaves the folder or names no file.
     """
     root = Path(root).expanduser()
     path = root / MANIFEST
