@@ -11,7 +11,6 @@ from helpers import color_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
-from safetensors.numpy import save_file
 from scipy.spatial import distance as scipy_distance
 
 from derm_hash.errors import InputError
@@ -305,13 +304,6 @@ def test_a_missing_index_says_how_to_make_one(tmp_path):
     for path in (tmp_path / "absent", tmp_path):
         with pytest.raises(InputError, match="derm-hash encode"):
             HashIndex.load(path)
-
-
-def test_a_file_without_items_is_no_index(tmp_path):
-    path = tmp_path / "index.safetensors"
-    save_file({"codes": np.zeros((1, 4), np.float32), "labels": np.zeros(1, np.int64)}, path)
-    with pytest.raises(InputError, match="is not an index that derm-hash has saved"):
-        HashIndex.load(path)
 
 
 # --- bad input ------------------------------------------------------------------------
