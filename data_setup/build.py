@@ -25,7 +25,6 @@ from data_setup.record import (
     is_scaffold,
     read_record,
     sole_writer,
-    write_json,
 )
 from data_setup.sources import LISTED, Drawn, size_of
 from derm_hash.data.classes import class_order
@@ -38,7 +37,7 @@ from derm_hash.data.manifest import (
     write_manifest,
 )
 from derm_hash.errors import InputError, counted
-from derm_hash.files import thread_map
+from derm_hash.files import thread_map, write_json
 
 
 def build(

@@ -168,7 +168,7 @@ def test_an_empty_folder_will_do(run, root):
 
 NNUNET = '{"name": "mine", "labels": {"0": "skin", "1": "lesion"}, "numTraining": 1}'
 FOREIGN = [NNUNET, "", "{", "{}", "[1, 2]", '"text"', "[" * 10**5, "\0"]
-FOREIGN += ['{"tool": ["derm-hash 1"]}', '{"tool": "derm-hash 1", "options": [1]}']
+FOREIGN += ['{"tool": ["derm-hash 1"]}']
 
 
 @pytest.mark.parametrize("finished", [False, True])

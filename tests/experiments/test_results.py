@@ -15,8 +15,8 @@ from derm_hash.experiments.results import (
     setting_kinds,
     settings_that_differ,
     table_notes,
-    write_json,
 )
+from derm_hash.files import write_json
 
 
 def write_result(out, **changes):
