@@ -17,6 +17,7 @@ from publishers import contents
 from data_setup import build
 from data_setup import prepare as storing
 from data_setup.__main__ import COMMANDS, main
+from derm_hash import files
 from derm_hash.data import manifest
 from derm_hash.data.manifest import read_manifest
 from derm_hash.errors import InputError
@@ -264,8 +265,8 @@ def interrupted_writes(patch, at):
             raise KeyboardInterrupt
         original(path, write)
 
-    patch.setattr(storing, "write_atomically", write_atomically)
-    patch.setattr(manifest, "write_atomically", write_atomically)
+    for module in (files, storing, manifest):
+        patch.setattr(module, "write_atomically", write_atomically)
 
 
 def test_an_interrupt_at_any_write_leaves_a_folder_that_the_command_completes(
