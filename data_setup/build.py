@@ -25,7 +25,6 @@ from data_setup.record import (
     is_scaffold,
     read_record,
     sole_writer,
-    write_json,
 )
 from data_setup.sources import LISTED, Drawn, size_of
 from derm_hash.data.classes import class_order
@@ -38,7 +37,7 @@ from derm_hash.data.manifest import (
     write_manifest,
 )
 from derm_hash.errors import InputError, counted
-from derm_hash.files import thread_map
+from derm_hash.files import thread_map, write_json
 
 
 def build(
@@ -53,14 +52,14 @@ def build(
 
     The manifest is written last: a folder without one is not a data set. Files that are there
     already are not made again. `InputError` if the folder holds other files or, without
-    ``--force``, a data set made with other options; if another process is writing it; if images
-    cannot be used; or as `rows`.
+    ``--force``, a data set made with other options; if another process is writing it; or if images
+    cannot be used.
 
-    `args` are the options of `add_common_arguments`, `options` the command's own that decide the
-    contents. `sources` names the files read, with something that changes with them. `about` holds
-    further entries of ``dataset.json``: citation, licence. `rows` gives the manifest's rows, sorted
-    by image, with the further columns ``image_from`` and ``mask_from`` (a `Source`; None where
-    there is no mask); not split, unless ``args.split`` is a split of the command's own.
+    `options` are those of the command's own that decide the contents; `sources` names the files
+    read, with something that changes with them. `rows` gives the manifest's rows, sorted by image,
+    with the further columns ``image_from`` and ``mask_from`` (a `Source`; None where there is no
+    mask); not split, unless ``args.split`` is a split of the command's own. `about` goes into
+    ``dataset.json``.
     """
     root = args.root.expanduser()
     shared = {name: getattr(args, name) for name in ("size", "fit", "split", "seed")}

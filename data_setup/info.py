@@ -231,10 +231,9 @@ def describe(name: str) -> str:
     if one.classes:
         lines.append(f"  classes  {images(one.classes):>6,} images")
         lines += [f"           {c.images:>6,}  {c.label:<14}  {c.name}" for c in one.classes]
-    unknown = "checksum not published: recorded at the first download and compared from then on"
     for file in files_of(name):
         size = f", {file.size:,} bytes" if file.size else ""
-        checksum = file.checksum.replace(":", " ", 1) if file.checksum else unknown
+        checksum = file.checksum.replace(":", " ", 1) if file.checksum else "no checksum published"
         lines += [f"  file     {file.name}{size}", f"{'':11}{file.url}", f"{'':11}{checksum}"]
     return "\n".join(lines)
 

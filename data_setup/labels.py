@@ -23,22 +23,11 @@ END = re.compile(r"([ _-]?(set|data|images|\d+)|s)$")  # of train_images, testse
 
 
 def refuse_doubtful(images: Sequence[str], place: Path, chosen: bool, one_is_enough: bool) -> None:
-    """Refuse labels that are hardly what the user means.
+    """Raise InputError for the labels of images of a folder or table that hardly are what is meant.
 
-    Parameters
-    ----------
-    images : the label of each image
-    place : folder or table that they come from
-    chosen : bool
-        Whether the user named the classes to use, which settles all but two spellings of one.
-    one_is_enough : bool
-        Whether one class is possible, as among queries.
-
-    Raises
-    ------
-    InputError
-        If labels mean the same in two spellings, are missing values or names of splits, are all
-        the same, or are nearly as many as the images.
+    That is if labels mean the same in two spellings; and unless the user has named the classes
+    (`chosen`), if they are missing values or names of splits, are all the same (`one_is_enough` for
+    queries), or are nearly as many as the images.
     """
     labels, spellings = sorted(set(images)), defaultdict(list)
     for label in labels:

@@ -1,6 +1,5 @@
 """What every command needs around a folder: its lock, its record ``dataset.json``, its disk."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,10 +7,9 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from data_setup.prepare import put
 from derm_hash import __version__
-from derm_hash.errors import InputError, one_line
-from derm_hash.files import Lock
+from derm_hash.errors import InputError
+from derm_hash.files import Lock, read_json
 
 RECORD = "dataset.json"
 SUMS = "SHA256SUMS"
@@ -40,36 +38,10 @@ def check_space(folder: Path, need: int) -> None:
         )
 
 
-def read_json(path: Path, remedy: str) -> dict:
-    """A JSON object from a file, {} where there is no file; `InputError` if it is damaged."""
-    try:
-        found = json.loads(path.read_bytes())
-        if not isinstance(found, dict):
-            raise ValueError("it is not a JSON object")
-        return found
-    except FileNotFoundError:
-        return {}
-    except (ValueError, RecursionError) as error:  # the folder may be another tool's
-        raise InputError(f"{path} is damaged ({one_line(error)}): {remedy}") from error
-
-
-def write_json(path: Path, value: dict) -> None:
-    """Write a JSON object, whole or not at all."""
-    put(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
-
-
 def read_record(root: Path) -> dict:
-    """``dataset.json`` of a folder; `InputError` if it is damaged.
-
-    Its tables of options, sources and left-out images are empty where it has none.
-    """
-    remedy = "prepare the data again in an empty folder"
-    record = read_json(root / RECORD, remedy)
-    for name in ("options", "sources", "bad"):
-        record[name] = record.get(name) or {}
-        if not isinstance(record[name], dict):
-            raise InputError(f"{root / RECORD} is damaged ({name!r} is not a table): {remedy}")
-    return record
+    """``dataset.json`` of a folder, {} where there is none; `InputError` if it is damaged."""
+    path = root / RECORD
+    return read_json(path, "prepare the data again in an empty folder") if path.exists() else {}
 
 
 def is_own_record(path: Path) -> bool:

@@ -39,11 +39,11 @@ def run(args: argparse.Namespace) -> int:
 
 def history(record: dict) -> Iterator[str]:
     """How a folder was made, in lines."""
-    words = " ".join(f"{name}={value}" for name, value in record["options"].items())
+    words = " ".join(f"{name}={value}" for name, value in record.get("options", {}).items())
     yield f"Made by {record.get('tool')}: {record.get('command')} {words}".rstrip()
-    for name, value in record["sources"].items():
+    for name, value in record.get("sources", {}).items():
         yield f"  from {name} ({value})"
-    for name, reason in record["bad"].items():
+    for name, reason in record.get("bad", {}).items():
         yield f"  without {name}: {reason}"
 
 

@@ -13,7 +13,7 @@ _HOMES = {
     "course": "course_data course_run",
     "data": "LesionDataset read_manifest split_by_image split_by_lesion",
     "errors": "InputError",
-    "experiments": "compare evaluate_run read_experiment read_results run_grid score_table",
+    "experiments": "compare read_experiment read_results run_grid score_model score_table",
     "heatmaps": "road_curve BitTarget ClassTarget MatchTarget gate_maps grad_cam",
     "losses": "CauchyRotationLoss OrbitPenalty",
     "metrics": "bootstrap_interval code_quality evaluate_retrieval flipped_bits "

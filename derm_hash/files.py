@@ -45,6 +45,22 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda part: part.write_bytes(text.encode()))
 
 
+def write_json(path: Path, value: Mapping) -> None:
+    """Write a JSON object, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path, remedy: str) -> dict:
+    """Read a file of :func:`write_json`; `InputError` with the remedy if it cannot be read."""
+    try:
+        found = json.loads(path.read_bytes())
+        if not isinstance(found, dict):
+            raise ValueError("it is not a JSON object")
+    except (OSError, ValueError, RecursionError) as error:  # a data folder may be another tool's
+        raise InputError(f"{path} is damaged ({one_line(error)}): {remedy}") from error
+    return found
+
+
 def remove_parts(folder: Path) -> None:
     """Remove what a killed process left of :func:`write_atomically`; hold the folder's lock."""
     for part in folder.glob(".*.part"):

@@ -207,8 +207,7 @@ class HashIndex:
             raise InputError(f"There is no index at {path}: make one with `derm-hash encode`")
         tensors, about = load_tensors(path, "items", "an index that derm-hash has saved")
         codes, labels = tensors["codes"].numpy(), tensors["labels"].numpy()
-        # Files of earlier versions have no class names.
-        return cls(codes, labels, pd.DataFrame(**about["items"]), about.get("classes"))
+        return cls(codes, labels, pd.DataFrame(**about["items"]), about["classes"])
 
 
 def build_index(

@@ -11,7 +11,7 @@ import torch
 
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.errors import InputError, one_line
-from derm_hash.files import load_state, load_tensors, save_state, save_tensors, write_text
+from derm_hash.files import load_state, load_tensors, save_state, save_tensors, write_json
 from derm_hash.model import DermHash
 from derm_hash.settings import TrainConfig
 
@@ -31,20 +31,10 @@ def save_model(model: DermHash, path: str | Path) -> Path:
     return save_tensors(path, model.state_dict(), {"derm_hash": json.dumps(model.settings)})
 
 
-def load_model(path: str | Path, bits: int | None = None) -> DermHash:
-    """Read a model that :func:`save_model` or a training run has written.
+def load_model(path: str | Path) -> DermHash:
+    """Read a model that :func:`save_model` or a training run has written, from its file or folder.
 
-    Parameters
-    ----------
-    path : str or Path
-        The safetensors file, or the run's folder.
-    bits : int, optional
-        Refuse a model with another code length.
-
-    Returns
-    -------
-    DermHash in evaluation mode, on the CPU; InputError if the file is missing or holds no such
-    model
+    It is in evaluation mode, on the CPU. `InputError` if the file is missing or is no such model.
     """
     path = Path(path)
     path = path / MODEL_FILE if path.is_dir() else path
@@ -59,11 +49,6 @@ def load_model(path: str | Path, bits: int | None = None) -> DermHash:
             f"{path} is not a model of this version of derm-hash ({one_line(error)}): "
             "train it again"
         ) from error
-    if bits is not None and bits != model.bits:
-        raise InputError(
-            f"{path} makes codes of {model.bits} bits, not {bits}: "
-            f"ask for {model.bits} bits or train another model"
-        )
     return model.eval()
 
 
@@ -125,8 +110,7 @@ def claim_folder(path: Path, config: TrainConfig, data: LesionDataset, write: bo
                 "choose another name, or delete that folder"
             )
     if write:
-        text = json.dumps({"config": dataclasses.asdict(config), "data": about}, indent=2)
-        write_text(path / "config.json", text)
+        write_json(path / "config.json", {"config": dataclasses.asdict(config), "data": about})
 
 
 def check_weights(state) -> None:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import benchmarks
-from benchmarks import Row, loading, memory, released, scaling, searching, side_by_side, training
+from benchmarks import Row, released
 from benchmarks import __main__ as bench
 from benchmarks.searching import trained_codes
 from derm_hash.data.dataset import LesionDataset
@@ -91,34 +91,12 @@ def test_the_released_loops_find_what_the_index_finds(codes):
         assert rank == pytest.approx(scores["paper_reciprocal_rank"][q])
 
 
-def test_synthetic_codes_have_the_buckets_of_trained_ones():
-    codes, labels = trained_codes((174, 497, 128, 101), 0)
-    hard = codes > 0.5
-    near = (hard[:, None] != hard).sum(axis=2) <= 4
-    assert 50 <= len(np.unique(hard, axis=0)) <= 110
-    assert 0.25 <= near.mean() <= 0.4
-    assert 0.02 <= np.abs(codes - hard).mean() <= 0.08
-    assert np.bincount(labels).tolist() == [174, 497, 128, 101]
-
-
 def test_released_loading_gives_the_pixels_of_the_dataset(tmp_path):
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (90, 120, 3), dtype=np.uint8)).save(tmp_path / "a.png")
     (tmp_path / "manifest.csv").write_text("image,label\na.png,NV\n")
     expected = LesionDataset.from_folder(tmp_path, 32, progress=False).images[0].numpy()
     np.testing.assert_array_equal(released.load(tmp_path / "a.png", 32), expected)
-
-
-def test_prepared_images_are_measured_at_their_own_size_and_smaller(monkeypatch):
-    monkeypatch.setattr(loading, "COUNT", 2)
-    monkeypatch.setattr(loading, "ROUNDS", 1)
-    found = loading.loading()
-    assert [row.what.rpartition("as ")[2] for row in found] == ["256 px", "224 px"]
-    for row in found:
-        taken = row.details["ms_per_image"]
-        assert row.measured == pytest.approx(taken["opened"] / taken["kit"])
-        assert row.note.startswith(f"{taken['opened and resized'] / taken['kit']:.3g} x if")
-        assert "threads" in row.note
 
 
 # --- the table -----------------------------------------------------------------------------
@@ -171,55 +149,8 @@ def test_a_process_that_fails_says_why():
         benchmarks.child("json.tool", "absent")
 
 
-def test_memory_that_cannot_be_read_is_not_measured(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "RESET", tmp_path / "absent" / "clear_refs")
-    assert memory.peak_added(lambda: None) is None
-    monkeypatch.setattr(training, "child", lambda *arguments: "null\n")
-    monkeypatch.setattr(searching, "child", lambda module: '{"mb": null, "seconds": 0.5}')
-    unknown = [training.step_memory(), searching.build()[1]]
-    assert [(row.measured, row.note) for row in unknown] == [(None, memory.UNKNOWN)] * 2
-    assert searching.build()[0].measured == 0.5
-
-
-def test_memory_is_compared_with_the_released_step_and_the_default_is_noted(monkeypatch):
-    mb = {"released": "1000.0", "kit": "500.0", "default": "900.0"}
-    monkeypatch.setattr(training, "child", lambda module, name: mb[name])
-    monkeypatch.setattr(training, "has_bf16", lambda: True)
-    row = training.step_memory()
-    assert row.measured == 0.5
-    assert row.note == 'with precision="bf16-mixed"; 0.9 x with the default, 32 bits'
-    monkeypatch.setattr(training, "has_bf16", lambda: False)
-    assert "no bfloat16 units" in training.step_memory().note
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_the_targets_of_a_gpu_stay_in_the_table_without_one():
     found = bench.gpu()
     assert [row.target for row in found] == [6, 0.8, 3]
     assert {(row.measured, row.note) for row in found} == {(None, "no GPU here")}
-
-
-def test_functions_are_timed_in_turns():
-    calls = []
-    times = side_by_side({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
-    assert calls == ["a", "b"] * 3
-    assert set(times) == {"a", "b"} and all(taken >= 0 for taken in times.values())
-
-
-def test_the_figure_shows_every_series_and_its_limit(tmp_path):
-    search = {"by Hamming distance": 1e-3, "other": 2e-3}
-    network = {w: {"seconds": 1.0, "operations": 1e9} for w in ("training step", "encoding")}
-    found = {
-        "machine": benchmarks.machine(),
-        "limits": {"bytes_per_s": 1e10, "operations_per_s": 1e12},
-        "database size": {"1000": search, "10000000": None},
-        "bits": {"16": search, "32": search},
-        "image size": {"64": network},
-        "batch": {"1": network, "4": network},
-    }
-    (tmp_path / "scaling.json").write_text(json.dumps(found))
-    assert scaling.draw_file(tmp_path) == tmp_path / "scaling.png"
-    axes = scaling.draw(found).axes
-    assert [len(axis.lines) for axis in axes] == [3, 3, 4, 4]
-    assert all(axis.get_xlabel() and "ms" in axis.get_ylabel() for axis in axes)
-    assert axes[0].lines[2].get_ydata().tolist() == pytest.approx([1e3 * 8000 / 1e10])

@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-import derm_hash
 from derm_hash import commands
 from derm_hash.atlas.atlas import make_atlas
 from derm_hash.cli import main
@@ -318,12 +317,6 @@ def test_help_gives_default_choices_and_a_sentence_for_every_setting(capsys):
         assert re.search(rf"{option} \S+ [A-Z][^`]{{8,}}? \(default.*?\)", shown), option
     assert "{adamw,sgd} The optimizer: AdamW, or SGD" in shown
     assert "(default 30; released 120)" in shown and "`" not in shown and "VALUE" not in shown
-
-
-def test_version(capsys):
-    with pytest.raises(SystemExit):
-        main(["--version"])
-    assert capsys.readouterr().out == f"derm-hash {derm_hash.__version__}\n"
 
 
 @pytest.mark.parametrize(

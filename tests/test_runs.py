@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 
 import pandas as pd
 import pytest
@@ -23,16 +22,6 @@ def data():
 def finished(data, tmp_path_factory):
     """A run without interruption."""
     return train_quietly(tiny(), data, tmp_path_factory.mktemp("runs"))
-
-
-def test_a_run_from_before_a_setting_existed_is_still_that_run(finished, data, tmp_path):
-    shutil.copytree(finished.path, tmp_path / "tiny")
-    about = json.loads((tmp_path / "tiny" / "config.json").read_text())
-    for field in ("objective", "random_rotations", "disc", "gate_init"):
-        del about["config"][field]
-    (tmp_path / "tiny" / "config.json").write_text(json.dumps(about))
-    assert Run.load(tmp_path / "tiny").config == tiny()
-    assert_same_run(train_quietly(tiny(), data, tmp_path), finished)
 
 
 def test_the_folder_holds_the_config_the_metrics_and_the_models(finished, data):

@@ -207,14 +207,6 @@ def test_another_python_is_taken_only_when_it_is_asked_for(setup):
     assert status != 0 and asked == [] and "python9" in shown
 
 
-def test_an_environment_without_its_python_is_made_anew(setup):
-    setup()
-    python = setup.folder / ".venv" / "bin" / "python"
-    python.unlink()
-    python.symlink_to("/no/such/python")
-    assert setup()[2] == ["venv --clear .venv", PIP]
-
-
 def test_an_environment_that_the_user_made_is_kept(setup):
     subprocess.run(["python3", "-m", "venv", "--clear", ".venv"], cwd=setup.folder, check=True)
     assert setup()[2] == [PIP]
@@ -223,9 +215,26 @@ def test_an_environment_that_the_user_made_is_kept(setup):
 # --- .ci/pins.py ---
 
 
-@pytest.fixture
-def pins_with(tmp_path, monkeypatch):
-    """A function: the pins for an environment that has these versions of torch and torchvision."""
+ALL_PINS = ["jinja2==3.1.6", "sympy==1.14.0", "torch==2.14.1", "torchvision==0.29.1"]
+
+
+@pytest.mark.parametrize(
+    ("installed", "expected"),
+    [
+        ({}, ALL_PINS),
+        ({"torch": ["2.5.1+cpu"]}, ALL_PINS),  # too old
+        # A torch that the user chose stays, with what it insists on.
+        (
+            {"torch": ["2.6.0+cpu", "sympy==1.13.1; python_version >= '3.9'", "jinja2"]},
+            ["jinja2==3.1.6", "torch==2.6.0+cpu"],
+        ),
+        (
+            {"torch": ["2.14.1+cpu"], "torchvision": ["0.29.1+cpu", "torch>=2.14.0"]},
+            [*ALL_PINS[:2], "torch==2.14.1+cpu", "torchvision==0.29.1+cpu"],
+        ),
+    ],
+)
+def test_a_torch_that_the_user_chose_stays(tmp_path, monkeypatch, installed, expected):
     spec = importlib.util.spec_from_file_location("pins_script", ROOT / ".ci" / "pins.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -233,32 +242,11 @@ def pins_with(tmp_path, monkeypatch):
     (tmp_path / "pyproject.toml").write_text(needs)
     (tmp_path / "constraints.txt").write_text("\n".join(["# made by hand", *reversed(ALL_PINS)]))
 
-    def pins_with(**versions):
-        def distribution(name):
-            if name not in versions:
-                raise metadata.PackageNotFoundError(name)
-            version, *requires = versions[name]
-            return SimpleNamespace(version=version, requires=requires)
+    def distribution(name):
+        if name not in installed:
+            raise metadata.PackageNotFoundError(name)
+        version, *requires = installed[name]
+        return SimpleNamespace(version=version, requires=requires)
 
-        monkeypatch.setattr(module, "distribution", distribution)
-        return module.pins(tmp_path)
-
-    return pins_with
-
-
-ALL_PINS = ["jinja2==3.1.6", "sympy==1.14.0", "torch==2.14.1", "torchvision==0.29.1"]
-
-
-@pytest.mark.parametrize("torch", [{}, {"torch": ["2.14.1"]}, {"torch": ["2.5.1+cpu"]}])
-def test_the_pins_decide_where_no_fitting_torch_is_installed(pins_with, torch):
-    assert pins_with(**torch) == ALL_PINS
-
-
-def test_a_torch_that_the_user_chose_stays_with_what_it_insists_on(pins_with):
-    chosen = ["2.6.0+cpu", "sympy==1.13.1; python_version >= '3.9'", "jinja2"]
-    assert pins_with(torch=chosen) == ["jinja2==3.1.6", "torch==2.6.0+cpu"]
-
-
-def test_a_pair_that_the_user_chose_stays(pins_with):
-    found = pins_with(torch=["2.14.1+cpu"], torchvision=["0.29.1+cpu", "torch>=2.14.0"])
-    assert found == [*ALL_PINS[:2], "torch==2.14.1+cpu", "torchvision==0.29.1+cpu"]
+    monkeypatch.setattr(module, "distribution", distribution)
+    assert module.pins(tmp_path) == expected

@@ -96,7 +96,6 @@ class LesionDataset:
         cls,
         root: str | Path,
         size: int = 64,
-        classes: Sequence[str] | None = None,
         progress: bool = True,
     ) -> LesionDataset:
         """Read a data folder; its splits are used as they stand.
@@ -107,11 +106,10 @@ class LesionDataset:
         ----------
         root : path of a folder with ``manifest.csv``; see `read_manifest`
         size : int, side of the images in pixels; see `square`
-        classes : sequence of str in the wanted order, optional; by default see `class_order`
         progress : bool
         """
         root = Path(root).expanduser()
-        table = read_manifest(root, classes)
+        table = read_manifest(root)
         check_memory(len(table), size)
         images = torch.empty((len(table), 3, size, size), dtype=torch.uint8)
         names, pixels = table["image"], images.numpy()
@@ -127,7 +125,7 @@ class LesionDataset:
 
         for _ in thread_map(load, range(len(table)), f"reading {root.name}", progress):
             pass
-        return cls(images, table, classes, root=root)
+        return cls(images, table, root=root)
 
     @classmethod
     def from_atlas(cls, atlas: Atlas, query: float = 0.15, val: float = 0.1) -> LesionDataset:

@@ -32,21 +32,9 @@ def open_image(file: str | Path | BinaryIO, name: str | None = None) -> Image.Im
     Grey images get three equal channels; see :func:`_grey_8bit` for those of more than 8 bits, of
     which some cause a UserWarning. Of an animation the first frame is read.
 
-    Parameters
-    ----------
-    file : path or binary file object
-    name : str, optional
-        What error messages call the image; the path by default.
-
-    Returns
-    -------
-    Image of mode RGB, fully decoded
-
-    Raises
-    ------
-    InputError
-        If the file is missing, is not an image, is damaged or cut short, has more than
-        `MAX_PIXELS` pixels, or has a layout of TIFF that Pillow misreads.
+    `name` is what messages call the image; the path by default. `InputError` if the file is
+    missing, is not an image, is damaged or cut short, has more than `MAX_PIXELS` pixels, or has a
+    layout of TIFF that Pillow misreads.
     """
     return _decoded(file, name, _to_rgb)
 
@@ -201,19 +189,8 @@ def _full_range(high: float) -> float:
 def square(image: Image.Image, size: int, nearest: bool = False) -> Image.Image:
     """Resize the short side to `size` pixels and cut out the centre, in one resampling.
 
-    Parameters
-    ----------
-    image : image or mask of any shape
-    size : int from 1, else `InputError`
-    nearest : bool
-        Use the nearest neighbour instead of bicubic with antialiasing; for masks.
-
-    Returns
-    -------
-    Image of `size` x `size` pixels, in the mode of `image`
+    Bicubic with antialiasing, or the nearest neighbour for masks; the mode stays.
     """
-    if size < 1:
-        raise InputError(f"an image size of {size} pixels is not possible: use 32 or more")
     method = Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC
     return ImageOps.fit(image, (size, size), method=method)
 

@@ -48,27 +48,18 @@ def with_all_columns(frame: pd.DataFrame) -> pd.DataFrame:
 # --- the manifest -----------------------------------------------------------------------
 
 
-def read_manifest(root: str | Path, classes: Sequence[str] | None = None) -> pd.DataFrame:
+def read_manifest(root: str | Path) -> pd.DataFrame:
     """Read and check ``manifest.csv`` of a data folder.
 
-    Parameters
-    ----------
-    root : path of the data folder
-    classes : sequence of str, optional
-        The labels that may occur; by default any.
-
-    Returns
-    -------
-    DataFrame
-        One row per image, in file order, index 0..N-1. All columns are strings, "" where nothing
-        is known. The columns of the module's table come first and are all there.
+    All columns are strings, "" where nothing is known; those of the module's table come first and
+    are all there. The rows are in file order, with the index 0..N-1.
 
     Raises
     ------
     InputError
         If there is no manifest, it cannot be read, lacks a required column or has no rows; if a
-        label is empty or unknown, a split is unknown, a name cannot be displayed, an image is
-        listed twice, or a path leaves the folder or names no file.
+        label is empty, a split is unknown, a name cannot be displayed, an image is listed twice, or
+        a path leaves the folder or names no file.
     """
     root = Path(root).expanduser()
     path = root / MANIFEST
@@ -85,13 +76,13 @@ def read_manifest(root: str | Path, classes: Sequence[str] | None = None) -> pd.
     frame = with_all_columns(table).set_axis(table.index)  # which tells the line
     for column in ("image", "mask"):  # without detours: a//b.png and a/./b.png are a/b.png
         frame[column] = frame[column].map(lambda name: name and str(PurePosixPath(name)))
-    check_values(frame, path, classes)
+    check_values(frame, path)
     for column in ("image", "mask"):
         _check_paths(frame[column], root)
     return frame.reset_index(drop=True)
 
 
-def check_values(frame: pd.DataFrame, path: Path, classes: Sequence[str] | None = None) -> None:
+def check_values(frame: pd.DataFrame, path: Path) -> None:
     """Check labels, names, splits, and that no image is listed twice.
 
     The frame has all columns, and an index of `read_table`; `InputError` names the line.
@@ -113,12 +104,6 @@ def check_values(frame: pd.DataFrame, path: Path, classes: Sequence[str] | None 
         refuse(frame[column].map(cannot_be_shown), column, long)
     unknown = f"is unknown: use {', '.join(SPLITS)} or leave it empty"
     refuse(~frame["split"].isin(["", *SPLITS]), "split", unknown)
-    if classes is not None:
-        other = (
-            f"is none of the classes {shown(', '.join(classes))}: correct it, remove the row, or "
-            "add the class"
-        )
-        refuse(~frame["label"].isin(classes), "label", other)
     refuse(frame["image"].duplicated(), "image", "is listed again: keep one of its rows")
 
 

@@ -12,7 +12,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-import openpyxl
 import pandas as pd
 
 from derm_hash.errors import InputError, one_line, shown
@@ -202,12 +201,13 @@ def _sheet(data: bytes, file: Readable, columns: Sequence[str]) -> tuple[Rows, s
         if size > MAX_BYTES:
             raise ValueError(f"it unpacks to {size / 1e6:.0f} MB")
         with warnings.catch_warnings(action="ignore"):  # of features that are not read
-            book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
-            sheets = {sheet.title: _sheet_rows(sheet) for sheet in book.worksheets}
+            as_text = {"header": None, "dtype": str, "na_filter": False, "engine": "openpyxl"}
+            book = pd.read_excel(io.BytesIO(data), sheet_name=None, **as_text)
     except Exception as error:  # openpyxl passes on what damaged archives and XML lead to
         raise InputError(
             f"{file} cannot be read as an Excel workbook ({one_line(error)}): save it as CSV"
         ) from error
+    sheets = {title: _sheet_rows(sheet) for title, sheet in book.items()}
     filled = {title: rows for title, rows in sheets.items() if rows}
     fitting = {title: rows for title, rows in filled.items() if _header(rows, columns)} or filled
     if columns and len(fitting) > 1:
@@ -219,19 +219,7 @@ def _sheet(data: bytes, file: Readable, columns: Sequence[str]) -> tuple[Rows, s
     return next(iter(fitting.values()), {}), "of Excel"
 
 
-def _sheet_rows(sheet) -> Rows:
-    """The lines of a sheet of openpyxl, all of one length."""
-    sheet.reset_dimensions()  # what a file states of its size may be wrong
-    lines = enumerate(sheet.iter_rows(values_only=True), 1)
-    rows = {number: [_text(value) for value in cells] for number, cells in lines}
-    rows = {number: cells for number, cells in rows.items() if any(cells)}
-    width = max(map(len, rows.values()), default=0)
-    return {number: cells + [""] * (width - len(cells)) for number, cells in rows.items()}
-
-
-def _text(value: object) -> str:
-    """What a cell shows: 1 and not 1.0."""
-    if value is None:
-        return ""
-    value = int(value) if isinstance(value, float) and value.is_integer() else value
-    return str(value).strip().encode(errors="replace").decode()
+def _sheet_rows(sheet: pd.DataFrame) -> Rows:
+    """The lines of a sheet that have any cells, all of one length."""
+    lines = enumerate(([cell.strip() for cell in cells] for cells in sheet.to_numpy()), 1)
+    return {number: cells for number, cells in lines if any(cells)}

@@ -11,4 +11,4 @@ from derm_hash.experiments.results import (
     settings_that_differ,
     table_notes,
 )
-from derm_hash.experiments.scoring import evaluate_run
+from derm_hash.experiments.scoring import score_model

@@ -44,22 +44,12 @@ def compare(
     Returns
     -------
     DataFrame
-        One row for each setting that is not a baseline, with ``by`` and the columns
+        A row for each setting but the baselines: ``by``, the fields of :class:`.Comparison`, and
 
-        mean, baseline, difference
-            Means over the seeds that both have, and ``mean - baseline``.
-        low, high
-            95 % interval of the difference over lesions: other queries, these trained models.
-        seed_low, seed_high
-            95 % t-interval over seeds: other trainings, these queries. Empty for one seed.
-        p_lesions, p_seeds, p_value
-            Of the two tests, and the larger of them. The last two are empty for one seed.
         p_holm
             ``p_value``, corrected by Holm's method for the number of rows of this table.
         clear
             Whether both intervals exclude zero and ``p_holm`` is below 0.05.
-        seeds
-            How many seeds both have.
         chance
             What the database in random order would score; only for scores that have such a value.
 

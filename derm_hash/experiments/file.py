@@ -49,18 +49,8 @@ def read_experiment(path: str | Path) -> Experiment:
     Above all tables, ``planned_seeds`` (optional) is the number of seeds that was decided on before
     the first run: a table of results says where there are more or fewer.
 
-    Parameters
-    ----------
-    path : str or Path
-
-    Returns
-    -------
-    Experiment
-
-    Raises
-    ------
-    InputError
-        If the file is missing or not TOML, or a table, a setting or the type of a value is wrong.
+    `InputError` if the file is missing or not TOML, or a table, a setting or the type of a value
+    is wrong.
     """
     path = Path(path)
     tables, kinds = _read_toml(path), setting_kinds()

@@ -35,16 +35,15 @@ from derm_hash.errors import InputError
 from derm_hash.experiments.baselines import baseline_codes
 from derm_hash.experiments.plan import READOUTS, PlannedRun, plan
 from derm_hash.experiments.results import (
+    AGAIN,
     Scoring,
     collect,
-    read_json,
     read_results,
     table_value,
-    write_json,
     write_queries,
 )
 from derm_hash.experiments.scoring import Coded, encode_data, score_codes
-from derm_hash.files import locked, remove_parts
+from derm_hash.files import locked, read_json, remove_parts, write_json
 from derm_hash.frozen import frozen_features, head_codes, train_head
 from derm_hash.runs import CHECKPOINT, Run
 from derm_hash.training import train
@@ -179,7 +178,7 @@ def network_coder(run: PlannedRun, out: Path, progress: bool):
     def code(scoring: Scoring) -> Coded:
         return encode_data(READOUTS[scoring.readout](model), run.data.dataset, scoring.scored_on)
 
-    return code, read_json(trained)
+    return code, read_json(trained, AGAIN)
 
 
 def head_coder(run: PlannedRun):

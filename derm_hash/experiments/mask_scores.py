@@ -11,7 +11,7 @@ from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.images import to_input
 from derm_hash.errors import InputError
 from derm_hash.heatmaps import BitTarget, MatchTarget, gate_maps, grad_cam, resize_map
-from derm_hash.metrics.intervals import bootstrap_interval, lesion_groups
+from derm_hash.metrics.intervals import bootstrap_interval
 from derm_hash.metrics.overlap import iou_at_mask_area, mask_energy, pointing_game
 from derm_hash.model import DermHash, HashOutput, encode
 from derm_hash.retrieval import HashIndex
@@ -125,7 +125,7 @@ def mask_score_table(table: pd.DataFrame) -> pd.DataFrame:
     A row for each map and score, and for the difference to the centred blob on the same images.
     """
     rows = {name: rows.reset_index(drop=True) for name, rows in table.groupby("map", sort=False)}
-    groups = lesion_groups(rows[BLOB]["lesion_id"])
+    lesions = rows[BLOB]["lesion_id"]
     summary = []
     for name, each in rows.items():
         for score in SCORES:
@@ -134,7 +134,7 @@ def mask_score_table(table: pd.DataFrame) -> pd.DataFrame:
             if name not in (FLAT, BLOB):
                 compared[f"{name} minus {BLOB}"] = values - rows[BLOB][score].to_numpy()
             for label, v in compared.items():
-                interval = bootstrap_interval(v, groups)._asdict()
+                interval = bootstrap_interval(v, lesions)._asdict()
                 summary.append({"map": label, "score": score, **interval, "empty_maps": empty})
     return pd.DataFrame(summary)
 

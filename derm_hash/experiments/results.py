@@ -2,7 +2,6 @@
 
 import dataclasses
 import gzip
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,10 +9,11 @@ from typing import NamedTuple
 import pandas as pd
 
 from derm_hash.errors import InputError, one_line
-from derm_hash.files import write_atomically, write_text
+from derm_hash.files import read_json, write_atomically
 from derm_hash.metrics.scores import SCORES
 from derm_hash.settings import TrainConfig
 
+AGAIN = "delete it and run the experiment again"
 FEW_LESIONS = 20  # query lesions of a class: a table with fewer says so
 
 
@@ -46,24 +46,6 @@ def table_value(value):
     return "none" if value is None else value
 
 
-def write_json(path: Path, value: dict) -> None:
-    """Write a JSON file, all or nothing."""
-    write_text(path, json.dumps(value, indent=1))
-
-
-def read_json(path: Path) -> dict:
-    """Read a file of :func:`write_json`; InputError if it is damaged."""
-    try:
-        value = json.loads(path.read_bytes())
-        if not isinstance(value, dict):
-            raise ValueError("it has no names and values")
-    except (ValueError, OSError) as error:
-        raise InputError(
-            f"{path} is damaged ({one_line(error)}): delete it and run the experiment again"
-        ) from error
-    return value
-
-
 def write_queries(path: Path, table: pd.DataFrame) -> None:
     """Write the scores of every query, compressed; equal scores give equal bytes."""
     text = table.to_csv(index=False, float_format="%.6g")
@@ -73,28 +55,16 @@ def write_queries(path: Path, table: pd.DataFrame) -> None:
 
 def collect(out: Path) -> None:
     """Write ``results.csv`` from the results of all runs, if any; InputError if one is damaged."""
-    table = pd.DataFrame([read_json(path) for path in sorted(out.glob("*/result-*.json"))])
+    table = pd.DataFrame([read_json(path, AGAIN) for path in sorted(out.glob("*/result-*.json"))])
     if len(table):
         write_atomically(out / "results.csv", lambda part: table.to_csv(part, index=False))
 
 
 def read_results(out: str | Path) -> pd.DataFrame:
-    """Read the table of a folder of experiments.
+    """Read the table that :func:`run_grid` or ``derm-hash reproduce`` has written into a folder.
 
-    Parameters
-    ----------
-    out : str or Path
-        The folder that :func:`run_grid` or ``derm-hash reproduce`` has filled.
-
-    Returns
-    -------
-    DataFrame
-        One row for each run and scoring: settings, conditions and scores.
-
-    Raises
-    ------
-    InputError
-        If there is no table, or it is damaged.
+    It has a row for each run and scoring: settings, conditions and scores. `InputError` if there is
+    no table, or it is damaged.
     """
     path = Path(out) / "results.csv"
     if not path.is_file():
@@ -108,8 +78,7 @@ def read_results(out: str | Path) -> pd.DataFrame:
             raise ValueError("it has no rows of runs below the names of their columns")
     except (ValueError, OSError) as error:
         raise InputError(
-            f"{path} is not a table of results ({one_line(error)}): "
-            "delete it and run the experiment again"
+            f"{path} is not a table of results ({one_line(error)}): {AGAIN}"
         ) from error
     return table.copy()  # in one block of memory, so that adding a column is fast
 
@@ -145,21 +114,9 @@ def table_notes(
 ) -> list[str]:
     """Return what a reader must know about a table of results, a line for each point.
 
-    Parameters
-    ----------
-    results : DataFrame of :func:`run_grid` or :func:`read_results`
-    by : sequence of str
-        The columns that tell the settings apart.
-    planned_seeds : int, optional
-        The number of seeds that was decided before the first run: ``planned_seeds`` of
-        :func:`read_experiment`.
-
-    Returns
-    -------
-    list of str
-        Which classes have fewer than ``FEW_LESIONS`` query lesions; and whether the settings have
-        the planned number of seeds. A plan that was extended after a look at the scores makes
-        p-values too small.
+    They say which classes have fewer than ``FEW_LESIONS`` query lesions, and whether the settings,
+    told apart by the columns ``by``, have the number of seeds that was planned before the first
+    run. A plan that was extended after a look at the scores makes p-values too small.
     """
     lesions = results.filter(regex="^lesions_").min().dropna().astype(int)
     few = [

@@ -24,7 +24,6 @@ from derm_hash.metrics.stability import orbit_scores
 from derm_hash.model import encode
 from derm_hash.retrieval import HashIndex
 from derm_hash.rotations import rotation_orbit
-from derm_hash.runs import Run
 
 DATABASES = ("full", "trained", "unseen")
 
@@ -40,29 +39,6 @@ class Coded(NamedTuple):
     """Soft codes (4, Q, bits) of the queries, rotated by 0, 90, 180 and 270 degrees."""
 
 
-def evaluate_run(run: Run, data: LesionDataset, progress: bool = False) -> dict[str, float]:
-    """Score a run on the queries of its data.
-
-    Parameters
-    ----------
-    run : Run
-    data : LesionDataset with splits
-    progress : bool
-        Show a progress bar.
-
-    Returns
-    -------
-    dict
-        The scores of :func:`derm_hash.evaluate_retrieval`; means over a query's turns by 90, 180
-        and 270 degrees of ``flipped_bits``, ``overlap_at_10`` and ``tied_at_10``
-        (:func:`derm_hash.rotation_report`); ``chance_SCORE``, what the database in random order
-        would score; ``lesions_NAME``, the number of query lesions of each class; and the
-        classifier's class-mean accuracy on the queries, ``accuracy``, and on the database,
-        ``database_accuracy``.
-    """
-    return score_model(run.model, data, progress)[0]
-
-
 def score_model(
     model: torch.nn.Module,
     data: LesionDataset,
@@ -70,12 +46,31 @@ def score_model(
     scored_on: str = "query",
     database: str = "full",
 ) -> tuple[dict[str, float], pd.DataFrame]:
-    """Score a model (DermHash, OrbitMean) as :func:`evaluate_run`, with the scores of every query.
+    """Score a model (DermHash, OrbitMean) on a data set with splits.
 
-    ``scored_on`` is the part of the data that stands for the queries, ``database`` one of
-    ``DATABASES``. The table has a row for each query: image, lesion_id, label (the class's name),
-    the other columns of :func:`derm_hash.query_scores`, flipped_bits, overlap_at_10,
-    tied_at_10.
+    Parameters
+    ----------
+    model : DermHash or OrbitMean
+    data : LesionDataset with splits
+    progress : bool
+        Show a progress bar.
+    scored_on : str
+        The part of the data that stands for the queries.
+    database : str
+        One of ``DATABASES``.
+
+    Returns
+    -------
+    scores : dict
+        The scores of :func:`derm_hash.evaluate_retrieval`; means over a query's turns by 90, 180
+        and 270 degrees of ``flipped_bits``, ``overlap_at_10`` and ``tied_at_10``
+        (:func:`derm_hash.rotation_report`); ``chance_SCORE``, what the database in random order
+        would score; ``lesions_NAME``, the number of query lesions of each class; and the
+        classifier's class-mean accuracy on the queries, ``accuracy``, and on the database,
+        ``database_accuracy``.
+    queries : DataFrame
+        A row for each query: image, lesion_id, label (the class's name), the other columns of
+        :func:`derm_hash.query_scores`, flipped_bits, overlap_at_10, tied_at_10.
     """
     return score_codes(encode_data(model, data, scored_on, progress), data, scored_on, database)
 

@@ -85,28 +85,18 @@ def bootstrap_interval(
     the interval holds the central ``level`` of the repeats' means (Efron & Tibshirani, "An
     introduction to the bootstrap", 1993, chapter 13; for groups, Davison & Hinkley, "Bootstrap
     methods and their application", 1997, section 3.8). With fewer than about 20 groups it is too
-    narrow. ``scipy.stats.bootstrap`` cannot draw groups of different sizes within classes.
+    narrow, and with one its ends are NaN. ``scipy.stats.bootstrap`` cannot draw groups of different
+    sizes within classes.
 
     Parameters
     ----------
     values : (Q,) array
-        One score for each query.
+        One score for each query; `InputError` if one is not finite.
     groups : (Q,) array, optional
         What belongs together, such as the queries' ``lesion_id``; by default each query is alone.
     labels : (Q,) array, optional
         Classes: each draws from its own groups, and the mean is that of the class means.
-    level : float in (0, 1)
-    repeats, seed : int
-
-    Returns
-    -------
-    Interval
-
-    Raises
-    ------
-    InputError
-        If lengths differ, a value is not finite, the level is not in (0, 1), or there are fewer
-        than two groups.
+    level : float in (0, 1), else `InputError`
     """
     if not 0 < level < 1:
         raise InputError(f"A confidence level lies between 0 and 1, such as 0.95, not {level}")
@@ -121,6 +111,8 @@ def bootstrap_interval(
             part += sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1) / len(classes)
     mean = np.mean([sums.sum() / counts.sum() for sums, counts in classes])
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    if sum(len(sums) for sums, _ in classes) < 2:
+        low = high = np.nan
     return Interval(float(mean), float(low), float(high))
 
 
@@ -138,23 +130,13 @@ def paired_test(
     trainings of one recipe nearly always do, so a small p-value says nothing about the recipes:
     for these, :func:`derm_hash.compare` tests over seeds as well.
 
-    If they do not differ, each group's difference is as likely with the other sign. The p-value
-    is the share of sign patterns whose absolute mean is at least the observed one: among all
-    patterns if there are at most ``repeats`` of them, otherwise ``(1 + hits) / (1 + repeats)``
-    over random ones, which is never 0 (Fisher, "The design of experiments", 1935, section 21;
-    Phipson & Smyth, Stat. Appl. Genet. Mol. Biol. 9(1), 2010). The interval is the
-    :func:`bootstrap_interval` of the differences, which has the same arguments and errors.
-
-    Parameters
-    ----------
-    a, b : (Q,) arrays
-        One score for each query, in the same order.
-    groups, labels : (Q,) arrays, optional
-    repeats, seed : int
-
-    Returns
-    -------
-    PairedTest
+    The scores a and b (Q,) are in one order. If the runs do not differ, each group's difference is
+    as likely with the other sign. The p-value is the share of sign patterns whose absolute mean is
+    at least the observed one: among all patterns if there are at most ``repeats`` of them,
+    otherwise ``(1 + hits) / (1 + repeats)`` over random ones, which is never 0 (Fisher, "The design
+    of experiments", 1935, section 21; Phipson & Smyth, Stat. Appl. Genet. Mol. Biol. 9(1), 2010).
+    The interval is the :func:`bootstrap_interval` of the differences, which has the same arguments
+    and errors.
     """
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if a.shape != b.shape:
@@ -199,7 +181,7 @@ def compare_runs(
     labels: np.ndarray | None = None,
     repeats: int = 10_000,
 ) -> Comparison:
-    """Compare two settings by their scores of every query for several seeds.
+    """Compare two settings by their scores (S, Q) of every query for several seeds, in one order.
 
     Two tests have to agree. Over lesions: :func:`paired_test` of the queries' means over seeds,
     which is about other queries for these models. Over seeds: a t-test of the seeds' differences,
@@ -215,31 +197,9 @@ def compare_runs(
     deviations of the seeds it finds 93 %, pairing 78 %; with five seeds both find all). The remedy
     for a wide interval is more seeds, not a second rule for some of the rows of a table.
 
-    Parameters
-    ----------
-    a, b : (S, Q) arrays
-        Scores of the setting and of the baseline: a row for each seed, in the same order, and a
-        column for each query.
-    groups, labels : (Q,) arrays, optional
-        As in :func:`bootstrap_interval`.
-    repeats : int
-        Sign patterns of :func:`paired_test`.
-
-    Returns
-    -------
-    Comparison
-
-    Raises
-    ------
-    InputError
-        As :func:`paired_test`.
+    ``groups``, ``labels`` and ``repeats`` are those of :func:`paired_test`.
     """
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    if a.ndim != 2 or a.shape != b.shape:
-        raise InputError(
-            f"A comparison needs the scores of the same seeds and queries, (S, Q) twice, not "
-            f"{a.shape} and {b.shape}"
-        )
     _, low, high, p_lesions = paired_test(a.mean(axis=0), b.mean(axis=0), groups, labels, repeats)
     own, rival = _seed_means(a, labels), _seed_means(b, labels)
     seed_low, seed_high, p_seeds = _over_seeds(own - rival)
@@ -287,8 +247,6 @@ def _over_seeds(differences: np.ndarray) -> tuple[float, float, float]:
 
 def _by_group(values, groups, labels) -> list[tuple[np.ndarray, np.ndarray]]:
     """For each class, the sum of values and the number of queries of every group."""
-    if values.ndim != 1:
-        raise InputError(f"An interval needs one value for each query (Q,), not {values.shape}")
     if lost := int((~np.isfinite(values)).sum()):
         raise InputError(
             f"{lost} of {len(values)} values are NaN or infinite: leave these queries out, or find "
@@ -296,16 +254,9 @@ def _by_group(values, groups, labels) -> list[tuple[np.ndarray, np.ndarray]]:
         )
     groups = np.arange(len(values)) if groups is None else lesion_groups(groups)
     labels = np.zeros(len(values)) if labels is None else np.asarray(labels)
-    if not len(values) == len(groups) == len(labels):
-        raise InputError(
-            f"An interval needs a group and a label for each of {len(values)} values, not "
-            f"{len(groups)} groups and {len(labels)} labels"
-        )
     classes = []
     for label in np.unique(labels):
         here = labels == label
         _, member = np.unique(groups[here], return_inverse=True)
         classes.append((np.bincount(member, values[here]), np.bincount(member)))
-    if sum(len(sums) for sums, _ in classes) < 2:
-        raise InputError("An interval needs at least two independent groups of queries")
     return classes

@@ -2,7 +2,8 @@
 
 A mask is bool, or has the numbers 0 and 1, or 0 and 255, as image files have them. An empty
 heatmap, all zero, points nowhere: its scores are 0. Report the number of such maps beside a mean.
-All scores raise `InputError` if the shapes differ, the heatmap has NaN, or the mask is not one.
+All scores raise `InputError` if the shapes differ, the heatmap has NaN or, in its share of heat, a
+negative value, or the mask is not one.
 """
 
 import numpy as np
@@ -11,19 +12,11 @@ from derm_hash.errors import InputError
 
 
 def mask_energy(heatmap: np.ndarray, mask: np.ndarray) -> float:
-    """Share of a heatmap's sum that lies on the lesion, ``sum_{p in mask} heat_p / sum_p heat_p``.
+    """Share in [0, 1] of a heatmap (H, W) >= 0 that lies on the lesion, a mask (H, W).
 
-    The energy-based pointing game of Wang et al. ("Score-CAM", CVPR workshops 2020), with a mask
-    instead of a box. Compare it with ``mask.mean()``, the score of a flat heatmap.
-
-    Parameters
-    ----------
-    heatmap : (H, W) array >= 0, else `InputError`
-    mask : (H, W) array
-
-    Returns
-    -------
-    float in [0, 1], 0 for an empty heatmap
+    ``sum_{p in mask} heat_p / sum_p heat_p``, the energy-based pointing game of Wang et al.
+    ("Score-CAM", CVPR workshops 2020), with a mask instead of a box. Compare it with
+    ``mask.mean()``, the score of a flat heatmap.
     """
     heatmap, mask = _checked(heatmap, mask)
     if heatmap.size and heatmap.min() < 0:
@@ -46,18 +39,10 @@ def pointing_game(heatmap: np.ndarray, mask: np.ndarray) -> bool:
 
 
 def iou_at_mask_area(heatmap: np.ndarray, mask: np.ndarray) -> float:
-    """Intersection over union of the lesion and equally many of the hottest pixels.
+    """Intersection over union in [0, 1] of a lesion (H, W) and equally many of the hottest pixels.
 
     ``|T & M| / |T | M|`` (Jaccard, 1901), where T are the |M| hottest pixels; of pixels that
     tie, the upper left ones are taken. So there is no threshold to choose.
-
-    Parameters
-    ----------
-    heatmap, mask : (H, W) arrays
-
-    Returns
-    -------
-    float in [0, 1], 0 for an empty heatmap
     """
     heatmap, mask = _checked(heatmap, mask)
     if not heatmap.any():

@@ -2,13 +2,12 @@
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy.spatial.distance import cdist
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from derm_hash.errors import InputError
-from derm_hash.model import evaluating
+from derm_hash.model import encode
 from derm_hash.rotations import rotate, rotate_view
 
 K = 10  # hits of which overlap_at_10 compares two searches
@@ -17,33 +16,15 @@ PAIRS_AT_ONCE = 1_000_000  # pairs of query and database image per block, which 
 
 
 def flipped_bits(codes: np.ndarray | Tensor) -> float:
-    """Share of bits that change when the image is rotated.
+    """Share of bits that change when the image is rotated: codes (n, N, bits) -> float in [0, 1].
 
-    Parameters
-    ----------
-    codes : (n, N, bits) array or tensor, n >= 2, else `InputError`
-        Soft codes of the orbits of N images; member 0 is not rotated.
-
-    Returns
-    -------
-    float in [0, 1]
-        Mean over members 1.., images and bits of [bit differs from member 0].
+    The mean over members 1.. of the orbits, images and bits of [bit differs from member 0], which
+    is not rotated. `InputError` if n < 2.
     """
     hard = np.asarray(codes) > 0.5
     if hard.ndim != 3 or len(hard) < 2:
         raise InputError(f"Flipped bits need codes (n >= 2, N, bits), not {hard.shape}")
     return float((hard[1:] != hard[0]).mean())
-
-
-def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Share of hits in [0, 1] that two searches have in common: ids (Q, k), (Q, k) -> (Q,).
-
-    ``|A & B| / k``. A missing hit (-1) is never in common. Columns that no query has a hit for are
-    left out, so for a database of N < k images the share is ``|A & B| / N``.
-    """
-    both = np.sort(np.concatenate([a, b], axis=1), axis=1)
-    common = ((both[:, 1:] == both[:, :-1]) & (both[:, 1:] >= 0)).sum(axis=1)
-    return common / max(1, (a >= 0).sum(axis=1).max(), (b >= 0).sum(axis=1).max())
 
 
 def hit_chances(distance: np.ndarray, k: int = K, tolerance: float = TIED) -> np.ndarray:
@@ -53,19 +34,8 @@ def hit_chances(distance: np.ndarray, k: int = K, tolerance: float = TIED) -> np
     there are n < k of them. The t images within the tolerance of d are *near-tied*: which of them
     fill the other ``s = k - n`` places is arbitrary, and each does with probability ``s / t``.
 
-    Parameters
-    ----------
-    distance : (Q, N) array
-        Distances from each query to every database image.
-    k : int
-        Hits; a database of N < k images has N.
-    tolerance : float >= 0
-        Distances that differ by no more count as equal. The default, 1.2e-7, is the rounding of a
-        cosine in 32 bits.
-
-    Returns
-    -------
-    (Q, N) float64 array in [0, 1] with rows of sum ``min(k, N)``
+    Distances (Q, N) of every query and database image -> (Q, N) in [0, 1], with rows of sum
+    ``min(k, N)``. The default tolerance, 1.2e-7, is the rounding of a cosine in 32 bits.
     """
     k = min(k, distance.shape[1])
     last = np.partition(distance, k - 1, axis=1)[:, k - 1, None].astype(np.float64)
@@ -76,23 +46,13 @@ def hit_chances(distance: np.ndarray, k: int = K, tolerance: float = TIED) -> np
 
 
 def expected_overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Expected :func:`overlap` of two searches that order their ties at random.
+    """Expected share of the k hits that two searches with randomly ordered ties have in common.
 
-    For independent orders it is ``sum_i a_i b_i / k``, with the probabilities a_i and b_i of
-    :func:`hit_chances`. So it is 1 only where both searches find the same images *and* no tie
-    decides which: of two equal searches with 20 images tied for all ten places, 5 hits in 10 are
-    the same, since the codes say no more than that. With ties in the order of the database such
-    hits would look stable, and in the order of a cosine's last digits they would look unstable;
-    neither says anything of the codes.
-
-    Parameters
-    ----------
-    a, b : (Q, N) arrays
-        Probability that an image is a hit, for each query in the two searches.
-
-    Returns
-    -------
-    (Q,) float64 array in [0, 1]
+    ``sum_i a_i b_i / k``, where a and b (Q, N) are the :func:`hit_chances`; -> (Q,) in [0, 1].
+    It is 1 only where both searches find the same images *and* no tie decides which: of two equal
+    searches with 20 images tied for all ten places, 5 hits in 10 are the same, since the codes say
+    no more than that. In the order of the database such hits would look stable, and in the order
+    of a cosine's last digits unstable; neither says anything of the codes.
     """
     return (a * b).sum(axis=1) / a.sum(axis=1)
 
@@ -100,17 +60,8 @@ def expected_overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def orbit_scores(codes: np.ndarray, index) -> pd.DataFrame:
     """Measure how far each query's code and hits move under rotation, mean over its orbit.
 
-    Parameters
-    ----------
-    codes : (n, Q, bits) array
-        Soft codes of the orbits of Q images; member 0 is not rotated.
-    index : HashIndex
-
-    Returns
-    -------
-    DataFrame
-        A row for each query, with the columns flipped_bits, overlap_at_10 and tied_at_10 of
-        :func:`rotation_report`.
+    Soft codes (n, Q, bits) of the orbits, member 0 not rotated -> a DataFrame with a row for each
+    query and the columns flipped_bits, overlap_at_10 and tied_at_10 of :func:`rotation_report`.
     """
     hard = codes > 0.5
     hits = pd.concat([pd.DataFrame(_hits_in_common(codes[0], each, index)) for each in codes[1:]])
@@ -124,7 +75,6 @@ def rotation_scores(
     images: Tensor,
     angles: tuple[float, ...] = (90, 180, 270),
     index=None,
-    batch_size: int = 256,
 ) -> pd.DataFrame:
     """Measure how far the code of every single image moves when the image is rotated.
 
@@ -137,21 +87,13 @@ def rotation_scores(
         ``images``), flipped_bits, code_distance and, given an index, overlap_at_10 and tied_at_10,
         as in the report. :func:`bootstrap_interval` and :func:`paired_test` take such columns.
     """
-    device = next(model.parameters()).device
-
-    @torch.no_grad()
-    def encode(view, title) -> np.ndarray:
-        batches = tqdm(images.split(batch_size), title, leave=False, disable=None)
-        with evaluating(model):
-            return np.concatenate([model(view(x.to(device))).code.float().cpu() for x in batches])
-
     tables, upright = [], {}
-    for angle in angles:
+    for angle in tqdm(angles, "rotating", leave=False, disable=None):
         # A rotated disc is compared with the upright disc, a rotated square with the square.
         square = angle % 90 == 0
         if square not in upright:
-            upright[square] = encode(lambda x, s=square: x if s else rotate(x, 0), "upright")
-        codes = encode(lambda x, a=angle: rotate_view(x, a), f"rotated by {angle}")
+            upright[square] = encode(model, images if square else rotate(images, 0))
+        codes = encode(model, rotate_view(images, angle))
         columns = {
             "angle": angle,
             "image": np.arange(len(images)),
@@ -188,7 +130,6 @@ def rotation_report(
     images: Tensor,
     angles: tuple[float, ...] = (90, 180, 270),
     index=None,
-    batch_size: int = 256,
 ) -> pd.DataFrame:
     """Measure how far the code moves when images are rotated, mean over the images.
 
@@ -200,28 +141,21 @@ def rotation_report(
         Degrees, counter-clockwise; exact for multiples of 90, others compare inscribed discs.
     index : HashIndex, optional
         A database to search with the upright and with the rotated image.
-    batch_size : int
 
     Returns
     -------
     DataFrame
-        One row for each angle, with the columns
+        One row for each angle: angle; flipped_bits, the share of bits that change; code_distance,
+        the mean absolute difference of the soft codes; and, given an index,
 
-        angle
-            In degrees.
-        flipped_bits
-            Share of bits that change, in [0, 1].
-        code_distance
-            Mean absolute difference of the soft codes.
         overlap_at_10
-            Given an index: share in [0, 1] of the ten nearest images by cosine distance that both
-            searches find in the whole database, expected over all orders of near-tied images: see
-            :func:`.expected_overlap`. Within a radius, a query with few images would look unstable.
+            Share in [0, 1] of the ten nearest images by cosine distance that both searches find in
+            the whole database, see :func:`.expected_overlap`. Within a radius, a query with few
+            images would look unstable.
         tied_at_10
-            Given an index: number of images that are near-tied for the last of the ten places in
-            the search with the rotated image, so that their order decides which are hits; 0 where
-            the codes decide.
+            Number of images that are near-tied for the last of the ten places in the search with
+            the rotated image, so that their order decides which are hits; 0 where the codes decide.
     """
-    scores = rotation_scores(model, images, angles, index, batch_size)
+    scores = rotation_scores(model, images, angles, index)
     means = scores.drop(columns="image").groupby("angle", sort=False).mean()
     return means.reset_index()

@@ -15,7 +15,6 @@ the number of all relevant items, N of all items.
 import numpy as np
 from scipy.stats import hypergeom
 
-from derm_hash.errors import InputError
 from derm_hash.metrics.ranking import cumulative_discount
 
 NEGLIGIBLE = 1e-15  # a sum over outcomes stops when less probability than this is left
@@ -33,7 +32,6 @@ def hamming_histograms(
     ----------
     database_codes, database_labels : (N, bits) soft codes, (N,) class indices
     codes, labels : (Q, bits) soft codes of the queries, (Q,) class indices
-        `InputError` if they and the database have codes of different length.
 
     Returns
     -------
@@ -41,11 +39,6 @@ def hamming_histograms(
         Column d counts the items at distance d.
     """
     bits = codes.shape[1]
-    if database_codes.shape[1] != bits:
-        raise InputError(
-            f"Codes of {bits} and {database_codes.shape[1]} bits have no Hamming distance: "
-            "encode queries and database with one model"
-        )
     # For codes of signs +-1, a . b = bits - 2 distance, and the product is exact.
     a, b = (np.where(c > 0.5, np.float32(1), np.float32(-1)) for c in (codes, database_codes))
     distance = ((bits - a @ b.T) / 2).astype(np.int64)

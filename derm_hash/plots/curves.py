@@ -16,14 +16,7 @@ PENALTY_NAMES = {"cauchy": "Cauchy", "l1": "L1", "l2": "L2", "gaussian": "Gaussi
 
 
 def plot_history(history: pd.DataFrame, title: str | None = None) -> Figure:
-    """Losses and validation score of each epoch.
-
-    Parameters
-    ----------
-    history : DataFrame
-        ``Run.history``: epoch, loss and its parts, val_precision_at_10.
-    title : str, optional
-    """
+    """Losses and validation score of each epoch, from ``Run.history``."""
     figure = new_figure(WIDTH, 3.1, title)
     left, right = figure.subplots(1, 2)
     parts = {
@@ -70,12 +63,8 @@ class LiveCurves:
 
 
 def plot_penalties(gamma: float = 0.5, kinds: Sequence[str] = tuple(PENALTIES)) -> Figure:
-    """Penalties of a bit at distance d from the orbit's mean, and their gradients.
-
-    Parameters
-    ----------
-    gamma : float, in units of the soft code
-    kinds : sequence of names in ``losses.PENALTIES``
+    """Penalties (names in ``losses.PENALTIES``) of a bit at distance d from the orbit's mean, and
+    their gradients; ``gamma`` is in units of the soft code.
     """
     d = np.linspace(0, 1, 201)
     figure = new_figure(WIDTH, 3.3, f"Penalties at γ = {gamma:g}")
@@ -105,13 +94,10 @@ def plot_rotation(report: pd.DataFrame) -> Figure:
 
 
 def plot_rotation_polar(reports: Mapping[str, pd.DataFrame]) -> Figure:
-    """The share of bits that flip, at the angle by which the image is rotated.
+    """The share of bits that flip, at the angle by which the image is rotated, for named models.
 
-    The image at 0 degrees, with no bit flipped, is added; a curve all the way round is closed.
-
-    Parameters
-    ----------
-    reports : dict from the name of a model to its ``metrics.rotation_report``
+    The image at 0 degrees, with no bit flipped, is added to each ``metrics.rotation_report``; a
+    curve all the way round is closed.
     """
     figure = new_figure(5.2, 4.6 + 0.25 * (len(reports) > 1))
     ax = figure.add_subplot(projection="polar")

@@ -40,16 +40,9 @@ def image_grid(
     colors: Sequence[str] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Pictures in rows.
+    """Pictures in rows, a title above each.
 
-    Parameters
-    ----------
-    pictures : sequence of pictures
-    titles : sequence of str, one above each picture
-    columns : int
-    colors : sequence of str, optional
-        Colours of frames around the pictures, such as ``class_color(label)``.
-    title : str, optional
+    ``colors`` are those of frames around the pictures, such as ``class_color(label)``.
     """
     columns = max(1, min(columns, len(pictures)))
     rows = -(-len(pictures) // columns) or 1
@@ -149,14 +142,9 @@ def format_distance(distance: float) -> str:
 
 
 def plot_orbit(pictures: Sequence, codes=None) -> Figure:
-    """Rotated copies of a picture, with their soft codes below.
+    """Pictures rotated by 360 k / n degrees, k = 0..n-1, with their soft codes (n, bits) below.
 
-    Parameters
-    ----------
-    pictures : sequence of n pictures
-        Rotated by 360 k / n degrees, k = 0..n-1.
-    codes : (n, bits) soft codes, optional
-        Bits that differ from the first picture's are marked.
+    Bits that differ from the first picture's are marked.
     """
     n = len(pictures)
     side = min(WIDTH / n, 2.3)
@@ -188,20 +176,11 @@ def plot_hits(
     hit_codes=None,
     title: str | None = None,
 ) -> Figure:
-    """A query and its hits, nearest first.
+    """A query and its hits, nearest first, with their soft codes (bits,), (k, bits) below if given.
 
-    Hits of the query's class have a tick and a solid frame, others a cross and a dashed frame.
-
-    Parameters
-    ----------
-    query_picture, hit_pictures : picture, sequence of pictures
-    hit_labels : sequence of class names
-    query_label : class name, or None if not known: then no hit is right or wrong
-    hamming, distance : sequence of int, of float
-        As ``Hits.hamming[i]`` and ``Hits.distance[i]``; -1 of missing hits at the end is ignored.
-    query_code, hit_codes : (bits,) and (k, bits) soft codes, optional
-        Drawn as strips below the pictures.
-    title : str, optional
+    Hits of the query's class have a tick and a solid frame, others a cross and a dashed frame; with
+    None as the query's class, no hit is right or wrong. ``hamming`` and ``distance`` are rows of
+    ``Hits``; -1 of missing hits at the end is ignored.
     """
     found, coded = len(hit_pictures), query_code is not None and hit_codes is not None
     columns = max(2, min(5, found))
@@ -231,16 +210,11 @@ def plot_hits(
 
 
 def plot_gates(picture, maps: Mapping[str, np.ndarray]) -> Figure:
-    """The attention gate of every block, laid over the picture.
+    """The attention gate of every block, by name, laid over the picture.
 
     Since some gates are much flatter than others, each block has its own scale, from its lowest to
-    its highest value; this range is written above the map.
-
-    Parameters
-    ----------
-    picture : picture
-    maps : dict from a block's name to its gate
-        (h, w) in (0, 1), or (1, h, w) as ``gate_maps`` returns for one image.
+    its highest value; this range is written above the map. A gate is (h, w) in (0, 1), or (1, h, w)
+    as ``gate_maps`` returns for one image.
     """
     picture = as_picture(picture)
     columns = min(5, len(maps) + 1)
@@ -260,16 +234,7 @@ def plot_gates(picture, maps: Mapping[str, np.ndarray]) -> Figure:
 def plot_heatmaps(
     picture, heatmaps: Mapping[str, np.ndarray], mask=None, columns: int = 4
 ) -> Figure:
-    """Heatmaps over a picture.
-
-    Parameters
-    ----------
-    picture : picture
-    heatmaps : dict from a title to a map (h, w) in [0, 1]
-    mask : (S, S) bool, optional
-        Of the lesion, whose outline is drawn.
-    columns : int
-    """
+    """Heatmaps (h, w) in [0, 1], by title, over a picture; a mask (S, S) bool gets an outline."""
     picture = as_picture(picture)
     columns = min(columns, len(heatmaps) + 1)
     rows = -(-(len(heatmaps) + 1) // columns)

@@ -169,17 +169,10 @@ def new_axes(ax: Axes | None, width: float, height: float) -> tuple[Axes, Figure
 
 
 def overlay(picture: np.ndarray, heatmap: np.ndarray, opacity: float = 0.6) -> np.ndarray:
-    """Draw a heatmap over a picture; where the map is 0 the picture does not change.
+    """Draw a heatmap (h, w) in [0, 1] over a picture: uint8 (S, S, 3) -> (S, S, 3).
 
-    Parameters
-    ----------
-    picture : (S, S, 3) uint8 array
-    heatmap : (h, w) array in [0, 1], resized to the picture
-    opacity : float in [0, 1], of the hottest point
-
-    Returns
-    -------
-    (S, S, 3) uint8 array
+    Where the map is 0 the picture does not change; ``opacity`` in [0, 1] is that of the hottest
+    point.
     """
     heat = np.clip(resize_map(heatmap, picture.shape[0]), 0, 1)
     colour = mpl.colormaps["inferno"](heat)[..., :3] * 255

@@ -9,11 +9,8 @@ import numpy as np
 import pytest
 import torch
 from helpers import encoded, noise, png_chunk, png_that_claims
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
-from derm_hash.data import images
 from derm_hash.data.images import from_input, open_image, read_mask, square, to_input
 from derm_hash.errors import InputError
 
@@ -200,60 +197,16 @@ def test_a_file_cut_short_is_named(tmp_path, kind, share):
     assert_named(tmp_path / f"cut.{kind.lower()}", content[: int(len(content) * share)])
 
 
-def read_or_refused(content):
-    """True if read, False if refused; anything else is an error of the test."""
-    try:
-        image = open_image(io.BytesIO(content), "the file")
-    except InputError as error:
-        assert str(error).startswith("the file ")
-        assert "\n" not in str(error)
-        return False
-    assert image.mode == "RGB"
-    assert min(image.size) >= 1
-    return True
-
-
-STARTS = [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0\x08\0\0\0", b"MM\0*", b"BM"]
-STARTS += [b"GIF89a", b"RIFF\x40\0\0\0WEBPVP8 ", b"P6 4 4 255\n", b"P5 9 9 65535 "]
-STARTS += [b"Pf\n2 2\n-1\n"]
-
-
-@settings(max_examples=300)
-@given(st.sampled_from(STARTS), st.binary(max_size=300))
-def test_random_bytes_are_read_or_refused(start, rest):
-    read_or_refused(start + rest)
-
-
-@pytest.mark.parametrize("kind", [*KINDS, "WEBP"])
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    damage=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=8),
-    end=st.floats(0.1, 1),
-)
-def test_damaged_files_are_read_or_refused(monkeypatch, kind, damage, end):
-    # Damaged headers claim any size; below the limit they would be decoded, slowly.
-    monkeypatch.setattr(images, "MAX_PIXELS", 10**6)
-    content = bytearray(encoded(picture(), kind))
-    for place, value in damage:
-        content[min(place % 400, len(content) - 1) if place % 2 else place % len(content)] = value
-    read_or_refused(bytes(content[: int(len(content) * end)]))
-
-
-@settings(max_examples=200)
-@given(st.sampled_from([b"", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"]), st.binary(max_size=80))
-def test_photographs_with_odd_exif_data_are_read_or_refused(start, rest):
-    read_or_refused(encoded(picture(), "JPEG", exif=b"Exif\0\0" + start + rest))
-
-
 def test_damage_between_the_parts_of_the_pixels_is_noticed():
     # Pillow reports this one, while it decodes, as a SyntaxError.
     rows = np.random.default_rng(0).integers(0, 256, (8, 1 + 3 * 8), dtype=np.uint8)
     rows[:, 0] = 0  # PNG's filter "none"
     pixels = zlib.compress(rows.tobytes())
     first, second = png_chunk(b"IDAT", pixels[:50]), png_chunk(b"IDAT", pixels[50:])
-    assert read_or_refused(png_that_claims(8, 8, first + second))
+    assert open_image(io.BytesIO(png_that_claims(8, 8, first + second))).size == (8, 8)
     second = second.replace(b"IDAT", b"\0\0\0\0")
-    assert not read_or_refused(png_that_claims(8, 8, first + second))
+    with pytest.raises(InputError, match="is damaged or cut short"):
+        open_image(io.BytesIO(png_that_claims(8, 8, first + second)))
 
 
 # --- geometry and scaling ---------------------------------------------------------

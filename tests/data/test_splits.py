@@ -134,19 +134,6 @@ def test_few_near_duplicates_change_the_split_little_and_the_shares_not():
         assert alone.tolist() == after[frame["label"] == label].tolist()
 
 
-def test_near_duplicates_of_two_classes_follow_the_largest_lesion():
-    frame = many_lesions()
-    before = split_by_lesion(frame)["split"]
-    query = frame.loc[(before == "query") & (frame["label"] == "NV"), "lesion_id"].iloc[0]
-    other = frame.loc[(before == "database") & (frame["label"] == "MEL"), "lesion_id"].iloc[0]
-    three = pd.DataFrame([{"image": "x.png", "label": "NV", "lesion_id": query}])
-    frame = pd.concat([frame, three], ignore_index=True)  # the naevus has three images now
-    for lesion in (query, other):
-        frame.loc[frame.index[frame["lesion_id"] == lesion][0], "duplicate_group"] = "same"
-    after = split_by_lesion(frame)
-    assert set(after.loc[after["lesion_id"].isin([query, other]), "split"]) == {"query"}
-
-
 def test_another_seed_is_another_split():
     frame = pd.DataFrame({"image": [f"{i}.png" for i in range(200)], "label": "NV"})
     for splitter in (split_by_lesion, split_by_image):

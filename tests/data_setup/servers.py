@@ -3,7 +3,6 @@
 import re
 import threading
 from dataclasses import dataclass, field
-from hashlib import md5
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -15,13 +14,7 @@ class Faults:
     stalls: list = field(default_factory=list)  # after so many bytes nothing more comes
     statuses: list = field(default_factory=list)  # answers without a file
     ignore_range: bool = False  # always send the whole file
-    ignore_if_range: bool = False  # heed Range although the version is another one
-    no_etag: bool = False
-    no_date: bool = False
-    lie: int = 0  # what is added to the Content-Length
-    extra: bytes = b""  # what is sent after the end when the client resumes
     chunked: bool = False  # send without a Content-Length
-    change: bytes | None = None  # what the file becomes as soon as a client resumes
 
 
 class Server:
@@ -60,31 +53,25 @@ class Server:
             return self._head(handler, 302, {"Location": self.redirects[path]})
         if faults.statuses and (status := faults.statuses.pop(0)):
             return self._head(handler, status, {})
-        if faults.change is not None and handler.headers.get("Range"):
-            self.files[path] = faults.change
         if path not in self.files:
             return self._head(handler, 404, {})
         return self._send(handler, self.files[path])
 
     def _send(self, handler, data):
         faults = self.faults
-        etag = f'"{md5(data).hexdigest()}"'
-        headers = {} if faults.no_etag else {"ETag": etag}
-        date = "Mon, 01 Jan 2024 00:00:00 GMT" if len(data) % 2 else "Tue, 02 Jan 2024 00:00:00 GMT"
-        headers |= {} if faults.no_date else {"Last-Modified": date}
+        headers = {}
         wanted = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
-        same = handler.headers.get("If-Range") in (etag, date)
         start = 0
-        if wanted and not faults.ignore_range and (same or faults.ignore_if_range):
+        if wanted and not faults.ignore_range:
             start = int(wanted[1])
             if start >= len(data):
                 return self._head(handler, 416, {"Content-Range": f"bytes */{len(data)}"})
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        body = data[start:] + (faults.extra if start else b"")
+        body = data[start:]
         if faults.chunked:
             headers["Transfer-Encoding"] = "chunked"
         else:
-            headers["Content-Length"] = str(len(body) + faults.lie)
+            headers["Content-Length"] = str(len(body))
         # First, since a client that has seen the head may go on to its next request.
         cut = faults.cuts.pop(0) if faults.cuts else None
         stall = faults.stalls.pop(0) if faults.stalls else None

@@ -1,7 +1,6 @@
 """The life of a data folder: complete or absent, one writer, never overwritten by accident."""
 
 import itertools
-import json
 import os
 import random
 import signal
@@ -18,6 +17,7 @@ from publishers import contents
 from data_setup import build
 from data_setup import prepare as storing
 from data_setup.__main__ import COMMANDS, main
+from derm_hash import files
 from derm_hash.data import manifest
 from derm_hash.data.manifest import read_manifest
 from derm_hash.errors import InputError
@@ -74,13 +74,6 @@ def test_unfinished_work_with_other_options_is_started_anew(run, root, whole, mo
         assert run(root, "--size", "8") == 130
     assert run(root) == 0
     assert contents(root) == whole
-
-
-def test_a_record_without_options_is_of_other_options(run, root, record):
-    assert run(root) == 0
-    (root / "dataset.json").write_text(json.dumps(record() | {"options": None}))
-    assert run(root) == 2  # finished, and made in another way: that takes --force
-    assert run(root, "--force") == 0
 
 
 def test_a_full_disk_is_one_sentence(run, root, monkeypatch, capsys):
@@ -176,7 +169,7 @@ def test_an_empty_folder_will_do(run, root):
 
 NNUNET = '{"name": "mine", "labels": {"0": "skin", "1": "lesion"}, "numTraining": 1}'
 FOREIGN = [NNUNET, "", "{", "{}", "[1, 2]", '"text"', "[" * 10**5, "\0"]
-FOREIGN += ['{"tool": ["derm-hash 1"]}', '{"tool": "derm-hash 1", "options": [1]}']
+FOREIGN += ['{"tool": ["derm-hash 1"]}']
 
 
 @pytest.mark.parametrize("finished", [False, True])
@@ -215,51 +208,12 @@ def test_a_folder_or_link_named_like_a_record_is_left_alone(root, refused, kind)
     assert [path.name for path in root.iterdir()] == ["dataset.json"]
 
 
-def test_a_folder_that_the_first_version_finished_is_still_a_data_set(
-    root, prepare, record, capsys
-):
-    command = ["synthetic", "--images", "8", "--size", "32"]
-    prepare(*command)
-    first = {key: record()[key] for key in ("command", "options", "sources", "counts")}
-    (root / "dataset.json").write_text(json.dumps({"tool": "derm-hash (not installed)"} | first))
-    prepare(*command)
-    assert "complete already" in capsys.readouterr().out
-    prepare(*command, "--force")
-
-
 def test_there_is_one_writer(run, root, capsys):
     root.mkdir()
     with FileLock(root / ".lock"):
         assert run(root) == 2
     assert "another data_setup is writing" in capsys.readouterr().err
     assert run(root) == 0
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        [],
-        ["unknown"],
-        ["synthetic"],
-        ["synthetic", "--root", "x", "--images", "0"],
-        ["synthetic", "--root", "x", "--size", "big"],
-        ["synthetic", "--root", "x", "--seed", "-1"],
-        ["synthetic", "--root", "x", "--split", "patient"],
-        ["ham10000", "--root", "x", "--classes", "5"],
-        ["folder", "--root", "x"],
-        ["folder", "--root", "x", "--source", "y", "--size", "0"],
-        ["folder", "--root", "x", "--source", "y", "--fit", "stretch"],
-        ["ph2", "--root", "x"],
-        ["verify"],
-    ],
-)
-def test_wrong_arguments_end_with_code_2_and_the_usage(arguments, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
-    assert "usage: python -m data_setup" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
@@ -311,8 +265,8 @@ def interrupted_writes(patch, at):
             raise KeyboardInterrupt
         original(path, write)
 
-    patch.setattr(storing, "write_atomically", write_atomically)
-    patch.setattr(manifest, "write_atomically", write_atomically)
+    for module in (files, storing, manifest):
+        patch.setattr(module, "write_atomically", write_atomically)
 
 
 def test_an_interrupt_at_any_write_leaves_a_folder_that_the_command_completes(

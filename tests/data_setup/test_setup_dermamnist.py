@@ -1,6 +1,5 @@
 """DermaMNIST from a file in its publisher's layout."""
 
-import pickle
 import shutil
 import zipfile
 
@@ -68,11 +67,6 @@ def test_each_size_has_its_file(npz, prepare, refused, root):
         assert image.size == (64, 64)
 
 
-class Bomb:
-    def __reduce__(self):
-        return exec, ("raise SystemExit('unpickled')",)
-
-
 WRONG = {
     "labels": lambda a: a | {"val_labels": a["val_labels"] + 5},
     "fewer labels": lambda a: a | {"val_labels": a["val_labels"][1:]},
@@ -80,7 +74,6 @@ WRONG = {
     "grey": lambda a: a | {"train_images": a["train_images"][..., 0]},
     "floats": lambda a: a | {"train_images": a["train_images"] / 255},
     "missing": lambda a: {k: v for k, v in a.items() if k != "test_images"},
-    "objects": lambda a: a | {"train_images": np.array([Bomb()], dtype=object)},
 }
 
 
@@ -90,7 +83,7 @@ def test_wrong_arrays_are_one_sentence(npz, command, refused, change):
     assert f"{npz} is not the npz file of this size" in refused(*command)
 
 
-@pytest.mark.parametrize("content", [b"", b"text", pickle.dumps(Bomb())])
+@pytest.mark.parametrize("content", [b"", b"text"])
 def test_a_file_that_is_not_an_npz_is_one_sentence(npz, command, refused, content):
     npz.write_bytes(content)
     assert f"{npz} is not the npz file of this size" in refused(*command)

@@ -1,11 +1,9 @@
 """Downloads from a server that cuts, stalls, lies and changes its mind."""
 
 import dataclasses
-import json
-import os
 import random
 import socket
-from hashlib import md5, sha256
+from hashlib import md5
 from types import SimpleNamespace
 
 import pytest
@@ -20,7 +18,6 @@ from data_setup.info import File
 from derm_hash.errors import InputError
 
 DATA = random.Random(1).randbytes(50_001)
-CHANGED = random.Random(2).randbytes(50_001)
 
 
 @pytest.fixture
@@ -50,7 +47,7 @@ def get(file, folder):
 
 
 def names(folder):
-    return {path.name for path in folder.iterdir()} - {".lock", "downloads.json"}
+    return {path.name for path in folder.iterdir()} - {".lock"}
 
 
 def failed(file, folder, error=InputError):
@@ -78,11 +75,6 @@ def test_a_file_arrives_once(server, tmp_path, size, checksum, chunked):
     assert names(tmp_path / "new" / "folder") == {"a.zip"}
 
 
-def test_an_empty_file_arrives(server, tmp_path):
-    server.files["/a.zip"] = b""
-    assert get(checked(server, data=b""), tmp_path) == b""
-
-
 def test_redirects_are_followed_also_when_resuming(server, tmp_path):
     server.redirects["/here"] = "/there?format=original"
     server.files["/there?format=original"] = DATA
@@ -103,30 +95,18 @@ def test_the_bar_counts_bytes_from_where_it_goes_on(server, tmp_path, capsys):
 # --- cuts and stalls -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(50))
+@pytest.mark.parametrize("seed", range(8))
 def test_cuts_at_random_bytes(server, tmp_path, seed):
     chance = random.Random(seed)
-    kind = seed % 5
-    server.faults = Faults(
-        cuts=[chance.randrange(len(DATA)) for _ in range(chance.randrange(1, 12))],
-        ignore_range=kind == 1,
-        no_etag=kind in (2, 3),
-        no_date=kind == 3,
-        chunked=kind == 4,
-    )
-    cuts = len(server.faults.cuts)
-    file = checked(server, size=chance.random() < 0.5, checksum=kind != 0)
-    try:
-        assert get(file, tmp_path) == DATA
-        assert names(tmp_path) == {"a.zip"}
-    except InputError as error:
-        # Without Range the server must hold out once for the whole file.
-        assert kind in (1, 3, 4)
-        assert cuts >= download.TRIES
-        assert "breaks off again and again" in str(error)
-        assert names(tmp_path) <= {"a.zip.part"}
-    if kind in (0, 2):
-        assert server.sent == len(DATA)  # no byte came twice
+    server.faults.cuts = [chance.randrange(len(DATA)) for _ in range(chance.randrange(1, 12))]
+    assert get(checked(server, seed % 2, seed % 4 < 2), tmp_path) == DATA
+    assert names(tmp_path) == {"a.zip"}
+    assert server.sent == len(DATA)  # no byte came twice
+
+
+def test_a_server_that_cannot_resume_sends_the_whole_file(server, tmp_path):
+    server.faults = Faults(cuts=[20_000, 30_000], ignore_range=True)
+    assert get(checked(server), tmp_path) == DATA
 
 
 @pytest.mark.parametrize("at", [0, 1, 25_000, len(DATA) - 1, len(DATA)])
@@ -170,43 +150,21 @@ def test_a_busy_server_is_asked_again(server, tmp_path):
     assert "503" in failed(dataclasses.replace(checked(server), name="b.zip"), tmp_path)
 
 
-# --- versions are never joined ----------------------------------------------------------------
-
-
-@pytest.mark.parametrize("ignore_if_range", [True, False])
-@pytest.mark.parametrize("data", [CHANGED, CHANGED[:20_000], CHANGED[:9_999], CHANGED + b"x"])
-def test_a_file_that_changes_between_two_attempts(server, tmp_path, data, ignore_if_range):
-    server.faults = Faults(cuts=[20_000, 0], ignore_if_range=ignore_if_range, change=data)
-    assert get(File("a.zip", server.url + "a.zip"), tmp_path) == data
-
-
-def test_a_part_of_unknown_origin_is_not_used(server, tmp_path):
-    server.faults = Faults(ignore_if_range=True, no_etag=True, no_date=True)
-    (tmp_path / "a.zip.part").write_bytes(b"x" * 100)
-    assert get(checked(server, checksum=False), tmp_path) == DATA
-
-
-def test_a_server_that_refuses_to_resume_is_asked_for_the_whole_file(server, tmp_path):
-    server.faults = Faults(cuts=[20_000], statuses=[None, 416])
-    assert get(checked(server), tmp_path) == DATA
-
-
-def test_a_server_that_sends_too_much_when_resuming_is_found_out(server, tmp_path):
-    server.faults = Faults(cuts=[20_000], extra=b"more")
-    assert "checksum" in failed(checked(server, size=False), tmp_path)
-    assert names(tmp_path) == set()
+@pytest.mark.parametrize("part", [DATA[:100], DATA, DATA + b"x", b"x" * 60_000])
+def test_a_part_of_any_length_is_completed_or_replaced(server, tmp_path, part):
+    (tmp_path / "a.zip.part").write_bytes(part)
+    assert get(checked(server, size=False), tmp_path) == DATA
 
 
 # --- what is wrong is refused -------------------------------------------------------------------
 
 
 def test_a_wrong_checksum_names_both_and_removes_the_file(server, tmp_path):
-    server.files["/a.zip"] = CHANGED
+    (tmp_path / "a.zip.part").write_bytes(b"x" * 100)  # of another version
     text = failed(checked(server), tmp_path)
-    assert md5(CHANGED).hexdigest() in text
+    assert md5(b"x" * 100 + DATA[100:]).hexdigest() in text
     assert md5(DATA).hexdigest() in text
     assert names(tmp_path) == set()
-    server.files["/a.zip"] = DATA
     assert get(checked(server), tmp_path) == DATA
 
 
@@ -220,15 +178,7 @@ def test_a_wrong_size_is_refused(server, tmp_path, chunked):
         assert server.requests == [("/a.zip", None)]
 
 
-@pytest.mark.parametrize("lie", [-5, 5])
-@pytest.mark.parametrize("size", [True, False])
-def test_a_wrong_content_length(server, tmp_path, lie, size):
-    server.faults.lie = lie
-    text = failed(checked(server, size), tmp_path)
-    assert "bytes instead" in text or "breaks off" in text or "checksum" in text
-
-
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 204])
+@pytest.mark.parametrize("status", [204, 403, 404])
 def test_what_is_not_offered_is_one_sentence_at_once(server, tmp_path, status):
     server.faults.statuses = [status]
     assert str(status) in failed(checked(server), tmp_path, NotOffered)
@@ -245,7 +195,7 @@ def test_a_server_out_of_reach(server, tmp_path):
     assert "HTTPConnection" not in text
 
 
-@pytest.mark.parametrize("url", ["nonsense", "http://", "ftp://127.0.0.1/a.zip", "circle"])
+@pytest.mark.parametrize("url", ["nonsense", "circle"])
 def test_a_malformed_url_or_a_circle_of_redirects(server, tmp_path, url):
     server.redirects["/circle"] = "/circle"
     url = server.url + url if url == "circle" else url
@@ -267,45 +217,9 @@ def test_a_full_disk_is_known_before(server, tmp_path, monkeypatch):
     assert get(checked(server), tmp_path) == DATA
 
 
-# --- the record -------------------------------------------------------------------------------
-
-
-def test_without_a_checksum_the_first_download_counts(server, tmp_path, capsys):
-    file = checked(server, size=False, checksum=False)
-    get(file, tmp_path)
-    digest = sha256(DATA).hexdigest()
-    assert (
-        f"no checksum is published; its SHA-256, {digest}, is recorded" in capsys.readouterr().out
-    )
-    assert json.loads((tmp_path / "downloads.json").read_text())["a.zip"]["hash"] == (
-        f"sha256:{digest}"
-    )
-    (tmp_path / "a.zip").unlink()
-    server.files["/a.zip"] = CHANGED
-    text = failed(file, tmp_path)
-    assert digest in text
-    assert sha256(CHANGED).hexdigest() in text
-    assert "downloads.json" in text
-    (tmp_path / "downloads.json").unlink()
-    assert get(file, tmp_path) == CHANGED
-
-
-def test_files_are_hashed_again_only_in_doubt(server, tmp_path, monkeypatch, capsys):
-    file = checked(server)
-    get(file, tmp_path)
-    hashed = []
-    real = download.pooch.file_hash
-    monkeypatch.setattr(
-        download.pooch, "file_hash", lambda path, alg: (hashed.append(path), real(path, alg))[1]
-    )
-    get(file, tmp_path)
-    assert hashed == []
-    os.utime(tmp_path / "a.zip", (1, 1))
-    get(file, tmp_path)
-    assert len(hashed) == 1
-    assert len(server.requests) == 1
-    (tmp_path / "a.zip").write_bytes(CHANGED)
-    assert get(file, tmp_path) == DATA
+def test_a_file_that_has_changed_on_the_disk_is_downloaded_again(server, tmp_path, capsys):
+    (tmp_path / "a.zip").write_bytes(b"x" * len(DATA))
+    assert get(checked(server), tmp_path) == DATA
     assert "it is downloaded again" in capsys.readouterr().out
 
 
@@ -313,12 +227,6 @@ def test_a_file_put_there_by_hand_is_taken_if_it_is_right(server, tmp_path):
     (tmp_path / "a.zip").write_bytes(DATA)
     assert get(checked(server), tmp_path) == DATA
     assert server.requests == []
-
-
-@pytest.mark.parametrize("text", ["{", "[]", "3", "\x00", "[" * 10**5])
-def test_a_damaged_record_is_named(server, tmp_path, text):
-    (tmp_path / "downloads.json").write_text(text)
-    assert "downloads.json is damaged" in failed(checked(server), tmp_path)
 
 
 def test_a_second_downloader_is_refused(server, tmp_path):

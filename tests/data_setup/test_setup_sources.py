@@ -71,20 +71,6 @@ def test_encrypted_members_are_named(tmp_path):
         contents(path)
 
 
-def test_every_truncation_and_many_flips_are_noticed_or_harmless(tmp_path):
-    path = archive(tmp_path / "a.zip", {"1.jpg": b"one" * 50, "2.jpg": b"two" * 50})
-    whole = path.read_bytes()
-    damaged = [whole[:n] for n in range(0, len(whole), 7)]
-    for place in range(0, len(whole), 3):
-        damaged.append(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
-    for content in damaged:
-        path.write_bytes(content)
-        try:
-            assert set(contents(path).values()) <= {b"one" * 50, b"two" * 50}
-        except InputError as error:
-            assert str(path) in str(error)
-
-
 def test_archives_in_archives_have_an_end(tmp_path):
     content = archive(tmp_path / "0.zip", {"x.jpg": b"x"}).read_bytes()
     for i in range(4):

@@ -1,7 +1,6 @@
 """Result files: texts stay texts, damage is named, and the stored results can be read."""
 
 import gzip
-import re
 
 import numpy as np
 import pandas as pd
@@ -12,13 +11,12 @@ from derm_hash.experiments.comparisons import read_queries
 from derm_hash.experiments.results import (
     collect,
     mean_and_spread,
-    read_json,
     read_results,
     setting_kinds,
     settings_that_differ,
     table_notes,
-    write_json,
 )
+from derm_hash.files import write_json
 
 
 def write_result(out, **changes):
@@ -29,74 +27,38 @@ def write_result(out, **changes):
     return path
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b'{"run": "ru', b'["run"]', b"3", b"null", b"\xff{}", None]
-)
-def test_a_damaged_result_is_named_and_the_previous_table_stays(tmp_path, content):
+def assert_named(path, read):
+    with pytest.raises(InputError, match=r"delete .* and run the experiment again") as error:
+        read()
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_damaged_result_is_named_and_the_previous_table_stays(tmp_path):
     path = write_result(tmp_path)
     collect(tmp_path)
     before = (tmp_path / "results.csv").read_bytes()
-    path.unlink()
-    path.mkdir() if content is None else path.write_bytes(content)
-    sentence = re.escape(str(path)) + " is damaged .*: delete it and run the experiment again"
-    for read in (lambda: read_json(path), lambda: collect(tmp_path)):
-        with pytest.raises(InputError, match=sentence) as error:
-            read()
-        assert "\n" not in str(error.value)
+    path.write_bytes(b'{"run": "ru')
+    assert_named(path, lambda: collect(tmp_path))
     assert (tmp_path / "results.csv").read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        *(b"", b"\n", b'""\n', b"run,map\n", b"run,map\na,1\nb,2,3\n", b"run,map\na,1,2\n"),
-        *(b"\xff\n1\n", b"map\n0.5\n", b'run,map\n"a,1\n', b"run,class_mean_map\na,0.5\nb,x\n"),
-    ],
-    ids=range(10),
-)
+@pytest.mark.parametrize("content", [b"", b"run,map\na,1\nb,2,3\n", b"map\n0.5\n"])
 def test_a_damaged_table_of_results_is_named(tmp_path, content):
     path = tmp_path / "results.csv"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="delete it and run the experiment again") as error:
-        read_results(tmp_path)
-    assert str(path) in str(error.value) and "\n" not in str(error.value)
+    assert_named(path, lambda: read_results(tmp_path))
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        *(b"", b"\xff\n", b"ap\n1\n", b"image,lesion_id,label,ap\na,1,MEL,0.5\nb,2,NV,1,3\n"),
-        b"image,lesion_id,label,ap\na,1,MEL,high\n",
-    ],
-    ids=range(5),
-)
-def test_a_damaged_table_of_queries_is_named(tmp_path, content):
+def test_a_damaged_table_of_queries_is_named(tmp_path):
     path = tmp_path / "run" / "queries-plain.csv.gz"
     path.parent.mkdir()
-    path.write_bytes(gzip.compress(content))
-    run = pd.Series({"run": "run", "readout": "plain", "scored_on": "query", "database": "full"})
-    with pytest.raises(InputError, match=r"delete .*run and run the experiment again") as error:
-        read_queries(tmp_path, run, "ap")
-    assert str(path) in str(error.value) and "\n" not in str(error.value)
-
-
-def test_a_damaged_archive_of_queries_is_named(tmp_path):
-    path = tmp_path / "run" / "queries-plain.csv.gz"
-    path.parent.mkdir()
-    text = b"image,lesion_id,label,ap\n" + b"a,1,MEL,0.5\n" * 9
-    whole = gzip.compress(text)
+    whole = gzip.compress(b"image,lesion_id,label,ap\n" + b"a,1,MEL,0.5\n" * 9)
     run = pd.Series({"run": "run", "readout": "plain", "scored_on": "query", "database": "full"})
     path.write_bytes(whole)
     assert len(read_queries(tmp_path, run, "ap")) == 9
-    for damaged in (
-        text,
-        whole[:40],
-        whole[:12] + bytes(8) + whole[20:],
-        whole[:10] + b"\xff" * 20,
-    ):
+    for damaged in (b"text", whole[:40], gzip.compress(b"ap\n1\n")):
         path.write_bytes(damaged)
-        with pytest.raises(InputError, match=r"delete .*run and run the experiment again"):
-            read_queries(tmp_path, run, "ap")
+        assert_named(path, lambda: read_queries(tmp_path, run, "ap"))
 
 
 def test_a_table_keeps_texts_that_look_like_numbers_and_scores_that_are_missing(tmp_path):

@@ -15,7 +15,8 @@ from distributed import KilledWorker, LocalCluster
 from derm_hash.cli import main
 from derm_hash.errors import InputError
 from derm_hash.experiments.cluster import on_cluster
-from derm_hash.experiments.results import read_json, read_results
+from derm_hash.experiments.results import read_results
+from derm_hash.files import read_json
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 EXPERIMENT = """
@@ -93,7 +94,7 @@ def test_a_killed_worker_costs_no_finished_run(options, file, serial, tmp_path, 
     assert ("A worker process was killed" in said.out) == ("--jobs" in options)
     for path, stamp in seen["finished"].items():
         assert path.stat().st_mtime_ns == stamp, f"{path} was written again"
-    assert read_json(seen["run"] / "trained.json")["seconds"] is None  # it was resumed
+    assert read_json(seen["run"] / "trained.json", "")["seconds"] is None  # it was resumed
     ours, alone = (
         each.drop(columns=["seconds", "commit"]) for each in (read_results(tmp_path), serial)
     )

@@ -25,7 +25,7 @@ from derm_hash.retrieval import HashIndex
 from derm_hash.runs import load_model, save_model
 
 CLASSES = ("MEL", "NV")
-OWN = ("checkpoint", "model", "index", "pixels", "ledger", "record")
+OWN = ("checkpoint", "model", "index", "pixels", "record")
 """What the kit writes itself; all other files may come from strangers."""
 
 
@@ -143,12 +143,6 @@ def record(folder):
 @loader("checksums", verify.read_sums)
 def checksums(folder):
     return written(folder / "SHA256SUMS", "".join(f"{i:064x}  images/{i}.png\n" for i in range(3)))
-
-
-@loader("ledger", lambda path: records.read_json(path, "delete it"))
-def ledger(folder):
-    entry = {"hash": "sha256:00", "size": 3, "mtime_ns": 5, "part": {"mark": "x", "size": 3}}
-    return written(folder / "downloads.json", json.dumps({"a.zip": entry}))
 
 
 @loader("npz", lambda path: dermamnist.load(path, 8))

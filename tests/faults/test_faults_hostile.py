@@ -82,13 +82,6 @@ FORMS = (plain, oldest, as_torch_saves, as_torch_saved_once, as_an_array, as_arr
 FORMS += (behind_a_length,)
 
 
-def test_the_payload_works(tmp_path):
-    pickle.loads(plain(Payload(tmp_path / "ran")))
-    assert (tmp_path / "ran").is_dir()
-    torch.load(io.BytesIO(as_torch_saves(Payload(tmp_path / "also"))), weights_only=False)
-    assert (tmp_path / "also").is_dir()
-
-
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", loaders.LOADERS)
 def test_no_reader_runs_a_pickle(name, form, tmp_path):

@@ -16,17 +16,9 @@ MASKS = "HAM10000_segmentations_lesion_tschandl"
 
 
 @pytest.fixture
-def prepare(tmp_path, capsys):
+def prepare(filled):
     """Prepare HAM10000; its manifest, or the error."""
-
-    def run(archives):
-        root = tmp_path / "data"
-        shutil.rmtree(root, ignore_errors=True)
-        if main(["ham10000", "--archives", str(archives), "--root", str(root)]):
-            return capsys.readouterr().err
-        return read_manifest(root)
-
-    return run
+    return lambda archives: filled("ham10000", "--archives", archives)[0]
 
 
 @pytest.fixture

@@ -4,22 +4,17 @@ import pytest
 from helpers import encoded, noise
 from publishers import write_zip
 
-from data_setup.__main__ import main
-from derm_hash.data.manifest import read_manifest
-
 
 @pytest.fixture
-def prepare(tmp_path, capsys):
-    """Prepare a folder of the files named; exit status, output, and error."""
+def prepare(tmp_path, filled):
+    """Prepare a folder of the files named; its manifest or its error, and the output."""
 
     def run(names, *options):
         for i, name in enumerate(names):
             path = tmp_path / "own" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(encoded(noise(i), "PNG"))
-        command = ["folder", "--source", tmp_path / "own", "--root", tmp_path / "data", *options]
-        status = main([*map(str, command)])
-        return status, *capsys.readouterr()
+        return filled("folder", "--source", tmp_path / "own", *options)
 
     return run
 
@@ -48,39 +43,36 @@ def images(*folders, count=4):
     ],
 )
 def test_folders_that_are_hardly_classes_are_refused(prepare, folders, named):
-    status, _, error = prepare(images(*folders))
-    assert status == 2
-    assert named in error
+    assert named in prepare(images(*folders))[0]
 
 
 @pytest.mark.parametrize(
     ("folders", "classes"),
     [(["nv"], "nv"), (["nan", "nv", "mel"], "nv,mel"), (["nv/a", "nv/b", "m/a", "m/b"], "nv,m")],
 )
-def test_the_classes_can_be_confirmed(prepare, folders, classes, tmp_path):
-    assert prepare(images(*folders), "--classes", classes)[0] == 0
-    assert set(read_manifest(tmp_path / "data")["label"]) == set(classes.split(","))
+def test_the_classes_can_be_confirmed(prepare, folders, classes):
+    frame, _ = prepare(images(*folders), "--classes", classes)
+    assert set(frame["label"]) == set(classes.split(","))
 
 
 def test_class_folders_may_be_in_a_zip_file(prepare, tmp_path):
     names = images("nv", "data/mel", "data/nv")
-    assert prepare(names)[0] == 0
+    prepare(names)
     for place, inside in (("own", 0), ("own/data", 1)):
         files = {
             p.relative_to(tmp_path / place).as_posix(): p.read_bytes()
             for p in (tmp_path / "own/data").rglob("*.png")
         }
         write_zip(tmp_path / f"{inside}.zip", files)
-        status, _, error = prepare([], "--force", "--source", tmp_path / f"{inside}.zip")
-        assert (status, "unpack it" in error) == ((0, False) if inside else (2, True))
-    assert set(read_manifest(tmp_path / "data")["label"]) == {"mel", "nv"}
+        found, _ = prepare([], "--source", tmp_path / f"{inside}.zip")
+        assert inside or "unpack it" in found
+    assert set(found["label"]) == {"mel", "nv"}
 
 
-def test_masks_beside_the_images_are_masks(prepare, tmp_path):
+def test_masks_beside_the_images_are_masks(prepare):
     names = images("nv", "mel") + [f"mel/mel{i}_Segmentation.PNG" for i in range(4)]
-    status, out, _ = prepare(names)
-    assert status == 0 and "Masks found in the folders of the images: 4 of 8 images" in out
-    frame = read_manifest(tmp_path / "data")
+    frame, out = prepare(names)
+    assert "Masks found in the folders of the images: 4 of 8 images" in out
     assert len(frame) == 8 and set(frame.loc[frame["label"] == "nv", "mask"]) == {""}
     assert set(frame.loc[frame["label"] == "mel", "mask"]) == {
         f"masks/mel/mel{i}.png" for i in range(4)
@@ -90,25 +82,23 @@ def test_masks_beside_the_images_are_masks(prepare, tmp_path):
 def test_a_class_in_a_format_that_is_not_read_is_named(prepare, tmp_path):
     (tmp_path / "own/bcc").mkdir(parents=True)
     (tmp_path / "own/bcc/photo.heic").write_bytes(b"x")
-    assert "no images that are read: save bcc/photo.heic" in prepare(images("nv", "mel"))[2]
+    assert "no images that are read: save bcc/photo.heic" in prepare(images("nv", "mel"))[0]
 
 
-def test_numbers_can_be_labels(prepare, tmp_path):
-    assert prepare(images("0", "1", "10"))[0] == 0
-    assert set(read_manifest(tmp_path / "data")["label"]) == {"0", "1", "10"}
+def test_numbers_can_be_labels(prepare):
+    assert set(prepare(images("0", "1", "10"))[0]["label"]) == {"0", "1", "10"}
 
 
-def test_hidden_and_system_files_are_counted_and_left_out(prepare, tmp_path):
+def test_hidden_and_system_files_are_counted_and_left_out(prepare):
     photographs = images("nv", "mel")
     hidden = [
         *("nv/.thumbnails/0.png", "nv/@eaDir/0.png/SYNOFILE_THUMB_M.png"),
         *("__MACOSX/nv/._nv0.png", "nv/._nv1.png", ".DS_Store", "mel/Thumbs.db"),
     ]
-    status, out, _ = prepare(photographs + hidden)
-    assert status == 0
+    frame, out = prepare(photographs + hidden)
     assert "left out" in out and out.splitlines()[0].endswith(": 6")
     expected = {f"images/{name.replace('.png', '.jpg')}" for name in photographs}
-    assert set(read_manifest(tmp_path / "data")["image"]) == expected
+    assert set(frame["image"]) == expected
 
 
 def test_near_duplicates_are_stated_at_the_end(prepare, tmp_path):
@@ -116,5 +106,5 @@ def test_near_duplicates_are_stated_at_the_end(prepare, tmp_path):
     prepare(names)
     copy = tmp_path / "own" / "nv" / "copy.png"
     copy.write_bytes((tmp_path / "own" / names[0]).read_bytes())
-    out = prepare([], "--force")[1]
+    out = prepare([])[1]
     assert "2 images in 1 group are near-duplicates." in out

@@ -9,9 +9,7 @@ from helpers import encoded, noise
 from PIL import Image
 from publishers import write_zip
 
-from data_setup.__main__ import main
 from data_setup.record import read_record
-from derm_hash.data.manifest import read_manifest
 
 LABELS = ["NV", "NV", "MEL", "NV", "MEL", "MEL"]
 
@@ -26,19 +24,14 @@ def source(tmp_path):
 
 
 @pytest.fixture
-def prepare(source, tmp_path, capsys):
+def prepare(source, tmp_path, filled):
     """Prepare the images as a table says; the manifest or the error, and the output."""
 
     def run(table, *options):
         if table is not None:
             pd.DataFrame(table).to_csv(tmp_path / "table.csv", index=False)
             options = ["--csv", tmp_path / "table.csv", *options]
-        command = ["folder", "--source", source, "--root", tmp_path / "data", *options]
-        status = main([*map(str, command)])
-        out, error = capsys.readouterr()
-        if status:
-            return error, out
-        return read_manifest(tmp_path / "data"), out
+        return filled("folder", "--source", source, *options)
 
     return run
 
@@ -93,7 +86,7 @@ def test_images_and_masks_may_be_in_zip_files(prepare, source, tmp_path):
     write_zip(archives[0], images | {"__MACOSX/deep/._IMG_0.jpg": b"x"})
     write_zip(archives[1], {f"m/IMG_{i}_mask.png": encoded(mask(i), "PNG") for i in range(6)})
     options = "--source", archives[0], "--masks", archives[1]
-    frame, _ = prepare(table("IMG_{}"), *options, "--force")
+    frame, _ = prepare(table("IMG_{}"), *options)
     assert_own_masks(frame, tmp_path / "data")
     assert frame.drop(columns="mask").equals(expected.drop(columns="mask"))
 
@@ -118,7 +111,7 @@ def test_the_split_of_the_table_is_kept_and_recorded(prepare, tmp_path):
     assert frame["split"].tolist() == ["database"] * 3 + ["val"] + ["query"] * 2
     assert "Split as the table says: database 3, query 2, val 1" in out
     assert read_record(tmp_path / "data")["options"]["split"] == "table"
-    prepare(table(split=split), "--split", "lesion", "--force")
+    prepare(table(split=split), "--split", "lesion")
     assert read_record(tmp_path / "data")["options"]["split"] == "lesion"
 
 
@@ -160,7 +153,7 @@ def test_heatmaps_need_no_labels(prepare, source, tmp_path):
     assert "go without labels by --no-labels" in prepare(names)[0]
     assert "or go without labels by --no-labels" in prepare(None, "--source", source / "deep")[0]
     for given in (names, None):
-        frame, out = prepare(given, "--no-labels", "--force")
+        frame, out = prepare(given, "--no-labels")
         assert_own_masks(frame, tmp_path / "data")
         assert set(frame["split"]) == {"query"}
         assert "Next: derm-hash heatmaps --run RUN --data" in out
@@ -176,7 +169,7 @@ def test_all_images_can_be_queries(prepare):
     frame, out = prepare(table() | {"label": ["NV"] * 6}, "--split", "query")
     assert "Next: derm-hash evaluate --run RUN --data DATABASE --queries" in out
     assert set(frame["split"]) == {"query"}
-    assert "single class" in prepare(table() | {"label": ["NV"] * 6}, "--force")[0]
+    assert "single class" in prepare(table() | {"label": ["NV"] * 6})[0]
 
 
 @pytest.mark.parametrize(
@@ -196,11 +189,11 @@ def test_a_column_for_each_class_gives_the_labels(prepare, one, zero, third):
     frame, out = prepare(names | truth)
     assert frame["label"].tolist() == wanted
     assert f"the column with 1 among MEL, NV, {third}" in out
-    error, _ = prepare(names | truth, "--label-column", "MEL", "--force")
+    error, _ = prepare(names | truth, "--label-column", "MEL")
     assert "leave out --label-column" in error
     assert (
         "exactly one class to 1 image, such as IMG_0"
-        in prepare(names | truth | {"NV": [one, *truth["NV"][1:]]}, "--force")[0]
+        in prepare(names | truth | {"NV": [one, *truth["NV"][1:]]})[0]
     )
 
 
@@ -208,7 +201,7 @@ def test_labels_can_be_renamed(prepare):
     long = [{"NV": "Common Nevus", "MEL": "Melanoma"}[label] for label in LABELS]
     options = ["--map", "Common Nevus=NV", "Melanoma=MEL"]
     assert prepare(table() | {"label": long}, *options)[0]["label"].tolist() == LABELS
-    assert "the label 'x' of --map" in prepare(table(), "--map", "x=y", "--force")[0]
+    assert "the label 'x' of --map" in prepare(table(), "--map", "x=y")[0]
 
 
 def mask(i):

@@ -6,23 +6,16 @@ import pandas as pd
 import pytest
 from publishers import Ph2
 
-from data_setup.__main__ import main
-from derm_hash.data.manifest import read_manifest
-
 TABLE = "PH2Dataset/PH2_dataset.txt"
 
 
 @pytest.fixture
-def prepare(tmp_path, capsys):
+def prepare(tmp_path, filled):
     """Prepare a PH2; its manifest, or the error."""
 
     def run(ph2):
-        for name in ("source", "data"):
-            shutil.rmtree(tmp_path / name, ignore_errors=True)
-        place, root = ph2.folder(tmp_path / "source"), tmp_path / "data"
-        if main(["ph2", "--archives", str(place), "--root", str(root)]):
-            return capsys.readouterr().err
-        return read_manifest(root)
+        shutil.rmtree(tmp_path / "source", ignore_errors=True)
+        return filled("ph2", "--archives", ph2.folder(tmp_path / "source"))[0]
 
     return run
 

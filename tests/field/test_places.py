@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from derm_hash import app, cli, course, doctor, errors
+from derm_hash import app, cli, course, doctor
 from derm_hash.devices import check_compiler
 from derm_hash.errors import InputError, counted, exit_code
 from derm_hash.files import locked
@@ -37,13 +37,8 @@ def raises(number, name=None):
     ("number", "remedy"),
     [
         (errno.ENOSPC, "make room"),
-        (errno.EDQUOT, "make room"),
-        (errno.EFBIG, "make room"),
         (errno.EACCES, "DERM_HASH_HOME"),
-        (errno.EROFS, "DERM_HASH_HOME"),
-        (errno.EPERM, "DERM_HASH_HOME"),
         (errno.ENOLCK, "no file locks"),
-        (errno.ENOTSUP, "no file locks"),
         (errno.EADDRINUSE, "--port"),
         (errno.ENOENT, "check the name"),
         (errno.EMFILE, "ulimit"),
@@ -53,8 +48,6 @@ def test_the_remedy_fits_the_cause(number, remedy, capsys):
     assert exit_code("derm-hash", raises(number, "/a file"), "") == 2
     said = capsys.readouterr().err
     assert remedy in said and "'/a file'" in said and len(said.splitlines()) == 1
-    others = {"make room", "no file locks", "--port", "check the name", "DERM_HASH_HOME"} - {remedy}
-    assert not [other for other in others if other in said and remedy != "no file locks"]
 
 
 def test_an_error_without_a_known_remedy_gets_no_wrong_one(capsys):
@@ -181,13 +174,6 @@ def test_a_port_that_is_none(port):
         app.check_port(port)
 
 
-def test_a_free_port_is_taken():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    app.check_port(port)
-
-
 def test_without_a_compiler_one_sentence_says_so(monkeypatch):
     def broken(graph, inputs):
         raise RuntimeError("No working C++ compiler found")
@@ -197,9 +183,3 @@ def test_without_a_compiler_one_sentence_says_so(monkeypatch):
     torch._dynamo.reset()
     with pytest.raises(InputError, match=r"No working C\+\+.*install a C\+\+ compiler.*--compile"):
         check_compiler(torch.device("cpu"))
-
-
-def test_every_remedy_names_errors_that_exist():
-    names = [name for group in errors.REMEDIES for name in group.split()]
-    assert len(names) == len(set(names))
-    assert all(hasattr(errno, name) for name in names) or sys.platform != "linux"
