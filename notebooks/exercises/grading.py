@@ -1,11 +1,12 @@
 """Hand out the exercises, collect what comes back, and grade it.
 
     python notebooks/exercises/grading.py release            the students' versions
+    python notebooks/exercises/grading.py student-kit        the whole course with them, as a ZIP
     python notebooks/exercises/grading.py collect ZIP        a download -> a folder of submissions
     python notebooks/exercises/grading.py grade SUBMISSIONS  tables of grades
 
 All work in build/exercises/: `release/` is for the students, `graded/` holds the notebooks as they
-ran, and the tables lie beside them; docs/teaching.md explains them. The notebooks have the format
+ran, and the tables lie beside them; docs/teaching/ explains them. The notebooks have the format
 of nbgrader. Grading runs the students' code, in a sandbox: running.py says what holds it.
 """
 
@@ -15,6 +16,7 @@ import hashlib
 import json
 import shutil
 import sys
+import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -44,6 +46,10 @@ except ModuleNotFoundError:
 HERE = Path(__file__).resolve().parent
 COURSE = HERE.parents[1] / "build" / "exercises"
 SECONDS = 30  # for a cell
+KIT = (
+    *("[A-Z]*", "*.toml", "*.txt", "*.yml", ".ci/**/*", "derm_hash/**/*", "data_setup/**/*"),
+    *("docs/*", "notebooks/[0-9]*.ipynb", "benchmarks/results/**/*"),
+)
 NO_SANDBOX = (
     "there is no sandbox here, and grading runs the students' code: install bubblewrap "
     "(`apt-get install bubblewrap`), or add ARGS=--trust on a machine that holds nothing of value"
@@ -82,6 +88,9 @@ def run(argv) -> None:
         for line in collect(options.download, options.to, exercises()):
             print(line)
         return
+    if options.command == "student-kit":
+        print(student_kit(Course(root, exam=options.exam)))
+        return
     if options.command == "release":
         for path in release(Course(root, exam=options.exam)):
             print(path)
@@ -108,7 +117,8 @@ def parse(argv):
     grading.add_argument("--timeout", type=int, default=SECONDS, help="seconds a cell may take")
     grading.add_argument("--jobs", type=int, default=1, help="notebooks to run at the same time")
     grading.add_argument("--trust", action="store_true", help="without a sandbox, with your rights")
-    for command in (releasing, grading):
+    kit = commands.add_parser("student-kit", help="pack the course for students")
+    for command in (releasing, grading, kit):
         command.add_argument("--exam", type=int, help="the seed of an examination")
     options = parser.parse_args(argv)
     if options.command == "grade" and min(options.timeout, options.jobs) < 1:
@@ -139,6 +149,19 @@ def release(course: Course) -> list[Path]:
             shutil.copy(file, path.parent)
         written.append(path)
     return written
+
+
+def student_kit(course: Course) -> Path:
+    """Pack what a student needs, with the students' versions in place of the solutions."""
+    root, target = HERE.parents[1], course.root / "student-kit.zip"
+    released = [file for path in release(course) for file in sorted(path.parent.iterdir())]
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(path for pattern in KIT for path in root.glob(pattern)):
+            if path.is_file() and "__pycache__" not in path.parts:
+                archive.write(path, Path("derm-hash") / path.relative_to(root))
+        for path in released:
+            archive.write(path, Path("derm-hash/notebooks/exercises") / path.name)
+    return target
 
 
 def grade(

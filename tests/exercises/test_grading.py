@@ -126,6 +126,21 @@ def test_the_students_versions_have_stubs_and_no_hidden_tests(tmp_path):
             assert len(shown.source) < len(whole.source) or not mark(whole).get("grade")
 
 
+def test_the_kit_for_students_has_no_solution(tmp_path):
+    done = run("--course", tmp_path, "student-kit")
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(done.stdout.strip()) as archive:
+        names = archive.namelist()
+        assert len(names) == len(set(names))
+        assert {"derm-hash/Makefile", "derm-hash/derm_hash/losses.py"} <= set(names)
+        assert not any("test" in Path(name).parts or name.endswith("grading.py") for name in names)
+        inside = [name for name in names if "/exercises/" in name]
+        assert sorted(Path(name).name for name in inside) == sorted(
+            [path.name for path in EXERCISES] + ["08_statistics.csv"]
+        )
+        assert all("BEGIN SOLUTION" not in archive.read(name).decode() for name in inside)
+
+
 def run(*options):
     """The script as `make` starts it: with this Python, which may not be on the PATH."""
     command = [sys.executable, SCRIPT, *options]
