@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 PY := .venv/bin/python
+COMMA := ,
 STAMP := .venv/derm-hash.stamp
 
 # Trained models and drawn images are kept inside the checkout, for every command.
@@ -11,19 +12,22 @@ export DERM_HASH_HOME ?= $(CURDIR)/build/cache
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab app walkthrough notebooks release grade test test-full mutants audit bench clean
+.PHONY: help setup lab app walkthrough notebooks release collect grade student-kit test test-full mutants audit bench clean
 
 help:         ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(STAMP)  ## create or refresh .venv (another Python: make setup PYTHON=python3.12)
 
+# A student's kit has no tests, and needs neither them nor what grades.
+EXTRAS := lab$(if $(wildcard tests),$(COMMA)test)
+
 $(STAMP): pyproject.toml constraints.txt .ci/pins.py
 	@rm -f $@
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip
 	@$(PY) .ci/pins.py >.venv/constraints.txt
 	@echo "installing derm-hash and what it needs: minutes the first time"
-	@$(PY) -m pip install --disable-pip-version-check -c .venv/constraints.txt -e ".[lab,test]" || \
+	@$(PY) -m pip install --disable-pip-version-check -c .venv/constraints.txt -e ".[$(EXTRAS)]" || \
 		{ echo "pip could not install everything (its message is above): check the network and the" \
 		"free disk space, then run the same command again, which goes on from here" >&2; exit 1; }
 	@echo "$(CURDIR) $$($(PY) $(VERSION))" >$@
@@ -61,12 +65,21 @@ walkthrough: setup  ## run the whole course without a browser; pages in build/wa
 notebooks: setup    ## run the course and save its outputs in notebooks/ (for authors)
 	$(PY) notebooks/build.py --inplace $(ARGS)
 
-release: setup  ## write the exercises for students; in build/exercises/release/
-	$(PY) notebooks/exercises/grading.py release
+GRADING := $(PY) notebooks/exercises/grading.py
+EXAMINATION = $(if $(EXAM),--exam $(EXAM))
 
-grade: setup  ## grade the exercises, which runs their code: make grade SUBMISSIONS=folder
-	$(PY) notebooks/exercises/grading.py grade \
-		"$(or $(SUBMISSIONS),$(error Name the folder: make grade SUBMISSIONS=folder))" $(ARGS)
+release: setup  ## write the exercises for students, in build/exercises/release/ (EXAM=1: another set, by this seed)
+	$(GRADING) release $(EXAMINATION)
+
+collect: setup  ## sort a download of submissions: make collect ZIP=moodle.zip (or a folder)
+	$(GRADING) collect "$(or $(ZIP),$(error Name the download: make collect ZIP=moodle.zip))" $(ARGS)
+
+grade: setup  ## grade submissions in a sandbox: make grade SUBMISSIONS=folder (ARGS="--jobs 2 --due 02 03")
+	$(GRADING) grade \
+		"$(or $(SUBMISSIONS),$(error Name the folder: make grade SUBMISSIONS=folder))" $(EXAMINATION) $(ARGS)
+
+student-kit: setup  ## write build/exercises/student-kit.zip: the course without solutions and tests
+	$(GRADING) student-kit $(EXAMINATION)
 
 test: setup   ## run every test (some of them: make test ARGS="tests/test_losses.py -x")
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile $(ARGS)

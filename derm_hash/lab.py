@@ -47,7 +47,7 @@ def refresh(originals: Path, course: Path) -> list[str]:
     record, notes = read_record(course / RECORD), []
     names = [
         path.relative_to(originals).as_posix()
-        for pattern in ("[0-9]*.ipynb", "exercises/[0-9]*.ipynb")
+        for pattern in ("[0-9]*.ipynb", "exercises/[0-9]*.ipynb", "exercises/[0-9]*.csv")
         for path in sorted(originals.glob(pattern))
     ]
     for name in names:

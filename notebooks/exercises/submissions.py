@@ -1,4 +1,4 @@
-"""What students hand in: find their notebooks, read them, and mend what nbgrader cannot read."""
+"""What students hand in: find their notebooks, read them, and put their answers in order."""
 
 import ast
 import hashlib
@@ -6,15 +6,21 @@ import json
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterable, Mapping
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 
-from derm_hash.errors import InputError
+from derm_hash.errors import InputError, one_line
 
+SOLUTION = re.compile(r"### BEGIN SOLUTION.*?### END SOLUTION", re.DOTALL)
+HIDDEN = re.compile(r"### BEGIN HIDDEN TESTS.*?### END HIDDEN TESTS", re.DOTALL)
+# Ada Lovelace_1234_assignsubmission_file_/..., and lovelaceada_LATE_1234_5678_02_attention_gate
+MOODLE = re.compile(r"(?P<student>.+?)_(?P<id>\d+)_assignsubmission_file_?")
+CANVAS = re.compile(r"(?P<student>.+?)(_LATE)?_(?P<id>\d+)_\d+")
 LARGEST = 20 * 2**20  # bytes of a submission
-# nbgrader looks folders up with a pattern, where other characters have a meaning.
 PLAIN = re.compile(r"\w([\w.@+ -]*\w)?")
 # What nbformat raises for what is no JSON, for JSON that is no notebook, for endless nesting.
 NOT_A_NOTEBOOK = (nbformat.ValidationError, ValueError, LookupError, TypeError, AttributeError)
@@ -28,7 +34,7 @@ def file_of(folder: Path, name: str) -> Path:
 
 
 def student_id(folder: str) -> str:
-    """A name of a student's folder for nbgrader, which has no commas, apostrophes or brackets."""
+    """A name of a student's folder without commas, apostrophes and brackets."""
     if PLAIN.fullmatch(folder):
         return folder
     plain = re.sub(r"[^\w.@+ -]", "_", unicodedata.normalize("NFC", folder)).strip(" .@+-")
@@ -36,7 +42,7 @@ def student_id(folder: str) -> str:
 
 
 def checked(folder: Path, exercises: Mapping[str, Path], name: str) -> nbformat.NotebookNode:
-    """A student's submission of an assignment that nbgrader can work with, else `InputError`.
+    """A student's submission of an assignment, else `InputError`.
 
     ``folder`` is the student's, ``exercises`` leads from assignments to notebooks with solutions.
     """
@@ -83,30 +89,57 @@ def ids(notebook) -> set[str]:
     return {str(mark(cell).get("grade_id")) for cell in notebook.cells if mark(cell)} - {"setup"}
 
 
-def merge_doubled(notebook: nbformat.NotebookNode, release: Path) -> list[str]:
-    """Make one cell of those that a copy or a split has given the same name.
+def assemble(
+    submitted: nbformat.NotebookNode, source: nbformat.NotebookNode
+) -> tuple[nbformat.NotebookNode, list[str]]:
+    """The lecturer's notebook with a student's answers, and sentences about what was mended.
 
-    The pieces of an answer are put together where the first one stands; of a test, the last copy
-    is kept, and of any other cell the first. Returns the names.
+    The lecturer's cells are those of ``source``, hidden tests included, in its order, and the one
+    that prepares comes first; the student's own cells follow the one that they followed. Of a
+    copied or split answer the pieces are put together.
     """
-    released = nbformat.read(release, as_version=4).cells
-    stubs = {mark(cell).get("grade_id"): cell for cell in released}
-    named, doubled = {}, []
-    for cell in notebook.cells:
-        if "grade_id" in mark(cell):
-            named.setdefault(str(mark(cell)["grade_id"]), []).append(cell)
-    for name, cells in named.items():
-        if len(cells) == 1:
-            continue
-        stub = stubs.get(name, cells[0])
-        pieces = [cell for cell in cells if cell.cell_type == stub.cell_type] or cells
-        kept = pieces[-1 if mark(stub).get("grade") else 0]
-        if mark(stub).get("solution"):
-            kept.source = put_together([cell.source for cell in pieces], stub.source)
-        left_out = {id(cell) for cell in cells} - {id(kept)}
-        notebook.cells = [cell for cell in notebook.cells if id(cell) not in left_out]
-        doubled.append(name)
-    return doubled
+    known = {mark(cell)["grade_id"]: cell for cell in source.cells if mark(cell)}
+    pieces, own, last = {}, {"": []}, ""
+    for cell in submitted.cells:
+        name = str(mark(cell).get("grade_id"))
+        if name in known:
+            pieces.setdefault(name, []).append(cell)
+            last = name
+        elif cell.cell_type == "code" and cell.source not in {c.source for c in source.cells}:
+            own.setdefault(last, []).append(cell)
+    cells, first = [], own.pop("")
+    for name, cell in known.items():
+        if mark(cell).get("solution"):
+            same = [c.source for c in pieces.get(name, ()) if c.cell_type == cell.cell_type]
+            same = same or [c.source for c in pieces.get(name, ())]
+            stub = re.sub(SOLUTION, "raise NotImplementedError()", cell.source)
+            cell.source = put_together(same, stub) if same else ""
+        prepares = mark(cell).get("locked") and not mark(cell).get("grade")
+        cells += [cell, *first] if prepares else [*first, cell]
+        cells += own.get(name, ())
+        first = []
+    for number, cell in enumerate(cells):
+        cell.id = f"cell-{number}"
+    source.cells = cells
+    return source, list(mended(pieces, known))
+
+
+def mended(pieces: dict[str, list], known: dict) -> Iterator[str]:
+    """What a lecturer should know about the cells that came back."""
+    if doubled := [name for name, cells in pieces.items() if len(cells) > 1]:
+        yield f"Doubled cells were merged: {', '.join(doubled)}"
+    shown = {
+        name: [statements(re.sub(HIDDEN, "", cell.source)), statements(cell.source)]
+        for name, cell in known.items()
+        if mark(cell).get("grade") and not mark(cell).get("solution")
+    }
+    found = {name: statements(cells[-1].source) for name, cells in pieces.items()}
+    for what, names in {
+        "deleted": [name for name in shown if name not in found],
+        "changed": [name for name in shown if found.get(name, shown[name][0]) not in shown[name]],
+    }.items():
+        if names:
+            yield f"Tests that were {what}, and put back: {', '.join(names)}"
 
 
 def put_together(pieces: list[str], stub: str) -> str:
@@ -130,3 +163,71 @@ def is_python(source: str) -> bool:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return True
+
+
+def collect(download: Path, to: Path, exercises: Iterable[str]) -> list[str]:
+    """Sort a download into ``to``/STUDENT/ASSIGNMENT/ASSIGNMENT.ipynb, with the ids in a table.
+
+    ``download`` is a ZIP file or a folder, as Moodle or Canvas make them, or flat with names like
+    ``ada_02_attention_gate.ipynb``. Returns a sentence for each file that was left out, and a
+    count; InputError where nothing fits.
+    """
+    names, left_out, students = list(exercises), [], {}
+    count = 0
+    for label, read in sorted(members(download)):
+        found = owner(label, names)
+        if found is None:
+            left_out.append(f"{label}: left out, for its name is that of no assignment")
+            continue
+        student, number, name = found
+        path = to / student / name / f"{name}.ipynb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(read())
+        students[student] = (number, re.sub(r"[_ ]+", " ", student))
+        count += 1
+    if not count:
+        raise InputError(f"{download} has no notebook of {', '.join(names)}: is it the right file?")
+    rows = [(student, *about) for student, about in students.items()]
+    path = to / "students.csv"
+    table = pd.DataFrame(rows, columns=["student", "id", "name"], dtype=str)
+    if path.is_file():
+        table = pd.concat([pd.read_csv(path, dtype=str, keep_default_na=False), table])
+    table.drop_duplicates("student", keep="last").to_csv(path, index=False)
+    return [*left_out, f"{count} notebooks of {len(students)} students in {to}"]
+
+
+def members(download: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """The notebooks of a ZIP file or a folder: their path inside, and a function that reads it."""
+    if download.is_dir():
+        for path in download.rglob("*.ipynb"):
+            yield path.relative_to(download).as_posix(), path.read_bytes
+        return
+    try:
+        archive = zipfile.ZipFile(download)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"{download} is no ZIP file and no folder: {one_line(error)}") from error
+    for entry in archive.infolist():
+        if entry.filename.endswith(".ipynb"):
+            if entry.file_size > LARGEST:
+                raise InputError(f"{entry.filename} in {download} is larger than 20 MB: remove it")
+            yield entry.filename, lambda entry=entry: archive.read(entry)
+
+
+def owner(label: str, names: Iterable[str]) -> tuple[str, str, str] | None:
+    """Student, id and assignment from the path of a notebook; None if it is of no assignment."""
+    *folders, file = label.replace("\\", "/").split("/")
+    name = next((name for name in names if name in file or name in folders), None)
+    if name is None or {"..", ".ipynb_checkpoints"} & set(folders):
+        return None
+    of_moodle = next(
+        (MOODLE.fullmatch(folder) for folder in folders if MOODLE.fullmatch(folder)), 0
+    )
+    if of_moodle:
+        return of_moodle["student"], of_moodle["id"], name
+    if folders and (own := [folder for folder in folders if folder != name]):
+        return own[-1], "", name
+    start = file.partition(name)[0].rstrip("_- ")
+    of_canvas = CANVAS.fullmatch(start)
+    if of_canvas:
+        return of_canvas["student"], of_canvas["id"], name
+    return (start, "", name) if start else None
