@@ -199,3 +199,10 @@ def encode(
             codes.append(model(x).code.float().cpu())
     model.train(training)
     return torch.cat(codes).numpy()
+
+
+@torch.no_grad()
+def classify(model: "DermHash | OrbitMean", codes: np.ndarray) -> np.ndarray:
+    """Logits (N, classes) of soft codes (N, bits), also of the mean codes of an orbit."""
+    weight = model.classifier.weight
+    return model.classifier(torch.from_numpy(codes).to(weight.device)).cpu().numpy()

@@ -191,8 +191,8 @@ def head_coder(run: PlannedRun):
     def code(scoring: Scoring) -> Coded:
         codes = head_codes(hash_layer, features, scoring.readout == "orbit-mean")
         with torch.no_grad():
-            predicted = classifier(torch.from_numpy(codes[0])).argmax(dim=1).numpy()
-        return Coded(codes[0], predicted, codes[:, data.positions(scoring.scored_on)])
+            probabilities = classifier(torch.from_numpy(codes[0])).softmax(dim=1).numpy()
+        return Coded(codes[0], probabilities, codes[:, data.positions(scoring.scored_on)])
 
     return code, conditions() | {"seconds": seconds}
 
