@@ -27,7 +27,7 @@ from data_setup.record import (
     sole_writer,
     write_json,
 )
-from data_setup.sources import LISTED, Drawn, size_of
+from data_setup.sources import LISTED, Drawn, size_of, state_of
 from derm_hash.data.classes import class_order
 from derm_hash.data.manifest import (
     MANIFEST,
@@ -37,6 +37,7 @@ from derm_hash.data.manifest import (
     store_pixels,
     write_manifest,
 )
+from derm_hash.data.splits import split_as_given
 from derm_hash.errors import InputError, counted
 from derm_hash.files import thread_map
 
@@ -63,6 +64,13 @@ def build(
     there is no mask); not split, unless ``args.split`` is a split of the command's own.
     """
     root = args.root.expanduser()
+    if args.split_csv:
+        args.split, tables, every = "given", dict(args.split_csv), rows
+        sources = sources | {str(path): state_of(path.parent, [path]) for path in tables.values()}
+
+        def rows():
+            return split_as_given(every(), tables)
+
     shared = {name: getattr(args, name) for name in ("size", "fit", "split", "seed")}
     options = options | shared | {"size": args.size or "original"}
     if args.unseen and args.split not in SPLITTERS:
