@@ -177,10 +177,10 @@ def network_coder(run: PlannedRun, out: Path, progress: bool):
     return code, read_json(trained)
 
 
-def head_coder(run: PlannedRun):
+def head_coder(run: PlannedRun, progress: bool):
     """Train a head on frozen features, and return the same as :func:`network_coder`."""
     config, data, system = run.config, run.data.dataset, run.facts["system"]
-    features = frozen_features(config.backbone, config.weights, data)
+    features = frozen_features(config.backbone, config.weights, data, progress)
     if system != "trained":
         choices = data, features, config.bits, config.seed
         return lambda scoring: baseline_codes(system, *choices, scoring.scored_on), conditions()
@@ -202,7 +202,10 @@ def do_run(run: PlannedRun, out: Path, progress: bool) -> None:
     path = out / run.config.name
     with ONE_RUN_AT_A_TIME:
         path.mkdir(parents=True, exist_ok=True)
-        code, trained = head_coder(run) if run.config.frozen else network_coder(run, out, progress)
+        coder = (
+            head_coder(run, progress) if run.config.frozen else network_coder(run, out, progress)
+        )
+        code, trained = coder
         config = {name: table_value(value) for name, value in vars(run.config).items()}
         config.pop("name")
         coded = {}
