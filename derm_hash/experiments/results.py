@@ -88,7 +88,8 @@ def read_results(out: str | Path) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row for each run and scoring: settings, conditions and scores.
+        One row for each run and scoring: settings, conditions and scores. A setting that is
+        younger than the table has its default.
 
     Raises
     ------
@@ -110,7 +111,10 @@ def read_results(out: str | Path) -> pd.DataFrame:
             f"{path} is not a table of results ({one_line(error)}): "
             "delete it and run the experiment again"
         ) from error
-    return table.copy()  # in one block of memory, so that adding a column is fast
+    fields = [field for field in dataclasses.fields(TrainConfig) if field.name != "name"]
+    younger = {f.name: table_value(f.default) for f in fields if f.name not in table}
+    # A copy is one block of memory, to which adding a column is fast.
+    return table.copy().assign(**younger)
 
 
 def read_csv(path: Path, **options) -> pd.DataFrame:
