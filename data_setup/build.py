@@ -26,7 +26,7 @@ from data_setup.record import (
     read_record,
     sole_writer,
 )
-from data_setup.sources import LISTED, Drawn, size_of
+from data_setup.sources import LISTED, Drawn, size_of, state_of
 from derm_hash.data.classes import class_order
 from derm_hash.data.manifest import (
     MANIFEST,
@@ -36,6 +36,7 @@ from derm_hash.data.manifest import (
     store_pixels,
     write_manifest,
 )
+from derm_hash.data.splits import split_as_given
 from derm_hash.errors import InputError, counted
 from derm_hash.files import thread_map, write_json
 
@@ -62,6 +63,13 @@ def build(
     ``dataset.json``.
     """
     root = args.root.expanduser()
+    if args.split_csv:
+        args.split, tables, every = "given", dict(args.split_csv), rows
+        sources = sources | {str(path): state_of(path.parent, [path]) for path in tables.values()}
+
+        def rows():
+            return split_as_given(every(), tables)
+
     shared = {name: getattr(args, name) for name in ("size", "fit", "split", "seed")}
     options = options | shared | {"size": args.size or "original"}
     if args.unseen and args.split not in SPLITTERS:

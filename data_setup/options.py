@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from data_setup.labels import split_of
 from data_setup.prepare import FITS
 from derm_hash.data.splits import split_by_image, split_by_lesion
 
@@ -27,6 +28,17 @@ def share(text: str) -> float:
     if not 0 < (number := float(text)) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not possible: use a share such as 0.25")
     return number
+
+
+def part_and_table(text: str) -> tuple[str, Path]:
+    """argparse type of ``--split-csv``: "test=FILE" -> ("query", FILE)."""
+    name, equals, path = text.partition("=")
+    part = split_of(name)
+    if not (part and equals and path):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a part and its table: write train=FILE, val=FILE, test=FILE"
+        )
+    return part, Path(path)
 
 
 def pixels(text: str) -> int | None:
@@ -76,6 +88,15 @@ def add_common_arguments(
         "each class as queries, so that images of one lesion may be on both sides"
         + "".join(f"; {name}: {meaning}" for name, meaning in own_splits.items())
         + f" (default: {default_split or 'the table, or else lesion'})",
+    )
+    parser.add_argument(
+        "--split-csv",
+        type=part_and_table,
+        nargs="+",
+        action="extend",
+        metavar="PART=FILE",
+        help="use a published split instead, with a CSV for each part (train or database, val, "
+        "query or test) whose column image names its images; others are left out",
     )
     parser.add_argument(
         "--unseen",

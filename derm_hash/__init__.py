@@ -15,6 +15,7 @@ _HOMES = {
     "errors": "InputError",
     "experiments": "compare read_experiment read_results run_grid score_model score_table",
     "heatmaps": "road_curve BitTarget ClassTarget MatchTarget gate_maps grad_cam",
+    "longtail": "ClassProxies bhp_loss bwce_weights",
     "losses": "CauchyRotationLoss OrbitPenalty",
     "metrics": "bootstrap_interval code_quality evaluate_retrieval flipped_bits "
     "paired_test query_scores rotation_report rotation_scores",

@@ -234,15 +234,18 @@ def evaluate_command(args) -> None:
             f"{evaluation.seen_and_unseen(sides)}\n"
         )
     path = evaluation.write_evaluation(run, table, data, args.data, queries)
+    classes = evaluation.class_table(scores, data)
+    save_picture(plots.plot_class_scores(classes), path.with_suffix(".png"))
     lesions = len(np.unique(lesion_groups(found["lesion_id"])))
     notes = "".join(f"{note}\n" for note in table_notes(pd.DataFrame([scores]), []))
     print(
         f"database: {args.data} (images: {len(data.split('train'))})\n"
         f"queries: {queries} (images: {len(found)}, lesions: {lesions})\n\n"
-        f"{evaluation.class_table(scores, data).to_string(float_format='{:.3f}'.format)}\n\n"
+        f"{classes.to_string(float_format='{:.3f}'.format)}\n\n"
         f"{evaluation.in_words(summary)}\n"
         f"intervals are over lesions; chance is the database in random order\n"
-        f"{compared}{notes}all scores: {path}"
+        f"{compared}{notes}all scores: {path}\n"
+        f"scores against class size: {path.with_suffix('.png')}"
     )
 
 

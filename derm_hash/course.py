@@ -27,7 +27,7 @@ LESSON = {"backbone": "resnet10", "epochs": 5, "batch_size": 24, "learning_rate"
 LESSON |= {"invariance_weight": 0.5}
 # The modules that decide how an image is drawn, and how a network is trained.
 DRAWN_BY = ["atlas/atlas", "atlas/criteria", "atlas/lesion", "atlas/photograph"]
-LEARNT_BY = ["attention", "data/dataset", "data/images", "data/views", "losses"]
+LEARNT_BY = ["attention", "data/dataset", "data/images", "data/views", "longtail", "losses"]
 LEARNT_BY += ["model", "objectives", "rotations", "settings", "training"]
 
 

@@ -17,12 +17,14 @@ from tqdm.auto import tqdm
 
 from derm_hash.course import home
 from derm_hash.data.dataset import LesionDataset
-from derm_hash.data.views import generator
+from derm_hash.data.views import generator, order_of_images
 from derm_hash.errors import InputError
 from derm_hash.files import load_tensors, locked, save_tensors, write_atomically
+from derm_hash.longtail import CURRICULA, curriculum, make_contrast
 from derm_hash.losses import class_weights
+from derm_hash.metrics.classification import f1_columns
 from derm_hash.model import DermHash, HashOutput, encode
-from derm_hash.objectives import orbit_losses
+from derm_hash.objectives import BY_CLASSIFIER, orbit_losses
 from derm_hash.runs import MODEL_FILE, Run, claim_folder, save_model
 from derm_hash.settings import TrainConfig
 from derm_hash.training import make_optimizer, make_scheduler, val_score
@@ -103,7 +105,7 @@ def train_head(
         Of a frozen run. There is no augmentation but rotation.
     data : LesionDataset of N images, with splits
         Trains on ``train`` (or on ``database``, where there is no such part). There is no choice of
-        an epoch, so ``val`` is not looked at.
+        an epoch, so ``val`` is looked at only by class weights that depend on it ("bwce").
     features : (4, N, F) array
     progress : bool
         Show a progress bar over the epochs.
@@ -111,34 +113,47 @@ def train_head(
     Returns
     -------
     hash layer (F -> bits) on the features as they are, classifier (bits -> classes), and the
-    losses of each epoch
+    losses of each epoch (and the F1 scores on val that class weights depend on)
     """
     rows, classes = data.positions("train"), len(data.classes)
     x, y = torch.from_numpy(features[:, rows]).float(), data.labels[rows]
     mean, std = x.mean(dim=(0, 1)), x.std(dim=(0, 1)).clamp(min=1e-3)
     x = (x - mean) / std
+    if config.class_weights in CURRICULA:
+        x_val = (torch.from_numpy(features[0, data.positions("val")]).float() - mean) / std
     torch.manual_seed(config.seed)
     head = nn.Sequential(nn.Linear(x.shape[-1], config.bits), nn.Linear(config.bits, classes))
+    contrast = make_contrast(config, y, classes)
     steps = max(1, len(y) // config.batch_size)
-    optimizer = make_optimizer(config, head)
+    optimizer = make_optimizer(config, head, contrast)
     scheduler = make_scheduler(config, optimizer, steps)
     weights, history = class_weights(y, classes, config.class_weights), []
     for epoch in tqdm(range(config.epochs), "head", disable=not progress, leave=False):
-        order = torch.randperm(len(y), generator=generator(config.seed, epoch))
+        order = order_of_images(y, (config.seed, epoch), config.class_weights == "sampling")
+        if config.class_weights in CURRICULA:
+            weights = curriculum(config, y, data.classes, history)
         total = 0.0
         for step in range(steps):
             chosen = order[step * config.batch_size : (step + 1) * config.batch_size]
             quarters = drawn_quarters(config, len(chosen), (config.seed, epoch, step))
             codes = torch.sigmoid(head[0](x[quarters, chosen]))
-            logits = head[1](codes if config.objective == "classification" else codes.detach())
+            logits = head[1](codes if config.objective in BY_CLASSIFIER else codes.detach())
             done = (epoch + step / steps) / config.epochs
-            loss = orbit_losses(logits, codes, y[chosen], config, weights, done)["loss"]
+            loss = orbit_losses(logits, codes, y[chosen], config, weights, done, contrast)["loss"]
             optimizer.zero_grad()
             loss.backward()
+            if contrast:
+                contrast.proxies.collect()
             optimizer.step()
             scheduler.step()
             total += float(loss.detach())
+        if contrast:
+            contrast.proxies.step(steps, config.proxy_update)
         history.append({"epoch": epoch + 1, "loss": total / steps})
+        if config.class_weights in CURRICULA:
+            with torch.no_grad():
+                predicted = head[1](head[0](x_val).sigmoid()).argmax(dim=1).numpy()
+            history[-1] |= f1_columns(predicted, data.split("val"))
     with torch.no_grad():  # fold the standardisation into the hash layer
         head[0].weight /= std
         head[0].bias -= head[0].weight @ mean

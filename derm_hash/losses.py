@@ -1,4 +1,4 @@
-"""The Cauchy rotation-invariance loss, the penalties it is compared with, and class weights.
+"""The Cauchy rotation-invariance loss, the penalties it is compared with, balanced cross-entropy.
 
 For the orbit u_k = h(R_k x), k = 0..n-1, of soft codes and its mean ubar, an invariance loss is
 ``L = sum_k mean_{batch, bits} rho(|u_k - ubar|)``. The penalty rho decides how much a deviating
@@ -7,6 +7,7 @@ bit costs, and how large its gradient is.
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from derm_hash.errors import InputError
@@ -79,7 +80,9 @@ class CauchyRotationLoss(OrbitPenalty):
         super().__init__("cauchy", gamma)
 
 
-CLASS_WEIGHTS = ("inverse", "released", "none")
+CLASS_WEIGHTS = ("inverse", "released", "none", "logit-adjusted", "sampling", "focal")
+CLASS_WEIGHTS += ("bwce", "bwce-smooth")
+"""How the classes are balanced: weights in the loss, or one of the rivals to weights."""
 
 
 def class_weights(labels: Tensor, classes: int, mode: str = "inverse") -> Tensor | None:
@@ -89,23 +92,48 @@ def class_weights(labels: Tensor, classes: int, mode: str = "inverse") -> Tensor
     ----------
     labels : (N,) int64 tensor of class indices
     classes : int
-    mode : {"inverse", "released", "none"}, else `InputError`
-        ``"inverse"``: N / (classes * count), so that all classes have the same total
-        weight. ``"released"``: count / N, as in the code that was published with the paper;
-        it strengthens the imbalance and is here for comparison. ``"none"``: no weights.
+    mode : a name in ``CLASS_WEIGHTS``, else `InputError`
+        ``"inverse"``: N / (classes * count), so that all classes have the same total weight.
+        ``"logit-adjusted"``: the same numbers, see :func:`cross_entropy`. ``"released"``: count /
+        N, as in the code that was published with the paper; it strengthens the imbalance and is
+        here for comparison. The others have no weights: "none"; "sampling", which draws the images
+        of all classes equally often; "focal"; and "bwce" and "bwce-smooth", whose weights change
+        from epoch to epoch (:func:`derm_hash.longtail.bwce_weights`).
 
     Returns
     -------
-    (classes,) float tensor, or None for ``"none"``
+    (classes,) float tensor, or None
     """
     if mode not in CLASS_WEIGHTS:
         raise InputError(f"Unknown class weights {mode!r}: use one of {', '.join(CLASS_WEIGHTS)}")
-    if mode == "none":
+    if mode not in ("inverse", "logit-adjusted", "released"):
         return None
     counts = torch.bincount(labels, minlength=classes).float()
     if mode == "released":
         return counts / len(labels)
     return torch.where(counts > 0, len(labels) / (classes * counts.clamp(min=1)), 0.0)
+
+
+def cross_entropy(
+    logits: Tensor, labels: Tensor, weights: Tensor | None = None, mode: str = "inverse"
+) -> Tensor:
+    """Cross-entropy of a classifier, balanced as ``mode`` says: logits (N, classes) -> scalar.
+
+    ``- sum_i w(y_i) log softmax(logits_i)[y_i] / sum_i w(y_i)``, except for two modes:
+
+    - "logit-adjusted" adds the log of each class's share of the images to the logits, and has no
+      weights (Menon et al., ICLR 2021, equation 10, with tau = 1). The share of class c is
+      proportional to 1 / w_c, and a common factor does not change a softmax.
+    - "focal" counts image i by ``(1 - p_i)^2``, p_i the probability of its class (Lin et al., ICCV
+      2017, equation 4).
+    """
+    if mode == "logit-adjusted" and weights is not None:
+        share = torch.where(weights > 0, -weights.log(), -torch.inf)
+        return F.cross_entropy(logits + share, labels)
+    if mode == "focal":
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        return ((1 - (-losses).exp()) ** 2 * losses).mean()
+    return F.cross_entropy(logits, labels, weights)
 
 
 def penalty_curve(kind: str, gamma: float, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -208,3 +208,10 @@ def encode(
             x = x.to(device, memory_format=torch.channels_last)  # fastest for convolutions
             codes.append(model(x).code.float().cpu())
     return torch.cat(codes).numpy()
+
+
+@torch.no_grad()
+def classify(model: "DermHash | OrbitMean", codes: np.ndarray) -> np.ndarray:
+    """Logits (N, classes) of soft codes (N, bits), also of the mean codes of an orbit."""
+    weight = model.classifier.weight
+    return model.classifier(torch.from_numpy(codes).to(weight.device)).cpu().numpy()

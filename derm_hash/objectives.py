@@ -1,4 +1,4 @@
-"""What the codes are trained for: the paper's classification, and five hashing objectives.
+"""What the codes are trained for: the paper's classification, and its rivals.
 
 Every ``objective(codes, logits, labels, weights)`` returns a scalar:
 
@@ -35,7 +35,8 @@ from scipy.linalg import hadamard
 from torch import Tensor
 
 from derm_hash.errors import InputError
-from derm_hash.losses import OrbitPenalty, class_weights
+from derm_hash.longtail import ClassContrast, anchor_losses, unit
+from derm_hash.losses import OrbitPenalty, class_weights, cross_entropy
 
 if TYPE_CHECKING:
     from derm_hash.settings import TrainConfig
@@ -48,7 +49,7 @@ def classification(
 
     ``- sum_i w(y_i) log softmax(logits_i)[y_i] / sum_i w(y_i)``.
     """
-    return F.cross_entropy(logits, labels, weights)
+    return cross_entropy(logits, labels, weights)
 
 
 def dpsh(codes: Tensor, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -138,6 +139,18 @@ def csq(codes: Tensor, logits: Tensor, labels: Tensor, weights: Tensor | None = 
     return weighted_mean(central + 1e-4 * quantisation, image_weights(labels, weights))
 
 
+def supcon(codes: Tensor, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Supervised contrastive learning (Khosla et al., NeurIPS 2020, equation 2).
+
+    ``mean_images -1/|P_i| sum_{j in P_i} log [exp(s_ij) / sum_{k != i} w(y_k) exp(s_ik)]`` with
+    ``s_ij = cos(u_i, u_j) / 0.1``, P_i the other images of i's class; an image without such is left
+    out. Like ECL it is trained together with the classifier, see :func:`orbit_losses`.
+    """
+    each = image_weights(labels, weights)
+    losses, counted = anchor_losses(unit(2 * codes - 1), labels, each)
+    return weighted_mean(losses, each * counted)
+
+
 OBJECTIVES: dict[str, Callable[..., Tensor]] = {
     "classification": classification,
     "dpsh": dpsh,
@@ -145,7 +158,10 @@ OBJECTIVES: dict[str, Callable[..., Tensor]] = {
     "hashnet": hashnet,
     "dch": dch,
     "csq": csq,
+    "supcon": supcon,
 }
+BY_CLASSIFIER = ("classification", "supcon", "ecl")
+"""Objectives whose classifier shapes the code; with the others it only reads it."""
 
 
 def orbit_losses(
@@ -155,13 +171,16 @@ def orbit_losses(
     config: "TrainConfig",
     weights: Tensor | None = None,
     progress: float = 1.0,
+    contrast: ClassContrast | None = None,
+    strong: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Losses of a batch of orbits.
 
     ``loss = cross_entropy + hashing + rise * invariance_weight * invariance``, where rise goes from
     0 to 1 while ``progress``, the share of the run that is done, goes from 0 to
     ``invariance_rise``. ``hashing`` is the config's objective if that is not classification; the
-    cross-entropy then trains the classifier alone.
+    cross-entropy then trains the classifier alone. Only "supcon" and "ecl" are joined with it, as
+    in the ECL paper: ``loss = 2 * cross_entropy + hashing + ...``.
 
     Parameters
     ----------
@@ -170,24 +189,35 @@ def orbit_losses(
     config : TrainConfig
     weights : (classes,) tensor of class weights, optional
     progress : float in [0, 1]
+    contrast : ClassContrast
+        For the objective "ecl".
+    strong : (B, bits) tensor, optional
+        Codes of a strong view of each image, which ``hashing`` sees as well.
 
     Returns
     -------
     dict of scalar tensors: ``loss``, ``cross_entropy``, and ``hashing``, ``invariance`` if used
     """
-    copies = len(codes)
-    # 1. The objective, on all copies or on the unrotated one.
+    copies, balance = len(codes), config.class_weights
+    # 1. The classifier, on all copies or on the unrotated one.
     used = copies if config.classify == "orbit" else 1
-    y = y.repeat(used)
-    if config.class_weights == "released":  # from each batch, as in the released code
-        weights = class_weights(y, logits.shape[-1], "released")
-    inputs = codes[:used].flatten(0, 1), logits[:used].flatten(0, 1), y, weights
-    losses = {"cross_entropy": OBJECTIVES["classification"](*inputs)}
-    losses["loss"] = losses["cross_entropy"]
-    if config.objective != "classification":
+    repeated = y.repeat(used)
+    if balance == "released":  # from each batch, as in the released code
+        weights = class_weights(repeated, logits.shape[-1], "released")
+    classified = cross_entropy(logits[:used].flatten(0, 1), repeated, weights, balance)
+    losses = {"cross_entropy": classified, "loss": classified}
+    # 2. The objective, if it is another one, on the same copies and the strong view.
+    views = codes[:used] if strong is None else torch.cat([codes[:used], strong[None]])
+    if config.objective == "ecl":
+        losses["hashing"] = contrast(views, y)
+    elif config.objective != "classification":
+        of_images = None if balance == "logit-adjusted" else weights
+        inputs = views.flatten(0, 1), logits[0], y.repeat(len(views)), of_images
         losses["hashing"] = OBJECTIVES[config.objective](*inputs)
-        losses["loss"] = losses["loss"] + losses["hashing"]
-    # 2. The penalty on the orbit.
+    if "hashing" in losses:
+        factor = 2 if config.objective in BY_CLASSIFIER else 1
+        losses["loss"] = factor * classified + losses["hashing"]
+    # 3. The penalty on the orbit.
     if config.invariance:
         penalty = OrbitPenalty(config.invariance, config.gamma)(codes)
         losses["invariance"] = penalty * (config.orbit - 1) / max(1, copies - 1)

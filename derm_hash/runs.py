@@ -127,6 +127,7 @@ def save_checkpoint(state, path: Path) -> None:
         schedule = state.scheduler.state_dict()
         saved = {name: getattr(state, name) for name in ("epoch", "step", "totals", "history")}
         saved["model"] = state.model.state_dict()
+        saved["contrast"] = state.contrast.state_dict() if state.contrast else {}
         saved["optimizer"] = state.optimizer.state_dict()
         # The rest follows from the config, and some of it (a Counter) does not fit into JSON.
         parts = ("last_epoch", "_step_count", "_last_lr")
@@ -157,6 +158,8 @@ def load_checkpoint(state, path: Path) -> None:
     saved = load_state(path)
     try:
         state.model.load_state_dict(saved["model"])
+        if state.contrast:
+            state.contrast.load_state_dict(saved["contrast"])
         # JSON has turned the parameters' numbers into strings.
         kept = {int(i): tensors for i, tensors in saved["optimizer"]["state"].items()}
         state.optimizer.load_state_dict(saved["optimizer"] | {"state": kept})

@@ -8,6 +8,7 @@ from typing import ClassVar
 from derm_hash.attention import GATE_INITS
 from derm_hash.errors import InputError
 from derm_hash.files import leaves_folder
+from derm_hash.longtail import PROXY_RATES
 from derm_hash.losses import CLASS_WEIGHTS, PENALTIES
 from derm_hash.objectives import OBJECTIVES
 
@@ -45,8 +46,17 @@ class TrainConfig:
     """Train the hash layer and the classifier alone, on the features of the weights as they are.
     Needs attention=None; nothing is augmented but by rotations. See :mod:`derm_hash.frozen`."""
     objective: str = "classification"
-    """What the codes are trained for: a name in ``objectives.OBJECTIVES``. With any other than
-    "classification" the classifier reads the codes without shaping them."""
+    """What the codes are trained for: a name in ``objectives.OBJECTIVES``, or "ecl" for
+    class-enhancement contrastive learning. The classifier shapes the codes with "classification",
+    "supcon" and "ecl"; with the others it reads them only."""
+    views: str = "orbit"
+    """What contrastive objectives compare: the copies of an image in a step ("orbit"), or these and
+    a strongly changed view of it ("weak-strong")."""
+    projection: int = 0
+    """Width of the head between the code and the loss of "ecl" (128 in the paper; 0: none)."""
+    proxy_update: str = "mean"
+    """How the class proxies of "ecl" step at the end of an epoch: by the "mean" of its batches'
+    gradients, or by their "sum" as published."""
     invariance: str | None = "cauchy"
     """Penalty on the orbit of soft codes: a name in ``losses.PENALTIES``, or None."""
     invariance_weight: float = 2.0
@@ -72,7 +82,7 @@ class TrainConfig:
     """Mask every input to its inscribed disc, also at inference. Implied by an orbit other than
     1, 2 or 4; set it to train a comparable baseline."""
     class_weights: str = "inverse"
-    """Class weights of the cross-entropy: a name in ``losses.CLASS_WEIGHTS``."""
+    """How the classes are balanced in the cross-entropy: a name in ``losses.CLASS_WEIGHTS``."""
     augment: bool = True
     """Random mirroring, and small random changes of brightness and contrast."""
     random_rotations: bool = False
@@ -105,7 +115,9 @@ class TrainConfig:
 
     CHOICES: ClassVar[dict[str, tuple]] = {
         "gate_init": GATE_INITS,
-        "objective": tuple(OBJECTIVES),
+        "objective": (*OBJECTIVES, "ecl"),
+        "views": ("orbit", "weak-strong"),
+        "proxy_update": tuple(PROXY_RATES),
         "invariance": (None, *PENALTIES),
         "classify": ("orbit", "upright"),
         "class_weights": CLASS_WEIGHTS,
@@ -133,12 +145,25 @@ class TrainConfig:
                 "frozen features have no gates and four rotations of whole squares: set attention "
                 "to none, disc to false and orbit to 1, 2 or 4"
             )
+        if self.frozen and self.views != "orbit":
+            raise InputError("frozen features have no strong view: set views to orbit")
+        if self.objective == "ecl" and self.precision == "16-mixed":
+            raise InputError(
+                "ecl sums gradients over an epoch, and 16-mixed scales them: use another precision"
+            )
         if self.orbit_sample and not 2 <= self.orbit_sample <= self.orbit:
             raise InputError(
                 f"orbit_sample must be 0 or lie between 2 and the orbit's {self.orbit} members, "
                 f"not {self.orbit_sample}"
             )
-        for field in ("invariance_weight", "invariance_rise", "momentum", "weight_decay", "seed"):
+        for field in (
+            "invariance_weight",
+            "invariance_rise",
+            "momentum",
+            "weight_decay",
+            "seed",
+            "projection",
+        ):
             if not 0 <= getattr(self, field) < math.inf:
                 raise InputError(f"{field} must be 0 or more, not {getattr(self, field)}")
         for field, most in self.MAXIMUM.items():

@@ -20,15 +20,17 @@ from tqdm.auto import tqdm
 from derm_hash.backbones import trained_on
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.images import to_input
-from derm_hash.data.views import generator, random_view
+from derm_hash.data.views import generator, order_of_images, random_views
 from derm_hash.devices import check_batch, check_compiler, make_fabric, unbroken, whole_batch
 from derm_hash.errors import InputError
 from derm_hash.files import locked, write_atomically
+from derm_hash.longtail import CURRICULA, ClassContrast, curriculum, make_contrast
 from derm_hash.losses import class_weights
+from derm_hash.metrics.classification import f1_columns
 from derm_hash.metrics.ranking import precision, relevance
 from derm_hash.metrics.scores import class_means
-from derm_hash.model import DermHash, encode
-from derm_hash.objectives import hash_centres, orbit_losses
+from derm_hash.model import DermHash, classify, encode
+from derm_hash.objectives import BY_CLASSIFIER, hash_centres, orbit_losses
 from derm_hash.retrieval import build_index
 from derm_hash.rotations import rotation_orbit
 from derm_hash.runs import (
@@ -119,8 +121,12 @@ def train(
                 while state.epoch < config.epochs:
                     train_epoch(state, database, path, bar)
                     score = val_score(state.model, database, val)
+                    scores = {"val_precision_at_10": score}
+                    if config.class_weights in CURRICULA:
+                        logits = classify(state.model.module, encode(state.model, val))
+                        scores |= f1_columns(logits.argmax(axis=1), val)
                     with unbroken(fabric):
-                        close_epoch(state, score, path)
+                        close_epoch(state, scores, path)
                     bar.set_description(f"{config.name[:40]}, val {score:.3f}", refresh=False)
                     if on_epoch and first:
                         on_epoch(pd.DataFrame(state.history))
@@ -143,6 +149,7 @@ class State:
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
     weights: Tensor | None  # class weights (classes,)
+    contrast: ClassContrast | None  # what "ecl" trains beside the network
     steps: int  # per epoch
     epoch: int = 0
     step: int = 0
@@ -168,26 +175,30 @@ def set_up(
         config.attention,
         None if resumed else config.weights,
         config.sees_disc,
-        detach_classifier=config.objective != "classification",
+        detach_classifier=config.objective not in BY_CLASSIFIER,
         class_names=database.classes,
         image_size=database.size,
         gate_init=config.gate_init,
         normalise=trained_on(config.backbone, config.weights),
     ).to(memory_format=torch.channels_last)
+    contrast = make_contrast(config, database.labels, classes, fabric.device)
     steps = max(1, len(database) // config.batch_size)  # an incomplete last batch is left out
-    optimizer = make_optimizer(config, model)
+    optimizer = make_optimizer(config, model, contrast)
     scheduler = make_scheduler(config, optimizer, steps)
     weights = class_weights(database.labels.to(fabric.device), classes, config.class_weights)
     model, optimizer = fabric.setup(model, optimizer)
-    return State(config, fabric, model, optimizer, scheduler, weights, steps)
+    return State(config, fabric, model, optimizer, scheduler, weights, contrast, steps)
 
 
-def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """SGD or AdamW, as the config says."""
+def make_optimizer(
+    config: TrainConfig, model: nn.Module, contrast: ClassContrast | None = None
+) -> torch.optim.Optimizer:
+    """SGD or AdamW, as the config says, for the network and a projection head."""
     rate, decay = config.learning_rate, config.weight_decay
+    parameters = [*model.parameters(), *(contrast.head.parameters() if contrast else ())]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(model.parameters(), rate, config.momentum, weight_decay=decay)
-    return torch.optim.AdamW(model.parameters(), rate, weight_decay=decay)
+        return torch.optim.SGD(parameters, rate, config.momentum, weight_decay=decay)
+    return torch.optim.AdamW(parameters, rate, weight_decay=decay)
 
 
 def make_scheduler(config: TrainConfig, optimizer, steps: int):
@@ -210,6 +221,9 @@ def train_epoch(state: State, database: LesionDataset, path: Path, bar: tqdm) ->
     """Take the steps that are left of an epoch, with a checkpoint every few minutes."""
     saved = time.monotonic()
     state.model.train()
+    if state.config.class_weights in CURRICULA:
+        weights = curriculum(state.config, database.labels, database.classes, state.history)
+        state.weights = weights.to(state.fabric.device)
     while state.step < state.steps:
         with unbroken(state.fabric):
             train_step(state, database)
@@ -228,10 +242,10 @@ def train_step(state: State, database: LesionDataset) -> None:
     config, fabric = state.config, state.fabric
     rank, world = fabric.global_rank, fabric.world_size
     # 1. This process's share of a random batch, with random changes.
-    chosen = batch_of(state, len(database))[rank::world]
+    chosen = batch_of(state, database.labels)[rank::world]
     key = config.seed, state.epoch, state.step
     x = to_input(database.images[chosen].to(fabric.device))
-    x = random_view(x, config.augment, config.random_rotations, key, rank, world)
+    x, strong = random_views(x, config, key, rank, world)
     y = database.labels[chosen].to(fabric.device)
     # 2. Losses, gradients, and a step of the optimizer and the schedule.
     done = (state.epoch + state.step / state.steps) / config.epochs
@@ -239,8 +253,11 @@ def train_step(state: State, database: LesionDataset) -> None:
     if 1 < config.copies < config.orbit:
         rng = generator(*key, "members")
         members = torch.randperm(config.orbit, generator=rng)[: config.copies]
-    losses = step_losses(state.model, x, y, config, state.weights, done, fabric, members)
+    given = config, state.weights, done, fabric, members, state.contrast, strong
+    losses = step_losses(state.model, x, y, *given)
     fabric.backward(losses["loss"])
+    if state.contrast:
+        state.contrast.proxies.collect()
     rate = state.optimizer.param_groups[0]["lr"]
     state.optimizer.step()
     state.optimizer.zero_grad()
@@ -251,9 +268,10 @@ def train_step(state: State, database: LesionDataset) -> None:
     state.step += 1
 
 
-def batch_of(state: State, size: int) -> Tensor:
-    """Positions of this step's images; their order follows from seed and epoch alone."""
-    order = torch.randperm(size, generator=generator(state.config.seed, state.epoch))
+def batch_of(state: State, labels: Tensor) -> Tensor:
+    """Positions of this step's images among all, which have these labels (N,)."""
+    key = state.config.seed, state.epoch
+    order = order_of_images(labels, key, state.config.class_weights == "sampling")
     batch = state.config.batch_size
     return order[state.step * batch : (state.step + 1) * batch]
 
@@ -263,7 +281,7 @@ def add_losses(state: State, losses: dict[str, Tensor], database: LesionDataset)
     for name, value in losses.items():
         number = float(value.detach())
         if not math.isfinite(number):
-            images = database.table["image"].iloc[batch_of(state, len(database)).numpy()]
+            images = database.table["image"].iloc[batch_of(state, database.labels).numpy()]
             raise InputError(
                 f"The {name} is {number} in step {state.step + 1} of epoch {state.epoch + 1}: "
                 f"check the images of the batch ({', '.join(images)}), or {REMEDY}"
@@ -283,23 +301,30 @@ def step_losses(
     progress: float = 1.0,
     fabric: Fabric | None = None,
     members: Tensor | None = None,
+    contrast: ClassContrast | None = None,
+    strong: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Losses of one step: images (B, 3, S, S) in [-1, 1], labels (B,) -> named scalars.
 
     The whole orbit goes through the network in one batch, so that batch norm sees every copy once.
-    ``members`` (orbit_sample,) are positions in the orbit; by default the step has all of it. With
-    a ``fabric`` of several processes, x and y are one process's share, and the losses those of the
-    whole batch. For the rest see :func:`orbit_losses`.
+    ``members`` (orbit_sample,) are positions in the orbit; by default the step has all of it.
+    ``strong`` (B, 3, S, S) are strong views of the images. With a ``fabric`` of several processes,
+    x, y and strong are one process's share, and the losses those of the whole batch. For the rest
+    see :func:`orbit_losses`.
     """
     copies = config.copies
-    orbit = rotation_orbit(x, config.orbit if copies > 1 else 1)
+    views = rotation_orbit(x, config.orbit if copies > 1 else 1)
     if members is not None:
-        orbit = orbit[members]
-    out = model(orbit.flatten(0, 1).contiguous(memory_format=torch.channels_last))
-    logits, codes = (each.float().unflatten(0, (copies, len(x))) for each in (out.logits, out.code))
+        views = views[members]
+    if strong is not None:
+        views = torch.cat([views, strong[None]])
+    out = model(views.flatten(0, 1).contiguous(memory_format=torch.channels_last))
+    logits, codes = (each.float().unflatten(0, views.shape[:2]) for each in (out.logits, out.code))
     if fabric is not None and fabric.world_size > 1:
         logits, codes, y = whole_batch(fabric, logits, codes, y)
-    return orbit_losses(logits, codes, y, config, weights, progress)
+    strong_codes = None if strong is None else codes[copies]
+    given = config, weights, progress, contrast, strong_codes
+    return orbit_losses(logits[:copies], codes[:copies], y, *given)
 
 
 # --- validate and save --------------------------------------------------------------------
@@ -314,16 +339,19 @@ def val_score(model: nn.Module, database: LesionDataset, val: LesionDataset) -> 
     return sum(at_10.values()) / len(at_10)
 
 
-def close_epoch(state: State, score: float, path: Path) -> None:
-    """Write the model if none was better so far, then the history, then the checkpoint.
+def close_epoch(state: State, scores: dict[str, float], path: Path) -> None:
+    """Step the proxies; write the model if none was better so far, the history, the checkpoint.
 
     A run that is stopped before the checkpoint repeats the epoch, and writes all of them again.
     """
+    if state.contrast:
+        state.contrast.proxies.step(state.steps, state.config.proxy_update)
     means = {name: total / state.steps for name, total in state.totals.items()}
-    state.history.append({"epoch": state.epoch + 1, **means, "val_precision_at_10": score})
+    state.history.append({"epoch": state.epoch + 1, **means, **scores})
     state.epoch, state.step, state.totals = state.epoch + 1, 0, {}
     if state.fabric.global_rank == 0:
-        if score == max(row["val_precision_at_10"] for row in state.history):
+        precisions = [row["val_precision_at_10"] for row in state.history]
+        if precisions[-1] == max(precisions):
             save_model(state.model.module, path / MODEL_FILE)
         table = pd.DataFrame(state.history)
         write_atomically(path / "metrics.csv", lambda part: table.to_csv(part, index=False))

@@ -49,6 +49,9 @@ CONFIGS = [
     small("turns", invariance=None, classify="upright", random_rotations=True),
     small("adamw", optimizer="adamw", learning_rate=1e-3),
     *[small(name, objective=name) for name in ("dpsh", "dsh", "hashnet", "dch", "csq")],
+    small("supcon", objective="supcon"),
+    small("ecl", objective="ecl", class_weights="bwce", projection=16),
+    small("views", objective="ecl", views="weak-strong", class_weights="sampling"),
     small("batch-norm", backbone="pocket", epochs=2),
 ]
 

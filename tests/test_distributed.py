@@ -18,6 +18,7 @@ import pytest
 import torch
 from helpers import RUN_FILES, checkpoint_of, train_quietly
 
+from derm_hash.longtail import make_contrast
 from derm_hash.model import DermHash
 from derm_hash.runs import Run
 from derm_hash.training import step_losses
@@ -88,9 +89,10 @@ def test_the_mean_of_two_shares_would_be_another_loss():
     torch.manual_seed(0)
     model = DermHash("stateless", 8, 3, None)
     for config in worker.CONFIGS[:-1]:
+        given = config, weights, 1.0, None, None, make_contrast(config, data.labels, 3)
         with torch.no_grad():
             whole, *shares = (
-                step_losses(model, x[part], y[part], config, weights)["loss"] for part in parts
+                step_losses(model, x[part], y[part], *given)["loss"] for part in parts
             )
         assert abs(sum(shares) / 2 - whole) > 2e-5 * whole, config.name
 

@@ -204,7 +204,8 @@ def test_an_objective_reaches_the_loss_beside_the_classifier_and_the_invariance(
     losses = step_losses(Stub(), x, y, config, weights)
     assert list(losses) == ["cross_entropy", "loss", "hashing", "invariance"]
     torch.testing.assert_close(losses["hashing"], expected)
-    total = losses["cross_entropy"] + losses["hashing"] + 0.5 * losses["invariance"]
+    factor = 2 if name == "supcon" else 1  # the classifier shapes the code as well
+    total = factor * losses["cross_entropy"] + losses["hashing"] + 0.5 * losses["invariance"]
     torch.testing.assert_close(losses["loss"], total)
 
 
@@ -225,7 +226,8 @@ def test_every_objective_learns_an_easy_problem(data, tmp_path, name):
     config = tiny(epochs=15, learning_rate=0.03, objective=name)
     run = train_quietly(config, data, tmp_path)
     column = "cross_entropy" if name == "classification" else "hashing"
-    assert run.history[column].iloc[-1] < 0.7 * run.history[column].iloc[0]
+    fall = 0.8 if name == "supcon" else 0.7  # it cannot fall below the log of a class's size
+    assert run.history[column].iloc[-1] < fall * run.history[column].iloc[0]
     assert run.history["val_precision_at_10"].max() > 0.9
     # The classifier learns beside it, whoever shapes the code.
     assert run.history["cross_entropy"].iloc[-1] < 0.95 * run.history["cross_entropy"].iloc[0]
@@ -682,7 +684,7 @@ def test_each_step_draws_its_own_members(data, tmp_path, monkeypatch):
     drawn = []
 
     def spy(*given):
-        drawn.append(tuple(given[-1].tolist()))
+        drawn.append(tuple(given[7].tolist()))
         return step_losses(*given)
 
     monkeypatch.setattr(training, "step_losses", spy)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from derm_hash.data.manifest import (
     stored_pixels,
     with_all_columns,
 )
-from derm_hash.data.splits import split_by_lesion
+from derm_hash.data.splits import split_as_given, split_by_lesion
 from derm_hash.errors import InputError, shown
 from derm_hash.files import thread_map
 
@@ -97,8 +97,9 @@ class LesionDataset:
         root: str | Path,
         size: int = 64,
         progress: bool = True,
+        split: Mapping[str, str | Path] | None = None,
     ) -> LesionDataset:
-        """Read a data folder; its splits are used as they stand.
+        """Read a data folder; its splits are used as they stand, unless others are given.
 
         `InputError` if the manifest or an image cannot be used, or the images do not fit in memory.
 
@@ -107,9 +108,12 @@ class LesionDataset:
         root : path of a folder with ``manifest.csv``; see `read_manifest`
         size : int, side of the images in pixels; see `square`
         progress : bool
+        split : mapping from a part to the CSV of its images, optional; see `split_as_given`
         """
         root = Path(root).expanduser()
         table = read_manifest(root)
+        if split is not None:
+            table = split_as_given(table, split)
         check_memory(len(table), size)
         images = torch.empty((len(table), 3, size, size), dtype=torch.uint8)
         names, pixels = table["image"], images.numpy()

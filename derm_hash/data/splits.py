@@ -7,15 +7,17 @@ paper. In a split of four parts ``train`` trains it, and it has never seen the `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from derm_hash.data.manifest import with_all_columns
-from derm_hash.errors import InputError
+from derm_hash.data.manifest import SPLITS, with_all_columns
+from derm_hash.data.tables import read_table
+from derm_hash.errors import InputError, shown
 
 
 def split_by_lesion(
@@ -98,6 +100,45 @@ def split_by_image(
         parts = np.repeat(parts_of(shares), np.diff([*ends, len(names)]))
         part_of |= dict(zip(names, parts.tolist(), strict=True))
     return frame.assign(split=frame["image"].map(part_of))
+
+
+def split_as_given(frame: pd.DataFrame, tables: Mapping[str, str | Path]) -> pd.DataFrame:
+    """Fill the split column as tables say that others have published, a table for each part.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Manifest.
+    tables : mapping from a part, such as database, val or query, to a CSV
+        With a column image that names the part's images, with or without folder and suffix; and
+        perhaps a column category with their labels, which must be those of the frame.
+
+    Returns
+    -------
+    DataFrame
+        The rows of the listed images, with their parts; `InputError` if an image is unknown, is
+        listed twice, or has another label.
+    """
+    frame = with_all_columns(frame)
+    row_of = {PurePosixPath(name).stem: row for row, name in enumerate(frame["image"])}
+    split = pd.Series("", frame.index)
+    for part, path in tables.items():
+        if part not in SPLITS:
+            raise InputError(f"there is no split {part!r}: use {', '.join(SPLITS)}")
+        table = read_table(Path(path), ("image",), "name the images' column image")
+        for name, label in zip(table["image"], table.get("category", table["image"]), strict=True):
+            row = row_of.get(PurePosixPath(name).stem)
+            if row is None:
+                raise InputError(f"{path} lists {shown(name)}, which is not in the data: remove it")
+            if split.iat[row]:
+                raise InputError(f"{path} lists {shown(name)} again: keep one of its lines")
+            if "category" in table and label != frame["label"].iat[row]:
+                raise InputError(
+                    f"{path} gives {shown(name)} the category {shown(label)} and the data the "
+                    f"label {shown(frame['label'].iat[row])}: correct one of them"
+                )
+            split.iat[row] = part
+    return frame.assign(split=split)[split != ""].reset_index(drop=True)
 
 
 def matched_databases(frame: pd.DataFrame, seed: int = 0) -> dict[str, np.ndarray]:

@@ -129,5 +129,4 @@ def baseline_codes(
     codes = np.asarray(encode_database(values[0], labels), dtype=np.float32)
     orbit = np.stack([encode(member) for member in values[:, queries]]).astype(np.float32)
     codes[queries] = orbit[0]
-    predicted = codes.argmax(axis=1) if name in CLASSIFIERS else None
-    return Coded(codes, predicted, orbit)
+    return Coded(codes, codes if name in CLASSIFIERS else None, orbit)

@@ -20,7 +20,12 @@ QUERY = ["image", "lesion_id", "label"]  # what a table of queries says of each,
 
 
 def compare(
-    results: pd.DataFrame, by: Sequence[str], score: str, baseline: Mapping, out: str | Path
+    results: pd.DataFrame,
+    by: Sequence[str],
+    score: str,
+    baseline: Mapping,
+    out: str | Path,
+    classes: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Compare settings with a baseline: how large is a difference, and is it clear?
 
@@ -40,6 +45,8 @@ def compare(
         The baseline's values of some of ``by``. The rest are those of the compared setting.
     out : str or Path
         The folder that the results come from, with the scores of every query.
+    classes : sequence of str, optional
+        Compare on the queries of these classes alone.
 
     Returns
     -------
@@ -59,7 +66,7 @@ def compare(
         If there is no such score, column or baseline, a setting has several runs of one seed,
         or a setting and its baseline have no seed in common or were scored on other queries.
     """
-    return with_holm(_against_baseline(results, by, score, baseline, Path(out)))
+    return with_holm(_against_baseline(results, by, score, baseline, Path(out), classes))
 
 
 def differences(
@@ -74,7 +81,7 @@ def differences(
     return with_holm(table.reset_index("score").reset_index(drop=True))
 
 
-def _against_baseline(results, by, score, baseline, out: Path) -> pd.DataFrame:
+def _against_baseline(results, by, score, baseline, out: Path, classes=None) -> pd.DataFrame:
     """The table of :func:`compare` without ``p_holm`` and ``clear``."""
     baseline = {key: table_value(value) for key, value in baseline.items()}
     for name in (*by, *baseline, score):
@@ -92,8 +99,9 @@ def _against_baseline(results, by, score, baseline, out: Path) -> pd.DataFrame:
             continue
         if rival not in settings:
             raise InputError(f"There is no run of the baseline {run_name(own | baseline)}")
-        row = own | compare_settings(runs, settings[rival], score, out, patterns)._asdict()
-        if f"chance_{score}" in runs:
+        compared = compare_settings(runs, settings[rival], score, out, patterns, classes)
+        row = own | compared._asdict()
+        if f"chance_{score}" in runs and classes is None:
             row["chance"] = runs[f"chance_{score}"].mean()
         rows.append(row)
     return pd.DataFrame(rows)
@@ -174,7 +182,12 @@ def runs_by_setting(results: pd.DataFrame, by: Sequence[str]) -> dict[tuple, pd.
 
 
 def compare_settings(
-    a: pd.DataFrame, b: pd.DataFrame, score: str, out: Path, patterns: int = PATTERNS
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    score: str,
+    out: Path,
+    patterns: int = PATTERNS,
+    classes: Sequence[str] | None = None,
 ) -> Comparison:
     """Compare the runs of two settings on the same queries, paired by the seeds that both have."""
     seeds = [seed for seed in a.index if seed in b.index]
@@ -191,6 +204,9 @@ def compare_settings(
     ]
     own, rival = (np.stack([table[column] for table in side]) for side in tables)
     queries = tables[0][0]
+    if classes is not None:
+        chosen = queries["label"].isin(classes).to_numpy()
+        own, rival, queries = own[:, chosen], rival[:, chosen], queries[chosen]
     labels = queries["label"] if balanced else None
     return compare_runs(own, rival, queries["lesion_id"], labels, patterns)
 

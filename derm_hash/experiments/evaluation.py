@@ -25,6 +25,10 @@ SUMMARY = {
     "flipped_bits": "bits that flip under quarter turns",
     "overlap_at_10": "top 10 that stay under quarter turns, tie-aware",
     "tied_at_10": "images that tie for the tenth place",
+    "class_mean_correct": "classifier, balanced accuracy",
+    "macro_f1": "classifier, macro F1",
+    "macro_auc": "classifier, macro AUC",
+    "calibration_error": "classifier, calibration error",
 }
 SEEN_OR_NOT = {
     **{score: SUMMARY[score] for score in list(SUMMARY)[:3]},
@@ -70,8 +74,9 @@ def place(source: str) -> str:
 def summarise(scores: dict[str, float], found: pd.DataFrame, data: LesionDataset) -> pd.DataFrame:
     """Return a row for each score of ``SUMMARY``, from what ``scoring.score_model`` returned.
 
-    The columns are value, low and high (95 % interval over lesions; empty if there is only one) and
-    chance (expected value of a ranking in random order; empty where that means nothing).
+    The columns are value, low and high (95 % interval over lesions; empty if there is only one, or
+    the score is not a mean over queries) and chance (expected value of a ranking in random order;
+    empty where that means nothing).
     """
     chance, rows = chance_of(found["label"], data.split("train").table["label"]), {}
     lesions = lesion_groups(found["lesion_id"])
@@ -79,7 +84,7 @@ def summarise(scores: dict[str, float], found: pd.DataFrame, data: LesionDataset
         column, balanced = query_column(score)
         row = {"value": scores[score], "low": np.nan, "high": np.nan, "chance": np.nan}
         labels = found["label"].to_numpy() if balanced else None
-        if len(np.unique(lesions)) > 1:
+        if column in found and len(np.unique(lesions)) > 1:
             _, row["low"], row["high"] = bootstrap_interval(found[column], lesions, labels)
         if column in chance:
             row["chance"] = chance[column].groupby(found["label"]).mean().mean()
@@ -115,16 +120,20 @@ def lesion_counts(queries: pd.DataFrame) -> dict[str, float]:
 
 
 def class_table(scores: dict[str, float], data: LesionDataset) -> pd.DataFrame:
-    """Return the scores of each class that has queries, and its images in the database."""
+    """Return the scores of each class that has queries, the class with most images first."""
+    images = data.split("train").table["label"].value_counts()
     present = [name for name in data.classes if f"ap_{name}" in scores]
+    present.sort(key=lambda name: -images.get(name, 0))
     columns = {
         "queries": "queries",
         "lesions": "lesions",
         "precision@10": "precision_at_10",
+        "recall@10": "recall_at_10",
         "AP": "ap",
+        "sensitivity": "sensitivity",
+        "specificity": "specificity",
     }
     table = {title: [scores[f"{key}_{name}"] for name in present] for title, key in columns.items()}
-    images = data.split("train").table["label"].value_counts()
     table["database"] = [images.get(name, 0) for name in present]
     return pd.DataFrame(table, index=present).astype(
         {"queries": int, "lesions": int, "database": int}

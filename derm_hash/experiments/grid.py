@@ -181,10 +181,10 @@ def network_coder(run: PlannedRun, out: Path, progress: bool):
     return code, read_json(trained, AGAIN)
 
 
-def head_coder(run: PlannedRun):
+def head_coder(run: PlannedRun, progress: bool):
     """Train a head on frozen features, and return the same as :func:`network_coder`."""
     config, data, system = run.config, run.data.dataset, run.facts["system"]
-    features = frozen_features(config.backbone, config.weights, data)
+    features = frozen_features(config.backbone, config.weights, data, progress)
     if system != "trained":
         choices = data, features, config.bits, config.seed
         return lambda scoring: baseline_codes(system, *choices, scoring.scored_on), conditions()
@@ -195,8 +195,8 @@ def head_coder(run: PlannedRun):
     def code(scoring: Scoring) -> Coded:
         codes = head_codes(hash_layer, features, scoring.readout == "orbit-mean")
         with torch.no_grad():
-            predicted = classifier(torch.from_numpy(codes[0])).argmax(dim=1).numpy()
-        return Coded(codes[0], predicted, codes[:, data.positions(scoring.scored_on)])
+            probabilities = classifier(torch.from_numpy(codes[0])).softmax(dim=1).numpy()
+        return Coded(codes[0], probabilities, codes[:, data.positions(scoring.scored_on)])
 
     return code, conditions() | {"seconds": seconds}
 
@@ -206,7 +206,10 @@ def do_run(run: PlannedRun, out: Path, progress: bool) -> None:
     path = out / run.config.name
     with ONE_RUN_AT_A_TIME:
         path.mkdir(parents=True, exist_ok=True)
-        code, trained = head_coder(run) if run.config.frozen else network_coder(run, out, progress)
+        coder = (
+            head_coder(run, progress) if run.config.frozen else network_coder(run, out, progress)
+        )
+        code, trained = coder
         config = {name: table_value(value) for name, value in vars(run.config).items()}
         config.pop("name")
         coded = {}

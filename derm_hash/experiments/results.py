@@ -63,8 +63,8 @@ def collect(out: Path) -> None:
 def read_results(out: str | Path) -> pd.DataFrame:
     """Read the table that :func:`run_grid` or ``derm-hash reproduce`` has written into a folder.
 
-    It has a row for each run and scoring: settings, conditions and scores. `InputError` if there is
-    no table, or it is damaged.
+    It has a row for each run and scoring: settings, conditions and scores. A setting that is younger
+    than the table has its default. `InputError` if there is no table, or it is damaged.
     """
     path = Path(out) / "results.csv"
     if not path.is_file():
@@ -80,7 +80,10 @@ def read_results(out: str | Path) -> pd.DataFrame:
         raise InputError(
             f"{path} is not a table of results ({one_line(error)}): {AGAIN}"
         ) from error
-    return table.copy()  # in one block of memory, so that adding a column is fast
+    fields = [field for field in dataclasses.fields(TrainConfig) if field.name != "name"]
+    younger = {f.name: table_value(f.default) for f in fields if f.name not in table}
+    # A copy is one block of memory, to which adding a column is fast.
+    return table.copy().assign(**younger)
 
 
 def read_csv(path: Path, **options) -> pd.DataFrame:

@@ -13,15 +13,17 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from scipy.special import softmax
 
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.images import to_input
 from derm_hash.data.splits import matched_databases
 from derm_hash.experiments.evaluation import chance_scores, lesion_counts
+from derm_hash.metrics.classification import classification_scores
 from derm_hash.metrics.codes import code_quality
-from derm_hash.metrics.scores import class_means, mean_scores, query_scores
+from derm_hash.metrics.scores import mean_scores, query_scores
 from derm_hash.metrics.stability import orbit_scores
-from derm_hash.model import encode
+from derm_hash.model import classify, encode
 from derm_hash.retrieval import HashIndex
 from derm_hash.rotations import rotation_orbit
 
@@ -33,8 +35,8 @@ class Coded(NamedTuple):
 
     codes: np.ndarray
     """Soft codes (N, bits) of all images."""
-    predicted: np.ndarray | None
-    """The classifier's class indices (N,); None without a classifier, which has no accuracy."""
+    probabilities: np.ndarray | None
+    """Of the classes (N, classes), by the classifier; None without one, which has no accuracy."""
     orbit: np.ndarray
     """Soft codes (4, Q, bits) of the queries, rotated by 0, 90, 180 and 270 degrees."""
 
@@ -65,12 +67,13 @@ def score_model(
         The scores of :func:`derm_hash.evaluate_retrieval`; means over a query's turns by 90, 180
         and 270 degrees of ``flipped_bits``, ``overlap_at_10`` and ``tied_at_10``
         (:func:`derm_hash.rotation_report`); ``chance_SCORE``, what the database in random order
-        would score; ``lesions_NAME``, the number of query lesions of each class; and the
-        classifier's class-mean accuracy on the queries, ``accuracy``, and on the database,
-        ``database_accuracy``.
+        would score; ``lesions_NAME``, the number of query lesions of each class; the classifier's
+        :func:`.classification_scores` on the queries, of which ``accuracy`` is the balanced one;
+        and its balanced accuracy on the database, ``database_accuracy``.
     queries : DataFrame
         A row for each query: image, lesion_id, label (the class's name), the other columns of
-        :func:`derm_hash.query_scores`, flipped_bits, overlap_at_10, tied_at_10.
+        :func:`derm_hash.query_scores`, correct (1 if the classifier is right, else 0),
+        flipped_bits, overlap_at_10, tied_at_10.
     """
     return score_codes(encode_data(model, data, scored_on, progress), data, scored_on, database)
 
@@ -82,10 +85,7 @@ def encode_data(
     codes = encode(model, data, progress=progress)
     rotated = rotation_orbit(data.split(scored_on).images)
     orbit = np.stack([encode(model, to_input(copy), progress=progress) for copy in rotated])
-    device = next(model.parameters()).device
-    with torch.no_grad():  # logits are a linear map of the code, also for the mean of an orbit
-        logits = model.classifier(torch.from_numpy(codes).to(device))
-    return Coded(codes, logits.argmax(dim=1).cpu().numpy(), orbit)
+    return Coded(codes, softmax(classify(model, codes), axis=1), orbit)
 
 
 def score_codes(
@@ -97,12 +97,17 @@ def score_codes(
     index = HashIndex.build(coded.codes[images], labels[images], table.iloc[images], data.classes)
     found = query_scores(index, coded.codes[queries], labels[queries])
     stability = orbit_scores(coded.orbit, index)
+    if coded.probabilities is not None:
+        found["correct"] = (coded.probabilities[queries].argmax(axis=1) == labels[queries]) * 1.0
     scores = mean_scores(found, data.classes) | code_quality(index.codes)
     scores |= {name: float(values.mean()) for name, values in stability.items()}
-    parts = {"accuracy": queries, "database_accuracy": images}
-    for name, rows in parts.items() if coded.predicted is not None else ():
-        right = (coded.predicted[rows] == labels[rows]).astype(float)
-        scores[name] = float(np.mean(list(class_means(right, labels[rows]).values())))
+    if coded.probabilities is not None:
+        own, known = (
+            classification_scores(coded.probabilities[rows], labels[rows], data.classes)
+            for rows in (queries, images)
+        )
+        scores |= own | {"accuracy": own["balanced_accuracy"]}
+        scores["database_accuracy"] = known["balanced_accuracy"]
     about = table[["image", "lesion_id", "label"]].iloc[queries].reset_index(drop=True)
     scores |= chance_scores(about["label"], index.items["label"]) | lesion_counts(about)
     return scores, pd.concat([about, found.drop(columns="label"), stability], axis=1)

@@ -39,4 +39,10 @@ from derm_hash.plots.style import (
     text_color,
     use_style,
 )
-from derm_hash.plots.tables import plot_audit, plot_class_bars, plot_differences, plot_scores
+from derm_hash.plots.tables import (
+    plot_audit,
+    plot_class_bars,
+    plot_class_scores,
+    plot_differences,
+    plot_scores,
+)

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from derm_hash.data.manifest import SPLITS
 from derm_hash.metrics.scores import SCORES
-from derm_hash.plots.style import INK, WIDTH, class_color, new_axes, new_figure
+from derm_hash.plots.style import GREY, INK, WIDTH, class_color, new_axes, new_figure
 
 
 def plot_class_bars(counts: Mapping[str, int] | pd.Series, ax: Axes | None = None) -> Figure | Axes:
@@ -28,6 +28,33 @@ def plot_class_bars(counts: Mapping[str, int] | pd.Series, ax: Axes | None = Non
     target.invert_yaxis()
     target.grid(False, axis="y")
     return result
+
+
+def plot_class_scores(
+    table: pd.DataFrame, scores: Sequence[str] = ("AP", "recall@10"), title: str | None = None
+) -> Figure:
+    """Scores of each class against its size, on a logarithmic axis.
+
+    Parameters
+    ----------
+    table : DataFrame of ``experiments.evaluation.class_table``
+        A row for each class, with its images in the column database and its ``scores``.
+    scores : sequence of columns, one panel each
+    title : str, optional
+    """
+    figure = new_figure(WIDTH, 3.2, title)
+    axes = figure.subplots(1, len(scores), squeeze=False, sharex=True)[0]
+    sizes = table["database"].clip(lower=1)
+    for ax, score in zip(axes, scores, strict=True):
+        ax.plot(sizes, table[score], color=GREY, linewidth=0.8, zorder=1)
+        ax.scatter(sizes, table[score], s=44, c=[class_color(n) for n in table.index], zorder=2)
+        for name, size in sizes.items():
+            place = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center"}
+            ax.annotate(name, (size, table.at[name, score]), **place, parse_math=False, fontsize=9)
+        ax.set(xscale="log", xlabel="images in the database", ylabel=f"{score} of the queries")
+        ax.set(ylim=(0, 1.12), yticks=np.linspace(0, 1, 6))
+        ax.margins(x=0.12)
+    return figure
 
 
 def plot_audit(balance: pd.DataFrame, leakage: pd.DataFrame) -> Figure:

@@ -7,8 +7,14 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from real_data import SHARED
 
-from derm_hash.data.splits import matched_databases, split_by_image, split_by_lesion
+from derm_hash.data.splits import (
+    matched_databases,
+    split_as_given,
+    split_by_image,
+    split_by_lesion,
+)
 from derm_hash.errors import InputError
 
 
@@ -221,3 +227,59 @@ def test_matched_databases_have_equally_many_images_of_each_class(unseen, parts)
         assert cut.max() <= 1  # the last lesion of a class alone is not whole
     again = matched_databases(frame)
     assert all(np.array_equal(again[side], rows) for side, rows in sides.items())
+
+
+# --- published splits ---------------------------------------------------------------------------
+
+
+def published(folder, **parts):
+    """A CSV for each part, which lists (image, category)."""
+    tables = {}
+    for part, rows in parts.items():
+        tables[part] = folder / f"{part}.csv"
+        lines = [f"{image},{label},0" for image, label in rows]
+        tables[part].write_text("\n".join(["image,category,label", *lines]))
+    return tables
+
+
+FRAME = pd.DataFrame(
+    {"image": [f"images/{name}.jpg" for name in "abcd"], "label": ["NV", "MEL", "NV", "NV"]}
+)
+
+
+def test_a_published_split_is_used_and_other_images_are_left_out(tmp_path):
+    tables = published(tmp_path, database=[("b", "MEL"), ("a.jpg", "NV")], query=[("d", "NV")])
+    frame = split_as_given(FRAME, tables)
+    assert frame["image"].tolist() == ["images/a.jpg", "images/b.jpg", "images/d.jpg"]
+    assert frame["split"].tolist() == ["database", "database", "query"]
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ([("z", "NV")], "which is not in the data"),
+        ([("a", "NV")], "lists a again"),
+        ([("d", "MEL")], "the category MEL and the data the label NV"),
+    ],
+)
+def test_a_published_split_that_does_not_fit_is_refused(tmp_path, query, said):
+    tables = published(tmp_path, database=[("a", "NV")], query=query)
+    with pytest.raises(InputError, match=said):
+        split_as_given(FRAME, tables)
+
+
+def test_a_third_of_ecls_test_images_show_a_lesion_of_its_training_part():
+    files, metadata = SHARED / "ecl_splits", SHARED / "ham10000" / "HAM10000_metadata.csv"
+    if not files.is_dir() or not metadata.is_file():
+        pytest.skip(f"needs {files} and {metadata}")
+    frame = pd.read_csv(metadata).rename(columns={"image_id": "image"})
+    frame["label"] = frame["dx"].str.upper()
+    parts = {"database": "train", "val": "val", "query": "test"}
+    tables = {part: files / f"ISIC2018_{name}.csv" for part, name in parts.items()}
+    frame = split_as_given(frame[["image", "label", "lesion_id"]], tables)
+    assert frame["split"].value_counts().to_dict() == {"database": 6005, "val": 2005, "query": 2005}
+    trained = set(frame.loc[frame["split"] == "database", "lesion_id"])
+    queries = frame[frame["split"] == "query"]
+    mate = queries["lesion_id"].isin(trained)
+    assert mate.mean() == pytest.approx(0.31, abs=0.005)
+    assert mate[queries["label"] == "MEL"].mean() == pytest.approx(0.55, abs=0.005)

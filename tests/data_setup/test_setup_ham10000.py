@@ -5,6 +5,7 @@ import csv
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 from publishers import blob, contents
 
@@ -89,6 +90,24 @@ def test_paper_splits_by_image_and_says_what_leaks(ham, command, prepare, capsys
     counts = collections.Counter(r["dx"] for r in ham.records if r["dx"] in ISIC_NAMES)
     assert (split == "query").sum() == sum(n // 10 for n in counts.values()) > 0
     assert "100% of the query images show a lesion" in capsys.readouterr().out
+
+
+def test_a_published_split_decides_which_images_are_stored_and_where(
+    command, prepare, root, tmp_path
+):
+    frame = prepare(*command)
+    names = frame["image"].str.removeprefix("images/").str.removesuffix(".jpg")
+    tables = []
+    for part, chosen in (("train", slice(0, 9)), ("val", slice(9, 12)), ("test", slice(12, 15))):
+        rows = pd.DataFrame({"image": names[chosen], "category": frame["label"][chosen]})
+        rows.to_csv(tmp_path / f"{part}.csv", index=False)
+        tables.append(f"{part}={tmp_path / part}.csv")
+    split = prepare(*command, "--split-csv", *tables, "--force")
+    assert split["split"].tolist() == ["database"] * 9 + ["val"] * 3 + ["query"] * 3
+    assert split["image"].tolist() == frame["image"][:15].tolist()
+    given = {"database": tmp_path / "train.csv", "query": tmp_path / "test.csv"}
+    data = LesionDataset.from_folder(root, 32, progress=False, split=given)
+    assert len(data.split("database")) == 9 and len(data) == 12
 
 
 def test_without_masks(ham, command, prepare, capsys):

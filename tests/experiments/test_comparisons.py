@@ -61,6 +61,17 @@ def test_compare_pairs_by_seed_and_groups_by_lesion(tmp_path):
     assert plain["difference"] != pytest.approx(row["difference"], abs=1e-3)
 
 
+def test_compare_looks_at_some_classes_alone(tmp_path):
+    a, b = np.random.default_rng(0).random((2, 2, 8)).round(6)
+    results = write_runs(tmp_path, {"a": dict(enumerate(a)), "b": dict(enumerate(b))})
+    given = results, ["kind"], "class_mean_map", {"kind": "a"}, tmp_path
+    for classes, queries in ((["MEL"], slice(6, 8)), (["NV"], slice(0, 6))):
+        row = compare(*given, classes).iloc[0]
+        assert row["difference"] == pytest.approx((b - a)[:, queries].mean())
+    both = compare(*given, ["MEL", "NV"]).iloc[0]
+    assert both["difference"] == compare(*given).iloc[0]["difference"]
+
+
 def three_settings(out, seeds=4):
     """The folder and table of settings low, high (clearly more) and mixed (more for some)."""
     rng = np.random.default_rng(1)

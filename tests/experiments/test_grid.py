@@ -289,9 +289,9 @@ def test_another_process_reads_the_images_from_a_file(data, tmp_path):
 class Upright(torch.nn.Module):
     """A code of two bits: is the top brighter than the bottom, is the image bright?"""
 
-    def __init__(self):
+    def __init__(self, classes):
         super().__init__()
-        self.classifier = torch.nn.Linear(2, 2)
+        self.classifier = torch.nn.Linear(2, classes)
 
     def forward(self, x):
         half = x.shape[-2] // 2
@@ -302,7 +302,7 @@ class Upright(torch.nn.Module):
 
 def test_the_flips_of_a_model_worked_by_hand(data):
     """A half turn swaps top and bottom: the first bit flips, the second never does."""
-    model = Upright()
+    model = Upright(len(data.classes))
     scores = score_model(model, data)[0]
     pictures = data.split("query").images.float() / 127.5 - 1
     flips = []

@@ -26,7 +26,7 @@ def coded(data, memorised: bool) -> Coded:
     labels = data.labels.numpy()
     classes = np.where(data.table["split"].isin(["database"]), (labels + memorised) % 3, labels)
     codes = one_hot(classes)
-    return Coded(codes, classes, np.repeat(codes[None, data.positions("query")], 4, axis=0))
+    return Coded(codes, codes, np.repeat(codes[None, data.positions("query")], 4, axis=0))
 
 
 def test_labels_learnt_by_heart_score_on_the_trained_database_alone(data):
@@ -46,7 +46,7 @@ def test_scores_are_those_of_an_index_of_these_images(data):
     torch.manual_seed(0)
     codes = torch.rand(len(data), 8).numpy()
     queries = data.positions("query")
-    made = Coded(codes, np.zeros(len(data)), np.repeat(codes[None, queries], 4, axis=0))
+    made = Coded(codes, None, np.repeat(codes[None, queries], 4, axis=0))
     labels = data.labels.numpy()
     for side in ("full", "trained", "unseen"):
         rows = database_positions(data, side)

@@ -19,6 +19,17 @@ def test_class_bars_have_counts_and_shares():
     assert texts(ax) == ["1,000  (25%)", "3,000  (75%)"]
 
 
+def test_class_scores_stand_at_the_classes_sizes():
+    table = pd.DataFrame(
+        {"database": [4000, 60], "AP": [0.9, 0.2], "recall@10": [0.01, 0.1]}, index=["NV", "DF"]
+    )
+    for ax, score in zip(plots.plot_class_scores(table).axes, ("AP", "recall@10"), strict=True):
+        assert (
+            ax.collections[0].get_offsets().tolist() == table[["database", score]].values.tolist()
+        )
+        assert texts(ax) == ["NV", "DF"] and ax.get_xscale() == "log"
+
+
 @pytest.fixture
 def audit():
     parts = {"database": [80, 300, 380], "val": [10, 40, 50], "query": [10, 60, 70]}

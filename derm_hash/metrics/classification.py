@@ -1,0 +1,108 @@
+"""How good is the classifier? Scores of its class probabilities, and of each class."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import rankdata
+
+from derm_hash.data.dataset import LesionDataset
+
+BINS = 15  # of the calibration error, as in Guo et al. (2017)
+
+
+def classification_scores(
+    probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+) -> dict[str, float]:
+    """Score a classifier on images with known labels.
+
+    A class without any image counts in no mean and has no scores of its own.
+
+    Parameters
+    ----------
+    probabilities : (N, classes) array
+        In each row >= 0 with sum 1; the predicted class is that of the largest.
+    labels : (N,) array of class indices
+    class_names : sequence of str, one for each class
+
+    Returns
+    -------
+    dict of float
+        balanced_accuracy
+            Mean of the sensitivities.
+        macro_f1, macro_auc
+            Means over classes; of the area under the ROC curve, each class against the rest.
+        calibration_error
+            Expected calibration error: the mean distance of confidence and accuracy, over 15
+            equally wide bins of the confidence (Guo et al., ICML 2017, equation 3).
+        sensitivity_NAME, specificity_NAME, f1_NAME, auc_NAME
+            Of a class against the rest.
+    """
+    probabilities, labels = np.asarray(probabilities, dtype=float), np.asarray(labels)
+    predicted, classes = probabilities.argmax(axis=1), len(class_names)
+    sensitivity, specificity = sensitivity_and_specificity(predicted, labels, classes)
+    columns = {"sensitivity": sensitivity, "specificity": specificity}
+    columns["f1"] = f1_scores(predicted, labels, classes)
+    columns["auc"] = np.array([auc(probabilities[:, c], labels == c) for c in range(classes)])
+    present = np.unique(labels)
+    scores = {
+        "balanced_accuracy": float(sensitivity[present].mean()),
+        "macro_f1": float(columns["f1"][present].mean()),
+        "macro_auc": float(columns["auc"][present].mean()),
+        "calibration_error": calibration_error(probabilities, labels),
+    }
+    for name, values in columns.items():
+        scores |= {f"{name}_{class_names[c]}": float(values[c]) for c in present}
+    return scores
+
+
+def sensitivity_and_specificity(
+    predicted: np.ndarray, labels: np.ndarray, classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Share of a class's images that it is predicted for, and of the others that it is not.
+
+    Class indices (N,), (N,) -> two (classes,) arrays; NaN where there is no such image.
+    """
+    is_class, is_predicted = labels[:, None] == np.arange(classes), predicted[:, None]
+    is_predicted = is_predicted == np.arange(classes)
+    with np.errstate(invalid="ignore"):
+        sensitivity = (is_class & is_predicted).sum(axis=0) / is_class.sum(axis=0)
+        specificity = (~is_class & ~is_predicted).sum(axis=0) / (~is_class).sum(axis=0)
+    return sensitivity, specificity
+
+
+def f1_scores(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """F1 score of each class: class indices (N,), (N,) -> (classes,); NaN without an image.
+
+    ``2 TP / (2 TP + FP + FN)``: the harmonic mean of precision and sensitivity.
+    """
+    right = np.bincount(labels[predicted == labels], minlength=classes)
+    images, called = (np.bincount(each, minlength=classes) for each in (labels, predicted))
+    return np.where(images > 0, 2 * right / np.maximum(images + called, 1), np.nan)
+
+
+def f1_columns(predicted: np.ndarray, val: LesionDataset) -> dict[str, float]:
+    """:func:`f1_scores` of the predicted classes (N,) of val, as columns of a run's history."""
+    scores = f1_scores(predicted, val.labels.numpy(), len(val.classes)).tolist()
+    return {f"val_f1_{name}": score for name, score in zip(val.classes, scores, strict=True)}
+
+
+def auc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Area under the ROC curve: scores (N,), whether positive (N,) -> [0, 1], or NaN.
+
+    The probability that a positive has a higher score than a negative, ties counting half (Hanley &
+    McNeil, Radiology 143(1), 1982). NaN if all images are positive, or none.
+    """
+    ones, zeros = positive.sum(), (~positive).sum()
+    if not ones or not zeros:
+        return np.nan
+    above = rankdata(scores)[positive].sum() - ones * (ones + 1) / 2
+    return float(above / (ones * zeros))
+
+
+def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> float:
+    """Expected calibration error; see :func:`classification_scores`."""
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(place, right - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
