@@ -11,7 +11,7 @@ export DERM_HASH_HOME ?= $(CURDIR)/build/cache
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab app walkthrough notebooks release grade test test-full mutants audit bench clean
+.PHONY: help setup lab app page walkthrough notebooks release grade test test-full mutants audit bench clean
 
 help:         ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +54,9 @@ lab: setup    ## open JupyterLab on a copy of the course, in course/ (more optio
 
 app: setup    ## serve the retrieval explorer as a page without code (ARGS="--data DIR --run DIR")
 	$(PY) -m derm_hash.app $(ARGS)
+
+page: setup   ## write the explorer as one file without a kernel, to pass on: build/page/index.html
+	$(PY) -m derm_hash.explorers.page $(ARGS)
 
 walkthrough: setup  ## run the whole course without a browser; pages in build/walkthrough/
 	$(PY) notebooks/build.py $(ARGS)
