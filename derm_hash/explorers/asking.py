@@ -24,6 +24,7 @@ ORIENTATIONS = [*QUARTERS, DISC, *(o for o in range(DISC) if o not in QUARTERS)]
 """Of a query: o = angle / 5 degrees, and 72 more where mirrored. Quarter turns come first."""
 MOST_BYTES = 10_000_000
 """Of an uploaded file."""
+THUMB = 160  # pixels of a small picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,18 +44,18 @@ class Query:
     position: int | None = None
 
 
-def turned(image: Tensor, orientation: int) -> Tensor:
-    """Network input (B, C, S, S) in one of the `ORIENTATIONS`; see `rotate_view`."""
-    if orientation == DISC:
-        return rotate(image, 0)
-    x = image.flip(-1) if orientation >= TURNS else image
-    return rotate_view(x, orientation % TURNS * STEP)
+def turned(x: Tensor, angle: float, mirrored: bool) -> Tensor:
+    """Images or maps (B, C, S, S), mirrored left to right or not, and then turned."""
+    return rotate_view(x.flip(-1) if mirrored else x, angle)
 
 
 def orbit(image: Tensor, orientations: list[int]) -> Tensor:
-    """One image (3, S, S) uint8 as network input in several orientations: (n, 3, S, S)."""
+    """One image (3, S, S) uint8 as network input in several `ORIENTATIONS`: (n, 3, S, S)."""
     x = to_input(image)[None]
-    return torch.cat([turned(x, o) for o in orientations])
+    views = [
+        rotate(x, 0) if o == DISC else turned(x, o % TURNS * STEP, o >= TURNS) for o in orientations
+    ]
+    return torch.cat(views)
 
 
 def jpeg(picture: np.ndarray, most: int | None = None) -> bytes:

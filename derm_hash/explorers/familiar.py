@@ -14,17 +14,16 @@ from derm_hash.data.dataset import LesionDataset
 
 SIDE = 48  # pixels, to which larger pictures are shrunk
 MOST = 2000  # images of a part that are compared with
-NEIGHBOUR = 5  # whose distance counts, so that one odd image does not make others familiar
 USUAL = 0.99  # share of the images of `val` that are familiar
 
 
 def looks(images: Tensor) -> np.ndarray:
-    """Describe pictures, uint8 (N, 3, S, S) -> (N, 56): mean colours in 4 x 4 fields, and for each
+    """Describe pictures, uint8 (N, 3, S, S) -> (N, 38): mean colours in 3 x 3 fields, and for each
     channel the contrast, the mean edge, and the strongest twentieth of the edges."""
     x = images.float() / 255
     x = F.adaptive_avg_pool2d(x, SIDE) if x.shape[-1] > SIDE else x
     across, down = (x[..., 1:] - x[..., :-1]).abs(), (x[..., 1:, :] - x[..., :-1, :]).abs()
-    parts = [F.adaptive_avg_pool2d(x, 4).flatten(1), x.std((2, 3))]
+    parts = [F.adaptive_avg_pool2d(x, 3).flatten(1), x.std((2, 3))]
     for edges in (across, down):
         parts += [edges.mean((2, 3)), edges.flatten(1).quantile(0.95, dim=1)[:, None]]
     return torch.cat(parts, dim=1).numpy()
@@ -43,10 +42,9 @@ class Familiarity:
         self.limit = float(np.quantile(self.distance(_some(others)), USUAL))
 
     def distance(self, images: Tensor) -> np.ndarray:
-        """Distance from the fifth nearest image of the database: uint8 (N, 3, S, S) -> (N,)."""
-        found = (looks(images) - self._mean) / self._scale
-        apart = torch.cdist(torch.from_numpy(found), torch.from_numpy(self._known))
-        return apart.kthvalue(min(NEIGHBOUR, len(self._known)), dim=1).values.numpy()
+        """Distance from the nearest image of the database: uint8 (N, 3, S, S) -> (N,)."""
+        found = torch.from_numpy((looks(images) - self._mean) / self._scale)
+        return torch.cdist(found, torch.from_numpy(self._known)).amin(dim=1).numpy()
 
 
 def _some(dataset: LesionDataset) -> Tensor:

@@ -1,7 +1,7 @@
 """`make page`: the retrieval explorer as one HTML file that needs no kernel and no network.
 
-Forty queries of the built-in atlas under two networks, encoded at every 5 degrees; the page searches
-by itself. It opens from the disk, from any static host, and on a phone.
+Forty queries of the built-in atlas under two networks, encoded at every 5 degrees; the page
+searches by itself. It opens from the disk, from any static host, and on a phone.
 """
 
 import argparse

@@ -1,13 +1,12 @@
 """The retrieval explorer: choose a lesion, turn it with your hand, watch its bits and hits."""
 
 import json
-import threading
 
-import anywidget
 import numpy as np
 import traitlets as t
+from matplotlib.figure import Figure
 
-from derm_hash.errors import InputError
+from derm_hash.data.images import to_input
 from derm_hash.explorers.asking import (
     MOST_BYTES,
     ORIENTATIONS,
@@ -17,16 +16,16 @@ from derm_hash.explorers.asking import (
     jpeg,
     network,
     orbit,
+    turned,
 )
 from derm_hash.explorers.familiar import Familiarity
-from derm_hash.explorers.frontend import module, style
-from derm_hash.explorers.still import Still
+from derm_hash.explorers.still import Asked, told
 from derm_hash.model import encode
+from derm_hash.plots import plot_hits
 from derm_hash.plots.style import class_color
 from derm_hash.retrieval import METRICS, HashIndex
 
 AT_ONCE = 24  # orientations that are encoded before the page may ask something else
-THUMB = 160  # pixels
 
 
 def about(library: Library, indexes: list[HashIndex], names: list[str]) -> dict:
@@ -46,12 +45,12 @@ def about(library: Library, indexes: list[HashIndex], names: list[str]) -> dict:
 def principal_axes(codes: np.ndarray) -> dict:
     """Mean and first two principal axes of soft codes (N, bits), which make a map of them."""
     mean = codes.mean(axis=0, dtype=np.float64)
-    _, axes = np.linalg.eigh(np.cov(codes, rowvar=False, dtype=np.float64).reshape(len(mean), -1))
+    _, axes = np.linalg.eigh((codes - mean).T @ (codes - mean))
     axes = np.resize(axes[:, ::-1][:, :2].T, (2, len(mean)))  # a single bit has one axis
     return {"mean": mean.round(5).tolist(), "axes": axes.round(5).tolist()}
 
 
-class RetrievalExplorer(Still, anywidget.AnyWidget):
+class RetrievalExplorer(Asked):
     """Ask the index: choose or upload a query, turn it, and see its hits and its bits.
 
     ``RetrievalExplorer(run, index, dataset)`` as the last line of a cell. Drag the lesion, or use
@@ -84,7 +83,6 @@ class RetrievalExplorer(Still, anywidget.AnyWidget):
         a name in ``METRICS``, degrees counter-clockwise, and bool.
     """
 
-    _esm, _css = module(), style()
     kind = t.Unicode("retrieval").tag(sync=True)
     about = t.Unicode().tag(sync=True)
     codes = t.List(t.Bytes()).tag(sync=True)
@@ -105,31 +103,16 @@ class RetrievalExplorer(Still, anywidget.AnyWidget):
         self.names = list(names) if other is not None else [""]
         self.query = self.library.find(query) if query else self.library.get("query", 0)
         self._serial, self._familiarity = 0, None
-        # JupyterLab may handle messages from the page in several threads of the kernel.
-        self._turn = threading.Lock()
-        told = about(self.library, self.indexes, self.names)
+        content = json.dumps(about(self.library, self.indexes, self.names))
         codes = [each.codes.tobytes() for each in self.indexes]
-        super().__init__(about=json.dumps(told), codes=codes, **view)
-        self.on_msg(self._answer)
+        super().__init__(about=content, codes=codes, **view)
 
-    def _answer(self, _, content: dict, buffers: list) -> None:
-        """Do what the page asks for; if it cannot be done, say why in a sentence."""
-        answers = {"ask": self._ask, "upload": self._upload, "more": self._more}
-        answers |= {"thumbs": self._thumbs, "familiar": self._familiar}
-        try:
-            with self._turn:
-                answers[content["kind"]](content, buffers)
-        except (InputError, RuntimeError, MemoryError, OSError) as error:
-            text = " ".join(str(error).split()) or type(error).__name__
-            self.send({"kind": "error", "text": text})
-
-    def _ask(self, content: dict, _) -> None:
-        """Make an image the query: of a part by its position, by its id, or the one from before."""
-        if content["origin"] == "id" or content.get("position") is None:
-            found = self.query if content["origin"] == "start" else self.library.find(content["id"])
-        else:
-            found = self.library.get(content["origin"], content["position"])
-        self._show(found)
+    def answers(self) -> dict:
+        return super().answers() | {
+            "upload": self._upload,
+            "more": self._more,
+            "familiar": self._familiar,
+        }
 
     def _upload(self, content: dict, buffers: list) -> None:
         self._show(self.library.upload(bytes(buffers[0]), content["name"]))
@@ -139,14 +122,11 @@ class RetrievalExplorer(Still, anywidget.AnyWidget):
         codes = self._codes(query, QUARTERS)
         self.query = query
         self._serial += 1
-        told = {"id": self.library.id_of(query.name), "name": query.name, "label": query.label}
-        told |= {"lesion": query.lesion_id, "origin": query.origin, "position": query.position}
         rest = [o for o in ORIENTATIONS if o not in QUARTERS]
-        message = {"kind": "query", "about": told | {"serial": self._serial}}
+        content = told(self.library, query) | {"serial": self._serial}
+        message = {"kind": "query", "about": content, "known": QUARTERS, "rest": rest}
         seen = query.image.permute(1, 2, 0).numpy()
-        self.send(
-            message | {"known": QUARTERS, "rest": rest}, [jpeg(query.shown), jpeg(seen), *codes]
-        )
+        self.send(message, [jpeg(query.shown), jpeg(seen), *codes])
 
     def _more(self, content: dict, _) -> None:
         if content["serial"] != self._serial:  # another query has come in between
@@ -160,15 +140,39 @@ class RetrievalExplorer(Still, anywidget.AnyWidget):
         x = orbit(query.image, orientations)
         return [encode(model, x).tobytes() for model in self.models]
 
-    def _thumbs(self, content: dict, _) -> None:
-        positions, origin = content["positions"], content["origin"]
-        pictures = [jpeg(self.library.picture(origin, p), THUMB) for p in positions]
-        self.send({"kind": "thumbs", "origin": origin, "positions": positions}, pictures)
-
     def _familiar(self, content: dict, _) -> None:
         if self._familiarity is None:
             self._familiarity = Familiarity(self.library.database, self.library.others)
         found = self._familiarity
         distance = float(found.distance(self.query.image[None])[0])
-        told = {"distance": distance, "limit": found.limit}
-        self.send({"kind": "familiar", "serial": content["serial"], "familiar": told})
+        message = {"kind": "familiar", "serial": content["serial"]}
+        self.send(message | {"familiar": {"distance": distance, "limit": found.limit}})
+
+    def figures(self) -> list[Figure]:
+        """Query as it is turned, and its hits; a figure for each model."""
+        x = turned(to_input(self.query.image)[None], self.angle, self.mirrored)
+        turn = f", turned by {self.angle:g}°" + ", mirrored" * self.mirrored
+        return [
+            self._figure(*each, x, f"{name}{turn}" if self.angle or self.mirrored else name)
+            for *each, name in zip(self.models, self.indexes, self.names, strict=True)
+        ]
+
+    def _figure(self, model, index, x, title: str) -> Figure:
+        code, itself = encode(model, x), -1
+        if self.query.origin == "database":
+            itself = self.query.position
+        found = index.search(code, self.k + 1, self.radius, self.rank)
+        rows = zip(*(each[0].tolist() for each in found), strict=True)
+        rows = [row for row in rows if row[0] not in (-1, itself)][: self.k]
+        ids = [row[0] for row in rows]
+        return plot_hits(
+            x[0],
+            [self.library.picture("database", i) for i in ids],
+            self.library.database.table["label"].iloc[ids].tolist(),
+            self.query.label,
+            [row[1] for row in rows],
+            [row[2] for row in rows],
+            code[0],
+            index.codes[ids],
+            title=title.strip(", ") or None,
+        )

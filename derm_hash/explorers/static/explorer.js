@@ -30,8 +30,13 @@ export class Explorer {
     for (const name of model ? KEPT : []) model.on(`change:${name}`, follow);
     const stop = onTheme(() => this.theme());
     this.close = () => { stop(); source.close(); };
-    this.theme();
-    source.ask({origin: "start"});
+    // A notebook attaches the element later, and before that there are no colours.
+    const begin = () => {
+      if (!root.isConnected) return void requestAnimationFrame(begin);
+      this.theme();
+      source.ask({origin: "start"});
+    };
+    begin();
   }
 
   // --- the page ---------------------------------------------------------------------------
@@ -331,7 +336,7 @@ export class Explorer {
       : `radius ${view.radius}: ${within} images`);
     if (+this.radius.value !== (view.radius ?? +this.radius.max))
       this.radius.value = view.radius ?? this.radius.max;
-    if (document.activeElement !== this.k || +this.k.value !== view.k) this.k.value = view.k;
+    if (document.activeElement !== this.k) this.k.value = view.k;
     this.rank.value = view.rank;
   }
 

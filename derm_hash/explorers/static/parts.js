@@ -26,7 +26,10 @@ export const button = (text, title, onclick, more = {}) =>
   h("button", {type: "button", title, "aria-label": title, onclick, ...more}, text);
 
 // A labelled control.
-export const field = (name, control) => h("label", {class: "dh-field"}, h("span", {}, name), control);
+export function field(name, control) {
+  control.setAttribute("aria-label", name);
+  return h("label", {class: "dh-field"}, h("span", {}, name), control);
+}
 
 export function chooser(options, onchange) {
   const select = h("select", {onchange: () => onchange(select.value)});
@@ -107,6 +110,9 @@ export function kernelSource(model) {
     waiting.add({key, image, position, origin});
   };
   const waiting = new Set();
+  // The kernel encodes a part at a time, so that a new query never waits for an old one.
+  const more = rest => about.models.length &&
+    model.send({kind: rest.length ? "more" : "familiar", serial: query.serial, rest});
   const answers = {
     error: ({text}) => source.onerror(text),
     thumbs({origin, positions}, buffers) {
@@ -117,24 +123,23 @@ export function kernelSource(model) {
         waiting.delete(each);
       }
     },
-    query(content, [shown, seen, ...codes]) {
-      for (const url of query ? [query.picture, query.seen] : []) URL.revokeObjectURL(url);
-      query = Object.assign(empty(content.about), {picture: picture(shown), seen: picture(seen)});
-      answers.codes({...content, serial: query.serial}, codes);
+    query({about: row, known, rest}, [shown, seen, ...codes]) {
+      query = Object.assign(empty(row), {picture: picture(shown), seen: picture(seen)});
+      fill(query, known, codes.map(floats), about.models);
       source.onquery(query);
+      more(rest);
     },
-    // The kernel encodes a part at a time, so that a new query never waits for an old one.
     codes({serial, known, rest}, codes) {
       if (serial !== query?.serial) return;
       fill(query, known, codes.map(floats), about.models);
-      if (rest.length) model.send({kind: "more", serial, rest});
-      else model.send({kind: "familiar", serial});
-      source.oncodes?.();
+      source.oncodes();
+      more(rest);
     },
     familiar({serial, familiar}) {
       if (serial === query?.serial) source.onfamiliar(query.familiar = familiar);
     },
   };
+  answers.map = (view, buffers) => source.onmap(view, buffers);
   const listen = (content, buffers) => answers[content.kind]?.(content, buffers);
   model.on("msg:custom", listen);
   source.close = () => model.off("msg:custom", listen);
