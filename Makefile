@@ -58,8 +58,11 @@ app: setup    ## serve the retrieval explorer as a page without code (ARGS="--da
 page: setup   ## write the explorer as one file without a kernel, to pass on: build/page/index.html
 	$(PY) -m derm_hash.explorers.page $(ARGS)
 
-walkthrough: setup  ## run the whole course without a browser; pages in build/walkthrough/
+walkthrough: setup build/walkthrough/explorer.html  ## run the whole course without a browser; pages in build/walkthrough/
 	$(PY) notebooks/build.py $(ARGS)
+
+build/walkthrough/explorer.html: $(wildcard derm_hash/explorers/*.py derm_hash/explorers/static/*) | setup
+	$(PY) -m derm_hash.explorers.page --out $@
 
 notebooks: setup    ## run the course and save its outputs in notebooks/ (for authors)
 	$(PY) notebooks/build.py --inplace $(ARGS)

@@ -54,11 +54,11 @@ FAULTS = """explorer => {
     for (const image of explorer.querySelectorAll('img'))
         if (seen(image) && !image.alt && !image.closest('button'))
             faults.push(`no words for ${image.outerHTML.slice(0, 80)}`);
-    const parts = [...explorer.querySelectorAll('button, select, input, img, h3, p, label, table,'
+    const parts = [...explorer.querySelectorAll('button, select, input, img, h2, p, label, table,'
         + '.dh-number, .dh-bits, .dh-carpet, .dh-map, .dh-wheel, .dh-chart')].filter(
         e => seen(e) && !e.closest('.dh-thumbs, .dh-live'));
     for (const e of parts) {
-        if (e.scrollWidth > e.clientWidth + 1 && e.matches('button, p, h3'))
+        if (e.scrollWidth > e.clientWidth + 1 && e.matches('button, p, h2'))
             faults.push(`cut off: ${words(e)}`);
         const box = e.getBoundingClientRect(), page = explorer.getBoundingClientRect();
         if (box.right > page.right + 1) faults.push(`beyond the edge: ${words(e)}`);

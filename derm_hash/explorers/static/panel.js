@@ -32,7 +32,7 @@ export class Panel {
       "No image lies within this radius. Choose a larger one.");
     const axis = [0, 90, 180, 270].map(a => h("span", {style: `left: ${a / 3.6}%`}, `${a}°`));
     this.el = h("section", {class: "dh-panel", "aria-label": model.name || "the model's answer"},
-      h("header", {}, model.name ? h("h3", {}, model.name) : null,
+      h("header", {}, model.name ? h("h2", {}, model.name) : null,
         h("div", {class: "dh-numbers"}, this.numbers.map(n => n.el))),
       this.strip,
       h("div", {class: "dh-two"},
@@ -148,15 +148,13 @@ export class Panel {
   card(id, query) {
     const {explorer} = this, row = explorer.about.database[id];
     const right = query.label === null ? null : row.label === query.label;
-    const image = h("img", {alt: ""}), rank = h("b"), apart = h("span", {class: "dh-apart"});
+    const image = h("img", {alt: row.id}), rank = h("b"), apart = h("span", {class: "dh-apart"});
     const bits = h("canvas", {width: this.model.bits, height: 1, "aria-hidden": "true"});
     const own = query.lesion && row.lesion === query.lesion;
     image.dataset.key = `database:${id}`;
     explorer.source.thumb("database", id, image);
-    const name = `hit: ${row.label}, ${row.id}${right === null ? "" : right ? ", right" : ", wrong"}` +
-      `${own ? ", the query's own lesion" : ""}; make it the query`;
     const mark = {true: "✓", false: "✗", null: ""}[right];
-    const press = h("button", {type: "button", "aria-label": name, title: row.id,
+    const press = h("button", {type: "button", title: row.id,
       class: `dh-hit ${right === null ? "" : right ? "dh-right" : "dh-wrong"}`,
       onclick: () => explorer.ask({origin: "database", position: id}),
       onpointerenter: () => this.compare(id), onpointerleave: () => this.compare(null),

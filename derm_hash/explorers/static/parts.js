@@ -23,7 +23,8 @@ export function put(node, text) {
 }
 
 export const button = (text, title, onclick, more = {}) =>
-  h("button", {type: "button", title, "aria-label": title, onclick, ...more}, text);
+  h("button", {type: "button", title, onclick, ...more,
+    "aria-label": typeof text === "string" && text !== title ? `${text}: ${title}` : title}, text);
 
 // A labelled control.
 export function field(name, control) {

@@ -86,7 +86,7 @@ export class Stage {
     Object.assign(this, {angle, mirrored});
     this.image.style.transform = `rotate(${-angle}deg) scaleX(${mirrored ? -1 : 1})`;
     this.knob.setAttribute("transform", `rotate(${-angle} ${MIDDLE} ${MIDDLE})`);
-    this.degrees.textContent = `${angle}°${mirrored ? ", mirrored" : ""}`;
+    this.degrees.textContent = `${angle}°`;
     this.mirror.setAttribute("aria-pressed", String(mirrored));
     this.wheel.setAttribute("aria-valuenow", angle);
     this.wheel.setAttribute("aria-valuetext", `${angle} degrees${mirrored ? ", mirrored" : ""}`);
