@@ -103,7 +103,7 @@ def test_upload_and_export(notebook):
 def test_heatmaps(notebook):
     explorer = ExplorerPage(notebook, HEAT)
     scores = explorer.root.locator(".dh-scores")
-    for subject in ("class NV", "bit 3", "gate layer1.0"):
+    for subject in ("bit 3", "gate layer1.0"):
         before = scores.inner_text()
         explorer.select("map", subject)
         expect(scores).not_to_have_text(before)
@@ -136,7 +136,7 @@ def test_the_loss_is_that_of_the_package(notebook):
 
 def test_guesses_are_committed_before_the_truth_is_shown(notebook):
     number, curve = ExplorerPage(notebook, NUMBER).root, ExplorerPage(notebook, CURVE).root
-    number.get_by_label("guess").fill("5")
+    number.get_by_label("guess", exact=True).fill("5")
     expect(number.locator(".dh-answer")).to_be_empty()
     number.get_by_role("button").click()
     expect(number.locator(".dh-answer")).to_have_text("You said 5, it is 3 ")

@@ -60,7 +60,8 @@ export class Explorer {
       about.query.slice(0, 2000).map(({id}) => h("option", {value: id})));
     this.id = h("input", {type: "text", list: ids.id, placeholder: "image id", size: 13,
       "aria-label": "image id of a query or database image",
-      onchange: () => this.id.value.trim() && this.ask({origin: "id", id: this.id.value.trim()})});
+      // JupyterLab keeps Enter from becoming a change.
+      onchange: () => this.find(), onkeydown: event => event.key === "Enter" && this.find()});
     this.file = h("input", {type: "file", accept: "image/*", hidden: true, "aria-label": "upload",
       onchange: () => { source.upload(this.file.files[0]); this.file.value = ""; }});
     const controls = h("div", {class: "dh-controls"},
@@ -173,7 +174,13 @@ export class Explorer {
   ask(question, back = false) {
     this.back = back;
     this.alert.textContent = "";
+    if (question.origin !== "id") this.sought = null;
     this.source.ask(question);
+  }
+
+  find() {
+    const id = this.id.value.trim();
+    if (id && id !== this.query.id && id !== this.sought) this.ask({origin: "id", id: this.sought = id});
   }
 
   filter(name) {
@@ -211,6 +218,7 @@ export class Explorer {
     this.query = query;
     this.back = false;
     this.alert.textContent = "";
+    this.sought = null;
     this.id.value = query.origin === "upload" ? "" : query.id;
     const where = {query: "", database: ", from the database", upload: ", uploaded"}[query.origin];
     this.stage.picture(query, `query ${query.id}: ${query.label ?? "class not known"}`);
@@ -245,7 +253,8 @@ export class Explorer {
   familiar(familiar) {
     const strange = familiar && familiar.distance > familiar.limit;
     this.near.classList.toggle("dh-strange", Boolean(strange));
-    this.near.textContent = !familiar ? "" : strange
+    // A database image is as near to the database as can be.
+    this.near.textContent = !familiar || this.query.origin === "database" ? "" : strange
       ? `⚠ Unlike everything in the database (distance ${familiar.distance.toFixed(2)}, usual is ` +
         `up to ${familiar.limit.toFixed(2)}): its hits mean nothing.`
       : `Familiar: distance ${familiar.distance.toFixed(2)} from the nearest database image, usual is ` +
@@ -255,6 +264,7 @@ export class Explorer {
   say(text) {
     this.alert.textContent = `⚠ ${text}`;
     this.back = false;
+    this.sought = null;
     this.id.value = this.query?.origin === "upload" ? "" : this.query?.id ?? "";
   }
 
