@@ -12,7 +12,7 @@ export DERM_HASH_HOME ?= $(CURDIR)/build/cache
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab app walkthrough notebooks release collect grade student-kit test test-full mutants audit bench clean
+.PHONY: help setup lab app page walkthrough notebooks release collect grade student-kit test test-full mutants audit bench clean
 
 help:         ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -59,8 +59,14 @@ lab: setup    ## open JupyterLab on a copy of the course, in course/ (more optio
 app: setup    ## serve the retrieval explorer as a page without code (ARGS="--data DIR --run DIR")
 	$(PY) -m derm_hash.app $(ARGS)
 
-walkthrough: setup  ## run the whole course without a browser; pages in build/walkthrough/
+page: setup   ## write the explorer as one file without a kernel, to pass on: build/page/index.html
+	$(PY) -m derm_hash.explorers.page $(ARGS)
+
+walkthrough: setup build/walkthrough/explorer.html  ## run the whole course without a browser; pages in build/walkthrough/
 	$(PY) notebooks/build.py $(ARGS)
+
+build/walkthrough/explorer.html: $(wildcard derm_hash/explorers/*.py derm_hash/explorers/static/*) | setup
+	$(PY) -m derm_hash.explorers.page --out $@
 
 notebooks: setup    ## run the course and save its outputs in notebooks/ (for authors)
 	$(PY) notebooks/build.py --inplace $(ARGS)

@@ -28,7 +28,7 @@ _HOMES = {
     "settings": "TrainConfig",
     "runs": "Run load_model save_model",
     "training": "train",
-    "explorers": "HeatmapExplorer LossExplorer RetrievalExplorer",
+    "explorers": "Guess HeatmapExplorer LossExplorer RetrievalExplorer",
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
 __all__ = sorted(_HOME_OF)

@@ -39,6 +39,8 @@ METADATA = {  # of a saved notebook
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+EXPLORER = "explorer.html"  # the living explorer, which `make walkthrough` puts beside the pages
+FRAME = f'<iframe src="{EXPLORER}" title="the explorer" width="100%" height="800"></iframe>'
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 LARGE = 30_000  # bytes; larger pictures are saved as JPEG where that is much smaller
 QUALITY = 78  # of a JPEG: text stays easy to read
@@ -197,7 +199,14 @@ def shrink_pictures(notebook):
 
 
 def write_page(notebook, path):
-    """Write a notebook as a page whose links lead to the other pages; return its title."""
+    """Write a notebook as a page whose links lead to the other pages; return its title.
+
+    Where the page of the explorer is beside it, that stands in for stills of the explorer.
+    """
+    for cell in notebook.cells if (path.parent / EXPLORER).exists() else ():
+        for output in cell.get("outputs", ()):
+            if "RetrievalExplorer" in output.get("data", {}).get("text/plain", ""):
+                output.data = nbformat.from_dict({"text/html": FRAME})
     prose = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
     for cell in prose:
         cell.source = re.sub(r"\]\((\d\d_\w+)\.ipynb", r"](\1.html", cell.source)

@@ -63,8 +63,8 @@ def collect(out: Path) -> None:
 def read_results(out: str | Path) -> pd.DataFrame:
     """Read the table that :func:`run_grid` or ``derm-hash reproduce`` has written into a folder.
 
-    It has a row for each run and scoring: settings, conditions and scores. A setting that is younger
-    than the table has its default. `InputError` if there is no table, or it is damaged.
+    It has a row for each run and scoring: settings, conditions and scores. A setting that is
+    younger than the table has its default. `InputError` if there is no table, or it is damaged.
     """
     path = Path(out) / "results.csv"
     if not path.is_file():

@@ -17,7 +17,10 @@ def browser():
         reason = "no Chromium or Chrome on this machine (`derm-hash doctor` says what to do)"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
+        # With scrollbars, as a reader has them: Playwright would hide stray ones.
+        browser = playwright.chromium.launch(
+            executable_path=path, args=CHROMIUM_FLAGS, ignore_default_args=["--hide-scrollbars"]
+        )
         yield browser
         browser.close()
 

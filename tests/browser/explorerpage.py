@@ -1,5 +1,7 @@
 """What a reader of a page with an explorer does and sees, for the browser tests."""
 
+import math
+
 from playwright.sync_api import expect
 
 expect.set_options(timeout=60_000)  # a busy machine is slow, not broken
@@ -43,31 +45,41 @@ FAULTS = """explorer => {
     const walker = document.createTreeWalker(explorer, NodeFilter.SHOW_TEXT);
     while (walker.nextNode()) {
         const e = walker.currentNode.parentElement;
-        if (!walker.currentNode.data.trim() || e.tagName === 'STYLE' || !seen(e)) continue;
-        if (e.closest('[disabled]')) continue;
+        if (!walker.currentNode.data.trim() || !seen(e)) continue;
+        if (e.closest('style, select, svg, [disabled]')) continue;
         const [a, b] = [luminance(rgb(getComputedStyle(e).color)), luminance(behind(e))];
         const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
         if (contrast < 4.5) faults.push(`contrast ${contrast.toFixed(1)}: ${words(e)}`);
     }
     for (const image of explorer.querySelectorAll('img'))
-        if (seen(image) && !image.alt) faults.push(`no words for ${image.outerHTML.slice(0, 80)}`);
-    const parts = [...explorer.querySelectorAll('button, select, label, img, .widget-html-content,'
-        + '.widget-readout, input, .slider-container')].filter(
-        e => seen(e) && (e.textContent.trim() || e.matches('img, input, .slider-container')));
+        if (seen(image) && !image.alt && !image.closest('button'))
+            faults.push(`no words for ${image.outerHTML.slice(0, 80)}`);
+    const parts = [...explorer.querySelectorAll('button, select, input, img, h2, p, label, table,'
+        + '.dh-number, .dh-bits, .dh-carpet, .dh-map, .dh-wheel, .dh-chart')].filter(
+        e => seen(e) && !e.closest('.dh-thumbs, .dh-live'));
     for (const e of parts) {
-        if (e.scrollWidth > e.clientWidth + 1 && e.matches('button, label, .widget-html-content'))
+        if (e.scrollWidth > e.clientWidth + 1 && e.matches('button, p, h2'))
             faults.push(`cut off: ${words(e)}`);
         const box = e.getBoundingClientRect(), page = explorer.getBoundingClientRect();
         if (box.right > page.right + 1) faults.push(`beyond the edge: ${words(e)}`);
     }
     for (const [i, e] of parts.entries()) for (const other of parts.slice(i + 1)) {
-        if (e.contains(other) || other.contains(e)) continue;
+        if (e.contains(other) || other.contains(e) || e.closest('.dh-radius, .dh-wheel')) continue;
         const [a, b] = [e.getBoundingClientRect(), other.getBoundingClientRect()];
         const wide = Math.min(a.right, b.right) - Math.max(a.left, b.left);
         const high = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
         if (wide > 2 && high > 2)
             faults.push(`overlap: ${e.tagName} ${words(e)} / ${other.tagName} ${words(other)}`);
     }
+    for (const e of explorer.querySelectorAll('*')) {
+        const style = getComputedStyle(e);
+        if (seen(e) && /auto|scroll/.test(style.overflowX + style.overflowY)
+            && style.scrollbarWidth !== 'none' && e.offsetWidth - e.clientWidth > 12)
+            faults.push(`scrollbar: ${e.className}`);
+    }
+    for (const e of explorer.querySelectorAll('button, select, input'))
+        if (seen(e) && !(e.ariaLabel || e.textContent.trim() || e.labels?.length))
+            faults.push(`no name: ${e.outerHTML.slice(0, 80)}`);
     return faults;
 }"""
 
@@ -77,51 +89,48 @@ class ExplorerPage:
 
     def __init__(self, page, number=0):
         self.page = page
-        self.root = page.locator(".derm-hash-explorer").nth(number)
+        self.root = page.locator(".dh").nth(number)
+        self.wheel = self.root.locator(".dh-wheel")
+        self.degrees = self.root.locator(".dh-degrees")
+        self.hits = self.root.locator(".dh-hit:visible")
+        self.query = self.root.locator(".dh-query").first
+        self.alert = self.root.get_by_role("alert")
+        self.trail = self.root.locator(".dh-trail button")
 
     def button(self, name):
-        return self.root.get_by_role("button", name=name, exact=True)
-
-    def press(self, name):
-        """Press the first such button that is there, if it can be pressed just now."""
-        self.root.evaluate(
-            """(explorer, name) => [...explorer.querySelectorAll('button')]
-                .find(b => b.textContent.trim() === name && b.checkVisibility())?.click()""",
-            name,
-        )
+        return self.root.get_by_role("button", name=name)
 
     def select(self, label, option):
         self.root.get_by_label(label, exact=True).select_option(label=option)
 
-    def slide(self, label, *keys):
-        """Press keys on the handle of a slider."""
-        slider = self.root.locator(".widget-slider").filter(has_text=label)
-        handle = slider.get_by_role("slider")
-        handle.focus()
-        for key in keys:
-            handle.press(key)
+    def numbers(self, panel=0):
+        """Name -> text of the numbers of a model."""
+        texts = self.root.locator(".dh-panel").nth(panel).locator(".dh-number").all_inner_texts()
+        return {name: value for value, name in (text.split("\n") for text in texts)}
 
-    def query(self, text):
-        """The picture of the query, as its words say that it is."""
-        return self.root.locator(f"img[alt*='{text}'][alt^='query ATLAS']")
+    def drag(self, start, end):
+        """Turn the lesion with the mouse from one direction to another, in degrees."""
+        box = self.wheel.bounding_box()
 
-    @property
-    def hits(self):
-        return self.root.locator("img[alt^='hit ']:visible")
+        def at(degrees):
+            turned = math.radians(degrees)
+            x, y = (0.3 * box["width"] * f(turned) for f in (math.cos, math.sin))
+            return box["x"] + box["width"] / 2 + x, box["y"] + box["height"] / 2 - y
 
-    @property
-    def alert(self):
-        return self.root.get_by_role("alert")
+        self.page.mouse.move(*at(start))
+        self.page.mouse.down()
+        for step in range(1, 7):
+            self.page.mouse.move(*at(start + (end - start) * step / 6))
+        self.page.mouse.up()
 
     def upload(self, name, content):
-        with self.page.expect_file_chooser() as chosen:
-            self.root.get_by_role("button", name="upload an image").click()
-        chosen.value.set_files({"name": name, "mimeType": "", "buffer": content})
+        file = {"name": name, "mimeType": "", "buffer": content}
+        self.root.locator("input[type=file]").set_input_files(file)
 
-    def save(self, link):
-        """The content of the file that a link saves."""
+    def save(self, name):
+        """The content of the file that a button saves, and its name."""
         with self.page.expect_download() as download:
-            self.root.get_by_role("link", name=link).click()
+            self.button(name).click()
         return download.value.path().read_bytes(), download.value.suggested_filename
 
     def faults(self):

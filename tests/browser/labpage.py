@@ -134,7 +134,9 @@ def page_of(cells, width, height):
         (home / "notebooks").mkdir()
         with jupyterlab(home / "notebooks", home) as server:
             browser = playwright.chromium.launch(
-                executable_path=find_browser(), args=CHROMIUM_FLAGS
+                executable_path=find_browser(),
+                args=CHROMIUM_FLAGS,
+                ignore_default_args=["--hide-scrollbars"],
             )
             page = browser.new_page(viewport={"width": width, "height": height})
             page.set_default_timeout(120_000)

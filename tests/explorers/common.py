@@ -1,8 +1,4 @@
-"""What the tests of the explorers share: small databases, and readers of charts."""
-
-import re
-
-import pytest
+"""What the tests of the explorers share: small databases, and questions of the page."""
 
 from derm_hash.retrieval import build_index
 
@@ -15,10 +11,6 @@ def few(dataset, model, n):
     return model, build_index(model, database), dataset.split("query"), database
 
 
-def points_of(chart):
-    """Angle -> correlation, of the points of a chart."""
-    found = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', chart)
-    return {
-        round((float(x) - 44) / 294 * 360): pytest.approx((130 - float(y)) / 52 - 1, abs=0.01)
-        for x, y in found
-    }
+def ask(explorer, kind, buffers=(), **content):
+    """Send a message as the page does."""
+    explorer._handle_custom_msg({"kind": kind, **content}, list(buffers))

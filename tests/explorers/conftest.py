@@ -1,4 +1,4 @@
-"""A model with spread codes, a data set of soft blobs, their index, and states of the explorers."""
+"""A model with spread codes, a data set of soft blobs, their index, and explorers of them."""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from derm_hash.data.dataset import LesionDataset
-from derm_hash.explorers.states import HeatmapState, RetrievalState
+from derm_hash.explorers import HeatmapExplorer, RetrievalExplorer
 from derm_hash.model import DermHash
 from derm_hash.retrieval import build_index
 from tests.explorers.common import CLASSES, SIZE
@@ -55,10 +55,24 @@ def index(model, dataset):
 
 
 @pytest.fixture
-def state(model, index, dataset):
-    return RetrievalState(model, index, dataset)
+def explorer(model, index, dataset):
+    explorer = RetrievalExplorer(model, index, dataset)
+    yield explorer
+    explorer.close()
 
 
 @pytest.fixture
 def heat(model, index, dataset):
-    return HeatmapState(model, index, dataset)
+    explorer = HeatmapExplorer(model, index, dataset)
+    yield explorer
+    explorer.close()
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """What explorers send to the page: (content, buffers)."""
+    messages = []
+    for kind in (RetrievalExplorer, HeatmapExplorer):
+        take = lambda self, content, buffers=None: messages.append((content, buffers))  # noqa: E731
+        monkeypatch.setattr(kind, "send", take)
+    return messages

@@ -1,0 +1,140 @@
+"""`make page`: the retrieval explorer as one HTML file that needs no kernel and no network.
+
+Forty queries of the built-in atlas under two networks, encoded at every 5 degrees; the page
+searches by itself. It opens from the disk, from any static host, and on a phone.
+"""
+
+import argparse
+import base64
+import html
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from derm_hash.course import course_data, course_run
+from derm_hash.errors import exit_code
+from derm_hash.explorers.asking import ORIENTATIONS, QUARTERS, Library, jpeg, orbit
+from derm_hash.explorers.familiar import Familiarity
+from derm_hash.explorers.frontend import module, style
+from derm_hash.explorers.retrieval import about
+from derm_hash.files import write_text
+from derm_hash.model import encode
+from derm_hash.retrieval import HashIndex, build_index
+
+OUT = Path("build/page/index.html")
+QUERIES, START = 40, 18  # the start is turned by 90 degrees, 18 steps
+LARGE, SMALL = 144, 80  # pixels of a query and of a database image
+NAMES = ("trained to ignore turning", "trained without")
+TITLE = "Turn a lesion: does its code hold?"
+PAGE = """<!doctype html>
+<html lang="en" class="dh-page">
+<head>
+<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data: blob:; \
+style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body><main>
+<header><h1>{title}</h1> <span>{text}</span></header>
+<div id="explorer"></div>
+</main>
+<script type="application/json" id="data">{data}</script>
+<script type="module">{module}
+page(document.getElementById("explorer"), JSON.parse(document.getElementById("data").textContent));
+</script></body></html>
+"""
+TEXT = (
+    "Two networks turn a picture of skin into 16 bits and look up similar ones. Only one of them "
+    "learnt that a lesion has no “up”."
+)
+
+
+def texts(arrays) -> list[str]:
+    """Arrays or bytes as base64."""
+    return [base64.b64encode(bytes(each)).decode() for each in arrays]
+
+
+def choose(turned: np.ndarray, labels: np.ndarray, count: int) -> list[int]:
+    """Positions of ``count`` queries, the telling ones first within each class.
+
+    turned: (N,) bits that a quarter turn flips in the second network. The first position is the
+    most telling one; the classes take turns.
+    """
+    ranked = np.argsort(-turned, kind="stable")
+    queues = [[i for i in ranked if labels[i] == c] for c in dict.fromkeys(labels[ranked])]
+    spread = [
+        [q[j] for j in np.linspace(0, len(q) - 1, min(len(q), count)).astype(int)] for q in queues
+    ]
+    taken = [q[r] for r in range(count) for q in spread if r < len(q)]
+    return [int(i) for i in dict.fromkeys(taken)][:count]
+
+
+def page_data(dataset, models, indexes, larger=None, names=NAMES, queries=QUERIES) -> dict:
+    """What the page holds: codes, the orbits of the queries, and pictures."""
+    library = Library(dataset, larger=larger)
+    familiarity = Familiarity(library.database, library.others)
+    both = [encode(models[-1], library.queries.images.rot90(k, (2, 3))) > 0.5 for k in (0, 1)]
+    chosen = choose((both[0] != both[1]).sum(axis=1), library.queries.labels.numpy(), queries)
+    told = about(library, indexes, names)
+    told["query"] = [told["query"][i] for i in chosen]
+    told["view"] = {"angle": 90}
+
+    def stored(origin: str, positions, orientations: list[int], pixels: int) -> list[dict]:
+        queries = [library.get(origin, int(i)) for i in positions]
+        x = torch.cat([orbit(query.image, orientations) for query in queries])
+        codes = [encode(model, x).reshape(len(queries), -1) for model in models]
+        distance = familiarity.distance(torch.stack([query.image for query in queries]))
+        return [
+            {
+                "picture": texts([jpeg(query.shown, pixels)])[0],
+                "codes": texts(each[i].tobytes() for each in codes),
+                "familiar": {"distance": float(distance[i]), "limit": familiarity.limit},
+            }
+            for i, query in enumerate(queries)
+        ]
+
+    return {
+        "about": told,
+        "start": 0,
+        "codes": texts(index.codes.tobytes() for index in indexes),
+        "known": {"query": ORIENTATIONS, "database": QUARTERS},
+        "query": stored("query", chosen, ORIENTATIONS, LARGE),
+        "database": stored("database", range(len(library.database)), QUARTERS, SMALL),
+    }
+
+
+def write_page(path: Path, data: dict, title: str = TITLE, text: str = TEXT) -> Path:
+    """Write the page as one file."""
+    content = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+    page = PAGE.format(
+        title=html.escape(title),
+        text=html.escape(text),
+        style=style(),
+        module=module(),
+        data=content,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, page)
+    return path
+
+
+def run(argv: list[str] | None = None) -> int:
+    """Make the page of the lesson's two networks."""
+    parser = argparse.ArgumentParser(prog="python -m derm_hash.explorers.page", description=__doc__)
+    parser.add_argument("--out", type=Path, default=OUT, help="the file (%(default)s)")
+    options = parser.parse_args(argv)
+    dataset, larger = course_data(), course_data(size=LARGE)
+    models = [course_run(dataset).model]
+    models.append(course_run(dataset, invariance=None, classify="upright").model)
+    indexes: list[HashIndex] = [build_index(m, dataset.split("database")) for m in models]
+    path = write_page(options.out, page_data(dataset, models, indexes, larger))
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code("make page", lambda: run(None), "stopped"))

@@ -1,0 +1,178 @@
+"""The retrieval explorer: choose a lesion, turn it with your hand, watch its bits and hits."""
+
+import json
+
+import numpy as np
+import traitlets as t
+from matplotlib.figure import Figure
+
+from derm_hash.data.images import to_input
+from derm_hash.explorers.asking import (
+    MOST_BYTES,
+    ORIENTATIONS,
+    QUARTERS,
+    Library,
+    Query,
+    jpeg,
+    network,
+    orbit,
+    turned,
+)
+from derm_hash.explorers.familiar import Familiarity
+from derm_hash.explorers.still import Asked, told
+from derm_hash.model import encode
+from derm_hash.plots import plot_hits
+from derm_hash.plots.style import class_color
+from derm_hash.retrieval import METRICS, HashIndex
+
+AT_ONCE = 24  # orientations that are encoded before the page may ask something else
+
+
+def about(library: Library, indexes: list[HashIndex], names: list[str]) -> dict:
+    """What the page has to know of the data and the models."""
+    return {
+        "classes": [{"name": c, "color": class_color(c)} for c in library.classes],
+        "models": [
+            {"name": name, "bits": index.bits, "map": principal_axes(index.codes)}
+            for name, index in zip(names, indexes, strict=True)
+        ],
+        "query": library.rows("query"),
+        "database": library.rows("database"),
+        "most_bytes": MOST_BYTES,
+    }
+
+
+def principal_axes(codes: np.ndarray) -> dict:
+    """Mean and first two principal axes of soft codes (N, bits), which make a map of them."""
+    mean = codes.mean(axis=0, dtype=np.float64)
+    _, axes = np.linalg.eigh((codes - mean).T @ (codes - mean))
+    axes = np.resize(axes[:, ::-1][:, :2].T, (2, len(mean)))  # a single bit has one axis
+    return {"mean": mean.round(5).tolist(), "axes": axes.round(5).tolist()}
+
+
+class RetrievalExplorer(Asked):
+    """Ask the index: choose or upload a query, turn it, and see its hits and its bits.
+
+    ``RetrievalExplorer(run, index, dataset)`` as the last line of a cell. Drag the lesion, or use
+    the arrow keys (1 degree; 15 with Shift), R (a quarter turn) and M (mirror).
+
+    Parameters
+    ----------
+    model : DermHash or Run
+    index : HashIndex
+        Of the database images, in their order: ``build_index(model, dataset.split("database"))``.
+    dataset : LesionDataset
+        With the splits ``query`` and ``database``; or the queries alone, if ``database`` is given.
+    database : LesionDataset, optional
+        The images that the index was built from, if they are not a split of ``dataset``.
+    other : (DermHash or Run, HashIndex), optional
+        A second model and its index of the same database, to be asked the same beside the first.
+    names : (str, str) of the two models
+    larger : LesionDataset, optional
+        The images of ``dataset`` with more pixels, to be shown in their place.
+    query : str, optional
+        Id of the image that is asked about at first.
+    **view
+        Any of the attributes below but ``query``.
+
+    Attributes
+    ----------
+    query : Query that is asked about
+    k, radius, rank, angle, mirrored
+        What is set on the page, and can be set here: number of hits 1..20, Hamming radius or None,
+        a name in ``METRICS``, degrees counter-clockwise, and bool.
+    """
+
+    kind = t.Unicode("retrieval").tag(sync=True)
+    about = t.Unicode().tag(sync=True)
+    codes = t.List(t.Bytes()).tag(sync=True)
+    k = t.Int(10, min=1, max=20).tag(sync=True)
+    radius = t.Int(4, min=0, allow_none=True).tag(sync=True)
+    rank = t.Enum(METRICS, METRICS[0]).tag(sync=True)
+    angle = t.Float(0).tag(sync=True)
+    mirrored = t.Bool(False).tag(sync=True)
+
+    def __init__(
+        self, model, index, dataset, database=None, other=None, names=("first", "second"),
+        larger=None, query=None, **view,
+    ):  # fmt: skip
+        pairs = [(model, index)] if other is None else [(model, index), other]
+        self.library = Library(dataset, database, larger)
+        self.indexes = [each for _, each in pairs]
+        self.models = [network(*pair, self.library) for pair in pairs]
+        self.names = list(names) if other is not None else [""]
+        self.query = self.library.find(query) if query else self.library.get("query", 0)
+        self._serial, self._familiarity = 0, None
+        content = json.dumps(about(self.library, self.indexes, self.names))
+        codes = [each.codes.tobytes() for each in self.indexes]
+        super().__init__(about=content, codes=codes, **view)
+
+    def answers(self) -> dict:
+        return super().answers() | {
+            "upload": self._upload,
+            "more": self._more,
+            "familiar": self._familiar,
+        }
+
+    def _upload(self, content: dict, buffers: list) -> None:
+        self._show(self.library.upload(bytes(buffers[0]), content["name"]))
+
+    def _show(self, query: Query) -> None:
+        """Send the query with its quarter turns; the page then asks for the other orientations."""
+        codes = self._codes(query, QUARTERS)
+        self.query = query
+        self._serial += 1
+        rest = [o for o in ORIENTATIONS if o not in QUARTERS]
+        content = told(self.library, query) | {"serial": self._serial}
+        message = {"kind": "query", "about": content, "known": QUARTERS, "rest": rest}
+        seen = query.image.permute(1, 2, 0).numpy()
+        self.send(message, [jpeg(query.shown), jpeg(seen), *codes])
+
+    def _more(self, content: dict, _) -> None:
+        if content["serial"] != self._serial:  # another query has come in between
+            return
+        now, rest = content["rest"][:AT_ONCE], content["rest"][AT_ONCE:]
+        message = {"kind": "codes", "serial": self._serial, "known": now, "rest": rest}
+        self.send(message, self._codes(self.query, now))
+
+    def _codes(self, query: Query, orientations: list[int]) -> list[bytes]:
+        """Soft codes (n, bits) float32 of a query in some orientations, for each model."""
+        x = orbit(query.image, orientations)
+        return [encode(model, x).tobytes() for model in self.models]
+
+    def _familiar(self, content: dict, _) -> None:
+        if self._familiarity is None:
+            self._familiarity = Familiarity(self.library.database, self.library.others)
+        found = self._familiarity
+        distance = float(found.distance(self.query.image[None])[0])
+        message = {"kind": "familiar", "serial": content["serial"]}
+        self.send(message | {"familiar": {"distance": distance, "limit": found.limit}})
+
+    def figures(self) -> list[Figure]:
+        """Query as it is turned, and its hits; a figure for each model."""
+        x = turned(to_input(self.query.image)[None], self.angle, self.mirrored)
+        turn = f", turned by {self.angle:g}°" + ", mirrored" * self.mirrored
+        return [
+            self._figure(*each, x, f"{name}{turn}" if self.angle or self.mirrored else name)
+            for *each, name in zip(self.models, self.indexes, self.names, strict=True)
+        ]
+
+    def _figure(self, model, index, x, title: str) -> Figure:
+        code, itself = encode(model, x), -1
+        if self.query.origin == "database":
+            itself = self.query.position
+        found = index.search(code, self.k + 1, self.radius, self.rank)
+        rows = zip(*(each[0].tolist() for each in found), strict=True)
+        rows = [row for row in rows if row[0] not in (-1, itself)][: self.k]
+        ids = [row[0] for row in rows]
+        return plot_hits(
+            x[0],
+            [self.library.picture("database", i) for i in ids],
+            self.library.database.table["label"].iloc[ids].tolist(),
+            self.query.label,
+            [row[1] for row in rows],
+            [row[2] for row in rows],
+            code[0],
+            index.codes[ids],
+            title=title.strip(", ") or None,
+        )

@@ -1,0 +1,383 @@
+// The retrieval explorer: what is asked, the controls, and one repaint a frame.
+
+import {exportPicture, table} from "./export.js";
+import {Panel} from "./panel.js";
+import {DISC, STEP, TURNS, button, chooser, field, h, onTheme, put, save} from "./parts.js";
+import {Index, METRICS} from "./search.js";
+import {Stage} from "./stage.js";
+
+const MOST = 20, TRAIL = 8;  // hits, and queries that the way back shows
+const KEPT = ["k", "radius", "rank", "angle", "mirrored"];  // traits that the kernel knows as well
+
+export class Explorer {
+  constructor(root, source) {
+    const {about} = source, {model} = source;
+    Object.assign(this, {root, source, about, trail: [], query: null, dirty: false});
+    this.colours = Object.fromEntries(about.classes.map(c => [c.name, c.color]));
+    this.view = {k: 10, radius: 4, rank: "cosine", angle: 0, mirrored: false, only: "", ...about.view};
+    for (const name of model ? KEPT : []) this.view[name] = model.get(name);
+    this.indexes = about.models.map(({bits}, m) => new Index(source.codes[m], bits));
+    this.visible = about.models.map(() => true);
+    this.stage = new Stage(about.models, (angle, mirrored) => this.turn(angle, mirrored));
+    this.panels = about.models.map((each, m) => new Panel(this, each, m));
+    this.build();
+    this.forget();
+    Object.assign(source, {
+      onquery: query => this.arrive(query), oncodes: () => { this.forget(); this.wish(); },
+      onfamiliar: familiar => this.familiar(familiar), onerror: text => this.say(text),
+    });
+    const follow = () => { for (const name of KEPT) this.view[name] = model.get(name); this.changed(); };
+    for (const name of model ? KEPT : []) model.on(`change:${name}`, follow);
+    const stop = onTheme(() => this.theme());
+    this.close = () => { stop(); source.close(); };
+    // A notebook attaches the element later, and before that there are no colours.
+    const begin = () => {
+      if (!root.isConnected) return void requestAnimationFrame(begin);
+      this.theme();
+      source.ask({origin: "start"});
+    };
+    begin();
+  }
+
+  // --- the page ---------------------------------------------------------------------------
+
+  build() {
+    const {about, view, source} = this, bits = Math.max(...about.models.map(m => m.bits));
+    const classes = about.classes.map(c => c.name);
+    this.k = h("input", {type: "number", min: 1, max: MOST, value: view.k,
+      onchange: () => this.set("k", Math.min(Math.max(Math.round(+this.k.value) || 1, 1), MOST))});
+    this.bars = Array.from({length: bits + 1}, () => h("i", {class: "dh-bar"}));
+    this.radius = h("input", {type: "range", min: 0, max: bits, "aria-label": "Hamming radius",
+      oninput: () => this.set("radius", +this.radius.value === bits ? null : +this.radius.value)});
+    this.reach = h("span");
+    this.rank = chooser(METRICS.map(m => [m, m]), value => this.set("rank", value));
+    this.only = chooser([["all classes", ""], ...classes.map(c => [c, c])],
+      value => this.set("only", value));
+    const names = about.models.length > 1 ? about.models.map(({name}, m) =>
+      button(name, `show or hide the model “${name}”`, event => this.toggle(m, event.currentTarget),
+        {class: "dh-model", "aria-pressed": "true"})) : [];
+    const ids = h("datalist", {id: `dh-${Math.random().toString(36).slice(2)}`},
+      about.query.slice(0, 2000).map(({id}) => h("option", {value: id})));
+    this.id = h("input", {type: "text", list: ids.id, placeholder: "image id", size: 13,
+      "aria-label": "image id of a query or database image",
+      // JupyterLab keeps Enter from becoming a change.
+      onchange: () => this.find(), onkeydown: event => event.key === "Enter" && this.find()});
+    this.file = h("input", {type: "file", accept: "image/*", hidden: true, "aria-label": "upload",
+      onchange: () => { source.upload(this.file.files[0]); this.file.value = ""; }});
+    const controls = h("div", {class: "dh-controls"},
+      field("hits", this.k),
+      h("div", {class: "dh-field"}, this.reach,
+        h("span", {class: "dh-radius"}, h("span", {class: "dh-bars"}, this.bars), this.radius)),
+      field("ranking", this.rank), field("search in", this.only),
+      names.length ? h("div", {class: "dh-field"}, h("span", {}, "models"),
+        h("span", {class: "dh-group"}, names)) : null,
+      h("div", {class: "dh-field"}, h("span", {}, "query"), h("span", {class: "dh-group"}, this.id, ids,
+        button("random", "any query of the class", () => this.random()),
+        source.upload ? [button("upload", "a picture of a lesion; it is not kept",
+          () => this.file.click()), this.file] : null)),
+      h("div", {class: "dh-field"}, h("span", {}, "save"), h("span", {class: "dh-group"},
+        button("PNG", "save this view as a picture", () => exportPicture(this)),
+        button("CSV", "save the hits as a table", () => save(table(this), "text/csv",
+          `${this.query.id}-${view.angle}.csv`)))));
+    this.chips = classes.map(name => button([this.dot(name), name],
+      `queries of ${name}`, () => this.filter(name), {class: "dh-chip", "aria-pressed": "false"}));
+    this.thumbs = h("div", {class: "dh-thumbs", role: "group", "aria-label": "queries"});
+    const watch = new IntersectionObserver(entries => {
+      for (const {isIntersecting, target} of entries) if (isIntersecting) {
+        watch.unobserve(target);
+        source.thumb("query", +target.dataset.key.slice(6), target);
+      }
+    }, {root: this.thumbs, rootMargin: "200px"});
+    about.query.forEach(({id, label}, i) => {
+      const image = h("img", {alt: "", "data-key": `query:${i}`});
+      watch.observe(image);
+      this.thumbs.append(button([image], `query ${id}: ${label}`,
+        () => this.ask({origin: "query", position: i}), {class: "dh-thumb"}));
+    });
+    const page = by => this.thumbs.scrollBy({left: by * this.thumbs.clientWidth * 0.8, behavior: "smooth"});
+    this.about_query = h("div", {class: "dh-query"});
+    this.near = h("p", {class: "dh-near"});
+    this.way = h("div", {class: "dh-trail", role: "group", "aria-label": "queries before this one"});
+    this.alert = h("div", {class: "dh-alert", role: "alert"});
+    this.live = h("div", {class: "dh-live", "aria-live": "polite"});
+    const rings = about.models.map(m => m.name).join(" inside, ");
+    this.root.classList.add("dh");
+    this.root.explorer = this;  // for tests and the console
+    this.root.dataset.lmSuppressShortcuts = "true";  // JupyterLab's own keys: R would make a raw cell
+    for (const kind of ["dragover", "dragleave", "drop"])
+      this.root.addEventListener(kind, event => this.drop(event));
+    this.root.append(h("div", {class: "dh-all"},
+      h("div", {class: "dh-queries"}, h("div", {class: "dh-chips"}, this.chips),
+        button("‹", "queries before these", () => page(-1), {class: "dh-more"}), this.thumbs,
+        button("›", "queries after these", () => page(1), {class: "dh-more"})),
+      controls,
+      h("div", {class: "dh-main"},
+        h("div", {class: "dh-left"}, this.stage.el, this.about_query, this.near, this.way,
+          h("p", {class: "dh-hint"}, "Drag the lesion to turn it; arrow keys, R and M do it too. The " +
+            `ring${rings ? `s (${rings} outside)` : ""}: bars are flipped bits at each angle, the ` +
+            "inner line changed hits. "),
+          h("p", {class: "dh-hint"}, "For teaching and research. Not a diagnosis.")),
+        h("div", {class: "dh-panels"}, this.panels.map(p => p.el)))),
+      this.alert, this.live);
+  }
+
+  dot(label) {
+    return h("i", {class: "dh-dot", style: `background: ${this.colours[label] ?? "#888888"}`});
+  }
+
+  theme() {
+    for (const panel of this.panels) panel.theme();
+    this.survey();
+    this.wish();
+  }
+
+  drop(event) {
+    if (!this.source.upload) return;
+    event.preventDefault();
+    this.root.classList.toggle("dh-over", event.type === "dragover");
+    const [file] = event.type === "drop" ? event.dataTransfer.files : [];
+    if (file) this.source.upload(file);
+  }
+
+  // --- what is asked ----------------------------------------------------------------------
+
+  set(name, value) {
+    this.view[name] = value;
+    this.changed();
+    this.tell();
+  }
+
+  changed() {
+    this.forget();
+    this.wish();
+  }
+
+  turn(angle, mirrored = this.view.mirrored) {
+    const side = this.view.mirrored !== mirrored;
+    Object.assign(this.view, {angle, mirrored});
+    if (side) this.survey();
+    this.wish();
+    this.tell();
+  }
+
+  // Let the kernel know, when the hand rests.
+  tell() {
+    clearTimeout(this.telling);
+    this.telling = setTimeout(() => {
+      const {model} = this.source;
+      for (const name of model ? KEPT : []) model.set(name, this.view[name]);
+      model?.save_changes();
+      this.live.textContent = this.summary ?? "";
+    }, 400);
+  }
+
+  ask(question, back = false) {
+    this.back = back;
+    this.alert.textContent = "";
+    if (question.origin !== "id") this.sought = null;
+    this.source.ask(question);
+  }
+
+  find() {
+    const id = this.id.value.trim();
+    if (id && id !== this.query.id && id !== this.sought) this.ask({origin: "id", id: this.sought = id});
+  }
+
+  filter(name) {
+    this.shown = this.shown === name ? null : name;
+    this.chips.forEach((chip, i) =>
+      chip.setAttribute("aria-pressed", String(this.about.classes[i].name === this.shown)));
+    this.about.query.forEach(({label}, i) => {
+      this.thumbs.children[i].hidden = this.shown !== null && label !== this.shown;
+    });
+    this.thumbs.scrollLeft = 0;
+  }
+
+  random() {
+    const among = this.about.query.map(({label}, i) => (this.shown && label !== this.shown ? -1 : i))
+      .filter(i => i >= 0);
+    this.ask({origin: "query", position: among[Math.floor(Math.random() * among.length)]});
+  }
+
+  toggle(m, press) {
+    if (this.visible[m] && this.visible.filter(Boolean).length === 1) return;
+    this.visible[m] = !this.visible[m];
+    press.setAttribute("aria-pressed", String(this.visible[m]));
+    this.panels[m].el.hidden = !this.visible[m];
+    this.wish();
+  }
+
+  // --- what comes in ----------------------------------------------------------------------
+
+  arrive(query) {
+    if (this.query) {
+      Object.assign(this.view, {angle: 0, mirrored: false});
+      if (!this.back) this.trail = [...this.trail, this.query].slice(-TRAIL);
+      this.tell();
+    }
+    this.query = query;
+    this.back = false;
+    this.alert.textContent = "";
+    this.sought = null;
+    this.id.value = query.origin === "upload" ? "" : query.id;
+    const where = {query: "", database: ", from the database", upload: ", uploaded"}[query.origin];
+    this.stage.picture(query, `query ${query.id}: ${query.label ?? "class not known"}`);
+    this.about_query.replaceChildren(...(query.label ? [this.dot(query.label)] : []),
+      h("b", {}, query.label ?? "class not known"), h("span", {class: "dh-id"}, query.id + where));
+    this.familiar(query.familiar);
+    this.about.query.forEach((_, i) => {
+      const chosen = query.origin === "query" && query.position === i;
+      this.thumbs.children[i].setAttribute("aria-current", String(chosen));
+      if (chosen) this.reveal(this.thumbs.children[i]);
+    });
+    // A query of the trail that was uploaded is no longer with the kernel: its picture only reminds.
+    this.way.replaceChildren(...this.trail.map((each, i) => button([h("img", {alt: "", src: each.small})],
+      `back to ${each.id}`, () => {
+        this.trail = this.trail.slice(0, i);
+        this.ask({origin: each.origin, position: each.position, id: each.id}, true);
+      }, {class: "dh-thumb", disabled: each.origin === "upload"})));
+    if (this.trail.length) this.way.prepend(h("span", {}, "back to"));
+    this.forget();
+    this.wish();
+    const image = new Image();  // kept for the trail
+    image.onload = () => { query.small = shrunk(image); };
+    image.src = query.seen;
+  }
+
+  reveal(thumb) {
+    const strip = this.thumbs, left = thumb.offsetLeft - strip.offsetLeft;
+    if (left < strip.scrollLeft || left > strip.scrollLeft + strip.clientWidth - 48)
+      strip.scrollLeft = left - strip.clientWidth / 2;
+  }
+
+  familiar(familiar) {
+    const strange = familiar && familiar.distance > familiar.limit;
+    this.near.classList.toggle("dh-strange", Boolean(strange));
+    // A database image is as near to the database as can be.
+    this.near.textContent = !familiar || this.query.origin === "database" ? "" : strange
+      ? `⚠ Unlike everything in the database (distance ${familiar.distance.toFixed(2)}, usual is ` +
+        `up to ${familiar.limit.toFixed(2)}): its hits mean nothing.`
+      : `Familiar: distance ${familiar.distance.toFixed(2)} from the nearest database image, usual is ` +
+        `up to ${familiar.limit.toFixed(2)}.`;
+  }
+
+  say(text) {
+    this.alert.textContent = `⚠ ${text}`;
+    this.back = false;
+    this.sought = null;
+    this.id.value = this.query?.origin === "upload" ? "" : this.query?.id ?? "";
+  }
+
+  // --- what is shown ----------------------------------------------------------------------
+
+  forget() {
+    this.memo = this.about.models.map(() => []);
+    this.survey();
+  }
+
+  // The encoded orientation that is nearest to the angle.
+  orientation() {
+    const {angle, mirrored} = this.view, middle = Math.round(angle / STEP), side = mirrored ? TURNS : 0;
+    for (let by = 0; by <= TURNS / 2; by++)
+      for (const t of [middle + by, middle - by]) {
+        const o = side + (t + TURNS) % TURNS;
+        if (this.query.known[o]) return o;
+      }
+    return 0;
+  }
+
+  // The unturned query that an orientation is compared with: between quarter turns, its disc.
+  reference(o) { return (o % TURNS) * STEP % 90 ? DISC : 0; }
+
+  // The answer of a model to one orientation, computed once.
+  look(m, o) {
+    if (this.memo[m][o]) return this.memo[m][o];
+    const {query, view, about} = this, {bits} = about.models[m];
+    const code = query.codes[m].subarray(o * bits, (o + 1) * bits);
+    const skip = query.origin === "database" ? query.position : -1;
+    const found = this.indexes[m].search(code, {...view, skip, among: this.among()});
+    const now = this.memo[m][o] = {...found, code, flips: 0, kept: found.ids.length};
+    const first = o === this.reference(o) ? now : this.look(m, this.reference(o));
+    for (let b = 0; b < bits; b++) now.flips += (code[b] > 0.5) !== (first.code[b] > 0.5);
+    now.kept = found.ids.filter(id => first.ids.includes(id)).length;
+    now.before = first.ids.length;
+    return now;
+  }
+
+  now(m) { return this.look(m, this.orientation()); }
+
+  among() {
+    const {only} = this.view;
+    if (!only) return null;
+    this.parts ??= {};
+    return this.parts[only] ??= Uint8Array.from(this.about.database, ({label}) => label === only);
+  }
+
+  // Ask for a repaint in the next frame.
+  wish() {
+    if (this.dirty || !this.query) return;
+    this.dirty = true;
+    requestAnimationFrame(() => {
+      this.dirty = false;
+      this.paint();
+    });
+  }
+
+  paint() {
+    const {view, about} = this, o = this.orientation(), lead = this.visible.indexOf(true), parts = [];
+    this.stage.show(view.angle, view.mirrored, o);
+    this.panels.forEach((panel, m) => {
+      if (!this.visible[m]) return;
+      const now = this.look(m, o);
+      panel.show(now, this.look(m, this.reference(o)), this.query, view.k);
+      panel.point(now.code, view.angle);
+      parts.push(`${about.models[m].name || ""} ${now.flips} of ${now.code.length} bits flipped, ` +
+        `${now.kept} of ${now.before} hits kept`);
+    });
+    this.summary = `${view.angle} degrees: ${parts.join("; ")}`;
+    const {counts, within} = this.look(lead, o), most = Math.max(...counts, 1);
+    const limit = view.radius ?? about.models[lead].bits;
+    this.bars.forEach((bar, d) => {
+      bar.style.transform = `scaleY(${counts[d] ? 0.08 + 0.92 * Math.sqrt(counts[d] / most) : 0})`;
+      bar.classList.toggle("dh-in", d <= limit);
+      bar.title = `${counts[d] ?? 0} images at ${d} bits`;
+    });
+    put(this.reach, view.radius === null ? `no radius: all ${within} images`
+      : `radius ${view.radius}: ${within} images`);
+    if (+this.radius.value !== (view.radius ?? +this.radius.max))
+      this.radius.value = view.radius ?? this.radius.max;
+    if (document.activeElement !== this.k) this.k.value = view.k;
+    this.rank.value = view.rank;
+  }
+
+  // Look at every angle while nothing else happens, then draw carpet and ring.
+  survey() {
+    cancelAnimationFrame(this.surveying);
+    const {query} = this;
+    if (!query) return;
+    const side = this.view.mirrored ? 1 : 0, jobs = [];
+    this.panels.forEach((panel, m) => {
+      panel.weave(query.codes[m], this.look(m, 0).code, side, query.known);
+      for (let t = 0; t < TURNS; t++) if (query.known[side * TURNS + t]) jobs.push([m, side * TURNS + t]);
+    });
+    const work = () => {
+      const until = performance.now() + 4;
+      while (jobs.length && performance.now() < until) this.look(...jobs.pop());
+      if (jobs.length) this.surveying = requestAnimationFrame(work);
+      else this.stage.rings(this.panels.map((_, m) => this.circle(m, side)));
+    };
+    this.surveying = requestAnimationFrame(work);
+  }
+
+  circle(m, side) {
+    const all = Array.from({length: TURNS}, (_, t) => this.memo[m][side * TURNS + t]);
+    return {flips: all.map(now => (now ? now.flips / now.code.length : NaN)),
+      changed: all.map(now => (now ? 1 - now.kept / Math.max(now.before, 1) : NaN))};
+  }
+}
+
+function shrunk(image) {
+  const canvas = h("canvas", {width: 48, height: 48});
+  canvas.getContext("2d").drawImage(image, 0, 0, 48, 48);
+  return canvas.toDataURL("image/jpeg", 0.8);
+}

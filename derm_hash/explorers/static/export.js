@@ -1,0 +1,71 @@
+// The present view of an explorer as a table and as a picture.
+
+import {css, h, save} from "./parts.js";
+
+const COLUMNS = ["model", "query", "query_label", "angle", "mirrored", "rank", "image", "label",
+  "hamming", "distance", "right", "same_lesion"];
+
+// The hits of all models that are shown, as CSV with one row for each, best first.
+export function table(explorer) {
+  const {query, view, about} = explorer, cell = value => {
+    const text = String(value ?? "");
+    return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  const rows = explorer.panels.flatMap((_, m) => {
+    if (!explorer.visible[m]) return [];
+    const now = explorer.now(m);
+    return now.ids.map((id, place) => {
+      const {name, label, lesion} = about.database[id];
+      const right = query.label === null ? "" : query.label === label;
+      return [about.models[m].name, query.name, query.label, view.angle, view.mirrored, place + 1, name,
+        label, now.hamming[place], now.distance[place].toPrecision(6), right,
+        Boolean(query.lesion) && query.lesion === lesion];
+    });
+  });
+  return [COLUMNS, ...rows].map(row => row.map(cell).join(",") + "\n").join("");
+}
+
+// The lesion as it is turned, and for each model its numbers, bits and hits, as a PNG file.
+export function exportPicture(explorer) {
+  const {query, view, about, stage, panels} = explorer, shown = panels.filter(p => !p.el.hidden);
+  const {ink, paper, accent, low, high} = panels[0].colours, side = 96;
+  const rows = Math.ceil(view.k / 10), height = 190 + rows * (side + 40);
+  const canvas = h("canvas", {width: 1400, height: 40 + Math.max(shown.length * height, 380)});
+  const pen = canvas.getContext("2d");
+  const write = (text, x, y, size = 16, weight = 400) => {
+    pen.fillStyle = css(ink);
+    pen.font = `${weight} ${size}px system-ui, sans-serif`;
+    pen.fillText(text, x, y);
+  };
+  pen.fillStyle = css(paper);
+  pen.fillRect(0, 0, canvas.width, canvas.height);
+  pen.save();
+  pen.translate(180, 190);
+  pen.beginPath();
+  pen.arc(0, 0, 140, 0, 7);
+  pen.clip();
+  pen.rotate(-view.angle * Math.PI / 180);
+  pen.scale(view.mirrored ? -1 : 1, 1);
+  pen.drawImage(stage.image, -140, -140, 280, 280);
+  pen.restore();
+  write(`${query.label ?? "class not known"} ${query.id}`, 40, 368, 18, 600);
+  write(`turned by ${view.angle}°${view.mirrored ? ", mirrored" : ""}. Not a diagnosis.`, 40, 392);
+  shown.forEach((panel, row) => {
+    const now = explorer.now(panel.number), top = 40 + row * height, left = 380;
+    write(panel.model.name || "hits", left, top + 10, 18, 600);
+    write(panel.numbers.map(n => `${n.el.lastChild.textContent} ${n.value.textContent}`).join("   "),
+      left, top + 38);
+    now.code.forEach((v, b) => {
+      const flipped = panel.bits[b].classList.contains("dh-flipped");
+      pen.fillStyle = css(flipped ? accent : v > 0.5 ? high : low);
+      pen.fillRect(left + b * 960 / now.code.length, top + 54, 960 / now.code.length - 3, 26);
+    });
+    now.ids.forEach((id, place) => {
+      const {label} = about.database[id], {el} = panel.cards.get(id), image = el.querySelector("img");
+      const x = left + place % 10 * (side + 4), y = top + 100 + Math.floor(place / 10) * (side + 40);
+      if (image.complete && image.naturalWidth) pen.drawImage(image, x, y, side, side);
+      write(`${place + 1} ${label} ${el.querySelector(".dh-mark").textContent}`, x, y + side + 18, 14);
+    });
+  });
+  canvas.toBlob(file => save(file, "image/png", `${query.id}-${view.angle}.png`), "image/png");
+}

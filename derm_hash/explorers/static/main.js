@@ -1,0 +1,24 @@
+// One module for all widgets: anywidget calls render(), a page without a kernel calls page().
+
+import {Explorer} from "./explorer.js";
+import {Guess} from "./guess.js";
+import {HeatmapExplorer} from "./heat.js";
+import {LossExplorer} from "./loss.js";
+import {kernelSource, pageSource} from "./parts.js";
+
+const views = {
+  retrieval: (el, model) => new Explorer(el, kernelSource(model)),
+  heat: (el, model) => new HeatmapExplorer(el, kernelSource(model)),
+  loss: (el, model) => new LossExplorer(el, model),
+  guess: (el, model) => new Guess(el, model),
+};
+
+export function render({model, el}) {
+  const view = views[model.get("kind")](el, model);
+  return () => view.close?.();  // when the cell's output goes
+}
+
+export const page = (el, data) => new Explorer(el, pageSource(data));
+export {Index} from "./search.js";
+
+export default {render};

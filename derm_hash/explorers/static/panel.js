@@ -1,0 +1,230 @@
+// What one model says of the query: numbers, bits, the carpet of bits by angles, the map, the hits.
+
+import {STEP, TURNS, colour, css, h, mix, put, quiet, rgb} from "./parts.js";
+
+const on = value => value > 0.5;
+const short = d => (d && d < 0.001 ? d.toExponential(0) : String(+d.toFixed(3)));
+
+export class Panel {
+  // model: {name, bits, map}; explorer: the one whose panel it is.
+  constructor(explorer, model, number) {
+    Object.assign(this, {explorer, model, number, cards: new Map(), shown: []});
+    this.numbers = ["precision", "within radius", "bits flipped", "hits kept"].map(name => {
+      const value = h("b", {}, "–");
+      return {value, el: h("div", {class: "dh-number"}, value, h("span", {}, name))};
+    });
+    this.bits = Array.from({length: model.bits}, (_, i) => h("span", {class: "dh-bit"},
+      h("i"), h("b", {}, "0")));
+    this.strip = h("div", {class: "dh-bits", role: "img"}, this.bits);
+    this.carpet = h("canvas", {width: TURNS, height: model.bits});
+    this.here = h("i", {class: "dh-here"});
+    this.rug = h("div", {class: "dh-carpet", title: "bits by angles: press to turn there", role: "img",
+      "aria-label": "soft bits, one row each, at every angle from 0 to 355 degrees",
+      onclick: event => {
+        const box = this.carpet.getBoundingClientRect();
+        const column = Math.floor((event.clientX - box.left) / box.width * TURNS);
+        explorer.turn(Math.min(Math.max(column, 0), TURNS - 1) * STEP);
+      }}, this.carpet, this.here);
+    this.map = h("canvas", {width: 240, height: 240, role: "img",
+      "aria-label": "map of the codes in two dimensions, by class, with the query's path"});
+    this.hits = h("ol", {class: "dh-hits"});
+    this.none = h("p", {class: "dh-none", hidden: true},
+      "No image lies within this radius. Choose a larger one.");
+    const axis = [0, 90, 180, 270].map(a => h("span", {style: `left: ${a / 3.6}%`}, `${a}°`));
+    this.el = h("section", {class: "dh-panel", "aria-label": model.name || "the model's answer"},
+      h("header", {}, model.name ? h("h2", {}, model.name) : null,
+        h("div", {class: "dh-numbers"}, this.numbers.map(n => n.el))),
+      this.strip,
+      h("div", {class: "dh-two"},
+        h("figure", {}, this.rug, h("div", {class: "dh-axis"}, axis)),
+        h("figure", {class: "dh-map"}, this.map)),
+      this.none, this.hits);
+    new ResizeObserver(() => this.measure()).observe(this.hits);
+    this.place();
+  }
+
+  // Where every database image lies on the map: the first two principal components of the codes.
+  place() {
+    const {codes, bits, size} = this.explorer.indexes[this.number];
+    const every = Math.ceil(size / 2500), points = [];
+    for (let i = 0; i < size; i += every) points.push([i, ...this.project(codes, i * bits)]);
+    const ends = [1, 2].map(axis => points.map(p => p[axis]));
+    this.frame = ends.map(values => [Math.min(...values), Math.max(...values)]);
+    this.points = points;
+  }
+
+  project(codes, from) {
+    const {mean, axes} = this.model.map;
+    return axes.map(axis => axis.reduce((sum, a, b) => sum + a * (codes[from + b] - mean[b]), 0));
+  }
+
+  // Map coordinates -> pixels of the canvas, with a margin.
+  pixel(point) {
+    return point.map((v, i) => {
+      const [low, high] = this.frame[i];
+      return 16 + 208 * (v - low) / (high - low || 1);
+    });
+  }
+
+  // Colours of the theme, and what is drawn in them once.
+  theme() {
+    const {el, explorer} = this, name = c => colour(el, c);
+    this.colours = {low: name("--low"), high: name("--high"), accent: name("--accent"),
+      ink: name("--ink"), paper: name("--paper")};
+    const dark = this.colours.ink[0] > 128, pen = this.map.getContext("2d");
+    pen.clearRect(0, 0, 240, 240);
+    for (const [i, x, y] of this.points) {
+      const label = explorer.about.database[i].label;
+      const own = rgb(explorer.colours[label]);
+      pen.fillStyle = css(dark ? mix(own, [255, 255, 255], 0.35) : own);
+      pen.globalAlpha = 0.5;
+      pen.beginPath();
+      pen.arc(...this.pixel([x, y]), 3.2, 0, 7);
+      pen.fill();
+    }
+    this.background = pen.getImageData(0, 0, 240, 240);
+    for (const card of this.cards.values()) card.code = null;
+  }
+
+  // now: what explorer.look() says of the query as it is turned; first: of the query unturned.
+  show(now, first, query, k) {
+    const {code} = now, reference = first.code, {ids} = now;
+    const labelled = query.label !== null;
+    const right = ids.filter(i => this.explorer.about.database[i].label === query.label).length;
+    const texts = [labelled ? (right / Math.max(ids.length, 1)).toFixed(2) : "–",
+      now.within.toLocaleString("en"), `${now.flips} of ${code.length}`,
+      `${now.kept} of ${first.ids.length}`];
+    texts.forEach((text, i) => put(this.numbers[i].value, text));
+    put(this.numbers[0].el.lastChild, `precision@${k}`);
+    this.numbers[2].el.classList.toggle("dh-moved", now.flips > 0);
+    this.bits.forEach((bit, i) => {
+      const flipped = on(code[i]) !== on(reference[i]), value = code[i].toFixed(3);
+      bit.classList.toggle("dh-flipped", flipped);
+      bit.firstChild.style.transform = `scaleY(${code[i]})`;
+      put(bit.lastChild, on(code[i]) ? "1" : "0");
+      bit.title = `bit ${i}: ${value}${flipped ? `, unturned ${reference[i].toFixed(3)}` : ""}`;
+    });
+    const digits = Array.from(code, v => (on(v) ? "1" : "0")).join("");
+    this.strip.setAttribute("aria-label", `code ${digits}, ${now.flips} bits flipped`);
+    this.list(now, query);
+    this.none.hidden = ids.length > 0;
+  }
+
+  // The hits glide to their new places. Places are computed, since asking the page for them would
+  // make it lay out everything in the middle of a frame; cards are kept while the query is the same.
+  list({ids, hamming, distance, code}, query) {
+    const before = this.ofQuery === query ? this.shown : [];
+    if (this.ofQuery !== query) this.cards.clear();
+    ids.forEach((id, place) => {
+      let card = this.cards.get(id);
+      if (!card) this.cards.set(id, card = this.card(id, query));
+      put(card.rank, place + 1);
+      put(card.apart, `${hamming[place] === 1 ? "1 bit" : `${hamming[place]} bits`} · ` +
+        short(distance[place]));
+      this.own(card, id, code);
+    });
+    this.shown = ids;
+    this.ofQuery = query;
+    if (before.length === ids.length && ids.every((id, i) => id === before[i])) return;
+    this.hits.replaceChildren(...ids.map(id => this.cards.get(id).el));
+    if (quiet() || !before.length || !this.cell) return;
+    const {columns, width, height} = this.cell, motion = {duration: 240, easing: "ease-out"};
+    ids.forEach((id, place) => {
+      const old = before.indexOf(id), {el} = this.cards.get(id);
+      const x = (old % columns - place % columns) * width;
+      const y = (Math.floor(old / columns) - Math.floor(place / columns)) * height;
+      if (old < 0) el.animate([{opacity: 0}, {opacity: 1}], motion);
+      else if (x || y) el.animate([{transform: `translate(${x}px, ${y}px)`}, {transform: "none"}], motion);
+    });
+  }
+
+  // Columns of the hits, and the distance from one to the next, after each change of the width.
+  measure() {
+    const [first, ...others] = [...this.hits.children].map(e => [e.offsetLeft, e.offsetTop]);
+    const next = others.find(([, y]) => y > first[1]), columns = next ? others.indexOf(next) + 1 : 99;
+    if (others.length) this.cell = {columns, width: others[0][0] - first[0], height: next ? next[1] - first[1] : 0};
+  }
+
+  card(id, query) {
+    const {explorer} = this, row = explorer.about.database[id];
+    const right = query.label === null ? null : row.label === query.label;
+    const image = h("img", {alt: row.id}), rank = h("b"), apart = h("span", {class: "dh-apart"});
+    const bits = h("canvas", {width: this.model.bits, height: 1, "aria-hidden": "true"});
+    const own = query.lesion && row.lesion === query.lesion;
+    image.dataset.key = `database:${id}`;
+    explorer.source.thumb("database", id, image);
+    const mark = {true: "✓", false: "✗", null: ""}[right];
+    const press = h("button", {type: "button", title: row.id,
+      class: `dh-hit ${right === null ? "" : right ? "dh-right" : "dh-wrong"}`,
+      onclick: () => explorer.ask({origin: "database", position: id}),
+      onpointerenter: () => this.compare(id), onpointerleave: () => this.compare(null),
+      onfocus: () => this.compare(id), onblur: () => this.compare(null)},
+      h("span", {class: "dh-picture"}, image, own ? h("em", {}, "own lesion") : null), bits,
+      h("span", {class: "dh-what"}, rank, explorer.dot(row.label), h("span", {}, row.label),
+        h("b", {class: "dh-mark"}, mark)), apart);
+    return {el: h("li", {}, press), rank, apart, bits};
+  }
+
+  // A hit's own bits, those that differ from the query's in the accent colour.
+  own(card, id, code) {
+    const key = Array.from(code, on).join();
+    if (card.code === key) return;
+    card.code = key;
+    const {bits, codes} = this.explorer.indexes[this.number], {low, high, accent} = this.colours;
+    const pen = card.bits.getContext("2d");
+    for (let b = 0; b < bits; b++) {
+      const bit = on(codes[id * bits + b]);
+      pen.fillStyle = css(bit === on(code[b]) ? (bit ? high : low) : accent);
+      pen.fillRect(b, 0, 1, 1);
+    }
+  }
+
+  // Mark the bits in which a hit differs from the query.
+  compare(id) {
+    const {bits, codes} = this.explorer.indexes[this.number];
+    const now = this.explorer.now(this.number);
+    this.bits.forEach((bit, b) => bit.classList.toggle("dh-differs",
+      id !== null && on(codes[id * bits + b]) !== on(now.code[b])));
+  }
+
+  // The carpet of this side of the orbit, and the path of the query on the map.
+  weave(orbit, reference, side, known) {
+    const {bits} = this.model, {low, high, accent} = this.colours;
+    const pen = this.carpet.getContext("2d"), pixels = pen.createImageData(TURNS, bits);
+    for (let t = 0; t < TURNS; t++) {
+      const o = side * TURNS + t;
+      for (let b = 0; b < bits; b++) {
+        const v = orbit[o * bits + b], moved = on(v) !== on(reference[b]);
+        const c = mix(low, high, v), at = 4 * (b * TURNS + t);
+        pixels.data.set(moved ? mix(accent, c, 0.25) : c, at);
+        pixels.data[at + 3] = known[o] ? 255 : 0;
+      }
+    }
+    pen.putImageData(pixels, 0, 0);
+    this.path = [];
+    for (let t = 0; t <= TURNS; t++) {
+      const o = side * TURNS + t % TURNS;
+      if (known[o]) this.path.push(this.pixel(this.project(orbit, o * bits)));
+    }
+  }
+
+  // Mark the present angle on the carpet and the present code on the map.
+  point(code, angle) {
+    this.here.style.transform = `translateX(${(Math.round(angle / STEP) % TURNS + 0.5) / TURNS * 100}%)`;
+    const pen = this.map.getContext("2d"), {accent, ink, paper} = this.colours;
+    pen.globalAlpha = 1;
+    pen.putImageData(this.background, 0, 0);
+    pen.lineWidth = 2;
+    pen.strokeStyle = css(accent);
+    pen.beginPath();
+    for (const p of this.path ?? []) pen.lineTo(...p);
+    pen.stroke();
+    const [x, y] = this.pixel(this.project(code, 0));
+    for (const [radius, c] of [[9, paper], [7, ink], [4, accent]]) {
+      pen.fillStyle = css(c);
+      pen.beginPath();
+      pen.arc(x, y, radius, 0, 7);
+      pen.fill();
+    }
+  }
+}

@@ -1,0 +1,108 @@
+// Coarse-to-fine search over typed arrays: the same hits in the same order as HashIndex.search.
+// Coarse: hash codes within a Hamming radius. Fine: the distance between soft codes. Distances are
+// compared in 32 bits, and equal distances keep the order of the database.
+
+export const METRICS = ["cosine", "euclidean", "manhattan", "hamming"];
+const round32 = Math.fround;
+
+// Bits set in a 32-bit word, by adding neighbouring fields of 1, 2, 4 and then 8 bits.
+function popcount(x) {
+  x -= (x >>> 1) & 0x55555555;
+  x = (x & 0x33333333) + ((x >>> 2) & 0x33333333);
+  return Math.imul((x + (x >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
+}
+
+// Soft codes (n * bits) -> hash codes in words of 32 bits (n * words).
+function pack(codes, bits) {
+  const words = Math.ceil(bits / 32), n = codes.length / bits, packed = new Int32Array(n * words);
+  for (let i = 0, at = 0; i < n; i++)
+    for (let b = 0; b < bits; b++, at++)
+      if (codes[at] > 0.5) packed[i * words + (b >> 5)] |= 1 << (b & 31);
+  return packed;
+}
+
+function dot(a, i, b, j, bits) {
+  let sum = 0;
+  for (let n = 0; n < bits; n++) sum += a[i + n] * b[j + n];
+  return sum;
+}
+
+// A sum in 32 bits in NumPy's order (eight running sums), so that it rounds as NumPy's does.
+function sum32(values, from, n) {
+  if (n > 128) {
+    const half = (n >> 1) - ((n >> 1) % 8);
+    return round32(sum32(values, from, half) + sum32(values, from + half, n - half));
+  }
+  let at = 0, total = 0;
+  if (n >= 8) {
+    const r = values.slice(from, from + 8);
+    for (at = 8; at < n - (n % 8); at += 8)
+      for (let i = 0; i < 8; i++) r[i] += values[from + at + i];
+    total = round32(round32(round32(r[0] + r[1]) + round32(r[2] + r[3])) +
+                    round32(round32(r[4] + r[5]) + round32(r[6] + r[7])));
+  }
+  for (; at < n; at++) total = round32(total + values[from + at]);
+  return total;
+}
+
+export class Index {
+  // codes: Float32Array (n * bits) of soft codes.
+  constructor(codes, bits) {
+    Object.assign(this, {codes, bits, size: codes.length / bits, words: Math.ceil(bits / 32)});
+    this.packed = pack(codes, bits);
+    this.squares = Float64Array.from({length: this.size},
+      (_, i) => dot(codes, i * bits, codes, i * bits, bits));
+    this.apart = new Uint16Array(this.size);
+    this.work = new Float32Array(bits);
+  }
+
+  // The k nearest of a code (Float32Array of bits), as {ids, hamming, distance, counts, within}.
+  // radius: null for no limit; skip: an id that is left out; among: Uint8Array, 1 where searched.
+  // counts: images at each Hamming distance from 0 to bits.
+  search(code, {k = 10, radius = 4, rank = "cosine", skip = -1, among = null} = {}) {
+    const {size, words, packed, apart} = this, own = pack(code, this.bits);
+    const counts = new Uint32Array(this.bits + 1);
+    const ids = [], hamming = [], distance = [], limit = radius ?? this.bits;
+    const square = dot(code, 0, code, 0, this.bits);
+    let within = 0;
+    for (let i = 0; i < size; i++) {
+      let d = 0;
+      for (let w = 0; w < words; w++) d += popcount(packed[i * words + w] ^ own[w]);
+      apart[i] = d;
+      if (i === skip || (among && !among[i])) { apart[i] = 0xffff; continue; }
+      counts[d]++;
+      if (d <= limit) within++;
+    }
+    for (let i = 0; i < size; i++) {
+      if (apart[i] > limit) continue;
+      const d = this.distance(code, square, i, rank);
+      if (ids.length === k && !(d < distance[k - 1])) continue;
+      let place = ids.length < k ? ids.length : k - 1;
+      for (; place && d < distance[place - 1]; place--) {
+        ids[place] = ids[place - 1];
+        distance[place] = distance[place - 1];
+      }
+      ids[place] = i;
+      distance[place] = d;
+    }
+    for (const i of ids) hamming.push(apart[i]);
+    return {ids, hamming, distance, counts, within};
+  }
+
+  distance(code, square, i, rank) {
+    const {codes, bits, work} = this, at = i * bits;
+    if (rank === "hamming") return this.apart[i];
+    if (rank === "cosine") {
+      const norms = Math.sqrt(square * this.squares[i]);
+      const same = square === this.squares[i] ? 1 : 0;  // for codes of zeros
+      const cosine = norms > 0 ? dot(code, 0, codes, at, bits) / norms : same;
+      return round32(Math.max(1 - cosine, 0));
+    }
+    for (let b = 0; b < bits; b++) {
+      const d = round32(code[b] - codes[at + b]);
+      work[b] = rank === "euclidean" ? d * d : Math.abs(d);
+    }
+    const sum = sum32(work, 0, bits);
+    return rank === "euclidean" ? round32(Math.sqrt(sum)) : sum;
+  }
+}

@@ -1,0 +1,132 @@
+// The lesion that is turned by hand, and around it a ring that shows what turning does to the code.
+
+import {DISC, STEP, TURNS, button, h} from "./parts.js";
+
+const MIDDLE = 200, BAND = 30, FIRST = 128;  // of the drawing's 400 units
+const clean = angle => ((Math.round(angle) % 360) + 360) % 360;
+
+// A point at a radius and an angle in degrees, counter-clockwise from the top.
+const at = (radius, angle) => {
+  const a = (angle + 90) * Math.PI / 180;
+  return `${(MIDDLE + radius * Math.cos(a)).toFixed(1)} ${(MIDDLE - radius * Math.sin(a)).toFixed(1)}`;
+};
+
+export class Stage {
+  // onturn(angle in degrees, mirrored) is called while the hand moves; models: [{name, bits}].
+  constructor(models, onturn) {
+    Object.assign(this, {models, onturn, angle: 0, mirrored: false});
+    this.image = h("img", {alt: "", draggable: "false"});
+    this.disc = h("div", {class: "dh-disc"}, this.image);
+    this.seen = h("canvas", {class: "dh-seen", role: "img", "aria-label": "what the network sees"});
+    this.knob = h("g", {class: "dh-knob"}, h("path", {d: "M200 3 L208 17 L192 17 Z"}));
+    this.flips = models.map(() => h("path", {class: "dh-flips"}));
+    this.kept = models.map(() => h("path", {class: "dh-changed"}));
+    const circles = models.map((_, m) =>
+      h("circle", {cx: MIDDLE, cy: MIDDLE, r: FIRST + m * (BAND + 4), class: "dh-base"}));
+    this.ring = h("svg", {viewBox: "0 0 400 400", class: "dh-ring", "aria-hidden": "true"},
+      circles, this.flips, this.kept, this.knob);
+    this.wheel = h("div", {
+      class: "dh-wheel", tabindex: 0, role: "slider", "aria-label": "turn the lesion",
+      "aria-valuemin": 0, "aria-valuemax": 359, onkeydown: event => this.key(event),
+      onpointerdown: event => this.grab(event), onpointermove: event => this.drag(event),
+      onpointerup: () => { this.held = null; }, onpointercancel: () => { this.held = null; },
+    }, this.ring, this.disc);
+    this.degrees = h("output", {class: "dh-degrees"});
+    this.mirror = button("mirror", "mirror the lesion (M)", () => this.turn(this.angle, !this.mirrored),
+      {"aria-pressed": "false"});
+    this.bar = h("div", {class: "dh-turning"}, this.degrees,
+      button("↺ 90°", "turn by 90 degrees (R)", () => this.turn(this.angle + 90)),
+      this.mirror, button("upright", "back to 0 degrees", () => this.turn(0, false)));
+    this.el = h("div", {class: "dh-stage"}, this.wheel, this.seen, this.bar);
+  }
+
+  turn(angle, mirrored = this.mirrored) { this.onturn(clean(angle), mirrored); }
+
+  key(event) {
+    const by = event.shiftKey ? 15 : 1, key = event.key.toLowerCase();
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (key === "arrowleft" || key === "arrowup") this.turn(this.angle + by);
+    else if (key === "arrowright" || key === "arrowdown") this.turn(this.angle - by);
+    else if (key === "r") this.turn(this.angle + 90);
+    else if (key === "m") this.turn(this.angle, !this.mirrored);
+    else if (key === "home") this.turn(0, false);
+    else return;
+    event.preventDefault();
+  }
+
+  pointed(event) {
+    const box = this.wheel.getBoundingClientRect();
+    const x = event.clientX - box.left - box.width / 2, y = event.clientY - box.top - box.height / 2;
+    return Math.atan2(-y, x) * 180 / Math.PI;
+  }
+
+  grab(event) {
+    if (event.button) return;
+    this.wheel.setPointerCapture(event.pointerId);
+    this.held = {pointer: event.pointerId, from: this.pointed(event), angle: this.angle};
+    this.wheel.focus({preventScroll: true});
+    event.preventDefault();
+  }
+
+  drag(event) {
+    if (this.held?.pointer !== event.pointerId) return;
+    this.turn(this.held.angle + this.pointed(event) - this.held.from);
+  }
+
+  picture(query, words) {
+    this.image.src = query.picture;
+    this.image.alt = words;
+    this.network = new Image();
+    this.network.onload = () => this.draw(this.drawn ?? 0);
+    this.network.src = query.seen;
+  }
+
+  // seen: the encoded orientation that is nearest to the angle.
+  show(angle, mirrored, seen) {
+    Object.assign(this, {angle, mirrored});
+    this.image.style.transform = `rotate(${-angle}deg) scaleX(${mirrored ? -1 : 1})`;
+    this.knob.setAttribute("transform", `rotate(${-angle} ${MIDDLE} ${MIDDLE})`);
+    this.degrees.textContent = `${angle}°`;
+    this.mirror.setAttribute("aria-pressed", String(mirrored));
+    this.wheel.setAttribute("aria-valuenow", angle);
+    this.wheel.setAttribute("aria-valuetext", `${angle} degrees${mirrored ? ", mirrored" : ""}`);
+    this.draw(seen);
+  }
+
+  // What the network sees: the small picture as it is turned, cut to the disc between quarter turns.
+  draw(orientation) {
+    this.drawn = orientation;
+    const size = this.network?.naturalWidth, canvas = this.seen;
+    if (!size) return;
+    canvas.width = canvas.height = Math.min(size, 224);
+    const pen = canvas.getContext("2d"), half = canvas.width / 2;
+    const angle = (orientation % TURNS) * STEP;
+    pen.fillStyle = "#808080";
+    pen.fillRect(0, 0, 2 * half, 2 * half);
+    pen.translate(half, half);
+    if (angle % 90 || orientation === DISC) {
+      pen.arc(0, 0, half, 0, 7);
+      pen.clip();
+    }
+    pen.rotate(-angle * Math.PI / 180);
+    pen.scale(orientation >= TURNS && orientation < DISC ? -1 : 1, 1);
+    pen.drawImage(this.network, -half, -half, 2 * half, 2 * half);
+  }
+
+  // For each model {flips, changed}: shares from 0 to 1 for each angle, NaN where not known yet.
+  rings(models) {
+    models.forEach(({flips, changed}, m) => {
+      const inner = FIRST + m * (BAND + 4), bars = [], line = [];
+      for (let t = 0; t < TURNS; t++) {
+        if (flips[t] > 0)  // a share of one half fills the band
+          bars.push(`M${at(inner, t * STEP)}L${at(inner + BAND * Math.min(1, 2 * flips[t]), t * STEP)}`);
+        if (changed[t] > 0)
+          line.push(`M${at(inner - 3, t * STEP - 1.8)}A${inner - 3} ${inner - 3} 0 0 0 ` +
+            at(inner - 3, t * STEP - 1.8 + 3.6 * changed[t]));
+      }
+      this.flips[m].setAttribute("d", bars.join(""));
+      this.kept[m].setAttribute("d", line.join(""));
+    });
+  }
+}
+

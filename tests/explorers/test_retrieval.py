@@ -1,0 +1,210 @@
+"""The kernel's side of the retrieval explorer: its answers to the page, and its still picture."""
+
+import io
+import json
+import os
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+from helpers import flat_png
+from ipywidgets.widgets import widget
+from PIL import Image
+from traitlets import TraitError
+
+from derm_hash.errors import InputError
+from derm_hash.explorers import (
+    Guess,
+    HeatmapExplorer,
+    LossExplorer,
+    RetrievalExplorer,
+    retrieval,
+    still,
+)
+from derm_hash.explorers.asking import ORIENTATIONS, QUARTERS, orbit
+from derm_hash.explorers.familiar import Familiarity
+from derm_hash.model import encode
+from tests.explorers.common import ask, few
+
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def codes_of(buffers, bits=12):
+    return [np.frombuffer(each, np.float32).reshape(-1, bits) for each in buffers]
+
+
+def test_a_query_comes_with_its_quarter_turns_and_then_all_others(explorer, sent, model):
+    ask(explorer, "ask", origin="query", position=3)
+    content, (shown, seen, codes) = sent.pop()
+    assert content["kind"] == "query" and content["known"] == QUARTERS
+    assert content["about"]["position"] == 3 and explorer.query.position == 3
+    assert Image.open(io.BytesIO(shown)).size == Image.open(io.BytesIO(seen)).size == (32, 32)
+    found = dict(zip(QUARTERS, codes_of([codes])[0], strict=True))
+    while content["rest"]:
+        ask(explorer, "more", serial=content["about"]["serial"], rest=content["rest"])
+        about = content["about"]
+        content, buffers = sent.pop()
+        found |= dict(zip(content["known"], codes_of(buffers)[0], strict=True))
+        content["about"] = about
+    expected = encode(model, orbit(explorer.query.image, ORIENTATIONS))
+    np.testing.assert_allclose([found[o] for o in ORIENTATIONS], expected, atol=1e-5)
+
+
+def test_what_belongs_to_an_older_query_is_not_computed(explorer, sent):
+    ask(explorer, "ask", origin="start")
+    serial = sent.pop()[0]["about"]["serial"]
+    ask(explorer, "ask", origin="database", position=2)
+    sent.clear()
+    ask(explorer, "more", serial=serial, rest=[1, 2])
+    assert sent == []
+
+
+def test_two_models_answer_together(model, index, dataset, sent):
+    both = RetrievalExplorer(model, index, dataset, other=(model, index), names=("a", "<b>"))
+    assert [each["name"] for each in json.loads(both.about)["models"]] == ["a", "<b>"]
+    ask(both, "ask", origin="start")
+    first, second = codes_of(sent.pop()[1][2:])
+    np.testing.assert_array_equal(first, second)
+    both.close()
+
+
+def test_an_error_is_a_sentence_and_the_query_stays(explorer, sent, monkeypatch):
+    before = explorer.query
+    ask(explorer, "upload", [b"<script>no</script>"], name="<b>evil</b>.png")
+    assert "<b>evil</b>.png is not an image" in sent.pop()[0]["text"]
+    ask(explorer, "ask", origin="id", id="nobody")
+    assert "no image 'nobody'" in sent.pop()[0]["text"]
+
+    def broken(*args):
+        raise RuntimeError("out of\nmemory")
+
+    monkeypatch.setattr(retrieval, "encode", broken)
+    ask(explorer, "ask", origin="query", position=1)
+    assert sent.pop()[0] == {"kind": "error", "text": "out of memory"}
+    assert explorer.query is before
+
+
+def test_an_uploaded_picture_is_asked_about_and_never_written(explorer, sent, tmp_path):
+    watching, written = [True], []
+
+    def watch(event, arguments):  # a hook stays for good, so it is told when to look
+        if watching and event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR):
+            written.append(arguments[0])
+
+    sys.addaudithook(watch)
+    (tmp_path / "seen").write_text("by the hook")
+    ask(explorer, "upload", [flat_png()], name="good.png")
+    watching.clear()
+    assert sent.pop()[0]["about"]["origin"] == explorer.query.origin == "upload"
+    assert written == [str(tmp_path / "seen")]
+
+
+def test_small_pictures_come_when_they_are_asked_for(explorer, sent, dataset):
+    ask(explorer, "thumbs", origin="database", positions=[4, 2])
+    content, pictures = sent.pop()
+    assert content["positions"] == [4, 2]
+    picture = np.asarray(Image.open(io.BytesIO(pictures[1])), dtype=float)
+    assert np.abs(picture - dataset.split("database").picture(2)).mean() < 8
+
+
+def test_what_is_set_on_the_page_is_checked(model, index, dataset):
+    for wrong in ({"k": 0}, {"k": 21}, {"radius": -1}, {"rank": "nearest"}):
+        with pytest.raises(TraitError):
+            RetrievalExplorer(model, index, dataset, **wrong)
+    with pytest.raises(InputError):
+        RetrievalExplorer(model, index, dataset, query="nobody")
+
+
+def test_what_comes_in_from_another_thread_waits(explorer, sent):
+    """JupyterLab hands messages from the page to several threads of the kernel."""
+    with explorer._turn:
+        other = threading.Thread(target=ask, args=(explorer, "ask"), kwargs={"origin": "start"})
+        other.start()
+        other.join(0.2)
+        assert other.is_alive() and sent == []
+    other.join(10)
+    assert len(sent) == 1
+
+
+def odd_pictures(size=32):
+    """Stripes, a coin and a face: nothing that a dermatoscope shows."""
+    y, x = np.mgrid[:size, :size] / size * 48
+    from_middle = np.hypot(x - 24, y - 24)
+    stripes = np.repeat((x // 4 % 2 * 255)[..., None], 3, axis=2)
+    coin = np.where((from_middle < 18)[..., None], [190, 160, 90], [235, 235, 235])
+    face = np.where((from_middle < 20)[..., None], [230, 190, 160], [120, 160, 210])
+    for eye in (17, 31):
+        face[np.hypot(x - eye, y - 20) < 3] = [40, 30, 30]
+    face[(abs(y - 34) < 2) & (abs(x - 24) < 8)] = [170, 60, 60]
+    pictures = np.stack([stripes, coin, face]).astype(np.uint8)
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("size", [48, 96])
+def test_stripes_a_coin_and_a_face_are_unlike_the_atlas(size):
+    from derm_hash import LesionDataset, make_atlas
+
+    atlas = LesionDataset.from_atlas(make_atlas(400, size, progress=False))
+    found = Familiarity(atlas.split("database"), atlas.split("val"))
+    assert (found.distance(odd_pictures(size)) > found.limit).all()
+    assert (found.distance(atlas.split("query").images) <= found.limit).mean() > 0.95
+
+
+def test_the_page_is_told_how_familiar_a_query_is(explorer, sent):
+    ask(explorer, "familiar", serial=1)
+    told = sent.pop()[0]["familiar"]
+    assert told["distance"] > 0 and told["limit"] > 0
+
+
+# --- without a page --------------------------------------------------------------------------
+
+
+def test_a_page_without_a_kernel_gets_a_small_picture(model, index, dataset, heat):
+    turned = RetrievalExplorer(model, index, dataset, angle=90, radius=None, k=3)
+    assert turned.figures()[0].get_suptitle() == "turned by 90°"
+    made = [turned, heat, LossExplorer(), Guess("How many?", high=16)]
+    for each in made:
+        data, _ = each._repr_mimebundle_()
+        assert set(data) == {WIDGET_VIEW, "image/png", "text/plain"}
+        picture = Image.open(io.BytesIO(data["image/png"]))
+        assert picture.format == "PNG" and picture.width > 300
+        assert len(data["image/png"]) < 250_000
+    turned.close()
+
+
+def test_a_database_of_the_query_alone_has_no_hits(dataset, model):
+    alone = RetrievalExplorer(*few(dataset, model, 1), radius=None)
+    alone.query = alone.library.get("database", 0)
+    assert alone.figures()[0].axes[1].texts[0].get_text() == "no hits"
+    alone.close()
+
+
+def test_closing_leaves_nothing_behind(model, index, dataset):
+    before = len(widget._instances)
+    for made in (RetrievalExplorer(model, index, dataset), HeatmapExplorer(model, index, dataset)):
+        made.close()
+        made.layout.close()
+    assert len(widget._instances) == before
+
+
+def test_running_a_cell_again_closes_what_it_made(monkeypatch):
+    class Shell:
+        cell, run = "a", 0
+
+        def get_parent(self):
+            return {"metadata": {"cellId": self.cell}, "header": {"msg_id": str(self.run)}}
+
+    shell = Shell()
+    monkeypatch.setattr(still, "get_ipython", lambda: shell)
+    monkeypatch.setattr(still, "OPEN", {})
+    LossExplorer()
+    other = LossExplorer()  # in the same run of the same cell: both stay
+    assert other.comm is not None
+    for shell.run in range(1, 5):
+        last = LossExplorer()
+    assert other.comm is None and last.comm is not None
+    shell.cell = "b"
+    LossExplorer()
+    assert last.comm is not None
