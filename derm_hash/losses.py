@@ -2,7 +2,7 @@
 
 For the orbit u_k = h(R_k x), k = 0..n-1, of soft codes and its mean ubar, an invariance loss is
 ``L = sum_k mean_{batch, bits} rho(|u_k - ubar|)``. The penalty rho decides how much a deviating
-bit costs, and how large its gradient is.
+bit costs, and how large its gradient is. The loss is its sum over the orbit.
 """
 
 import numpy as np
@@ -33,7 +33,7 @@ def l2(d: Tensor, gamma: float) -> Tensor:
 
 
 def gaussian(d: Tensor, gamma: float) -> Tensor:
-    """1 - exp(-(d / gamma)^2 / 2): the Welsch loss, which saturates for large d."""
+    """1 - exp(-(d / gamma)^2 / 2): one minus a Gaussian bump (the Welsch loss); saturates."""
     return 1 - torch.exp(-((d / gamma) ** 2) / 2)
 
 

@@ -108,18 +108,19 @@ def dch(codes: Tensor, logits: Tensor, labels: Tensor, weights: Tensor | None = 
     ``d(u, v) = bits / 2 (1 - cos(u, v))`` (equation 6) and HashNet's pair weights c
     (equation 2). The scale g = bits / 2 is the expected distance of two random codes, at which
     the modelled probability of being similar is 1/2. Distances of dissimilar pairs are
-    clamped at 0.01 bits, where the logarithm would grow without bound.
+    clamped at 0.01 bits, where the logarithm would grow without bound. The weight 0.1 of the last
+    term, which pulls the codes to binary values, is our choice.
     """
     bits = codes.shape[1]
-    gamma = bits / 2
+    scale = bits / 2
     u = F.normalize(2 * codes - 1, eps=1e-2)  # a code of all 0.5 has no direction
     distance = bits / 2 * F.relu(1 - u @ u.T)
     similar, weight = pairs(labels, weights)
     cost = torch.where(
-        similar, torch.log1p(distance / gamma), torch.log1p(gamma / distance.clamp(min=0.01))
+        similar, torch.log1p(distance / scale), torch.log1p(scale / distance.clamp(min=0.01))
     )
     to_ones = bits / 2 * F.relu(1 - u.abs().sum(dim=1) / math.sqrt(bits))
-    quantisation = torch.log1p(to_ones / gamma)
+    quantisation = torch.log1p(to_ones / scale)
     return balanced_mean(cost, similar, weight) + 0.1 * weighted_mean(
         quantisation, image_weights(labels, weights)
     )
@@ -131,7 +132,7 @@ def csq(codes: Tensor, logits: Tensor, labels: Tensor, weights: Tensor | None = 
     ``mean_images mean_bits [- c log h - (1 - c) log(1 - h)]
     + 0.0001 mean_images sum_bits log cosh(|2 h - 1| - 1)``: every code is pulled to the
     hash centre c of its class (:func:`hash_centres`) and to binary values. The weight 0.0001
-    is that of the authors' code.
+    is our choice; the authors' commands have 0.0001 to 0.05, for the mean over bits of (|u| - 1)^2.
     """
     centres = hash_centres(codes.shape[1], logits.shape[1]).to(codes)[labels]
     central = F.binary_cross_entropy(codes, centres, reduction="none").mean(dim=1)
@@ -170,14 +171,14 @@ def orbit_losses(
     y: Tensor,
     config: "TrainConfig",
     weights: Tensor | None = None,
-    progress: float = 1.0,
+    share_done: float = 1.0,
     contrast: ClassContrast | None = None,
     strong: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Losses of a batch of orbits.
 
     ``loss = cross_entropy + hashing + rise * invariance_weight * invariance``, where rise goes from
-    0 to 1 while ``progress``, the share of the run that is done, goes from 0 to
+    0 to 1 while ``share_done``, the share of the run that is done, goes from 0 to
     ``invariance_rise``. ``hashing`` is the config's objective if that is not classification; the
     cross-entropy then trains the classifier alone. Only "supcon" and "ecl" are joined with it, as
     in the ECL paper: ``loss = 2 * cross_entropy + hashing + ...``.
@@ -188,7 +189,7 @@ def orbit_losses(
     y : (B,) int64 tensor of class indices
     config : TrainConfig
     weights : (classes,) tensor of class weights, optional
-    progress : float in [0, 1]
+    share_done : float in [0, 1]
     contrast : ClassContrast
         For the objective "ecl".
     strong : (B, bits) tensor, optional
@@ -220,8 +221,9 @@ def orbit_losses(
     # 3. The penalty on the orbit.
     if config.invariance:
         penalty = OrbitPenalty(config.invariance, config.gamma)(codes)
+        # What the whole orbit would give, on average, if some of its members were drawn.
         losses["invariance"] = penalty * (config.orbit - 1) / max(1, copies - 1)
-        rise = min(1.0, progress / config.invariance_rise) if config.invariance_rise else 1.0
+        rise = min(1.0, share_done / config.invariance_rise) if config.invariance_rise else 1.0
         losses["loss"] = losses["loss"] + rise * config.invariance_weight * losses["invariance"]
     return losses
 

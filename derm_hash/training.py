@@ -1,7 +1,8 @@
 """Training from top to bottom: set up, resume, epoch, step, validate, save.
 
 A step passes the whole orbit through the network in one batch. Lightning Fabric provides the
-device, mixed precision and several GPUs; everything else is written out below.
+device, mixed precision and several GPUs. Checkpoints are in ``runs``, the random views of a batch
+in ``data.views``, Ctrl-C and the sharing of a batch between processes in ``devices``.
 """
 
 import math
@@ -65,8 +66,9 @@ def train(
     ----------
     config : TrainConfig
     data : LesionDataset with splits
-        Trains on ``train`` (or on ``database``, where there is no such part), chooses the best
-        epoch on ``val`` by class-mean precision@10 against those, and never looks at ``query``.
+        Trains on ``train`` (or on ``database``, where there is no such part). The best epoch is the
+        one with the highest class-mean precision@10 when ``val`` searches the trained images.
+        ``query`` is never looked at.
     root : str or Path
         The run's folder is ``root/config.name``. A run that was stopped and resumed gives the same
         numbers as one that was not (on the same machine, with the same number of threads).
@@ -76,8 +78,9 @@ def train(
         The first process calls it with the history after every epoch: to draw it
         (:class:`derm_hash.plots.LiveCurves`), or to pass its last row on to TensorBoard.
     fabric : Fabric, optional
-        By default one device: a GPU where there is one. Processes of ``torchrun`` share each batch
-        and give one device's result, but batch norm normalises each process's share by itself.
+        By default one device: a GPU where there is one. With ``torchrun`` each process takes a
+        share of every batch. The result is that of one device, but for batch norm, which sees one
+        share.
     compiled : bool
         Pass the network through ``torch.compile``, meant for GPUs: the same training up to
         rounding. A run may be resumed with or without it.
@@ -94,18 +97,19 @@ def train(
         equally, a loss or weight is not finite, ``torch.compile`` does not work here, or the folder
         holds a run with other settings or data.
     KeyboardInterrupt
-        After Ctrl-C. One process alone keeps a checkpoint of the last whole step first; several
-        stop at different steps, and have the checkpoint of the last minutes. The text says which.
+        After Ctrl-C. A single process first saves a checkpoint of its last whole step. Several
+        processes stop at different steps, so they keep only the last periodic checkpoint. The text
+        says which.
     """
     if config.frozen:
         raise InputError("train trains the whole network: call derm_hash.frozen.train_frozen")
     fabric = fabric or make_fabric(config.precision)
     first = fabric.global_rank == 0
-    database, val = data.split("train"), data.split("val")
-    batch = min(config.batch_size, len(database))
+    trained, val = data.split("train"), data.split("val")
+    batch = min(config.batch_size, len(trained))
     check_batch(batch, config.copies, data.size, fabric.world_size)
     path = Path(root) / config.name
-    state = set_up(config, database, fabric, resumed=(path / CHECKPOINT).exists())
+    state = set_up(config, trained, fabric, resumed=(path / CHECKPOINT).exists())
     if compiled:
         check_compiler(fabric.device)
         state.model.module.compile()  # in place: the names of the weights stay the same
@@ -119,8 +123,8 @@ def train(
         with tqdm(total=total, initial=done, **shown) as bar:
             try:
                 while state.epoch < config.epochs:
-                    train_epoch(state, database, path, bar)
-                    score = val_score(state.model, database, val)
+                    train_epoch(state, trained, path, bar)
+                    score = val_score(state.model, trained, val)
                     scores = {"val_precision_at_10": score}
                     if config.class_weights in CURRICULA:
                         logits = classify(state.model.module, encode(state.model, val))
@@ -158,14 +162,14 @@ class State:
 
 
 def set_up(
-    config: TrainConfig, database: LesionDataset, fabric: Fabric, resumed: bool = False
+    config: TrainConfig, trained: LesionDataset, fabric: Fabric, resumed: bool = False
 ) -> State:
     """Network, optimizer and schedule at the start of a run, on the device.
 
     Where a checkpoint follows (``resumed``), the backbone's initial weights are not needed.
     """
     torch.manual_seed(config.seed)
-    classes = len(database.classes)
+    classes = len(trained.classes)
     if config.objective == "csq":
         hash_centres(config.bits, classes)  # raises InputError now if there are too few codes
     model = DermHash(
@@ -176,16 +180,16 @@ def set_up(
         None if resumed else config.weights,
         config.sees_disc,
         detach_classifier=config.objective not in BY_CLASSIFIER,
-        class_names=database.classes,
-        image_size=database.size,
+        class_names=trained.classes,
+        image_size=trained.size,
         gate_init=config.gate_init,
         normalise=trained_on(config.backbone, config.weights),
     ).to(memory_format=torch.channels_last)
-    contrast = make_contrast(config, database.labels, classes, fabric.device)
-    steps = max(1, len(database) // config.batch_size)  # an incomplete last batch is left out
+    contrast = make_contrast(config, trained.labels, classes, fabric.device)
+    steps = max(1, len(trained) // config.batch_size)  # an incomplete last batch is left out
     optimizer = make_optimizer(config, model, contrast)
     scheduler = make_scheduler(config, optimizer, steps)
-    weights = class_weights(database.labels.to(fabric.device), classes, config.class_weights)
+    weights = class_weights(trained.labels.to(fabric.device), classes, config.class_weights)
     model, optimizer = fabric.setup(model, optimizer)
     return State(config, fabric, model, optimizer, scheduler, weights, contrast, steps)
 
@@ -217,16 +221,16 @@ def make_scheduler(config: TrainConfig, optimizer, steps: int):
 # --- epoch --------------------------------------------------------------------------------
 
 
-def train_epoch(state: State, database: LesionDataset, path: Path, bar: tqdm) -> None:
+def train_epoch(state: State, trained: LesionDataset, path: Path, bar: tqdm) -> None:
     """Take the steps that are left of an epoch, with a checkpoint every few minutes."""
     saved = time.monotonic()
     state.model.train()
     if state.config.class_weights in CURRICULA:
-        weights = curriculum(state.config, database.labels, database.classes, state.history)
+        weights = curriculum(state.config, trained.labels, trained.classes, state.history)
         state.weights = weights.to(state.fabric.device)
     while state.step < state.steps:
         with unbroken(state.fabric):
-            train_step(state, database)
+            train_step(state, trained)
         loss, rate = state.totals["loss"] / state.step, state.scheduler.get_last_lr()[0]
         bar.set_postfix(loss=f"{loss:.3f}", lr=f"{rate:.1e}", refresh=False)
         bar.update()
@@ -237,16 +241,16 @@ def train_epoch(state: State, database: LesionDataset, path: Path, bar: tqdm) ->
     check_weights(state)
 
 
-def train_step(state: State, database: LesionDataset) -> None:
+def train_step(state: State, trained: LesionDataset) -> None:
     """Take one step of an epoch."""
     config, fabric = state.config, state.fabric
     rank, world = fabric.global_rank, fabric.world_size
     # 1. This process's share of a random batch, with random changes.
-    chosen = batch_of(state, database.labels)[rank::world]
+    chosen = batch_of(state, trained.labels)[rank::world]
     key = config.seed, state.epoch, state.step
-    x = to_input(database.images[chosen].to(fabric.device))
+    x = to_input(trained.images[chosen].to(fabric.device))
     x, strong = random_views(x, config, key, rank, world)
-    y = database.labels[chosen].to(fabric.device)
+    y = trained.labels[chosen].to(fabric.device)
     # 2. Losses, gradients, and a step of the optimizer and the schedule.
     done = (state.epoch + state.step / state.steps) / config.epochs
     members = None
@@ -263,7 +267,7 @@ def train_step(state: State, database: LesionDataset) -> None:
     state.optimizer.zero_grad()
     state.scheduler.step()
     # 3. The epoch's sums.
-    add_losses(state, losses, database)
+    add_losses(state, losses, trained)
     state.totals["lr"] = state.totals.get("lr", 0.0) + rate
     state.step += 1
 
@@ -276,12 +280,12 @@ def batch_of(state: State, labels: Tensor) -> Tensor:
     return order[state.step * batch : (state.step + 1) * batch]
 
 
-def add_losses(state: State, losses: dict[str, Tensor], database: LesionDataset) -> None:
+def add_losses(state: State, losses: dict[str, Tensor], trained: LesionDataset) -> None:
     """Add a step's losses to the epoch's sums; raise InputError if one is not finite."""
     for name, value in losses.items():
         number = float(value.detach())
         if not math.isfinite(number):
-            images = database.table["image"].iloc[batch_of(state, database.labels).numpy()]
+            images = trained.table["image"].iloc[batch_of(state, trained.labels).numpy()]
             raise InputError(
                 f"The {name} is {number} in step {state.step + 1} of epoch {state.epoch + 1}: "
                 f"check the images of the batch ({', '.join(images)}), or {REMEDY}"
@@ -298,7 +302,7 @@ def step_losses(
     y: Tensor,
     config: TrainConfig,
     weights: Tensor | None = None,
-    progress: float = 1.0,
+    share_done: float = 1.0,
     fabric: Fabric | None = None,
     members: Tensor | None = None,
     contrast: ClassContrast | None = None,
@@ -323,16 +327,16 @@ def step_losses(
     if fabric is not None and fabric.world_size > 1:
         logits, codes, y = whole_batch(fabric, logits, codes, y)
     strong_codes = None if strong is None else codes[copies]
-    given = config, weights, progress, contrast, strong_codes
+    given = config, weights, share_done, contrast, strong_codes
     return orbit_losses(logits[:copies], codes[:copies], y, *given)
 
 
 # --- validate and save --------------------------------------------------------------------
 
 
-def val_score(model: nn.Module, database: LesionDataset, val: LesionDataset) -> float:
-    """Class-mean precision@10 of the val images among all database images."""
-    index = build_index(model, database)
+def val_score(model: nn.Module, trained: LesionDataset, val: LesionDataset) -> float:
+    """Class-mean precision@10 when the val images search those that were trained on."""
+    index = build_index(model, trained)
     hits = index.search(encode(model, val), k=10, radius=None)
     labels = val.labels.numpy()
     at_10 = class_means(precision(relevance(hits.ids, index.labels, labels)), labels)

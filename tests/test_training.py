@@ -139,7 +139,7 @@ def test_the_loss_of_a_step_by_hand(classify, mode):
 def test_the_weight_of_the_invariance_rises(rise, progress, share):
     x, y = network_input(3, 4), torch.tensor([0, 1, 2])
     config = tiny(invariance_rise=rise, invariance_weight=0.8)
-    losses = step_losses(Stub(), x, y, config, progress=progress)
+    losses = step_losses(Stub(), x, y, config, share_done=progress)
     assert losses["invariance"] > 0.1
     expected = losses["cross_entropy"] + share * 0.8 * losses["invariance"]
     torch.testing.assert_close(losses["loss"], expected)
