@@ -166,18 +166,3 @@ def png_that_claims(width, height, body=None):
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     body = body or png_chunk(b"IDAT", zlib.compress(bytes(1000)))
     return b"\x89PNG\r\n\x1a\n" + header + body + png_chunk(b"IEND", b"")
-
-
-def damaged(content, i, rng):
-    """A file with the damage of kind i % 4: cut, a hole, another head, or zeros alone."""
-    content, start = bytearray(content), int(rng.integers(len(content)))
-    match i % 4:
-        case 0:
-            content = content[:start]
-        case 1:
-            content[start : start + 100] = bytes(100)
-        case 2:
-            content[:100] = rng.bytes(100)
-        case 3:
-            content = bytes(len(content))
-    return bytes(content)

@@ -1,4 +1,4 @@
-"""Downloads from a server that cuts, stalls, lies and changes its mind."""
+"""Downloads from a server that cuts, stalls and refuses."""
 
 import dataclasses
 import random
