@@ -19,8 +19,8 @@ help:         ## list these commands
 
 setup: $(STAMP)  ## create or refresh .venv (another Python: make setup PYTHON=python3.12)
 
-# A student's kit has no tests, and needs neither them nor what grades.
-EXTRAS := lab$(if $(wildcard tests),$(COMMA)test)
+# A student's kit has this file, and needs neither tests nor what grades.
+EXTRAS := lab$(if $(wildcard .student-kit),,$(COMMA)test)
 
 $(STAMP): pyproject.toml constraints.txt .ci/pins.py
 	@rm -f $@

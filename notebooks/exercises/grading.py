@@ -159,6 +159,7 @@ def student_kit(course: Course) -> Path:
         for path in sorted(path for pattern in KIT for path in root.glob(pattern)):
             if path.is_file() and "__pycache__" not in path.parts:
                 archive.write(path, Path("derm-hash") / path.relative_to(root))
+        archive.writestr("derm-hash/.student-kit", "")  # the Makefile then installs less
         for path in released:
             archive.write(path, Path("derm-hash/notebooks/exercises") / path.name)
     return target
