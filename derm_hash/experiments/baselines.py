@@ -72,10 +72,10 @@ def predicted_class(features: ndarray, labels: ndarray, bits: int, seed: int) ->
 def known_class(features: ndarray, labels: ndarray, bits: int, seed: int) -> Fitted:
     """A query gets any images whose known class is the one that the probe predicts for it.
 
-    The class -1 stands for one that the probe does not know: its code is all zeros.
+    The class -1 stands for one that the probe does not know, and has the last bit.
     Sablayrolles et al., "How should we evaluate supervised hashing?", ICASSP 2017.
     """
-    probe, classes = linear_probe(features, labels), np.eye(labels.max() + 2)[:, :-1]
+    probe, classes = linear_probe(features, labels), np.eye(labels.max() + 2)
     return lambda x: classes[probe(x).argmax(axis=1)], lambda x, y: classes[y]
 
 
