@@ -24,7 +24,7 @@ from benchmarks.searching import build, evaluation, scan
 from benchmarks.training import step_gpu, step_memory, step_time
 from derm_hash.atlas.atlas import make_atlas
 from derm_hash.errors import print_on_any_console
-from derm_hash.experiments.results import write_json
+from derm_hash.files import write_json
 
 
 def drawing() -> Row:

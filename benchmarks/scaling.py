@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from benchmarks import HERE, RESULTS, has_bf16, machine, side_by_side
 from benchmarks.searching import random_codes
 from benchmarks.training import kit_step
-from derm_hash.experiments.results import write_json
+from derm_hash.files import write_json
 from derm_hash.model import DermHash, encode
 from derm_hash.retrieval import HashIndex
 

@@ -1,8 +1,8 @@
 """Training from top to bottom: set up, resume, epoch, step, validate, save.
 
 A step passes the whole orbit through the network in one batch. Lightning Fabric provides the
-device, mixed precision and several GPUs. Checkpoints are in ``runs``, the random views of a batch
-in ``data.views``, Ctrl-C and the sharing of a batch between processes in ``devices``.
+device, mixed precision and several GPUs. Checkpoints are in ``runs``, random views in
+``data.views``, Ctrl-C and the sharing of a batch between processes in ``devices``.
 """
 
 import math
@@ -78,9 +78,8 @@ def train(
         The first process calls it with the history after every epoch: to draw it
         (:class:`derm_hash.plots.LiveCurves`), or to pass its last row on to TensorBoard.
     fabric : Fabric, optional
-        By default one device: a GPU where there is one. With ``torchrun`` each process takes a
-        share of every batch. The result is that of one device, but for batch norm, which sees one
-        share.
+        By default one device: a GPU where there is one. Processes of ``torchrun`` share each batch,
+        with the result of one device, but for batch norm, which sees the share of its process.
     compiled : bool
         Pass the network through ``torch.compile``, meant for GPUs: the same training up to
         rounding. A run may be resumed with or without it.
@@ -97,9 +96,8 @@ def train(
         equally, a loss or weight is not finite, ``torch.compile`` does not work here, or the folder
         holds a run with other settings or data.
     KeyboardInterrupt
-        After Ctrl-C. A single process first saves a checkpoint of its last whole step. Several
-        processes stop at different steps, so they keep only the last periodic checkpoint. The text
-        says which.
+        After Ctrl-C. A single process first saves a checkpoint of its last whole step. Several stop
+        at different steps, and keep the last periodic checkpoint. The text says which.
     """
     if config.frozen:
         raise InputError("train trains the whole network: call derm_hash.frozen.train_frozen")
@@ -161,9 +159,7 @@ class State:
     history: list[dict[str, float]] = field(default_factory=list)  # a row for each epoch
 
 
-def set_up(
-    config: TrainConfig, trained: LesionDataset, fabric: Fabric, resumed: bool = False
-) -> State:
+def set_up(config: TrainConfig, trained: LesionDataset, fabric: Fabric, resumed: bool) -> State:
     """Network, optimizer and schedule at the start of a run, on the device.
 
     Where a checkpoint follows (``resumed``), the backbone's initial weights are not needed.
