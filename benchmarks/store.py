@@ -23,19 +23,28 @@ from derm_hash.experiments.results import (
 )
 
 SCORES = re.compile(
-    "((chance_)?(class_mean_)?(tie_aware_)?(map|precision_at_10)|(tie_aware_)?ap_[^_]*|"
-    "flipped_bits|(tied|overlap)_at_10|distinct_codes|code_entropy|(database_)?accuracy|lesions_.*)"
+    "(chance_)?(class_mean_)?(tie_aware_)?(map|(precision|recall)_at_10|correct)|(tie_aware_)?ap_[^_]*|"
+    "flipped_bits|(tied|overlap)_at_10|distinct_codes|code_entropy|(database_)?accuracy|lesions_.*|"
+    "balanced_accuracy|macro_.*|calibration_error|(sensitivity|specificity|f1|auc|recall_at_10)_[^_]*"
 )
 CONDITIONS = ["run", "data", "device", "derm_hash", "torch", "python", "commit", "seconds"]
-OF_QUERIES = [*QUERY, "ap", "tie_aware_ap", "flipped_bits", "overlap_at_10"]
+OF_QUERIES = [
+    *QUERY,
+    "ap",
+    "tie_aware_ap",
+    "recall_at_10",
+    "correct",
+    "flipped_bits",
+    "overlap_at_10",
+]
 
 
 def compared(results: pd.DataFrame) -> pd.DataFrame:
-    """The runs whose queries are kept: all of networks, and the systems of the README's table."""
-    if not results["frozen"].any():
-        return results[results["scored_on"] == "query"]
-    systems = pd.concat([runs_of(results, settings) for settings in SYSTEMS.values()])
-    return systems[systems["database"] == "unseen"]
+    """The runs whose queries are kept: those of the README's table, or all of other experiments."""
+    kept = results[(results["scored_on"] == "query") & (results["database"] != "trained")]
+    if kept["system"].nunique() == 1:
+        return kept
+    return pd.concat([runs_of(kept, settings) for settings in SYSTEMS.values()])
 
 
 def store(runs: Path, out: Path) -> None:
