@@ -26,12 +26,21 @@ class Atlas:
 
 
 def draw_lesion(label, lesion_seed, view_seed=0, size=96):
-    """Draw one photograph of one lesion of a class in `CLASSES`: uint8 RGB (size, size, 3).
+    """Draw one photograph of one lesion; `InputError` for arguments of another kind.
 
-    `lesion_seed` (from 0) fixes the lesion and the skin around it, `view_seed` (from 0) the
-    photograph: lesions with one view seed share position, light and blur. The second result is
-    the mask (size, size) bool, True on the lesion, in one piece. `InputError` for other
-    arguments, and a size below 32 pixels.
+    Parameters
+    ----------
+    label : str in `CLASSES`
+    lesion_seed : int from 0
+        Fixes the lesion and the skin around it.
+    view_seed : int from 0
+        Fixes the photograph: lesions with one view seed share position, light and blur.
+    size : int from 32, in pixels
+
+    Returns
+    -------
+    image : (size, size, 3) uint8 RGB
+    mask : (size, size) bool, True on the lesion, in one piece
     """
     check_arguments(label, lesion_seed, view_seed, size=size)
     skin_rng = np.random.default_rng([lesion_seed, 3])
@@ -51,9 +60,16 @@ def draw_lesion(label, lesion_seed, view_seed=0, size=96):
 
 
 def draw_criterion(name, size=160, seed=0):
-    """Draw a lesion that shows one of `CRITERIA`, upright, sharp and in plain light.
+    """Draw a lesion that shows one criterion, upright, sharp and in plain light.
 
-    Size and seed are those of `draw_lesion`; -> uint8 RGB (size, size, 3).
+    Parameters
+    ----------
+    name : str in `CRITERIA`, else `InputError`
+    size, seed : int, as in `draw_lesion`
+
+    Returns
+    -------
+    (size, size, 3) uint8 RGB
     """
     if name not in CRITERIA:
         raise InputError(f"There is no criterion {name!r}: use one of {', '.join(CRITERIA)}")
@@ -69,16 +85,30 @@ def draw_criterion(name, size=160, seed=0):
     return to_bytes(shrink(image, size))
 
 
-def make_atlas(images=800, size=96, seed=0, progress=True):
-    """Draw an atlas in which each lesion is photographed one to three times, in random order.
+def make_atlas(images=800, size=96, seed=0, balance=None, progress=True):
+    """Draw an atlas in which each lesion is photographed one to three times.
 
-    The classes have equal shares of the `images` (from 1, else `InputError`); `size` is that of
-    `draw_lesion`. A lesion's id is its class and its lesion seed.
+    Parameters
+    ----------
+    images : int from 1, else `InputError`
+    size, seed : int, as in `draw_lesion`
+    balance : dict, optional
+        Share of the images per class, such as {"MEL": 1, "NV": 3}; equal by default.
+    progress : bool
+
+    Returns
+    -------
+    Atlas
+        In random order. A lesion's id is its class and the lesion seed of `draw_lesion`.
     """
+    balance = dict.fromkeys(CLASSES, 1) if balance is None else dict(balance)
     if not isinstance(images, int | np.integer) or images < 1:
         raise InputError(f"An atlas has a whole number of images from 1, not {images!r}")
-    check_arguments(CLASSES[0], seed, size=size)
-    plan = _plan(images, np.random.default_rng([seed, 5]))
+    if not balance or min(balance.values()) < 0 or sum(balance.values()) <= 0:
+        raise InputError(f"The balance {balance} needs shares from 0, one of them above 0")
+    for label in balance:
+        check_arguments(label, seed, size=size)
+    plan = _plan(_counts(images, balance), np.random.default_rng([seed, 5]))
     pictures = np.empty((images, size, size, 3), np.uint8)
     masks = np.empty((images, size, size), bool)
     for k, job in enumerate(tqdm(plan, "Drawing", disable=not progress, unit="image")):
@@ -87,11 +117,18 @@ def make_atlas(images=800, size=96, seed=0, progress=True):
     return Atlas(pictures, masks, np.array(labels), np.array(ids), seed)
 
 
-def _plan(images, rng):
+def _counts(images, balance):
+    """Images per class, rounded by the largest remainders so that they add up."""
+    exact = images * np.array(list(balance.values())) / sum(balance.values())
+    counts = exact.astype(int)
+    counts[np.argsort(counts - exact, kind="stable")[: images - counts.sum()]] += 1
+    return dict(zip(balance, counts.tolist(), strict=True))
+
+
+def _plan(counts, rng):
     """(label, lesion seed, view seed) of every image, one to three images a lesion, shuffled."""
     plan = []
-    for place, label in enumerate(CLASSES):
-        count = images // len(CLASSES) + (place < images % len(CLASSES))
+    for label, count in counts.items():
         while count > 0:
             views, lesion = min(count, int(rng.integers(1, 4))), int(rng.integers(2**31))
             plan += [(label, lesion, int(rng.integers(2**31))) for _ in range(views)]

@@ -99,6 +99,18 @@ def test_a_lesion_has_one_class_and_one_to_three_distinct_images(atlas):
     assert len({image.tobytes() for image in atlas.images}) == len(atlas.images)
 
 
+@pytest.mark.parametrize(
+    ("images", "balance", "expected"),
+    [
+        (10, {"MEL": 1, "NV": 3}, {"MEL": 3, "NV": 7}),  # 2.5 and 7.5: on a tie, the first
+        (7, {"MEL": 0.5, "NV": 0.25, "BCC": 0.25}, {"MEL": 3, "NV": 2, "BCC": 2}),
+        (1, {"BKL": 2, "NV": 0}, {"BKL": 1}),
+    ],
+)
+def test_classes_are_drawn_in_the_balance_that_is_asked_for(images, balance, expected):
+    assert Counter(make_atlas(images, 32, balance=balance, progress=False).labels) == expected
+
+
 def test_views_share_the_lesion_and_differ_in_pixels():
     """The outline's elongation varies more between lesions than between views of one."""
     shape = np.array(
@@ -176,6 +188,10 @@ def test_each_criterion_can_be_drawn_alone(name):
         (lambda: make_atlas(0), "from 1.*0"),
         (lambda: make_atlas(4, size=16), "32.*16"),
         (lambda: make_atlas(4, seed=-2), "-2"),
+        (lambda: make_atlas(4, balance={"DF": 1}), "'DF'"),
+        (lambda: make_atlas(4, balance={"MEL": 0}), "above 0"),
+        (lambda: make_atlas(4, balance={"MEL": -1, "NV": 3}), "from 0"),
+        (lambda: make_atlas(4, balance={}), "above 0"),
     ],
 )
 def test_bad_input_gets_one_clear_sentence(call, says):
