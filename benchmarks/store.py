@@ -24,7 +24,7 @@ from derm_hash.experiments.results import (
 
 SCORES = re.compile(
     "(chance_)?(class_mean_)?(tie_aware_)?(map|(precision|recall)_at_10|correct)|(tie_aware_)?ap_[^_]*|"
-    "flipped_bits|(tied|overlap)_at_10|distinct_codes|code_entropy|(database_)?accuracy|lesions_.*|"
+    "flipped_bits|(tied|overlap)_at_10|distinct_codes|code_entropy|(database_)?accuracy|(lesions|queries)_.*|"
     "balanced_accuracy|macro_.*|calibration_error|(sensitivity|specificity|f1|auc|recall_at_10)_[^_]*"
 )
 CONDITIONS = ["run", "data", "device", "derm_hash", "torch", "python", "commit", "seconds"]
