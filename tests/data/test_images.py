@@ -315,11 +315,6 @@ def test_a_mask_that_was_a_jpeg_keeps_its_lesion():
     assert np.array_equal(found, lesion / 255)
 
 
-def test_size_zero_is_refused():
-    with pytest.raises(InputError, match="0 pixels"):
-        square(noise(0), 0)
-
-
 def test_scaling_goes_to_plus_minus_one_and_back_exactly():
     levels = torch.arange(256, dtype=torch.uint8).expand(2, 3, 16, 256)
     x = to_input(levels)

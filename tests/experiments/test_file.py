@@ -85,7 +85,7 @@ def test_a_missing_experiment_file_gets_one_sentence(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "runs"),
-    [("smoke", 8), ("ham10000", 36), ("tuning", 24), ("ham10000-cpu", 36), ("presets", 12)],
+    [("smoke", 8), ("ham10000", 24), ("tuning", 24), ("ham10000-cpu", 36), ("presets", 12)],
 )
 def test_the_experiments_that_come_with_the_kit_are_valid(name, runs, request, data, tmp_path):
     file = request.config.rootpath / "benchmarks" / "configs" / f"{name}.toml"
