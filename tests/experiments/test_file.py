@@ -5,6 +5,7 @@ import inspect
 import pytest
 
 from derm_hash.course import course_data
+from derm_hash.data.dataset import LesionDataset
 from derm_hash.errors import InputError
 from derm_hash.experiments.file import DATA_KINDS, read_experiment
 from derm_hash.experiments.plan import plan
@@ -85,13 +86,24 @@ def test_a_missing_experiment_file_gets_one_sentence(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "runs"),
-    [("smoke", 8), ("ham10000", 24), ("tuning", 24), ("ham10000-cpu", 36), ("presets", 12)],
+    [
+        ("smoke", 8),
+        ("ham10000", 24),
+        ("equal-passes", 40),
+        ("frozen-tuning", 78),
+        ("tuning", 24),
+        ("ham10000-cpu", 36),
+        ("presets", 12),
+    ],
 )
 def test_the_experiments_that_come_with_the_kit_are_valid(name, runs, request, data, tmp_path):
     file = request.config.rootpath / "benchmarks" / "configs" / f"{name}.toml"
     experiment = read_experiment(file)
     assert experiment.data["source"]
     settings = {"preset": "recommended"} | experiment.train
+    table = data.table.copy()  # with a database that training does not see
+    table.loc[table.index[table["split"] == "database"][::2], "split"] = "train"
+    data = LesionDataset(data.images, table, data.classes)
     plans, wanted = plan(experiment.grid, data, tmp_path, settings)
     assert len(plans) == runs and len(set(wanted)) >= runs
     assert experiment.planned_seeds >= (1 if name == "tuning" else 2)
