@@ -232,4 +232,5 @@ def widget_outputs(cells):
 def widgets_drawn(page):
     """How many outputs of cells show a widget in the page, again without progress bars."""
     output = ".jp-Cell-outputArea > .jp-OutputArea-child > .jp-OutputArea-output"
-    return page.locator(f"{output} > .jupyter-widgets:not(:has(> .widget-hprogress))").count()
+    ordinary = f"{output} > .jupyter-widgets:not(:has(> .widget-hprogress))"
+    return page.locator(f"{ordinary}, {output} .dh").count()

@@ -61,9 +61,12 @@ def test_every_angle_arrives_and_the_lesion_turns(notebook):
     explorer.wheel.press("m")  # neither of them is a key of JupyterLab's here
     expect(explorer.degrees).to_have_text("225°")
     assert notebook.locator(".jp-CodeCell").count() == len(CELLS)
-    notebook.wait_for_timeout(1000)
     state = "print(explorer.angle, explorer.mirrored, explorer.radius)"
-    assert notebook.evaluate(IN_KERNEL, state) == "225.0 True None"
+    for _ in range(20):  # the kernel hears of it when the hand rests
+        notebook.wait_for_timeout(500)
+        if (told := notebook.evaluate(IN_KERNEL, state)) == "225.0 True None":
+            break
+    assert told == "225.0 True None"
 
 
 def test_through_hits_an_id_and_back(notebook):

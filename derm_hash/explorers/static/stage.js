@@ -40,7 +40,11 @@ export class Stage {
     this.el = h("div", {class: "dh-stage"}, this.wheel, this.seen, this.bar);
   }
 
-  turn(angle, mirrored = this.mirrored) { this.onturn(clean(angle), mirrored); }
+  // Two keys may come before a repaint: the second goes on from the first.
+  turn(angle, mirrored = this.mirrored) {
+    Object.assign(this, {angle: clean(angle), mirrored});
+    this.onturn(this.angle, mirrored);
+  }
 
   key(event) {
     const by = event.shiftKey ? 15 : 1, key = event.key.toLowerCase();
