@@ -100,10 +100,10 @@ def test_one_cell_sets_parameters_that_papermill_can_replace(path):
     assert papermill.inspect_notebook(path).keys() == names(source)[0]
 
 
-@pytest.mark.parametrize("path", [*COURSE, *OTHERS], ids=lambda path: path.stem)
-def test_code_cells_are_short(path):
+@pytest.mark.parametrize("path", COURSE, ids=lambda path: path.stem)
+def test_code_cells_of_a_lesson_are_short(path):
     lengths = [len(cell.source.splitlines()) for cell in cells(path, "code")]
-    assert median(lengths) <= (8 if path in COURSE else 10)  # a solution is one cell
+    assert median(lengths) <= 8
     assert max(lengths) <= 25
 
 
