@@ -118,6 +118,14 @@ def test_a_visitor_asks_turns_and_uploads(visit):
 
 
 def test_a_visitor_cannot_run_code(visit, served):
+    # Voilà reads binary messages to a socket of the older protocol, such as RUN_CODE's, in a loop
+    # without end: wait until the kernel has sent the codes of all angles.
+    explorer, known = ExplorerPage(visit), "root => root.explorer.query.known.every(Boolean)"
+    for _ in range(240):
+        if explorer.root.evaluate(known):
+            break
+        visit.wait_for_timeout(500)
+    assert explorer.root.evaluate(known)
     mark = served / "mark"
     assert visit.evaluate(RUN_CODE, f"open({str(mark)!r}, 'w')")
     assert not mark.exists()
