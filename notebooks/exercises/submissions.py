@@ -85,8 +85,9 @@ def mark(cell) -> dict:
 
 
 def ids(notebook) -> set[str]:
-    """What nbgrader calls the cells that it knows, but for `setup`, which all exercises have."""
-    return {str(mark(cell).get("grade_id")) for cell in notebook.cells if mark(cell)} - {"setup"}
+    """What nbgrader calls the cells that it knows, but for those that all exercises have."""
+    shared = {"setup", "check", "helpers"}
+    return {str(mark(cell).get("grade_id")) for cell in notebook.cells if mark(cell)} - shared
 
 
 def assemble(

@@ -86,11 +86,12 @@ def prose(path):
 def test_the_rules_are_the_same_everywhere(path):
     first = read(EXERCISES[0]).cells[0].source.partition("**How it works.**")[2]
     assert first and first == read(path).cells[0].source.partition("**How it works.**")[2]
-    setups = [code_cells(read(p))[0].source for p in (EXERCISES[0], path)]
+    setups = [code_cells(read(p))[:2] for p in (EXERCISES[0], path)]  # what is blocked, and `check`
     blocks = [
-        setup[setup.index("for name in (") : setup.index("found, expected)\n")] for setup in setups
+        setup.source.partition("for name in (")[2].partition("cost points")[0]
+        for setup, _ in setups
     ]
-    assert blocks[0] == blocks[1]
+    assert blocks[0] == blocks[1] and setups[0][1].source == setups[1][1].source
 
 
 @each
