@@ -26,8 +26,13 @@ export class Explorer {
       onquery: query => this.arrive(query), oncodes: () => { this.forget(); this.wish(); },
       onfamiliar: familiar => this.familiar(familiar), onerror: text => this.say(text),
     });
-    const follow = () => { for (const name of KEPT) this.view[name] = model.get(name); this.changed(); };
-    for (const name of model ? KEPT : []) model.on(`change:${name}`, follow);
+    // Each trait on its own: while `tell` sets them one by one, the others are still the old ones.
+    const follow = name => {
+      if (this.view[name] === model.get(name)) return;
+      this.view[name] = model.get(name);
+      this.changed();
+    };
+    for (const name of model ? KEPT : []) model.on(`change:${name}`, () => follow(name));
     const stop = onTheme(() => this.theme());
     this.close = () => { stop(); source.close(); };
     // A notebook attaches the element later, and before that there are no colours.
