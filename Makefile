@@ -88,7 +88,7 @@ student-kit: setup  ## write build/exercises/student-kit.zip: the course without
 	$(GRADING) student-kit $(EXAMINATION)
 
 test: setup   ## run every test (some of them: make test ARGS="tests/test_losses.py -x")
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-full: setup  ## every test, and the injected faults at full length (takes long)
 	$(MAKE) test ARGS="--full --cov $(ARGS)"
