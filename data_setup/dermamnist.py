@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     if not path.is_file():
         raise InputError(f"{path} does not exist: download it from {HOME}, or check --archives")
     sources = {name: f"MD5 {pooch.file_hash(str(path), alg='md5')}"}
-    publisher.run(args, NAME, {}, lambda _: (sources, lambda: rows(path, args.size)))
+    publisher.run(args, NAME, {}, sources, lambda: rows(path, args.size))
 
 
 def rows(path: Path, size: int) -> pd.DataFrame:
