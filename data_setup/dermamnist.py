@@ -1,8 +1,5 @@
 """DermaMNIST: the 10,015 images of HAM10000 as small squares, the quickest real data.
 
-J. Yang, R. Shi, D. Wei, Z. Liu, L. Zhao, B. Ke, H. Pfister, B. Ni: MedMNIST v2 - A large-scale
-lightweight benchmark for 2D and 3D biomedical image classification. Scientific Data 10, 41 (2023).
-
 It comes without lesion ids, so that the publisher's parts (by image) are the default split:
 train is the database, val is val, test are the queries. Images of one lesion are on both sides.
 """

@@ -11,15 +11,7 @@ from data_setup.labels import UNLABELLED, refuse_doubtful, refuse_other_levels
 from data_setup.matching import check_name, masks_beside, masks_of
 from data_setup.options import add_common_arguments
 from data_setup.own_table import COLUMNS, read_own_table, with_split
-from data_setup.sources import (
-    FOREIGN,
-    Source,
-    files_in,
-    images_in,
-    is_hidden,
-    state_of,
-    suffix_of,
-)
+from data_setup.sources import FOREIGN, Source, files_in, images_in, is_hidden, state_of, suffix_of
 from derm_hash.errors import InputError, shown
 
 OWN_SPLITS = {

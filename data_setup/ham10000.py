@@ -1,9 +1,4 @@
-"""HAM10000: 10,015 dermoscopic images of 7,470 lesions in seven classes, with lesion masks.
-
-P. Tschandl, C. Rosendahl, H. Kittler: The HAM10000 dataset, a large collection of
-multi-source dermatoscopic images of common pigmented skin lesions. Scientific Data 5,
-180161 (2018).
-"""
+"""HAM10000: 10,015 dermoscopic images of 7,470 lesions in seven classes, with lesion masks."""
 
 import argparse
 from collections.abc import Sequence

@@ -1,9 +1,5 @@
 """PH2: 200 dermoscopic images with lesion masks, from the folder or zip file that you obtained.
 
-T. Mendonca, P. M. Ferreira, J. S. Marques, A. R. S. Marcal, J. Rozeira: PH2 - A dermoscopic image
-database for research and benchmarking. 35th International Conference of the IEEE Engineering in
-Medicine and Biology Society, 5437-5440 (2013).
-
 PH2 has no open download. Its publisher hands out a folder ``PH2Dataset`` with the table
 ``PH2_dataset.txt`` and, for each image, ``PH2 Dataset images/IMD003/IMD003_Dermoscopic_Image/
 IMD003.bmp`` and ``.../IMD003_lesion/IMD003_lesion.bmp``. Copies come in other layouts, so that the

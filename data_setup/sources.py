@@ -23,14 +23,6 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", "
 FOREIGN = {".dcm", ".heic", ".heif", ".avif", ".jp2", ".pdf", ".dng", ".nef", ".cr2", ".arw"}
 LISTED = 10  # names in a message
 METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
-OTHER_ARCHIVES = {
-    b"Rar!": "a RAR",
-    b"7z\xbc\xaf": "a 7-Zip",
-    b"\x1f\x8b": "a gzip",
-    b"BZh": "a bzip2",
-    b"\xfd7zXZ": "an xz",
-}
-"""How other archives than zip files begin."""
 # What systems and programs put beside photographs: thumbnails, indexes, waste. In small letters.
 SYSTEM = {"@eadir", "#recycle", "$recycle.bin", "__macosx", "lost+found"}
 SYSTEM |= {"thumbs.db", "desktop.ini", "system volume information"}
@@ -167,13 +159,9 @@ def members(place: Path | Member) -> dict[str, Member]:
     except Exception as error:  # as in `Member.read_bytes`
         if isinstance(error, OSError) and remedy(error):  # such as a full disk
             raise
-        if isinstance(place, Path) and (kind := other_archive(place)):
-            raise InputError(
-                f"{place} is {kind} archive: unpack it and name the folder instead"
-            ) from None
         raise InputError(
-            f"the archive {place} is damaged or not a zip file ({one_line(error)}): check "
-            "the path, or download it again"
+            f"the archive {place} is damaged or not a zip file ({one_line(error)}): download it "
+            "again, or unpack an archive of another kind (RAR, 7-Zip, tar) and name the folder"
         ) from error
     files = [info for info in archive.infolist() if not info.filename.endswith(("/", "\\"))]
     for info in files:
@@ -200,14 +188,6 @@ def refuse_unreadable(info: zipfile.ZipInfo, archive: str) -> None:
         f"{shown(info.filename)} in the archive {archive} {problem}: unpack the archive with "
         "another program, such as 7-Zip, and name the folder instead"
     )
-
-
-def other_archive(path: Path) -> str:
-    """What kind of archive a file is that is not a zip file ("a tar"); "" if none is known."""
-    with path.open("rb") as file:
-        start = file.read(265)
-    kinds = (kind for begin, kind in OTHER_ARCHIVES.items() if start.startswith(begin))
-    return next(kinds, "a tar" if start[257:262] == b"ustar" else "")
 
 
 def images_in(files: Mapping[str, Source]) -> list[str]:
