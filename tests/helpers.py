@@ -100,11 +100,11 @@ def assert_same_run(run, expected):
 
 @contextmanager
 def one_sentence(*words):
-    """An `InputError` of one printable line, in which all these words stand."""
+    """An `InputError` of one line, in which all these words stand."""
     with pytest.raises(InputError) as error:
-        yield
+        yield error
     text = str(error.value)
-    assert text.isprintable() and [word for word in words if str(word) not in text] == [], text
+    assert "\n" not in text and [word for word in words if str(word) not in text] == [], text
 
 
 def network_input(batch, size=32, seed=0, channels=3):
