@@ -44,9 +44,8 @@ def pictures(archive: Path | None) -> Iterator[Image.Image]:
         for i in range(COUNT):
             yield Image.fromarray(draw_lesion(CLASSES[i % len(CLASSES)], i, i, size=512)[0])
     else:
-        with contextlib.ExitStack() as stack:
-            for name, member in list(files_in(archive, stack).items())[:COUNT]:
-                yield open_image(io.BytesIO(member.read_bytes()), name)
+        for name, member in list(files_in(archive).items())[:COUNT]:
+            yield open_image(io.BytesIO(member.read_bytes()), name)
 
 
 def write(folder: Path, archive: Path | None) -> list[np.ndarray]:

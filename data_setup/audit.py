@@ -94,22 +94,19 @@ def compared(root: Path, other: Path) -> str:
 def shared(frames: Sequence[pd.DataFrame], keys: Sequence[Sequence]) -> pd.DataFrame:
     """What two manifests have in common: a row per key that is in both; a missing key is none.
 
-    The columns are ``images`` and ``others`` (how many in the first and second), ``labels`` and
-    ``such as`` (the first image of each).
+    The index names the first image of each; the columns are ``images`` and ``others`` (how many
+    in the first and second) and ``labels``.
     """
+    summary = {"image": ("image", "first"), "images": ("image", "size"), "labels": ("label", set)}
     first, second = (
-        frame.assign(key=list(key)).dropna(subset="key").groupby("key")
+        frame.assign(key=list(key)).dropna(subset="key").groupby("key").agg(**summary)
         for frame, key in zip(frames, keys, strict=True)
     )
-    both = sorted(set(first.groups) & set(second.groups))
-    rows = []
-    for key in both:
-        here, there = first.get_group(key), second.get_group(key)
-        labels = BETWEEN.join(sorted({*here["label"], *there["label"]}))
-        example = f"{here['image'].iloc[0]} = {there['image'].iloc[0]}"
-        rows.append((example, len(here), len(there), labels))
-    table = pd.DataFrame(rows, columns=["such as", "images", "others", "labels"])
-    return table.set_index("such as")
+    both = first.join(second, how="inner", rsuffix="_other").sort_index()
+    pairs = zip(both["labels"], both["labels_other"], strict=True)
+    labels = [BETWEEN.join(sorted(a | b)) for a, b in pairs]
+    table = both[["images", "images_other"]].set_axis(["images", "others"], axis=1)
+    return table.assign(labels=labels).set_index(both["image"] + " = " + both["image_other"])
 
 
 def audit(frame: pd.DataFrame, sizes: Sequence[tuple[int, int]] | None = None) -> Audit:

@@ -1,8 +1,5 @@
 """DermaMNIST: the 10,015 images of HAM10000 as small squares, the quickest real data.
 
-J. Yang, R. Shi, D. Wei, Z. Liu, L. Zhao, B. Ke, H. Pfister, B. Ni: MedMNIST v2 - A large-scale
-lightweight benchmark for 2D and 3D biomedical image classification. Scientific Data 10, 41 (2023).
-
 It comes without lesion ids, so that the publisher's parts (by image) are the default split:
 train is the database, val is val, test are the queries. Images of one lesion are on both sides.
 """
@@ -49,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     if not path.is_file():
         raise InputError(f"{path} does not exist: download it from {HOME}, or check --archives")
     sources = {name: f"MD5 {pooch.file_hash(str(path), alg='md5')}"}
-    publisher.run(args, NAME, {}, lambda _: (sources, lambda: rows(path, args.size)))
+    publisher.run(args, NAME, {}, sources, lambda: rows(path, args.size))
 
 
 def rows(path: Path, size: int) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
@@ -12,15 +11,7 @@ from data_setup.labels import UNLABELLED, refuse_doubtful, refuse_other_levels
 from data_setup.matching import check_name, masks_beside, masks_of
 from data_setup.options import add_common_arguments
 from data_setup.own_table import COLUMNS, read_own_table, with_split
-from data_setup.sources import (
-    FOREIGN,
-    Source,
-    files_in,
-    images_in,
-    is_hidden,
-    state_of,
-    suffix_of,
-)
+from data_setup.sources import FOREIGN, Source, files_in, images_in, is_hidden, state_of, suffix_of
 from derm_hash.errors import InputError, shown
 
 OWN_SPLITS = {
@@ -111,32 +102,31 @@ def run(args: argparse.Namespace) -> None:
         )
     if args.no_labels:
         args.split = "query"
-    with ExitStack() as stack:
-        masks = files_of("--masks", args.masks, stack) if args.masks else {}
-        known = set(masks.values())
-        files = files_of("--source", source, stack)
-        files = {name: file for name, file in files.items() if file not in known}
-        table = labelled(args, source, files, masks or files)
-        table = chosen_classes(args, with_split(args, table), source)
-        table = with_masks(args, table.sort_values("file", ignore_index=True), files, masks)
-        used = {*table["image_from"], *table["mask_from"]} - {*known, None}
-        sources = {str(source): state_of(source, used)}
-        if args.csv:
-            path = args.csv.expanduser().resolve()
-            sources[str(path)] = state_of(path.parent, [path])
-        if masks:
-            sources[str(args.masks)] = state_of(args.masks.expanduser().resolve(), masks.values())
-        own = [f"{name}_column" for name in COLUMNS] + ["classes", "map", "no_labels", "partial"]
-        options = {name: getattr(args, name) for name in own if getattr(args, name)}
-        build(args, "folder", options, sources, lambda: rows(source, table), {"title": source.stem})
+    masks = files_of("--masks", args.masks) if args.masks else {}
+    known = set(masks.values())
+    files = files_of("--source", source)
+    files = {name: file for name, file in files.items() if file not in known}
+    table = labelled(args, source, files, masks or files)
+    table = chosen_classes(args, with_split(args, table), source)
+    table = with_masks(args, table.sort_values("file", ignore_index=True), files, masks)
+    used = {*table["image_from"], *table["mask_from"]} - {*known, None}
+    sources = {str(source): state_of(source, used)}
+    if args.csv:
+        path = args.csv.expanduser().resolve()
+        sources[str(path)] = state_of(path.parent, [path])
+    if masks:
+        sources[str(args.masks)] = state_of(args.masks.expanduser().resolve(), masks.values())
+    own = [f"{name}_column" for name in COLUMNS] + ["classes", "map", "no_labels", "partial"]
+    options = {name: getattr(args, name) for name in own if getattr(args, name)}
+    build(args, "folder", options, sources, lambda: rows(source, table), {"title": source.stem})
 
 
-def files_of(option: str, place: Path, stack: ExitStack) -> dict[str, Source]:
+def files_of(option: str, place: Path) -> dict[str, Source]:
     """The files of the folder or zip file that an option names."""
     place = place.expanduser().resolve()
     if not place.exists():
         raise InputError(f"the folder or zip file {option} {place} does not exist: check the path")
-    return files_in(place, stack)
+    return files_in(place)
 
 
 def labelled(

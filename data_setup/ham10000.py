@@ -1,23 +1,16 @@
-"""HAM10000: 10,015 dermoscopic images of 7,470 lesions in seven classes, with lesion masks.
-
-P. Tschandl, C. Rosendahl, H. Kittler: The HAM10000 dataset, a large collection of
-multi-source dermatoscopic images of common pigmented skin lesions. Scientific Data 5,
-180161 (2018).
-"""
+"""HAM10000: 10,015 dermoscopic images of 7,470 lesions in seven classes, with lesion masks."""
 
 import argparse
-import re
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from fnmatch import fnmatch
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 
 from data_setup import publisher
 from data_setup.info import INFO
 from data_setup.options import add_common_arguments
-from data_setup.sources import Source, files_in, images_by_id, path_of, states_of
+from data_setup.sources import Source, files_in, images_by_id, named, path_of, states_of
 from data_setup.tables import labels_from, published_rows, refuse_repeated, refuse_several_labels
 from derm_hash.data.tables import read_table
 from derm_hash.errors import InputError
@@ -37,8 +30,8 @@ FOLDERS = {
     "masks": ("HAM10000_segmentations_lesion_tschandl", "HAM10000_masks*", "*"),
 }
 """Names of archives and folders. The first that is found is used: full size before reduced."""
-FILES = {"images": r"(ISIC_\d+)\.\w+", "masks": r"(ISIC_\d+)_segmentation\.\w+"}
-"""Names of the files in them, with the image's id."""
+PATTERNS = {"images": r"(ISIC_\d+)", "masks": r"(ISIC_\d+)_segmentation"}
+"""Names of the files in them without suffix, with the image's id."""
 TABLES = ("HAM10000_metadata.csv", "HAM10000_metadata.tab", "HAM10000_metadata")
 
 PATIENT_COLUMNS = ("dx_type", "age", "sex", "localization")
@@ -58,33 +51,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Build the data folder ``args.root`` from the archives in ``args.archives``."""
-    place = publisher.files(args, NAME)
-    options = {"classes": args.classes, "partial": args.partial}
-    publisher.run(args, NAME, options, lambda stack: contents(args, place, stack))
-
-
-def contents(args: argparse.Namespace, place: Path, stack: ExitStack) -> publisher.Contents:
-    """The files read, and the function that gives the manifest's rows."""
-    images, masks, metadata = find_files(place, stack)
+    images, masks, metadata = find_files(place := publisher.files(args, NAME))
     (table,) = metadata.values()
-    remedy = "download the missing archive, or go without by --partial"
 
     def rows() -> pd.DataFrame:
-        files = images_by_id(images, id_in("images")), images_by_id(masks, id_in("masks"))
+        files = images_by_id(images, PATTERNS["images"]), images_by_id(masks, PATTERNS["masks"])
+        remedy = "download the missing archive, or go without by --partial"
         classes = publisher.classes(args, NAME)
         every = read_metadata(table)
         return published_rows(NAME, every, classes, files, table, remedy, args.partial)
 
-    return states_of(place, images | masks | metadata), rows
+    options = {"classes": args.classes, "partial": args.partial}
+    publisher.run(args, NAME, options, states_of(place, images | masks | metadata), rows)
 
 
-def find_files(place: Path, stack: ExitStack) -> tuple[dict[str, Source], ...]:
+def find_files(place: Path) -> tuple[dict[str, Source], ...]:
     """Images, masks (maybe none) and the metadata table, by path in a folder or archive."""
     if not place.exists():
         raise InputError(f"the folder or zip file --archives {place} does not exist: check it")
     likely = [pattern for group in FOLDERS.values() for pattern in group if pattern != "*"]
     for patterns in (likely, ["*"]):  # other archives are opened only if these do not do
-        files = files_in(place, stack, lambda name, wanted=patterns: is_in(name, wanted))
+        files = files_in(place, lambda name, wanted=patterns: is_in(name, wanted))
         images, masks = (chosen(files, what) for what in FOLDERS)
         table = path_of(files, TABLES)
         if images and table:
@@ -95,33 +82,22 @@ def find_files(place: Path, stack: ExitStack) -> tuple[dict[str, Source], ...]:
     if not table:
         raise InputError(f"{place} has no metadata table ({' or '.join(TABLES)}): {REMEDY}")
     if not masks:
-        print(
-            f"{place} has no mask archive ({' or '.join(FOLDERS['masks'][:-1])}): going on without."
-        )
+        expected = " or ".join(FOLDERS["masks"][:-1])
+        print(f"{place} has no mask archive ({expected}): going on without.")
     return images, masks, {table: files[table]}
+
+
+def chosen(files: dict[str, Source], what: str) -> dict[str, Source]:
+    """The images, or the masks, of the first pattern of `FOLDERS` that has some."""
+    fitting = named(files, PATTERNS[what])
+    found = ({path: files[path] for path in fitting if is_in(path, [one])} for one in FOLDERS[what])
+    return next(filter(None, found), {})
 
 
 def is_in(path: str, patterns: Sequence[str]) -> bool:
     """Whether a part of a path, without .zip, is like one of the patterns."""
     parts = [part.lower().removesuffix(".zip") for part in path.split("/")]
     return any(fnmatch(part, pattern.lower()) for part in parts for pattern in patterns)
-
-
-def id_in(what: str) -> Callable[[str], str | None]:
-    """A function from the path of one of the images, or masks, to the image's id; else None."""
-
-    def id_of(name: str) -> str | None:
-        found = re.fullmatch(FILES[what], PurePosixPath(name).name)
-        return found and found[1]
-
-    return id_of
-
-
-def chosen(files: dict[str, Source], what: str) -> dict[str, Source]:
-    """The images, or the masks, of the first pattern of `FOLDERS` that has some."""
-    fitting = {name: file for name, file in files.items() if id_in(what)(name)}
-    found = ({n: f for n, f in fitting.items() if is_in(n, [one])} for one in FOLDERS[what])
-    return next(filter(None, found), {})
 
 
 def read_metadata(path: Source) -> pd.DataFrame:

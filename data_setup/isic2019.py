@@ -7,8 +7,7 @@ a lesion that is in the database too.
 
 import argparse
 from collections.abc import Mapping
-from contextlib import ExitStack
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 
@@ -53,38 +52,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Build the data folder ``args.root``, or report what it would hold."""
-    if args.dry_run:
-        place = publisher.files(args, NAME, [TRUTH, METADATA])
-        with ExitStack() as stack:
-            table = read_labels(*find_tables(files_in(place, stack), place).values())
-        dry_run(args, table)
-    elif args.root is None:
+    if args.root is None and not args.dry_run:
         raise InputError("isic2019 needs a data folder to fill: name it with --root FOLDER")
-    else:
-        place = publisher.files(args, NAME)
-        options = {"classes": args.classes}
-        publisher.run(args, NAME, options, lambda stack: contents(args, place, stack))
-
-
-def contents(args: argparse.Namespace, place: Path, stack: ExitStack) -> publisher.Contents:
-    """The files read, and the function that gives the manifest's rows."""
-    files = files_in(place, stack, lambda name: f"{IMAGES}.zip" in name)
+    place = publisher.files(args, NAME, [TRUTH, METADATA] if args.dry_run else None)
+    files = files_in(place, lambda name: f"{IMAGES}.zip" in name and not args.dry_run)
     tables = find_tables(files, place)
     truth, metadata = tables.values()
     table = read_labels(truth, metadata)
+    if args.dry_run:
+        return dry_run(args, table)
     images = {name: file for name, file in files.items() if IMAGES in name}
+    by_hand = INFO[NAME].elsewhere
     if not images:
-        by_hand = INFO[NAME].elsewhere
         raise InputError(f"{place} has neither {IMAGES}.zip nor a folder {IMAGES}: {by_hand}")
 
     def rows() -> pd.DataFrame:
-        image_of = images_by_id(images, lambda name: image_key(PurePosixPath(name).stem))
+        image_of = images_by_id(images, r"(.+?)(_downsampled)?")
         name_of = {image_key(name): name for name in table["image_id"]}
         image_of = {name_of.get(key, key): file for key, file in image_of.items()}
-        classes, remedy = publisher.classes(args, NAME), INFO[NAME].elsewhere
-        return published_rows(NAME, table, classes, (image_of, {}), truth, remedy)
+        classes = publisher.classes(args, NAME)
+        return published_rows(NAME, table, classes, (image_of, {}), truth, by_hand)
 
-    return states_of(place, images | tables), rows
+    publisher.run(args, NAME, {"classes": args.classes}, states_of(place, images | tables), rows)
 
 
 def find_tables(files: Mapping[str, Source], place: Path) -> dict[str, Source]:

@@ -1,9 +1,5 @@
 """PH2: 200 dermoscopic images with lesion masks, from the folder or zip file that you obtained.
 
-T. Mendonca, P. M. Ferreira, J. S. Marques, A. R. S. Marcal, J. Rozeira: PH2 - A dermoscopic image
-database for research and benchmarking. 35th International Conference of the IEEE Engineering in
-Medicine and Biology Society, 5437-5440 (2013).
-
 PH2 has no open download. Its publisher hands out a folder ``PH2Dataset`` with the table
 ``PH2_dataset.txt`` and, for each image, ``PH2 Dataset images/IMD003/IMD003_Dermoscopic_Image/
 IMD003.bmp`` and ``.../IMD003_lesion/IMD003_lesion.bmp``. Copies come in other layouts, so that the
@@ -13,8 +9,6 @@ files are known by their names: ``IMD003.*`` is an image, ``IMD003_lesion.*`` is
 
 import argparse
 import re
-from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -36,6 +30,7 @@ COLUMNS = ("Name", "Clinical Diagnosis")
 DIAGNOSES = {"0": "common nevus", "1": "atypical nevus", "2": "melanoma"}
 CODE_OF = {name: code for code, name in DIAGNOSES.items()}
 WORKBOOK_NAME = "Image Name"
+MASK_NAME = re.compile("_lesion$|_mask$|_segmentation$", re.IGNORECASE)
 MASK_FOLDER = re.compile("mask|_lesion$|segm|trimap|truth", re.IGNORECASE)
 REMEDY = "get the data set again"
 LAYOUT = (
@@ -60,13 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Build the data folder ``args.root`` from the folder or zip file ``args.archives``."""
     place = args.archives.expanduser()
-    publisher.run(args, NAME, {}, lambda stack: contents(place, stack))
-
-
-def contents(place: Path, stack: ExitStack) -> publisher.Contents:
-    """The files read, and the function that gives the manifest's rows."""
-    files = files_in(place, stack)
-    return states_of(place, files), lambda: rows(files, place)
+    files = files_in(place)
+    publisher.run(args, NAME, {}, states_of(place, files), lambda: rows(files, place))
 
 
 def rows(files: dict[str, Source], place: Path) -> pd.DataFrame:
@@ -79,23 +69,21 @@ def rows(files: dict[str, Source], place: Path) -> pd.DataFrame:
     diagnoses = read_diagnoses(files[path])
     table = diagnoses.rename_axis("image_id").rename("diagnosis").reset_index()
     table = table.assign(label=table["diagnosis"].map(INFO[NAME].labels), lesion_id="")
-    image_of, mask_of = (images_by_id(files, id_in(masks)) for masks in (False, True))
-    if unmasked := sorted(set(table["image_id"]) - mask_of.keys()):
+    masks = {path: file for path, file in files.items() if is_mask(path)}
+    images = {path: file for path, file in files.items() if path not in masks}
+    found = (
+        images_by_id(images, r"(IMD\d+)"),
+        images_by_id(masks, rf"(IMD\d+)({MASK_NAME.pattern})?"),
+    )
+    if unmasked := sorted(set(table["image_id"]) - found[1].keys()):
         print(f"Without a lesion mask: {listing(unmasked)}")
-    found = image_of, mask_of
     return published_rows(NAME, table, table["label"].unique(), found, files[path], REMEDY)
 
 
-def id_in(masks: bool) -> Callable[[str], str | None]:
-    """A function from the path of an image, or of a mask, to the image's id; else None."""
-
-    def id_of(name: str) -> str | None:
-        path = PurePosixPath(name)
-        found = re.fullmatch(r"(IMD\d+)(_lesion|_mask|_segmentation)?", path.stem, re.IGNORECASE)
-        is_mask = found and bool(found[2] or MASK_FOLDER.search(path.parent.name))
-        return found[1].upper() if found and is_mask == masks else None
-
-    return id_of
+def is_mask(path: str) -> bool:
+    """Whether a file has the name of a mask, or lies in a folder of masks."""
+    name = PurePosixPath(path)
+    return bool(MASK_NAME.search(name.stem) or MASK_FOLDER.search(name.parent.name))
 
 
 def read_diagnoses(source: Source) -> pd.Series:

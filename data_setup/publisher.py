@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
@@ -75,19 +74,14 @@ def files(args: argparse.Namespace, name: str, wanted: Sequence[str] | None = No
     return folder
 
 
-Contents = tuple[dict, Callable[[], pd.DataFrame]]
-"""The `sources` and `rows` of `data_setup.build.build`."""
-
-
 def run(
-    args: argparse.Namespace, name: str, options: dict, contents: Callable[[ExitStack], Contents]
+    args: argparse.Namespace,
+    name: str,
+    options: dict,
+    sources: dict,
+    rows: Callable[[], pd.DataFrame],
 ) -> None:
-    """Build the data folder of a published data set, and say under which terms it may be used.
-
-    `contents` opens the publisher's files; the stack closes them. For `options` see `build`.
-    """
+    """Build the data folder of a published data set, and say under which terms it may be used."""
     data = INFO[name]
-    with ExitStack() as stack:
-        sources, rows = contents(stack)
-        build(args, name, options, sources, rows, data.record)
+    build(args, name, options, sources, rows, data.record)
     print(f"Licence: {data.licence}: {data.restrictions}. Please cite: {data.citation}")

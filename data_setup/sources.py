@@ -2,12 +2,13 @@
 
 import hashlib
 import io
+import re
 import shutil
 import tempfile
 import threading
+import weakref
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -22,14 +23,6 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", "
 FOREIGN = {".dcm", ".heic", ".heif", ".avif", ".jp2", ".pdf", ".dng", ".nef", ".cr2", ".arw"}
 LISTED = 10  # names in a message
 METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
-OTHER_ARCHIVES = {
-    b"Rar!": "a RAR",
-    b"7z\xbc\xaf": "a 7-Zip",
-    b"\x1f\x8b": "a gzip",
-    b"BZh": "a bzip2",
-    b"\xfd7zXZ": "an xz",
-}
-"""How other archives than zip files begin."""
 # What systems and programs put beside photographs: thumbnails, indexes, waste. In small letters.
 SYSTEM = {"@eadir", "#recycle", "$recycle.bin", "__macosx", "lost+found"}
 SYSTEM |= {"thumbs.db", "desktop.ini", "system volume information"}
@@ -115,12 +108,9 @@ def suffix_of(source: Path | Member) -> str:
 
 
 def files_in(
-    place: Path | Member,
-    stack: ExitStack,
-    inner: Callable[[str], bool] = lambda name: False,
-    depth: int = 2,
+    place: Path | Member, inner: Callable[[str], bool] = lambda name: False, depth: int = 2
 ) -> dict[str, Source]:
-    """The files of a folder or zip archive by path, sorted; `stack` closes what is opened.
+    """The files of a folder or zip archive by path, sorted.
 
     The zip archives in it whose paths are `inner` are opened, too, and those in these, down to a
     `depth`. Hidden files and those of the system, such as thumbnails, are left out; their number is
@@ -129,11 +119,11 @@ def files_in(
     if isinstance(place, Path) and place.is_dir():
         found = {p.relative_to(place).as_posix(): p for p in place.rglob("*") if p.is_file()}
     else:
-        found = members(place, stack)
+        found = members(place)
     kept: dict[str, Source] = {}
     for name in sorted(name for name in found if not is_hidden(name)):
         if depth and suffix_of(found[name]) == ".zip" and inner(name):
-            below = files_in(found[name], stack, inner, depth - 1)
+            below = files_in(found[name], inner, depth - 1)
             kept |= {f"{name}/{path}": file for path, file in below.items()}
         else:
             kept[name] = found[name]
@@ -148,32 +138,30 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith(".") or part in SYSTEM for part in parts)
 
 
-def members(place: Path | Member, stack: ExitStack) -> dict[str, Member]:
+def members(place: Path | Member) -> dict[str, Member]:
     """The files of a zip archive by their paths in it; several threads may read them.
 
-    An archive in another one is copied to a temporary file.
+    An archive in another one is copied to a temporary file. The archive is closed when its last
+    member goes.
     """
     try:
         if isinstance(place, Path):
-            archive = stack.enter_context(zipfile.ZipFile(place))
+            archive = zipfile.ZipFile(place)
         else:
-            copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+            copy = tempfile.TemporaryFile()  # noqa: SIM115
             with place.lock, place.archive.open(place.name) as file:
                 shutil.copyfileobj(file, copy)
-            archive = stack.enter_context(zipfile.ZipFile(copy))
+            archive = zipfile.ZipFile(copy)
             archive.filename = str(place)
+            weakref.finalize(archive, copy.close)
     except FileNotFoundError:
         raise InputError(f"the archive {place} does not exist: check the path") from None
     except Exception as error:  # as in `Member.read_bytes`
         if isinstance(error, OSError) and remedy(error):  # such as a full disk
             raise
-        if isinstance(place, Path) and (kind := other_archive(place)):
-            raise InputError(
-                f"{place} is {kind} archive: unpack it and name the folder instead"
-            ) from None
         raise InputError(
-            f"the archive {place} is damaged or not a zip file ({one_line(error)}): check "
-            "the path, or download it again"
+            f"the archive {place} is damaged or not a zip file ({one_line(error)}): download it "
+            "again, or unpack an archive of another kind (RAR, 7-Zip, tar) and name the folder"
         ) from error
     files = [info for info in archive.infolist() if not info.filename.endswith(("/", "\\"))]
     for info in files:
@@ -202,14 +190,6 @@ def refuse_unreadable(info: zipfile.ZipInfo, archive: str) -> None:
     )
 
 
-def other_archive(path: Path) -> str:
-    """What kind of archive a file is that is not a zip file ("a tar"); "" if none is known."""
-    with path.open("rb") as file:
-        start = file.read(265)
-    kinds = (kind for begin, kind in OTHER_ARCHIVES.items() if start.startswith(begin))
-    return next(kinds, "a tar" if start[257:262] == b"ustar" else "")
-
-
 def images_in(files: Mapping[str, Source]) -> list[str]:
     """The paths of the files that can be read as images."""
     return [name for name in files if suffix_of(files[name]) in SUFFIXES]
@@ -221,18 +201,22 @@ def path_of(files: Iterable[str], names: Sequence[str]) -> str | None:
     return next((by_name[name.lower()] for name in names if name.lower() in by_name), None)
 
 
-def images_by_id(files: dict[str, Source], id_of: Callable[[str], str | None]) -> dict[str, Source]:
-    """Image id -> file; `id_of` gives the id of a path, or None for a file that is not wanted.
+def named(files: Mapping[str, Source], pattern: str) -> dict[str, str]:
+    """Path -> image id, the group of a pattern in any case, of images whose names fit it."""
+    matches = {
+        path: re.fullmatch(pattern, PurePosixPath(path).stem, re.IGNORECASE)
+        for path in images_in(files)
+    }
+    return {path: match[1].upper() for path, match in matches.items() if match}
 
-    Of equal copies the first is taken.
-    """
+
+def images_by_id(files: Mapping[str, Source], pattern: str) -> dict[str, Source]:
+    """Image id -> file, of the images whose names fit a pattern; the first of equal copies."""
     found: dict[str, Source] = {}
-    for name, source in files.items():
-        key = id_of(name) if suffix_of(source) in SUFFIXES else None
-        if key in found and read(source) != read(found[key]):
-            raise InputError(f"{source} and {found[key]} are both {key}: remove one of them")
-        if key is not None:
-            found.setdefault(key, source)
+    for path, key in named(files, pattern).items():
+        first = found.setdefault(key, files[path])
+        if first is not files[path] and read(files[path]) != read(first):
+            raise InputError(f"{files[path]} and {first} are both {key}: remove one of them")
     return found
 
 

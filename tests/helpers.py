@@ -4,9 +4,11 @@ import io
 import socket
 import struct
 import zlib
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
@@ -15,6 +17,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock
 
 from derm_hash.data.dataset import LesionDataset
+from derm_hash.errors import InputError
 from derm_hash.files import load_state
 from derm_hash.metrics import ranking
 from derm_hash.model import BACKBONES
@@ -93,6 +96,15 @@ def assert_same_run(run, expected):
     pd.testing.assert_frame_equal(run.history, expected.history, check_exact=True)
     assert_equal_states(run.model.state_dict(), expected.model.state_dict())
     assert_equal_states(checkpoint_of(run.path), checkpoint_of(expected.path))
+
+
+@contextmanager
+def one_sentence(*words):
+    """An `InputError` of one line, in which all these words stand."""
+    with pytest.raises(InputError) as error:
+        yield error
+    text = str(error.value)
+    assert "\n" not in text and [word for word in words if str(word) not in text] == [], text
 
 
 def network_input(batch, size=32, seed=0, channels=3):

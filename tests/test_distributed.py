@@ -7,7 +7,6 @@ by their size and so makes rounding larger: 1e-3.
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ import distributed_worker as worker
 import numpy as np
 import pytest
 import torch
-from helpers import RUN_FILES, checkpoint_of, train_quietly
+from helpers import RUN_FILES, checkpoint_of, free_port, train_quietly
 
 from derm_hash.longtail import make_contrast
 from derm_hash.model import DermHash
@@ -25,12 +24,6 @@ from derm_hash.training import step_losses
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,6 @@ from derm_hash.heatmaps import (
     resize_map,
 )
 from derm_hash.model import DermHash, HashOutput
-from derm_hash.plots.style import overlay
 
 
 @pytest.fixture(scope="module")
@@ -142,16 +141,6 @@ def test_gate_maps_are_the_gates_that_multiply(model, x):
 def test_gate_maps_need_a_spatial_gate(x):
     with pytest.raises(InputError, match="no spatial gate"):
         gate_maps(DermHash("resnet10", attention="se"), x)
-
-
-def test_overlay_colours_only_what_is_hot():
-    picture = np.full((8, 8, 3), 100, np.uint8)
-    heat = np.zeros((8, 8))
-    np.testing.assert_array_equal(overlay(picture, heat), picture)
-    heat[:, 4:] = 1
-    mixed = overlay(picture, heat, opacity=1.0)
-    np.testing.assert_array_equal(mixed[:, :4], picture[:, :4])
-    assert (mixed[:, 4:] != 100).all()
 
 
 def test_a_resized_map_keeps_a_constant_and_the_range_of_any_view():

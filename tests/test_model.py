@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import color_data, network_input
+from helpers import color_data, network_input, one_sentence
 from torchvision.models import resnet18
 
 from derm_hash.attention import GATES
@@ -176,9 +176,8 @@ def test_weights_of_another_model_are_refused(tmp_path):
     path = tmp_path / "model.safetensors"
     about = {"derm_hash": json.dumps(small(attention="se").settings)}
     save_tensors(path, small(attention=None).state_dict(), about)
-    with pytest.raises(InputError, match="is not a model ") as error:
+    with one_sentence(path, "is not a model "):
         load_model(path)
-    assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_model_with_a_gate_of_your_own_is_not_saved(tmp_path):

@@ -108,21 +108,6 @@ def test_a_pairwise_objective_is_its_double_loop(name, seed, weights):
     assert value.item() == pytest.approx(expected, rel=1e-9)
 
 
-def test_the_pair_weights_are_those_of_the_papers():
-    # |S| / |S_1| for each similar pair and |S| / |S_0| for each other, in a mean over |S|.
-    codes, logits, labels = batch(images=5, classes=2)
-    u = (2 * codes - 1).tolist()
-    pair, _, _ = hashnet(u, None, 4)
-    couples = list(itertools.combinations(range(5), 2))
-    ones = sum(bool(labels[i] == labels[j]) for i, j in couples)
-    total = 0.0
-    for i, j in couples:
-        s = bool(labels[i] == labels[j])
-        total += len(couples) / (ones if s else len(couples) - ones) * pair(u[i], u[j], s)
-    value = OBJECTIVES["hashnet"](codes, logits, labels, None)
-    assert value.item() == pytest.approx(total / len(couples), rel=1e-12)
-
-
 def test_two_images_with_pencil_and_paper():
     # u = (1, 1) and (1, -1): product 0, squared distance 4, cosine 0, so 1 of 2 bits apart.
     codes, logits = torch.tensor([[1.0, 1.0], [1.0, 0.0]]), torch.zeros(2, 2)

@@ -13,17 +13,6 @@ from derm_hash.runs import Run, best_epoch, load_model
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(scope="module")
-def data():
-    return color_data()
-
-
-@pytest.fixture(scope="module")
-def finished(data, tmp_path_factory):
-    """A run without interruption."""
-    return train_quietly(tiny(), data, tmp_path_factory.mktemp("runs"))
-
-
 def test_the_folder_holds_the_config_the_metrics_and_the_models(finished, data):
     names = RUN_FILES
     assert {p.name for p in finished.path.iterdir()} == names

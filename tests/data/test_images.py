@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from helpers import encoded, noise, png_chunk, png_that_claims
+from helpers import encoded, noise, one_sentence, png_chunk, png_that_claims
 from PIL import Image
 
 from derm_hash.data.images import from_input, open_image, read_mask, square, to_input
@@ -176,10 +176,8 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
 def assert_named(path, content):
     """The file is refused in one sentence that names it."""
     path.write_bytes(content)
-    with pytest.raises(InputError) as error:
+    with one_sentence(path):
         open_image(path)
-    assert str(path) in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 500, b"GIF89a", b"<svg/>", b"%PDF-1.7\n%EOF"])
@@ -224,15 +222,6 @@ def test_square_resizes_the_short_side_and_cuts_out_the_centre(size):
         expected = image.resize(shape, Image.Resampling.BICUBIC).crop(box)
         difference = np.asarray(square(image, size)).astype(int) - np.asarray(expected)
         assert np.abs(difference).max() <= 1
-
-
-def test_a_mask_is_cut_as_its_image_and_stays_binary():
-    mask = np.zeros((150, 200), np.uint8)
-    mask[50:100, 61:120] = 255
-    small = np.asarray(square(Image.fromarray(mask), 75, nearest=True))
-    assert np.array_equal(small, mask[1::2, 26:175:2])
-    image = np.asarray(square(Image.fromarray(mask), 75)) > 127
-    assert (image != (small > 0)).mean() < 0.02
 
 
 def mask_of(image, kind, **options):

@@ -2,8 +2,8 @@
 
 import pandas as pd
 import pytest
+from helpers import one_sentence
 
-from derm_hash.data.classes import class_order
 from derm_hash.data.manifest import COLUMNS, read_manifest, write_manifest
 from derm_hash.errors import InputError
 
@@ -58,10 +58,8 @@ def test_two_columns_from_a_spreadsheet_are_enough(folder):
 )
 def test_a_bad_manifest_is_refused_in_one_sentence(folder, change, named):
     rewrite(folder, change)
-    with pytest.raises(InputError) as error:
+    with one_sentence("manifest.csv", named) as error:
         read_manifest(folder)
-    assert named in str(error.value)
-    assert "manifest.csv" in str(error.value)
     assert str(error.value).isprintable()
 
 
@@ -83,17 +81,7 @@ def test_a_folder_without_manifest_says_how_to_make_one(tmp_path):
             read_manifest(root)
 
 
-def test_a_manifest_in_another_encoding_is_read(folder):
-    (folder / "manifest.csv").write_bytes("image,label\nimages/0.png,Nävus".encode("utf-16"))
-    assert read_manifest(folder)["label"].tolist() == ["Nävus"]
-
-
 def test_writing_needs_the_required_columns(tmp_path):
     with pytest.raises(InputError, match="'label'"):
         write_manifest(pd.DataFrame({"image": ["a.png"]}), tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-def test_class_order():
-    assert class_order(["BKL", "NV", "MEL", "NV"]) == ("MEL", "NV", "BKL")
-    assert class_order(["NV", "AKIEC", "MEL"]) == ("MEL", "NV", "AKIEC")

@@ -9,12 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from real_data import SHARED
 
-from derm_hash.data.splits import (
-    matched_databases,
-    split_as_given,
-    split_by_image,
-    split_by_lesion,
-)
+from derm_hash.data.splits import matched_databases, split_as_given, split_by_image, split_by_lesion
 from derm_hash.errors import InputError
 
 

@@ -7,15 +7,7 @@ from helpers import noise
 from PIL import Image
 
 from data_setup.__main__ import main
-from data_setup.audit import (
-    WIDTH,
-    as_text,
-    audit,
-    duplicates,
-    gaps,
-    leakage,
-    split_table,
-)
+from data_setup.audit import WIDTH, as_text, audit, duplicates, gaps, leakage, split_table
 from derm_hash.atlas.atlas import draw_lesion
 from derm_hash.data.manifest import write_manifest
 from derm_hash.data.splits import split_by_lesion
@@ -47,9 +39,6 @@ def test_leakage_counts_queries_with_a_mate_outside(frame):
     # Two images without lesion_id are no mates; a mate in val counts.
     assert table["with_mate"].tolist() == [0, 2, 0, 2]
     np.testing.assert_allclose(table["share"], [0, 2 / 3, np.nan, 0.4])
-
-
-def test_leakage_is_not_known_without_lesions(frame):
     assert leakage(frame.assign(lesion_id=""))["share"].isna().all()
     assert leakage(frame.assign(split=""))["queries"].tolist() == [0, 0, 0, 0]
 
@@ -65,16 +54,13 @@ def test_near_duplicates_say_how_many_lesions_labels_and_parts(frame):
     assert duplicates(frame.assign(duplicate_group="")).empty
 
 
-def test_balance_and_gaps_count_images(frame):
+def test_balance_gaps_and_sizes_count_images(frame):
     table = split_table(frame)
     assert table.loc["NV"].tolist() == [1, 1, 3, 5]
     assert table.loc["all"].tolist() == [4, 1, 5, 10]
     table = gaps(frame)
     assert table.loc["MEL"].tolist() == [4, 1, 2]
     assert table.loc["all"].tolist() == [10, 3, 3]
-
-
-def test_sizes_are_counted(frame):
     sizes = audit(frame, [(200, 150)] * 7 + [(150, 200)] * 3).sizes
     assert sizes.to_numpy().tolist() == [[200, 150, 7], [150, 200, 3]]
     assert audit(frame).sizes.empty

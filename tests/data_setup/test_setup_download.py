@@ -75,15 +75,6 @@ def test_a_file_arrives_once(server, tmp_path, size, checksum, chunked):
     assert names(tmp_path / "new" / "folder") == {"a.zip"}
 
 
-def test_redirects_are_followed_also_when_resuming(server, tmp_path):
-    server.redirects["/here"] = "/there?format=original"
-    server.files["/there?format=original"] = DATA
-    server.faults.cuts = [20_000]
-    file = dataclasses.replace(checked(server), url=server.url + "here")
-    assert get(file, tmp_path) == DATA
-    assert server.requests[-1] == ("/there?format=original", "bytes=20000-")
-
-
 def test_the_bar_counts_bytes_from_where_it_goes_on(server, tmp_path, capsys):
     server.faults.cuts = [20_000]
     fetch([checked(server)], tmp_path)
@@ -217,16 +208,13 @@ def test_a_full_disk_is_known_before(server, tmp_path, monkeypatch):
     assert get(checked(server), tmp_path) == DATA
 
 
-def test_a_file_that_has_changed_on_the_disk_is_downloaded_again(server, tmp_path, capsys):
-    (tmp_path / "a.zip").write_bytes(b"x" * len(DATA))
-    assert get(checked(server), tmp_path) == DATA
-    assert "it is downloaded again" in capsys.readouterr().out
-
-
-def test_a_file_put_there_by_hand_is_taken_if_it_is_right(server, tmp_path):
+def test_a_file_put_there_by_hand_is_taken_if_it_is_right(server, tmp_path, capsys):
     (tmp_path / "a.zip").write_bytes(DATA)
     assert get(checked(server), tmp_path) == DATA
     assert server.requests == []
+    (tmp_path / "a.zip").write_bytes(b"x" * len(DATA))
+    assert get(checked(server), tmp_path) == DATA
+    assert "it is downloaded again" in capsys.readouterr().out
 
 
 def test_a_second_downloader_is_refused(server, tmp_path):

@@ -1,7 +1,6 @@
 """Near-duplicates: copies are found however they were made, other lesions are not."""
 
 import io
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -138,11 +137,10 @@ def test_real_lesions_do_not_chain(shared_ham10000, tmp_path):
     """Four in ten lesions of HAM10000, with all their images."""
     table = pd.read_csv(shared_ham10000 / "HAM10000_metadata.csv", index_col="image_id")
     chosen = table[table["lesion_id"].str[-1].isin(list("0349"))].index.sort_values()
-    with ExitStack() as stack:
-        files = files_in(shared_ham10000 / "HAM10000_images_200x150.zip", stack)
-        members = {Path(name).stem: one for name, one in files.items()}
-        for name in chosen:
-            (tmp_path / f"{name}.jpg").write_bytes(members[name].read_bytes())
+    files = files_in(shared_ham10000 / "HAM10000_images_200x150.zip")
+    members = {Path(name).stem: one for name, one in files.items()}
+    for name in chosen:
+        (tmp_path / f"{name}.jpg").write_bytes(members[name].read_bytes())
     groups = pd.Series(duplicate_groups(tmp_path, [f"{name}.jpg" for name in chosen]), chosen)
     groups = groups[groups != ""]
     assert groups.nunique() > 15 and groups.value_counts().max() <= 3

@@ -7,7 +7,6 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from publishers import blob, contents
 
 from data_setup.__main__ import main
 from derm_hash.data.dataset import LesionDataset
@@ -15,7 +14,6 @@ from derm_hash.data.dataset import LesionDataset
 ISIC_NAMES = {"mel": "MEL", "nv": "NV", "bcc": "BCC", "bkl": "BKL"}
 ALL_NAMES = ISIC_NAMES | {"akiec": "AKIEC", "df": "DF", "vasc": "VASC"}
 REDUCED = "HAM10000_images_200x150.zip"
-TSCHANDL = "HAM10000_segmentations_lesion_tschandl"
 
 
 @pytest.fixture
@@ -45,34 +43,6 @@ def test_images_masks_and_labels_arrive(
     assert record()["options"]["classes"] == int(classes)
     assert record()["counts"]["images"] == record()["counts"]["masks"] == len(wanted)
     assert record()["tool"].startswith("derm-hash ")
-
-
-def test_the_folder_is_a_data_set(command, prepare, root):
-    prepare(*command)
-    dataset = LesionDataset.from_folder(root, size=15, progress=False)
-    assert dataset.classes == ("MEL", "NV", "BCC", "BKL")
-    full = np.asarray(blob(0)) > 0
-    box = full[:, 2:17]  # the centre of 20 x 15, half a pixel aside
-    assert (dataset.mask(0) != box).mean() < 0.1
-    for name in ("database", "val", "query"):
-        assert set(dataset.split(name).labels.tolist()) == {0, 1, 2, 3}
-
-
-def test_the_publishers_own_names_and_folders(ham, command, prepare, root, tmp_path):
-    prepare(*command, root=tmp_path / "expected")
-    expected = contents(tmp_path / "expected") | {"dataset.json": b""}
-    for path in ham.folder.iterdir():
-        path.unlink()
-    odd = {"__MACOSX/._ISIC_0024306.jpg": b"x", ".DS_Store": b"x", "LICENSE.txt": b"x"}
-    ham.write_images("HAM10000_images_part_1.zip", ham.ids[:10], prefix="part_1/")
-    ham.write_images("HAM10000_images_part_2.zip", ham.ids[10:], odd)
-    odd = {f"__MACOSX/{TSCHANDL}/._ISIC_0024306_segmentation.png": b"x"}
-    ham.write_masks(f"{TSCHANDL}.zip", f"{TSCHANDL}/", odd)
-    for name, delimiter in (("HAM10000_metadata", ","), ("HAM10000_metadata.tab", "\t")):
-        ham.write_metadata(name, delimiter)
-        prepare(*command, "--force")
-        assert contents(root) | {"dataset.json": b""} == expected
-        (ham.folder / name).unlink()
 
 
 def test_full_size_archives_win_over_reduced_ones(ham, command, prepare, record):
@@ -128,9 +98,10 @@ def test_some_images_only(ham, command, prepare, refused, root):
 # --- bad input --------------------------------------------------------------------
 
 
-def test_without_archives_it_says_where_to_get_them(refused, root):
+def test_without_archives_it_says_where_to_get_them(refused, root, tmp_path):
     assert "https://doi.org/10.7910/DVN/DBW86T" in refused("ham10000")
     assert not root.exists()
+    assert "nowhere does not exist" in refused("ham10000", "--archives", tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -141,10 +112,6 @@ def test_a_missing_file_is_named(ham, command, refused, root, removed, named):
     (ham.folder / removed).unlink()
     assert named in refused(*command)
     assert not root.exists()
-
-
-def test_a_missing_folder_is_named(tmp_path, refused):
-    assert "nowhere does not exist" in refused("ham10000", "--archives", tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -162,23 +129,6 @@ def test_bad_metadata_is_reported_never_guessed(ham, command, refused, before, a
     error = refused(*command, *(["--partial"] if "none" in named else []))
     assert named in error
     assert "HAM10000_metadata.csv" in error
-
-
-@pytest.mark.parametrize("content", [b"", b"text", None])
-def test_a_bad_image_is_named_and_the_folder_can_be_completed(
-    ham, command, refused, prepare, content
-):
-    bad = f"{ham.ids[7]}.jpg"
-    damage = ham.image(ham.ids[7])[:300] if content is None else content
-    ham.write_images(change={bad: damage})
-    assert f"{bad} in the archive {ham.folder / REDUCED}" in refused(*command)
-    ham.write_images()
-    assert len(prepare(*command)) == sum(r["dx"] in ISIC_NAMES for r in ham.records)
-
-
-def test_one_image_in_two_archives_is_refused(ham, command, refused):
-    ham.write_images("HAM10000_images_more.zip", [], {f"{ham.ids[0]}.jpg": ham.image(ham.ids[1])})
-    assert f"are both {ham.ids[0]}: remove one" in refused(*command)
 
 
 def test_a_damaged_archive_is_named(ham, command, refused):

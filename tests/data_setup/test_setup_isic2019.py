@@ -131,12 +131,6 @@ def test_the_old_name_of_a_column(isic, rows):
     assert rows()["sex"].tolist() == expected["sex"].tolist()
 
 
-def test_images_without_labels_are_reported(isic, rows, capsys):
-    isic.write_images(change={f"{INPUT}/ISIC_0099999.jpg": b"x"})
-    assert len(rows()) == len(isic.records)
-    assert "no label for them: ISIC_0099999" in capsys.readouterr().out
-
-
 # --- bad input -------------------------------------------------------------------------------
 
 

@@ -96,7 +96,11 @@ def test_images_without_diagnosis_and_without_mask_are_reported(source, prepare,
 
 @pytest.mark.parametrize(
     ("name", "named"),
-    [("nowhere", "does not exist"), ("PH2.rar", "unpack it"), (".", "none of PH2_dataset.txt")],
+    [
+        ("nowhere", "does not exist"),
+        ("PH2.rar", "unpack an archive of another"),
+        (".", "none of PH2_dataset.txt"),
+    ],
 )
 def test_a_wrong_place_is_named(source, refused, name, named):
     source.mkdir()

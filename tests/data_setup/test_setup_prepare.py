@@ -124,10 +124,9 @@ def test_image_and_mask_stay_on_each_other(tmp_path, fit, scale):
 def test_exif_orientation_is_applied_once(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    buffer = io.BytesIO()
-    gradient(60, 60).save(buffer, "JPEG", exif=exif, quality=95)
-    (image,) = stored(tmp_path, buffer.getvalue(), 60, name="x.jpg")
-    upright = np.asarray(images.open_image(io.BytesIO(buffer.getvalue()))).astype(int)
+    content = encoded(gradient(60, 60), "JPEG", exif=exif, quality=95)
+    (image,) = stored(tmp_path, content, 60, name="x.jpg")
+    upright = np.asarray(images.open_image(io.BytesIO(content))).astype(int)
     assert np.abs(image - upright).max() <= 4
     again = np.asarray(images.open_image(tmp_path / "images" / "x.jpg")).astype(int)
     assert np.array_equal(again, image)
@@ -210,16 +209,12 @@ def test_a_changed_manifest_or_image_is_noticed(prepared):
     assert (loaded(root)[0] == 255).all()
 
 
-def test_images_of_several_sizes_are_not_decoded_ahead(class_folders, prepare, root):
+@pytest.mark.parametrize("options", [[], ["--size", "original"]])
+def test_images_of_several_sizes_are_not_decoded_ahead(class_folders, prepare, root, options):
     (class_folders / "naevus" / "0.png").write_bytes(encoded(noise(0, 9, 9), "PNG"))
-    prepare("folder", "--source", class_folders)
+    prepare("folder", "--source", class_folders, *options)
     assert not list(root.glob("*.npy"))
     assert len(loaded(root)) == 20
-
-
-def test_files_as_they_are_are_not_decoded_ahead(ham, prepare, root):
-    prepare("ham10000", "--archives", ham.folder, "--size", "original")
-    assert not list(root.glob("*.npy"))
 
 
 # --- masks of other images ------------------------------------------------------------

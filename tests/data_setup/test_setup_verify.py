@@ -109,7 +109,7 @@ def test_damaged_sums_are_one_line_and_nothing_outside_is_read(root, verified, l
     assert verified()[0] == 1
 
 
-def test_a_folder_without_data_is_code_2(tmp_path, capsys, root):
+def test_what_data_setup_did_not_make_is_code_2(tmp_path, capsys, root):
     (tmp_path / "empty").mkdir()
     for place in (tmp_path / "empty", tmp_path / "nowhere", root / "manifest.csv"):
         assert main(["verify", str(place)]) == 2
@@ -117,9 +117,6 @@ def test_a_folder_without_data_is_code_2(tmp_path, capsys, root):
     (root / "dataset.json").write_text("{")
     assert main(["verify", str(root)]) == 2
     assert os.linesep not in capsys.readouterr().err.strip()
-
-
-def test_a_record_of_another_tool_is_named(root, capsys):
     (root / "dataset.json").write_text('{"name": "mine", "labels": {"0": "skin"}}')
     assert main(["verify", str(root)]) == 2
     assert "data_setup did not make it" in capsys.readouterr().err

@@ -60,6 +60,11 @@ def test_data_holds_the_arguments_of_course_data():
         (TRAIN + 'epochs = "1"\n', r"epochs in the \[train\] of .* a whole number, not '1'"),
         (TRAIN + "epochs = true\n", r"epochs in the \[train\] of .* a whole number, not True"),
         (TRAIN + "milestones = 1\n", "milestones in the .* must be whole numbers, not 1"),
+        (GRID + "[tain]\nepochs = 1\n", "'tain'.*data, grid, train, baseline.*did you mean train"),
+        (GRID + "[Train]\nepochs = 1\n", "'Train'.*did you mean train"),
+        (GRID + "[settings]\nepochs = 1\n", "'settings'.*train, baseline, planned_seeds$"),
+        ("[data]\n[[grids]]\nseed = [1]\n[grid]\nseed = [0]\n", "'grids'.*did you mean grid"),
+        ("epochs = 1\n" + GRID, "'epochs'"),
     ],
 )
 def test_a_bad_experiment_file_gets_one_sentence(tmp_path, text, sentence):

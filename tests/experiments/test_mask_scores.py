@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 import torch
 
-from derm_hash.atlas.atlas import make_atlas
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.errors import InputError
 from derm_hash.experiments import mask_scores
@@ -23,11 +22,6 @@ from derm_hash.model import DermHash
 from derm_hash.retrieval import HashIndex, build_index
 
 NAMES = ["mask_energy", "pointing_game", "iou"]
-
-
-@pytest.fixture(scope="module")
-def data():
-    return LesionDataset.from_atlas(make_atlas(24, 32, progress=False), query=0.25, val=0.2)
 
 
 @pytest.fixture(scope="module")

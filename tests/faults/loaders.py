@@ -1,7 +1,6 @@
 """Every reader of files from outside: how to make a sound file for it, and how it is called."""
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import shutil
@@ -120,8 +119,7 @@ loader("mask", images.read_mask)(lambda folder: written(folder / "mask.png", pic
 
 
 def read_archive(path):
-    with contextlib.ExitStack() as stack:
-        return [member.read_bytes() for member in files_in(path, stack).values()]
+    return [member.read_bytes() for member in files_in(path).values()]
 
 
 @loader("archive", read_archive)

@@ -10,7 +10,6 @@ import shutil
 import subprocess
 from contextlib import contextmanager
 
-import numpy as np
 import pandas as pd
 import pytest
 import victim
@@ -19,7 +18,6 @@ from helpers import assert_equal_states, checkpoint_of, color_data, noise
 from data_setup import __main__ as data_setup
 from derm_hash import cli, training
 from derm_hash.data.manifest import store_pixels, write_manifest
-from derm_hash.retrieval import HashIndex
 from derm_hash.training import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -218,17 +216,3 @@ def test_decoded_pixels_do_not_end_the_process(disk, pictures):
         store_pixels(root, names)
     assert set(root.iterdir()) == before
     assert store_pixels(root, names).is_file()
-
-
-def test_an_index_is_kept(disk):
-    path = disk.folder / "index.safetensors"
-    codes = np.random.default_rng(0).random((5000, 16), np.float32)
-    small = HashIndex.build(codes[:2], [0, 1], ["a", "b"])
-    large = HashIndex.build(codes, np.zeros(5000, int), [f"{i}" for i in range(5000)])
-    small.save(path)
-    with disk.room_for(10_000), pytest.raises(OSError, match=r"No space|too large") as error:
-        large.save(path)
-    assert str(path) in str(error.value)
-    assert [p.name for p in disk.folder.iterdir()] == [path.name]
-    np.testing.assert_array_equal(HashIndex.load(path).codes, small.codes)
-    large.save(path)

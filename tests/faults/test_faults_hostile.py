@@ -3,12 +3,12 @@
 import io
 import os
 import pickle
-import struct
 
 import loaders
 import numpy as np
 import pytest
 import torch
+from helpers import one_sentence
 
 from derm_hash.data.manifest import read_manifest
 from derm_hash.errors import InputError
@@ -19,11 +19,8 @@ pytestmark = pytest.mark.usefixtures("little_memory")
 
 
 def assert_refused(load, path, *words):
-    with pytest.raises(InputError) as error:
+    with one_sentence(*words):
         load(path)
-    assert "\n" not in str(error.value)
-    for word in words:
-        assert word in str(error.value)
 
 
 # --- a pickle that runs a program ---------------------------------------------------------------
@@ -43,19 +40,9 @@ def plain(payload):
     return pickle.dumps(payload)
 
 
-def oldest(payload):
-    return pickle.dumps(payload, protocol=0)
-
-
 def as_torch_saves(payload):
     content = io.BytesIO()
     torch.save({"model": payload, "position": {}}, content)
-    return content.getvalue()
-
-
-def as_torch_saved_once(payload):
-    content = io.BytesIO()
-    torch.save({"model": payload}, content, _use_new_zipfile_serialization=False)
     return content.getvalue()
 
 
@@ -72,17 +59,7 @@ def as_arrays(payload):
     return content.getvalue()
 
 
-def behind_a_length(payload):
-    """Where a safetensors file has its header."""
-    program = pickle.dumps(payload)
-    return struct.pack("<Q", len(program)) + program
-
-
-FORMS = (plain, oldest, as_torch_saves, as_torch_saved_once, as_an_array, as_arrays)
-FORMS += (behind_a_length,)
-
-
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [plain, as_torch_saves, as_an_array, as_arrays])
 @pytest.mark.parametrize("name", loaders.LOADERS)
 def test_no_reader_runs_a_pickle(name, form, tmp_path):
     path, load = loaders.prepared(tmp_path / "folder", name)

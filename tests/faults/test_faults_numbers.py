@@ -5,7 +5,7 @@ import re
 import pandas as pd
 import pytest
 import torch
-from helpers import checkpoint_of, color_data, sixteen_bits, tiny, train_quietly
+from helpers import checkpoint_of, color_data, one_sentence, sixteen_bits, tiny, train_quietly
 
 from derm_hash import training
 from derm_hash.data.views import generator
@@ -86,9 +86,8 @@ def test_weights_that_are_not_finite_reach_no_checkpoint_and_no_model(
     """The loss of the step is finite, and what the optimiser made of it is not."""
     monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", seconds)
     spoiled_step(monkeypatch, step, poison)
-    with pytest.raises(InputError, match="The weights are not finite in epoch") as error:
+    with one_sentence("The weights are not finite in epoch"):
         quiet(make_data(), tmp_path)
-    assert "\n" not in str(error.value)
     left = tmp_path / "tiny" / "checkpoint.safetensors"
     if left.exists():
         assert is_finite(checkpoint_of(left.parent)["model"])

@@ -64,6 +64,16 @@ def plain_names(published, place):
     return folder
 
 
+def metadata(name, separator, encoding="utf-8"):
+    def change(published, place):
+        text = (published / "HAM10000_metadata.csv").read_text().replace(",", separator)
+        (published / "HAM10000_metadata.csv").unlink()
+        (published / name).write_bytes(text.encode(encoding))
+        return published
+
+    return change
+
+
 LAYOUTS = {
     "folders": unpacked,
     "folders twice": twice,
@@ -75,14 +85,10 @@ LAYOUTS = {
     "folder with zip of zips": lambda published, place: (
         zipped(published, place / "archive.zip").parent
     ),
-    "metadata with semicolons": lambda published, place: semicolons(published),
+    "metadata with semicolons": metadata("HAM10000_metadata.csv", ";", "utf-16"),
+    "metadata with tabs": metadata("HAM10000_metadata.tab", "\t"),
+    "metadata without a suffix": metadata("HAM10000_metadata", ","),
 }
-
-
-def semicolons(published):
-    path = published / "HAM10000_metadata.csv"
-    path.write_bytes(path.read_text().replace(",", ";").encode("utf-16"))
-    return published
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -150,9 +156,9 @@ def test_an_archive_that_python_cannot_unpack_is_named(published, prepare, where
     assert "download it again" not in error
 
 
-@pytest.mark.parametrize(
-    ("content", "kind"), [(b"Rar!\x1a\x07", "a RAR"), (b"7z\xbc\xaf'\x1c", "a 7-Zip")]
-)
-def test_an_archive_of_another_kind_is_named(prepare, tmp_path, content, kind):
+@pytest.mark.parametrize("content", [b"Rar!\x1a\x07", b"7z\xbc\xaf'\x1c"])
+def test_an_archive_of_another_kind_is_to_be_unpacked(prepare, tmp_path, content):
     (tmp_path / "all.zip").write_bytes(content + bytes(300))
-    assert f"is {kind} archive: unpack it" in prepare(tmp_path / "all.zip")
+    error = prepare(tmp_path / "all.zip")
+    assert "all.zip is damaged or not a zip file" in error
+    assert "unpack an archive of another kind (RAR, 7-Zip, tar) and name the folder" in error

@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
+from helpers import encoded
 from PIL import Image
 
 from derm_hash.data.images import open_image, read_mask
@@ -105,16 +106,15 @@ def test_a_layout_that_the_decoder_misreads_is_refused_with_a_remedy(layout, rea
 @pytest.mark.parametrize("bits", [8, 10, 12, 14])
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_grey_of_fewer_bits_in_a_16_bit_file_is_as_bright_as_it_should_be(bits, kind):
-    file = io.BytesIO()
-    Image.fromarray(np.rint(GREY * (2**bits - 1)).astype(np.uint16)).save(file, format=kind)
+    values = np.rint(GREY * (2**bits - 1)).astype(np.uint16)
+    file = io.BytesIO(encoded(Image.fromarray(values), kind))
     with pytest.warns(UserWarning, match=f"0 to {2**bits - 1} only.* of {bits} bits"):
         assert read_error(file, GREY) < 1
 
 
 def test_grey_of_16_bits_and_black_need_no_warning(recwarn):
     for values in (deep(GREY), np.zeros((4, 4), np.uint16)):
-        file = io.BytesIO()
-        Image.fromarray(values).save(file, format="PNG")
+        file = io.BytesIO(encoded(Image.fromarray(values), "PNG"))
         assert read_error(file, values / 65535) < 1
     assert not recwarn.list
 

@@ -30,7 +30,7 @@ def test_code_quality_in_plain_loops():
         assert code_quality(codes) == pytest.approx(expected, abs=1e-9)
 
 
-def test_a_perfect_code():
+def test_a_perfect_and_a_collapsed_code():
     every = (np.arange(16)[:, None] >> np.arange(4) & 1).astype(float)
     assert code_quality(every) == {
         "bit_balance": 1,
@@ -39,9 +39,6 @@ def test_a_perfect_code():
         "code_entropy": 4,
         "quantisation_gap": 0,
     }
-
-
-def test_a_collapsed_code():
     scores = code_quality(np.full((10, 20), 0.5))
     assert scores == {
         "bit_balance": 0,

@@ -11,7 +11,7 @@ import sys
 import nbformat
 import numpy as np
 import pytest
-from helpers import KERNELSPEC
+from helpers import KERNELSPEC, encoded
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
@@ -172,22 +172,15 @@ def test_large_photographs_are_saved_as_jpeg_and_drawings_are_not(build):
     photograph = Image.fromarray(noise).resize((400, 300))  # smooth, of many colours
     drawing = Image.new("RGB", (2000, 1000), "white")
     drawing.paste("#0072b2", (300, 300, 600, 600))
-    outputs = [
-        new_output("display_data", {"image/png": as_png(picture), "text/plain": "<Figure>"})
-        for picture in (photograph, photograph.resize((40, 30)), drawing)
-    ]
+    pictures = (photograph, photograph.resize((40, 30)), drawing)
+    texts = [base64.b64encode(encoded(picture, "PNG")).decode() for picture in pictures]
+    outputs = [new_output("display_data", {"image/png": t, "text/plain": "<>"}) for t in texts]
     build.shrink_pictures(new_notebook(cells=[new_code_cell(outputs=outputs)]))
     kinds = ["image/jpeg", "image/png", "image/png"]  # a small photograph is small enough
     assert [{*output.data} - {"text/plain"} for output in outputs] == [{kind} for kind in kinds]
     jpeg = Image.open(io.BytesIO(base64.b64decode(outputs[0].data["image/jpeg"])))
     difference = np.asarray(jpeg, float) - np.asarray(photograph, float)
     assert jpeg.size == photograph.size and np.abs(difference).mean() < 8
-
-
-def as_png(picture):
-    file = io.BytesIO()
-    picture.save(file, format="PNG")
-    return base64.b64encode(file.getvalue()).decode()
 
 
 def test_a_hidden_answer_stays_hidden_in_the_page(build, tmp_path):

@@ -157,17 +157,15 @@ def test_it_shows_no_path_of_a_machine(path):
 
 
 @each
-def test_it_was_run_once_from_top_to_bottom(path):
+def test_it_was_run_once_from_top_to_bottom_without_errors(path):
     counts = [cell.execution_count for cell in cells(path, "code") if cell.source.strip()]
     assert counts == list(range(1, len(counts) + 1)), f"{path.name}: {REFRESH}"
-
-
-@each
-def test_its_outputs_are_saved_without_errors(path):
     kinds = [output.output_type for output in outputs(path)]
     assert "error" not in kinds, f"{path.name} ended with an error: put it right and {REFRESH}"
     shown = [output for output in outputs(path) if PICTURES & set(output.get("data", {}))]
     assert shown, f"{path.name} has no figure in its outputs: {REFRESH}"
+    size = path.stat().st_size
+    assert size <= LARGEST, f"{path.name} has {size:,} bytes: show less, or smaller; then {REFRESH}"
 
 
 @each
@@ -192,9 +190,3 @@ def test_its_widgets_have_pictures_in_their_place(path):
     stills = [each for each in data if "Explorer" in each.get("text/plain", "")]
     assert len(stills) == explorers, f"{path.name}: {REFRESH}"
     assert all(PICTURES & set(each) for each in stills), f"{path.name}: {REFRESH}"
-
-
-@each
-def test_it_is_small_enough_to_be_read_on_a_code_host(path):
-    size = path.stat().st_size
-    assert size <= LARGEST, f"{path.name} has {size:,} bytes: show less, or smaller; then {REFRESH}"
