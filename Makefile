@@ -51,8 +51,6 @@ TOO_OLD := derm-hash needs Python 3.11 or newer, and $(PYTHON) is %d.%d: \
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("$(TOO_OLD)" % sys.version_info[:2])'
 	$(PYTHON) -m venv --clear .venv
 
-# Room for an upload that is too large, so that the explorer gets to say so.
-lab: export JUPYTER_CONFIG_PATH := $(CURDIR)/.ci/jupyter
 lab: setup    ## open JupyterLab on a copy of the course, in course/ (more options: LAB_ARGS="--no-browser --port 9000")
 	$(PY) -m derm_hash.lab $(LAB_ARGS)
 

@@ -22,7 +22,6 @@ from pathlib import Path
 from derm_hash.errors import InputError, exit_code, one_line
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "app" / "retrieval.ipynb"
-MOST_MESSAGE = 16_000_000  # bytes of one message from a page; a larger one ends its connection
 PORT = 8866
 FOLDERS = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
 FOLDERS += ("IPYTHONDIR", "MPLCONFIGDIR")
@@ -108,7 +107,6 @@ def serve(page: Path, port: int, open_browser: bool) -> int:
             "port": port,
             "port_retries": 0,
             "open_browser": open_browser,
-            "tornado_settings": {"websocket_max_message_size": MOST_MESSAGE},
         },
         "VoilaConfiguration": {
             "file_allowlist": [],

@@ -54,8 +54,17 @@ def torchvision_resnet(name: str, weights: str | None) -> ResNet:
 def resnet10(weights: str | None) -> ResNet:
     """ResNet-18 with one block per stage instead of two: half the work, for lessons on a CPU."""
     if weights:
-        raise InputError("There are no ImageNet weights for resnet10: use resnet18 or larger")
+        raise InputError(
+            "There are no ImageNet weights for resnet10 and resnet8: use resnet18 or larger"
+        )
     return ResNet(BasicBlock, [1, 1, 1, 1])
+
+
+def resnet8(weights: str | None) -> ResNet:
+    """ResNet-10 without its last stage: a quarter of the weights, small enough to be passed on."""
+    network = resnet10(weights)
+    network.layer4, network.fc = nn.Identity(), nn.Linear(256, 1000)
+    return network
 
 
 def timm_network(name: str, weights: str | None, image_size: int | None = None) -> nn.Module:
@@ -113,6 +122,7 @@ def lite0_tensors(network: nn.Module) -> dict[str, Tensor]:
 
 BACKBONES: dict[str, Backbone] = {
     "resnet10": resnet10,
+    "resnet8": resnet8,
     **{name: partial(torchvision_resnet, name) for name in TORCHVISION},
 }
 

@@ -16,7 +16,8 @@ import numpy as np
 from derm_hash.atlas.atlas import Atlas, make_atlas
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.files import write_atomically
-from derm_hash.runs import Run, fingerprint
+from derm_hash.model import DermHash, encode
+from derm_hash.runs import Run, fingerprint, load_model, save_model
 from derm_hash.settings import TrainConfig
 from derm_hash.training import train
 
@@ -25,6 +26,12 @@ IMAGES = 900
 # Five epochs are too few for a large weight of the invariance loss.
 LESSON = {"backbone": "resnet10", "epochs": 5, "batch_size": 24, "learning_rate": 2e-3}
 LESSON |= {"invariance_weight": 0.5}
+# The two small networks that come with the package: changes of the lesson's recipe, by file name.
+SHIPPED = Path(__file__).with_name("networks")
+PAIR = {
+    "with_loss": {"backbone": "resnet8"},
+    "without_loss": {"backbone": "resnet8", "invariance": None, "classify": "upright"},
+}
 # The modules that decide how an image is drawn, and how a network is trained.
 DRAWN_BY = ["atlas/atlas", "atlas/criteria", "atlas/lesion", "atlas/photograph"]
 LEARNT_BY = ["attention", "data/dataset", "data/images", "data/views", "longtail", "losses"]
@@ -91,3 +98,29 @@ def course_run(data: LesionDataset, progress: bool = True, **changes) -> Run:
     key = zlib.crc32(repr(config).encode() + fingerprint(data).encode(), checksum(*LEARNT_BY))
     config = TrainConfig.preset("recommended", **(LESSON | changes | {"name": f"{key:08x}"}))
     return train(config, data, home() / "runs", progress=progress)
+
+
+def course_pair() -> tuple[DermHash, DermHash]:
+    """The two small networks that come with the package: trained with the loss, and without.
+
+    They have learnt the built-in atlas at 48 pixels by the lesson's recipe. Their weights are
+    stored in half precision. `make_pair` makes them again.
+    """
+    return tuple(load_model(SHIPPED / f"{name}.safetensors") for name in PAIR)
+
+
+def make_pair() -> None:
+    """Train the two networks of `course_pair` and store them; print what the rounding changes."""
+    data = course_data()
+    queries = data.split("query")
+    for name, changes in PAIR.items():
+        model = course_run(data, **changes).model
+        before = encode(model, queries) > 0.5
+        path = save_model(model.half(), SHIPPED / f"{name}.safetensors")
+        after = encode(load_model(path), queries) > 0.5
+        size, flipped = path.stat().st_size / 1e6, (before != after).sum()
+        print(f"{path.name}: {size:.1f} MB; {flipped} of {before.size} bits differ")
+
+
+if __name__ == "__main__":
+    make_pair()

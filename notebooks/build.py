@@ -25,8 +25,10 @@ import nbformat
 import papermill
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
+from latex2mathml.converter import convert
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat.v4 import new_markdown_cell, new_notebook
 from papermill.exceptions import PapermillExecutionError
 from PIL import Image
@@ -42,6 +44,12 @@ METADATA = {  # of a saved notebook
 EXPLORER = "explorer.html"  # the living explorer, which `make walkthrough` puts beside the pages
 FRAME = f'<iframe src="{EXPLORER}" title="the explorer" width="100%" height="800"></iframe>'
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+# nbconvert's page without the scripts that it would fetch: formulas are MathML, see `mathml`.
+TEMPLATE = """{% extends 'lab/index.html.j2' %}
+{% block html_head_js %}{% endblock %}
+{% block html_head_js_mathjax %}{% endblock %}
+{% block html_head_js_mermaidjs %}{% endblock %}
+{% block data_latex %}{{ output.data['text/latex'].strip('$') | mathml }}{% endblock %}"""
 LARGE = 30_000  # bytes; larger pictures are saved as JPEG where that is much smaller
 QUALITY = 78  # of a JPEG: text stays easy to read
 
@@ -212,9 +220,33 @@ def write_page(notebook, path):
         cell.source = re.sub(r"\]\((\d\d_\w+)\.ipynb", r"](\1.html", cell.source)
     headings = [re.match(r"#\s+(.+)", cell.source) for cell in prose]
     title = next((found[1].strip() for found in headings if found), path.stem)
-    page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": title}})
+    filters = {"markdown2html": markdown2html, "mathml": mathml}
+    exporter = HTMLExporter(raw_template=TEMPLATE, filters=filters)
+    page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})
     path.write_text(page, encoding="utf-8")
     return title
+
+
+class Formulas(IPythonRenderer):
+    """Markdown cells whose formulas browsers draw by themselves."""
+
+    def inline_math(self, body):
+        return mathml(body)
+
+    def block_math(self, body):
+        return mathml(body, "block")
+
+
+def markdown2html(source):
+    """The HTML of a Markdown cell."""
+    return MarkdownWithMath(renderer=Formulas(escape=False)).render(source)
+
+
+def mathml(formula, display="inline"):
+    """A formula in LaTeX, without dollar signs, as MathML."""
+    found = convert(formula.replace(r"\arg", r"\operatorname{arg}"), display=display)
+    # Bars around a term are no operators: without the space that a browser would put around them.
+    return found.replace('stretchy="false">&#x0007C;', 'stretchy="false" lspace="0" rspace="0">|')
 
 
 def write_index(results, path):

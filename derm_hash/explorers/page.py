@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from derm_hash.course import course_data, course_run
+from derm_hash.course import course_data, course_pair
 from derm_hash.errors import exit_code
 from derm_hash.explorers.asking import ORIENTATIONS, QUARTERS, Library, jpeg, orbit
 from derm_hash.explorers.familiar import Familiarity
@@ -22,7 +22,7 @@ from derm_hash.explorers.frontend import module, style
 from derm_hash.explorers.retrieval import about
 from derm_hash.files import write_text
 from derm_hash.model import encode
-from derm_hash.retrieval import HashIndex, build_index
+from derm_hash.retrieval import build_index
 
 OUT = Path("build/page/index.html")
 QUERIES, START = 40, 18  # the start is turned by 90 degrees, 18 steps
@@ -123,14 +123,13 @@ def write_page(path: Path, data: dict, title: str = TITLE, text: str = TEXT) -> 
 
 
 def run(argv: list[str] | None = None) -> int:
-    """Make the page of the lesson's two networks."""
+    """Make the page of the two networks that come with the package."""
     parser = argparse.ArgumentParser(prog="python -m derm_hash.explorers.page", description=__doc__)
     parser.add_argument("--out", type=Path, default=OUT, help="the file (%(default)s)")
     options = parser.parse_args(argv)
     dataset, larger = course_data(), course_data(size=LARGE)
-    models = [course_run(dataset).model]
-    models.append(course_run(dataset, invariance=None, classify="upright").model)
-    indexes: list[HashIndex] = [build_index(m, dataset.split("database")) for m in models]
+    models = course_pair()
+    indexes = [build_index(model, dataset.split("database")) for model in models]
     path = write_page(options.out, page_data(dataset, models, indexes, larger))
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     return 0

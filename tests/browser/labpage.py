@@ -76,7 +76,6 @@ def jupyterlab(folder, home):
     folders |= {f"JUPYTERLAB_{name}_DIR": name.lower() for name in ("SETTINGS", "WORKSPACES")}
     environment = os.environ | {name: str(home / folder) for name, folder in folders.items()}
     environment |= {"JUPYTER_TOKEN": server.token, "JUPYTER_PREFER_ENV_PATH": "1"}
-    environment["JUPYTER_CONFIG_PATH"] = str(ROOT / ".ci" / "jupyter")
     environment.pop("MPLBACKEND", None)  # the kernels choose the notebook's own
     command = [sys.executable, "-m", "jupyterlab", *(f"--{k}={v}" for k, v in options.items())]
     with (home / "server.log").open("w") as log:

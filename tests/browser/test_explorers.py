@@ -91,9 +91,14 @@ def test_through_hits_an_id_and_back(notebook):
 def test_upload_and_export(notebook):
     explorer = ExplorerPage(notebook, RETRIEVAL)
     before = explorer.query.inner_text()
-    for name, content in {"notes.txt": b"no image", "big.png": b"x" * 12_000_000}.items():
+    assert explorer.root.locator("input[type=file]").get_attribute("accept") == "image/*"
+    # Jupyter's own limit of a message lets the largest file through; the page refuses a larger one.
+    files = {"notes.txt": b"no image", "largest.png": b"x" * 10_000_000}
+    for name, content in (files | {"big.png": b"x" * 10_000_001}).items():
         explorer.upload(name, content)
-        expect(explorer.alert).to_contain_text(name)
+        expect(explorer.alert).to_contain_text(
+            f"{name} {'is not' if name in files else 'has more'}"
+        )
         assert explorer.query.inner_text() == before
     explorer.upload("<b>mine</b>.png", flat_png())
     expect(explorer.query).to_contain_text("b>, uploaded")

@@ -191,3 +191,33 @@ def test_a_hidden_answer_stays_hidden_in_the_page(build, tmp_path):
     hidden = re.search(r"<details>(.*?)</details>", page, re.DOTALL).group(1)
     assert "<summary>Answer</summary>" in hidden and "Because <em>so</em>." in hidden
     assert "On." not in hidden
+
+
+FETCHED = re.compile(  # scripts, styles and pictures from elsewhere; links do not count
+    r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^>]*"
+    r"|\bimport\b[^;]{0,200}https?:|url\(.?http"
+)
+CODE, FORMULA = r"```.*?```|`[^`\n]*`", r"\$\$.+?\$\$|\$[^$\n]+\$"
+
+
+@pytest.mark.parametrize("path", sorted(SCRIPT.parent.glob("0*.ipynb")), ids=lambda path: path.stem)
+def test_a_page_needs_no_network_and_its_formulas_are_drawn(build, path, tmp_path):
+    notebook = nbformat.read(path, as_version=4)
+    prose = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    formulas = len(re.findall(FORMULA, re.sub(CODE, "", prose, flags=re.S), flags=re.S))
+    for cell in notebook.cells:
+        formulas += sum(
+            "text/latex" in output.get("data", {}) for output in cell.get("outputs", ())
+        )
+    build.write_page(notebook, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert FETCHED.findall(page) == []
+    drawn = re.findall(r"<math\b.*?</math>", page, flags=re.S)
+    assert len(drawn) == formulas
+    assert [each for each in drawn if "\\" in each] == []
+
+
+def test_the_rule_for_what_is_fetched_finds_it():
+    for text in ('<script src="https://a.org/x.js">', "import x from 'https://a.org/x.mjs'"):
+        assert FETCHED.search(text)
+    assert not FETCHED.search('<a href="https://a.org">')
