@@ -123,10 +123,10 @@ class Student:
         about = requests.get(f"{self.url}/hub/api/users/{self.name}", headers=self.headers).json()
         return about["servers"].get("", {}).get("ready", False)
 
-    def api(self, method: str, path: str, **content):
+    def api(self, method: str, path: str, content: dict | None = None):
         """Call the student's server."""
         url = f"{self.url}/user/{self.name}/api/{path}"
-        reply = requests.request(method, url, headers=self.headers, json=content or None)
+        reply = requests.request(method, url, headers=self.headers, json=content)
         assert reply.ok, (method, path, reply.status_code, reply.text[:500])
         return reply.json() if reply.content else None
 
@@ -135,7 +135,7 @@ class Student:
         """Open a notebook: its code cells, and a function that runs one and returns its outputs."""
         cells = self.api("GET", f"contents/{path}")["content"]["cells"]
         about = {"path": path, "name": path, "type": "notebook", "kernel": {"name": "python3"}}
-        kernel = self.api("POST", "sessions", **about)["kernel"]["id"]
+        kernel = self.api("POST", "sessions", about)["kernel"]["id"]
         address = f"{self.url}/user/{self.name}/api/kernels/{kernel}/channels"
         headers = [f"{name}: {value}" for name, value in self.headers.items()]
         channel = websocket.create_connection(
