@@ -2,7 +2,7 @@
 
 Writes what forty students hand in for four assignments, as Moodle packs it: right answers, typical
 wrong ones, empty notebooks, and code that would stop a grader. Then collects and grades all of it,
-as docs/teaching/ says, and writes the time and what was found to ``build/bench/forty.json``.
+as docs/teaching/ says, and writes the time and what was found to ``build/bench/forty/``.
 """
 
 import argparse
@@ -92,7 +92,7 @@ def main() -> None:
     about |= {"students": len(table), "notebooks": STUDENTS * len(ASSIGNMENTS)}
     about |= {"jobs": int(options.jobs), "minutes": round(minutes, 1)}
     about |= {"mean total": round(table["total"].mean(), 1), "tests": len(tests)}
-    write_json(LATEST / "forty.json", about)
+    write_json(options.to / "measured.json", about)
     print(f"{about['notebooks']} notebooks in {minutes:.1f} minutes on {about}")
 
 

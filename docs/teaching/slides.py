@@ -31,24 +31,35 @@ body {{ margin: 0 }}
 section {{ height: 100vh; box-sizing: border-box; padding: 5vmin 8vmin; scroll-snap-align: start;
   display: flex; flex-direction: column; gap: 2vmin; overflow: hidden; break-after: page }}
 h1, h2 {{ margin: 0; line-height: 1.15; color: #1c4e6b }}
-h1 {{ font-size: 2.6em; margin: auto 0 0 }} h1 ~ * {{ margin-bottom: auto }}
+h1 {{ font-size: 2.6em; margin-top: 30vh }}
 h2 {{ font-size: 1.5em }}
 p, ul, ol {{ margin: 0 }} li + li, p + p {{ margin-top: .5em }}
-.text {{ max-width: 60em }}
+.text {{ max-width: 60em }} .text:last-of-type, h2 + ol {{ font-size: 1.3em; max-width: 50em }}
 .output {{ flex: 1; min-height: 0; display: flex; gap: 2vmin; justify-content: center;
   align-items: center }}
 .output img {{ max-width: 100%; max-height: 100%; object-fit: contain; flex: 1; min-width: 0;
   height: 100% }}
-table {{ border-collapse: collapse; font-size: .8em }}
+table {{ border-collapse: collapse; font-size: 1.1em }}
 th, td {{ padding: .2em .7em; text-align: right; border-bottom: 1px solid #ddd }}
 pre {{ font-size: .8em }} code {{ background: #f2f2f2; padding: 0 .2em }}
 math {{ font-size: 1.1em }}
-footer {{ font-size: .6em; color: #666 }}
+footer {{ font-size: .6em; color: #666; margin-top: auto }}
 </style>
 <body>
 {slides}
 <script>
 const slides = [...document.querySelectorAll("section")];
+const fit = () => {{  // a large table gets smaller letters
+  for (const output of document.querySelectorAll(".output")) {{
+    for (let size = 1; size > 0.3; size -= 0.05) {{
+      output.style.fontSize = size + "em";
+      if (output.scrollHeight <= output.clientHeight && output.scrollWidth <= output.clientWidth)
+        break;
+    }}
+  }}
+}};
+addEventListener("load", fit);
+addEventListener("resize", fit);
 const here = () => slides.findIndex((s) => s.getBoundingClientRect().bottom > innerHeight / 2);
 const steps = {{ ArrowRight: 1, ArrowDown: 1, PageDown: 1, " ": 1, ArrowLeft: -1, ArrowUp: -1,
   PageUp: -1, Home: -999, End: 999 }};
@@ -97,7 +108,7 @@ def slide(notebook, name: str, chosen: str) -> str:
     if position is None:
         raise LookupError(f"{name} has no cell {chosen}: mend slides.toml")
     above = [cell for cell in notebook.cells[: position + 1] if cell.cell_type == "markdown"]
-    headings = re.findall(r"^##+ (.+)$", "\n".join(cell.source for cell in above), re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", "\n".join(cell.source for cell in above), re.MULTILINE)
     cell = notebook.cells[position]
     shown = output(cell) if cell.cell_type == "code" else ""
     if cell.cell_type == "code" and not shown:
@@ -110,10 +121,11 @@ def slide(notebook, name: str, chosen: str) -> str:
 
 
 def beginning(source: str, longest: int) -> str:
-    """The first paragraphs of a text without its headings and folded hints: one, or what fits."""
+    """The first paragraph of a text, and more if they fit, but no headings, hints and tables."""
     source = re.sub(r"<details>.*?</details>", "", source, flags=re.DOTALL)
     source = re.sub(r"^#+ .*$|^\[previous.*$|^\[next.*$", "", source, flags=re.MULTILINE)
-    paragraphs = [part for part in re.split(r"\n{2,}", source.strip()) if part.strip()]
+    source = source.partition("**What you will learn")[0]
+    paragraphs = [part for part in re.split(r"\n{2,}", source.strip()) if part[:1] not in ("", "|")]
     kept = paragraphs[:1]
     for part in paragraphs[1:]:
         if len("\n\n".join([*kept, part])) > longest:

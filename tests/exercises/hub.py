@@ -96,7 +96,7 @@ class Student:
 
     def __init__(self, url: str, name: str):
         self.url, self.name = url, name
-        self.session = requests.Session()
+        self.session, self.channels = requests.Session(), []
 
     def log_in(self, seconds: float = 300) -> None:
         """Fill in the form, wait for one's server, and open JupyterLab."""
@@ -130,8 +130,7 @@ class Student:
         assert reply.ok, (method, path, reply.status_code, reply.text[:500])
         return reply.json() if reply.content else None
 
-    @contextlib.contextmanager
-    def kernel(self, path: str):
+    def open(self, path: str):
         """Open a notebook: its code cells, and a function that runs one and returns its outputs."""
         cells = self.api("GET", f"contents/{path}")["content"]["cells"]
         about = {"path": path, "name": path, "type": "notebook", "kernel": {"name": "python3"}}
@@ -139,11 +138,16 @@ class Student:
         address = f"{self.url}/user/{self.name}/api/kernels/{kernel}/channels"
         headers = [f"{name}: {value}" for name, value in self.headers.items()]
         channel = websocket.create_connection(
-            address.replace("http", "ws", 1), header=headers, timeout=600
+            address.replace("http", "ws", 1), header=headers, timeout=900
         )
-        with contextlib.closing(channel):
-            sources = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
-            yield sources, lambda source: list(execute(channel, source))
+        self.channels.append(channel)
+        sources = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+        return sources, lambda source: list(execute(channel, source))
+
+    def leave(self) -> None:
+        """Close the browser; until then a notebook that is open counts as used."""
+        for channel in self.channels:
+            channel.close()
 
 
 def execute(channel, source: str):
@@ -176,12 +180,17 @@ def errors(outputs) -> list[str]:
     return [m["content"]["evalue"] for m in outputs if m["msg_type"] == "error"]
 
 
-def memory_of(name: str) -> dict[str, float]:
-    """MB of each kind of process of a student; what processes share is counted once."""
-    found = {"server": 0.0, "kernels": 0.0}
+def use_of(name: str) -> dict[str, float]:
+    """MB of a student's server and kernels, and seconds of CPU time.
+
+    Memory that processes share is divided between them.
+    """
+    found = {"server MB": 0.0, "kernels MB": 0.0, "CPU s": 0.0}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.environ().get("JUPYTERHUB_USER") == name:
-                kind = "kernels" if "ipykernel_launcher" in process.cmdline() else "server"
-                found[kind] += process.memory_full_info().pss / 2**20
+                kernel = "ipykernel_launcher" in process.cmdline()
+                pss = process.memory_full_info().pss
+                found["kernels MB" if kernel else "server MB"] += pss / 2**20
+                found["CPU s"] += sum(process.cpu_times()[:2])
     return found

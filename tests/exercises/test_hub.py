@@ -16,13 +16,13 @@ from derm_hash.files import write_json
 from tests.exercises.notebooks import EXERCISES, FOLDER, code_cells, mark, points, read
 
 pytest.importorskip("jupyterhub", reason="`make hub-test` installs what a hub needs")
-from tests.exercises.hub import Student, errors, hub, memory_of, shows_picture, wait_for
+from tests.exercises.hub import Student, errors, hub, shows_picture, use_of, wait_for
 
 ROOT = FOLDER.parents[1]
 STUDENTS = [f"student{i}" for i in range(1, 7)]
 COURSE = "derm-hash/course"
 EXERCISE = EXERCISES[1]
-IDLE = 60  # seconds
+IDLE = 90  # seconds
 # Student -> what their answer to the first exercise is.
 ANSWERS = dict.fromkeys(STUDENTS) | {"student6": "pack = None"}
 IN_A_CELL = """
@@ -65,15 +65,14 @@ def test_six_students_at_once(shared, tmp_path):
     with hub(shared, tmp_path, IDLE=IDLE) as url, ThreadPoolExecutor(len(STUDENTS)) as pool:
         students = [Student(url, name) for name in STUDENTS]
         found = pd.DataFrame(pool.map(attend, students), STUDENTS)
-        for kind in ("server", "kernels"):
-            found[f"{kind} MB"] = [memory_of(name)[kind] for name in STUDENTS]
-        report(found)
+        report(found.join(pd.DataFrame(map(use_of, STUDENTS), STUDENTS)))
         refused = ["OSError", "MemoryError"] if shutil.which("bwrap") else ["MemoryError"]
-        with students[0].kernel(f"{COURSE}/00_start_here.ipynb") as (_, run):
-            outputs = run(IN_A_CELL.format(file=str(shared / "notebooks" / "new.ipynb")))
-            said = "".join(m["content"].get("text", "") for m in outputs)
-            assert said.split() == refused
-        wait_for(lambda: not any(memory_of(name)["server"] for name in STUDENTS), 6 * IDLE)
+        _, run = students[0].open(f"{COURSE}/01_dermoscopy_data.ipynb")
+        outputs = run(IN_A_CELL.format(file=str(shared / "notebooks" / "new.ipynb")))
+        assert "".join(m["content"].get("text", "") for m in outputs).split() == refused
+        for student in students:
+            student.leave()
+        wait_for(lambda: not any(use_of(name)["server MB"] for name in STUDENTS), 6 * IDLE)
     assert times(shared) == before
     assert grades(shared / "hand-in", tmp_path) == [points(read(EXERCISE))] * 5 + [
         points(read(EXERCISE), lost_without("pack"))
@@ -93,13 +92,13 @@ def attend(student):
     took = {"login": time.monotonic() - start}
     for name in ("00_start_here", "06_retrieval_explorer"):
         opened = time.monotonic()
-        with student.kernel(f"{COURSE}/{name}.ipynb") as (cells, run):
-            for cell in cells:
-                outputs = run(cell)
-                assert errors(outputs) == [], (name, cell)
-                if shows_picture(outputs):
-                    took.setdefault("first picture", time.monotonic() - start)
-            took[name[:2]] = time.monotonic() - opened
+        cells, run = student.open(f"{COURSE}/{name}.ipynb")
+        for cell in cells:
+            outputs = run(cell)
+            assert errors(outputs) == [], (name, cell)
+            if shows_picture(outputs):
+                took.setdefault("first picture", time.monotonic() - start)
+        took[name[:2]] = time.monotonic() - opened
     hand_in(student)
     return took
 
