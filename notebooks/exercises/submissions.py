@@ -170,8 +170,8 @@ def collect(download: Path, to: Path, exercises: Iterable[str]) -> list[str]:
     """Sort a download into ``to``/STUDENT/ASSIGNMENT/ASSIGNMENT.ipynb, with the ids in a table.
 
     ``download`` is a ZIP file or a folder, as Moodle or Canvas make them, or flat with names like
-    ``ada_02_attention_gate.ipynb``. Of several copies the newest counts. Returns a sentence for each
-    file that was left out, and a count; InputError where nothing fits.
+    ``ada_02_attention_gate.ipynb``. Of several copies the newest counts. Returns a sentence for
+    each file that was left out, and a count; InputError where nothing fits.
     """
     names, left_out, students = list(exercises), [], {}
     count = 0

@@ -35,7 +35,17 @@ c.ConfigurableHTTPProxy.api_url = "http://127.0.0.1:{proxy_port}"
 def hub(shared: Path, folder: Path, **settings):
     """Start a hub on the shared folder, and stop it with all that it has started."""
     port, hub_port, proxy_port = free_ports(3)
-    read_only = ["bwrap", "--dev-bind", "/", "/", "--ro-bind", shared, shared, "--bind"]
+    read_only = [
+        "bwrap",
+        "--die-with-parent",
+        "--dev-bind",
+        "/",
+        "/",
+        "--ro-bind",
+        shared,
+        shared,
+        "--bind",
+    ]
     read_only = [*map(str, read_only), *[str(shared / "hand-in")] * 2]
     config = folder / "config.py"
     config.write_text(
