@@ -12,7 +12,7 @@ export DERM_HASH_HOME ?= $(CURDIR)/build/cache
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab app page walkthrough notebooks release collect grade student-kit test test-full mutants audit bench clean
+.PHONY: help setup lab app page walkthrough notebooks release collect grade student-kit slides hub hub-test test test-full mutants audit bench clean
 
 help:         ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -60,6 +60,7 @@ app: setup    ## serve the retrieval explorer as a page without code (ARGS="--da
 page: setup   ## write the explorer as one file without a kernel, to pass on: build/page/index.html
 	$(PY) -m derm_hash.explorers.page $(ARGS)
 
+# For lecturers and authors: a student's kit has none of this.
 walkthrough: setup build/walkthrough/explorer.html  ## run the whole course without a browser; pages in build/walkthrough/
 	$(PY) notebooks/build.py $(ARGS)
 
@@ -85,6 +86,16 @@ grade: setup  ## grade submissions in a sandbox: make grade SUBMISSIONS=folder (
 student-kit: setup  ## write build/exercises/student-kit.zip: the course without solutions and tests
 	$(GRADING) student-kit $(EXAMINATION)
 
+slides: setup  ## write slides for the six sessions, one page each: build/slides/
+	$(PY) docs/teaching/slides.py build/slides
+
+hub: setup    ## write the folder that a JupyterHub shares, as its owner: make hub SHARED=/srv/derm-hash
+	$(PY) docs/teaching/hub/prepare.py "$(or $(SHARED),$(error Name the folder: make hub SHARED=/srv/derm-hash))"
+
+hub-test: setup  ## start that hub here with six students at once, and measure (installs JupyterHub; needs npm)
+	$(PY) -m pip install --quiet --constraint .venv/constraints.txt -e ".[hub]"
+	OMP_NUM_THREADS=1 $(PY) -m pytest -s tests/exercises/test_hub.py $(ARGS)
+
 test: setup   ## run every test (some of them: make test ARGS="tests/test_losses.py -x")
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
@@ -103,6 +114,7 @@ audit: setup  ## look for known weaknesses of the pinned versions (asks the pack
 bench: setup  ## measure what is promised; in build/bench/ (ARGS="--only step"; RECORD=1: committed)
 	$(PY) -m benchmarks $(if $(RECORD),--record) $(ARGS)
 
+# For everybody again.
 clean:        ## remove what the commands wrote in build/, and caches; .venv, course/, data/, runs/ stay
 	rm -rf build mutants .pytest_cache .ruff_cache
 	find . -path ./.venv -prune -o -path ./course -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +

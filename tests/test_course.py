@@ -51,6 +51,27 @@ def test_the_model_is_trained_once_for_its_settings(monkeypatch):
         assert torch.equal(a, b)
 
 
+def test_a_finished_run_of_a_shared_cache_is_read_without_writing(tmp_path, monkeypatch):
+    """A class shares a cache in which only the lecturer can write, a lock included."""
+    data = course_data(size=32, images=60)
+    first = course_run(data, progress=False, epochs=1)
+    (first.path / ".lock").unlink()
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+
+    def refuse(*args):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(training, "locked", refuse)
+    second = course_run(data, progress=False, epochs=1)
+    pd.testing.assert_frame_equal(first.history, second.history, check_exact=False)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == files
+
+    table = pd.read_csv(first.path / "metrics.csv")
+    table.iloc[:0].to_csv(first.path / "metrics.csv", index=False)  # as a stopped run leaves it
+    with pytest.raises(PermissionError):
+        course_run(data, progress=False, epochs=1)
+
+
 def test_another_version_of_the_code_trains_another_model(tmp_path, monkeypatch):
     data = course_data(size=32, images=60)
     first = course_run(data, progress=False, epochs=1)

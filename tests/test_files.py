@@ -1,6 +1,7 @@
 """Files are written whole or not at all; threads stop when one fails."""
 
 import errno
+import os
 import threading
 
 import pytest
@@ -24,6 +25,19 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
         write_atomically(path, write)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_files_can_be_read_by_others_as_the_umask_says(tmp_path):
+    """safetensors makes files that only their owner may read; a class shares a cache."""
+    before = os.umask(0o022)
+    try:
+        path = save_tensors(tmp_path / "a.safetensors", {"x": torch.ones(2)}, {"n": "1"})
+        assert path.stat().st_mode & 0o777 == 0o644
+        os.umask(0o077)
+        files.write_text(tmp_path / "own.txt", "mine")
+        assert (tmp_path / "own.txt").stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
 
 
 @pytest.mark.parametrize(

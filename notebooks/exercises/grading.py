@@ -14,6 +14,7 @@ import argparse
 import copy
 import hashlib
 import json
+import re
 import shutil
 import sys
 import zipfile
@@ -48,8 +49,9 @@ COURSE = HERE.parents[1] / "build" / "exercises"
 SECONDS = 30  # for a cell
 KIT = (
     *("[A-Z]*", "*.toml", "*.txt", "*.yml", ".ci/**/*", "derm_hash/**/*", "data_setup/**/*"),
-    *("docs/*", "notebooks/[0-9]*.ipynb", "benchmarks/results/**/*"),
+    *("docs/*", "notebooks/[0-9]*.ipynb", "benchmarks/results/**/*", "benchmarks/configs/*"),
 )
+LECTURERS = re.compile(r"# For lecturers and authors.*?# For everybody again\.\n", re.DOTALL)
 NO_SANDBOX = (
     "there is no sandbox here, and grading runs the students' code: install bubblewrap "
     "(`apt-get install bubblewrap`), or add ARGS=--trust on a machine that holds nothing of value"
@@ -157,8 +159,10 @@ def student_kit(course: Course) -> Path:
     released = [file for path in release(course) for file in sorted(path.parent.iterdir())]
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(path for pattern in KIT for path in root.glob(pattern)):
-            if path.is_file() and "__pycache__" not in path.parts:
+            if path.is_file() and "__pycache__" not in path.parts and path.name != "Makefile":
                 archive.write(path, Path("derm-hash") / path.relative_to(root))
+        commands = (root / "Makefile").read_text("utf-8")
+        archive.writestr("derm-hash/Makefile", re.sub(LECTURERS, "", commands))
         archive.writestr("derm-hash/.student-kit", "")  # the Makefile then installs less
         for path in released:
             archive.write(path, Path("derm-hash/notebooks/exercises") / path.name)

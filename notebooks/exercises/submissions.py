@@ -170,12 +170,12 @@ def collect(download: Path, to: Path, exercises: Iterable[str]) -> list[str]:
     """Sort a download into ``to``/STUDENT/ASSIGNMENT/ASSIGNMENT.ipynb, with the ids in a table.
 
     ``download`` is a ZIP file or a folder, as Moodle or Canvas make them, or flat with names like
-    ``ada_02_attention_gate.ipynb``. Returns a sentence for each file that was left out, and a
-    count; InputError where nothing fits.
+    ``ada_02_attention_gate.ipynb``. Of several copies the newest counts. Returns a sentence for
+    each file that was left out, and a count; InputError where nothing fits.
     """
     names, left_out, students = list(exercises), [], {}
     count = 0
-    for label, read in sorted(members(download)):
+    for label, _, read in sorted(members(download), key=lambda member: (member[1], member[0])):
         found = owner(label, names)
         if found is None:
             left_out.append(f"{label}: left out, for its name is that of no assignment")
@@ -197,11 +197,13 @@ def collect(download: Path, to: Path, exercises: Iterable[str]) -> list[str]:
     return [*left_out, f"{count} notebooks of {len(students)} students in {to}"]
 
 
-def members(download: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """The notebooks of a ZIP file or a folder: their path inside, and a function that reads it."""
+def members(download: Path) -> Iterator[tuple[str, float | tuple, Callable[[], bytes]]]:
+    """The notebooks of a ZIP file or a folder: path inside, time of change, function that reads."""
     if download.is_dir():
         for path in download.rglob("*.ipynb"):
-            yield path.relative_to(download).as_posix(), path.read_bytes
+            if path.is_file() and not path.is_symlink():  # a link could show what its owner may not
+                label = path.relative_to(download).as_posix()
+                yield label, path.stat().st_mtime, path.read_bytes
         return
     try:
         archive = zipfile.ZipFile(download)
@@ -211,7 +213,7 @@ def members(download: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
         if entry.filename.endswith(".ipynb"):
             if entry.file_size > LARGEST:
                 raise InputError(f"{entry.filename} in {download} is larger than 20 MB: remove it")
-            yield entry.filename, lambda entry=entry: archive.read(entry)
+            yield entry.filename, entry.date_time, lambda entry=entry: archive.read(entry)
 
 
 def owner(label: str, names: Iterable[str]) -> tuple[str, str, str] | None:

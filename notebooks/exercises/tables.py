@@ -14,6 +14,7 @@ from derm_hash.errors import InputError
 from derm_hash.files import write_atomically, write_text
 
 STUDENTS = "students.csv"  # what `collect` has noted: student, id, name
+UNANSWERED = ("NotImplementedError", "NameError")  # what tests say about an empty answer
 BY_HAND = "by_hand.csv"  # the lecturer's own points; never overwritten, only added to
 
 
@@ -117,7 +118,8 @@ def test_table(grades, sources, names) -> pd.DataFrame:
         for test, value in worth(sources[name])[0].items():
             said = Counter(g.tests.get(test, "not run") for g in done)
             failed = len(done) - said.pop("", 0)
-            message = said.most_common(1)[0][0] if said else ""
+            message = next((m for m, _ in said.most_common() if not m.startswith(UNANSWERED)), "")
+            message = re.sub(r"\s+", " ", message or "not answered") if said else ""
             rows.append((name, test, value, failed, len(done), message))
     columns = ["assignment", "test", "points", "failed", "of", "message"]
     return pd.DataFrame(rows, columns=columns)
