@@ -19,9 +19,10 @@ Sources of the criteria:
 - Menzies et al., Surface microscopy of pigmented basal cell carcinoma, Arch Dermatol 136(8),
   1012-1016, 2000;
 - Braun et al., Dermoscopy of pigmented seborrheic keratosis: a morphological study, Arch Dermatol
-  138(12), 1556-1560, 2002.
+  138(12), 1556-1560, 2002;
+- for the three rarer classes see :mod:`.rare`.
 """
 
 from derm_hash.atlas.atlas import Atlas, draw_criterion, draw_lesion, make_atlas
 from derm_hash.atlas.criteria import CRITERIA, lesion_criteria
-from derm_hash.atlas.lesion import CLASSES
+from derm_hash.atlas.lesion import ALL_CLASSES, CLASSES

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from tqdm.auto import tqdm
 
+from derm_hash.atlas import rare  # noqa: F401 (registers its criteria)
 from derm_hash.atlas.criteria import CRITERIA, DRAW, draw_criteria, lesion_criteria
 from derm_hash.atlas.lesion import CLASSES, EXTENT, check_arguments
 from derm_hash.atlas.photograph import place_on_skin, placement, shrink, skin_tone, spoil, to_bytes
@@ -30,7 +31,7 @@ def draw_lesion(label, lesion_seed, view_seed=0, size=96):
 
     Parameters
     ----------
-    label : str in `CLASSES`
+    label : str in `ALL_CLASSES`
     lesion_seed : int from 0
         Fixes the lesion and the skin around it.
     view_seed : int from 0
@@ -93,7 +94,8 @@ def make_atlas(images=800, size=96, seed=0, balance=None, progress=True):
     images : int from 1, else `InputError`
     size, seed : int, as in `draw_lesion`
     balance : dict, optional
-        Share of the images per class, such as {"MEL": 1, "NV": 3}; equal by default.
+        Share of the images per class, such as {"MEL": 1, "NV": 3}, of `ALL_CLASSES`; by default
+        the four `CLASSES` equally.
     progress : bool
 
     Returns

@@ -1,15 +1,15 @@
-"""The dermoscopic criteria: what each class of lesion shows."""
+"""The dermoscopic criteria: what each class of lesion shows. The rarer classes are in `rare`."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from derm_hash.atlas.lesion import CLASSES, Lesion, check_arguments, smooth_step
+from derm_hash.atlas.lesion import ALL_CLASSES, Lesion, check_arguments, smooth_step
 
 CRITERIA: dict[str, str] = {}
 """Name of each criterion -> the class that it speaks for, and what it looks like."""
 
-DRAW = {label: {} for label in CLASSES}
+DRAW = {label: {} for label in ALL_CLASSES}
 """Class -> name of a criterion -> the function that draws it on a lesion.
 
 The first criterion of a class draws the outline and the pigment of all its lesions. Each lesion
@@ -46,7 +46,7 @@ def _asymmetry(lesion):
 @criterion("MEL", "atypical network")
 def _atypical_network(lesion):
     """A network of brown to black lines, uneven in width, spacing and darkness (consensus)."""
-    lines = _lattice(lesion, lesion.rng.uniform(2.7, 3.6), 0.12)
+    lines = lattice(lesion, lesion.rng.uniform(2.7, 3.6), 0.12)
     where = smooth_step(0.6 + 0.7 * lesion.noise(4))
     lesion.melanin += lesion.inside * where * (2.1 * lines - 0.6)
 
@@ -97,7 +97,7 @@ def _symmetry(lesion):
     lesion.blood += lesion.inside * rng.uniform(0, 0.9)
 
 
-def _lattice(lesion, cells, bend):
+def lattice(lesion, cells, bend):
     """A honeycomb (size, size) in 0..1 of dark lines around `cells` light holes per lesion radius.
 
     Three plane waves at 60 degrees to each other make it; noise bends it by `bend` radii.
@@ -113,7 +113,7 @@ def _lattice(lesion, cells, bend):
 @criterion("NV", "regular network")
 def _regular_network(lesion):
     """An even honeycomb of brown lines that thins out at the border (consensus)."""
-    lines = _lattice(lesion, lesion.rng.uniform(4.0, 5.0), 0.03)
+    lines = lattice(lesion, lesion.rng.uniform(4.0, 5.0), 0.03)
     strength = np.exp(0.4 * lesion.noise(5))
     lesion.melanin += lesion.inside * strength * (1.4 * lines - 0.5)
 
@@ -235,7 +235,7 @@ def lesion_criteria(label, lesion_seed):
 
 def draw_criteria(label, names, seed, size, skin):
     """A `Lesion` of a class with the criteria `names`, drawn in order."""
-    lesion = Lesion(np.random.default_rng([seed, 2, CLASSES.index(label)]), size, skin)
+    lesion = Lesion(np.random.default_rng([seed, 2, ALL_CLASSES.index(label)]), size, skin)
     for name in names:
         DRAW[label][name](lesion)
     return lesion

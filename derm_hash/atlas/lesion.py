@@ -10,6 +10,7 @@ import numpy as np
 from derm_hash.errors import InputError
 
 CLASSES = ("MEL", "NV", "BCC", "BKL")
+ALL_CLASSES = (*CLASSES, "AKIEC", "DF", "VASC")  # with the rarer ones of HAM10000
 
 MELANIN = np.array([0.36, 0.60, 0.86], np.float32)  # absorption of red, green, blue light
 BLOOD = np.array([0.10, 0.58, 0.44], np.float32)
@@ -147,8 +148,8 @@ class Lesion:
 
 def check_arguments(label, *seeds, size=96):
     """Raise InputError unless the atlas can draw this class with these seeds and size."""
-    if label not in CLASSES:
-        raise InputError(f"The atlas has no class {label!r}: use one of {', '.join(CLASSES)}")
+    if label not in ALL_CLASSES:
+        raise InputError(f"The atlas has no class {label!r}: use one of {', '.join(ALL_CLASSES)}")
     for seed in seeds:
         if not isinstance(seed, int | np.integer) or seed < 0:
             raise InputError(f"A seed is a whole number from 0, not {seed!r}")
