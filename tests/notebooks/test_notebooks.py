@@ -46,8 +46,8 @@ def outputs(path):
     return [output for cell in cells(path, "code") for output in cell.outputs]
 
 
-def test_there_are_ten():
-    assert [path.name[:2] for path in COURSE] == [f"{i:02}" for i in range(10)]
+def test_there_are_eleven():
+    assert [path.name[:2] for path in COURSE] == [f"{i:02}" for i in range(11)]
 
 
 @each
