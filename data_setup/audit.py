@@ -94,19 +94,20 @@ def compared(root: Path, other: Path) -> str:
 def shared(frames: Sequence[pd.DataFrame], keys: Sequence[Sequence]) -> pd.DataFrame:
     """What two manifests have in common: a row per key that is in both; a missing key is none.
 
-    The index names the first image of each; the columns are ``images`` and ``others`` (how many
-    in the first and second) and ``labels``.
+    The index ``such as`` names the first image of each; the columns are ``images`` and ``others``
+    (how many in the first and second) and ``labels``.
     """
     summary = {"image": ("image", "first"), "images": ("image", "size"), "labels": ("label", set)}
     first, second = (
         frame.assign(key=list(key)).dropna(subset="key").groupby("key").agg(**summary)
         for frame, key in zip(frames, keys, strict=True)
     )
-    both = first.join(second, how="inner", rsuffix="_other").sort_index()
+    both = first.merge(second, on="key", suffixes=("", "_other")).sort_index()
     pairs = zip(both["labels"], both["labels_other"], strict=True)
     labels = [BETWEEN.join(sorted(a | b)) for a, b in pairs]
     table = both[["images", "images_other"]].set_axis(["images", "others"], axis=1)
-    return table.assign(labels=labels).set_index(both["image"] + " = " + both["image_other"])
+    names = (both["image"] + " = " + both["image_other"]).rename("such as")
+    return table.assign(labels=labels).set_index(names)
 
 
 def audit(frame: pd.DataFrame, sizes: Sequence[tuple[int, int]] | None = None) -> Audit:
