@@ -9,7 +9,11 @@ import pytest
 import torch
 
 from derm_hash import course, training
-from derm_hash.course import course_data, course_run, home
+from derm_hash.atlas.atlas import draw_lesion
+from derm_hash.atlas.lesion import CLASSES
+from derm_hash.course import course_data, course_pair, course_run, home
+from derm_hash.data.images import to_input
+from derm_hash.model import encode
 
 
 @pytest.fixture(autouse=True)
@@ -81,3 +85,20 @@ def test_another_version_of_the_code_trains_another_model(tmp_path, monkeypatch)
     with (package / "training.py").open("a") as file:
         file.write("# a change\n")
     assert course_run(data, progress=False, epochs=1).path != first.path
+
+
+def test_the_networks_that_come_with_the_package_fit_the_code():
+    """They know lesions that they have never seen, and one of them has learnt to ignore turns."""
+    labels = [label for label in CLASSES for _ in range(16)]
+    drawn = [draw_lesion(label, 10_000 + i, i, 48)[0] for i, label in enumerate(labels)]
+    images = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2)
+    remedy = "make them again with `python -m derm_hash.course`"
+    flipped = []
+    for model in course_pair():
+        with torch.no_grad():
+            named = [model.class_names[i] for i in model(to_input(images)).logits.argmax(dim=1)]
+        assert np.mean([a == b for a, b in zip(named, labels, strict=True)]) > 0.8, remedy
+        turned = [encode(model, images.rot90(k, (2, 3))) > 0.5 for k in range(4)]
+        flipped.append(np.mean([code != turned[0] for code in turned[1:]]))
+    assert flipped[0] < flipped[1] / 2, remedy
+    assert sum(path.stat().st_size for path in course.SHIPPED.iterdir()) < 8_000_000

@@ -25,7 +25,10 @@ from derm_hash.model import encode
 from derm_hash.retrieval import build_index
 
 OUT = Path("build/page/index.html")
-QUERIES, START = 40, 18  # the start is turned by 90 degrees, 18 steps
+QUERIES = 40
+FIRST = (
+    "ATLAS_0000617"  # turned by 90 degrees, it keeps its bits with the loss, and loses 5 without
+)
 LARGE, SMALL = 144, 80  # pixels of a query and of a database image
 NAMES = ("trained to ignore turning", "trained without")
 TITLE = "Turn a lesion: does its code hold?"
@@ -73,12 +76,16 @@ def choose(turned: np.ndarray, labels: np.ndarray, count: int) -> list[int]:
     return [int(i) for i in dict.fromkeys(taken)][:count]
 
 
-def page_data(dataset, models, indexes, larger=None, names=NAMES, queries=QUERIES) -> dict:
-    """What the page holds: codes, the orbits of the queries, and pictures."""
+def page_data(
+    dataset, models, indexes, larger=None, names=NAMES, queries=QUERIES, first=None
+) -> dict:
+    """What the page holds: codes, the orbits of the queries, pictures; ``first``: id of a query."""
     library = Library(dataset, larger=larger)
     familiarity = Familiarity(library.database, library.others)
     both = [encode(models[-1], library.queries.images.rot90(k, (2, 3))) > 0.5 for k in (0, 1)]
     chosen = choose((both[0] != both[1]).sum(axis=1), library.queries.labels.numpy(), queries)
+    if first:
+        chosen = list(dict.fromkeys([library.find(first).position, *chosen]))[:queries]
     told = about(library, indexes, names)
     told["query"] = [told["query"][i] for i in chosen]
     told["view"] = {"angle": 90}
@@ -130,7 +137,7 @@ def run(argv: list[str] | None = None) -> int:
     dataset, larger = course_data(), course_data(size=LARGE)
     models = course_pair()
     indexes = [build_index(model, dataset.split("database")) for model in models]
-    path = write_page(options.out, page_data(dataset, models, indexes, larger))
+    path = write_page(options.out, page_data(dataset, models, indexes, larger, first=FIRST))
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     return 0
 

@@ -1,4 +1,4 @@
-"""JupyterLab in a real browser: start it, open a notebook, run it, read what it shows."""
+"""JupyterLab or Notebook 7 in a real browser: open a notebook, run it, read what it shows."""
 
 import json
 import os
@@ -37,11 +37,12 @@ SETTINGS = {
 
 @dataclass
 class Server:
-    """A running JupyterLab that serves `folder`."""
+    """A running JupyterLab or Notebook 7 that serves `folder`; `tree`: where it has notebooks."""
 
     url: str
     token: str
     folder: Path
+    tree: str = "lab/tree"
 
     def request(self, path, method="GET"):
         """The decoded answer of the server's REST interface."""
@@ -56,13 +57,18 @@ class Server:
 
 
 @contextmanager
-def jupyterlab(folder, home):
-    """A JupyterLab of this Python that serves `folder`, with its settings and files in `home`."""
+def jupyterlab(folder, home, app="jupyterlab"):
+    """A JupyterLab of this Python that serves `folder`, with its settings and files in `home`.
+
+    app: "jupyterlab", or "notebook" for Notebook 7.
+    """
     write_settings(home / "settings")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = Server(f"http://127.0.0.1:{port}", os.urandom(16).hex(), folder)
+    if app == "notebook":
+        server.tree = "notebooks"
     options = {
         "ServerApp.ip": "127.0.0.1",
         "ServerApp.port": port,
@@ -71,13 +77,14 @@ def jupyterlab(folder, home):
         "ServerApp.open_browser": False,
         "ServerApp.allow_root": True,
         "LabApp.expose_app_in_browser": True,
+        "JupyterNotebookApp.expose_app_in_browser": True,
     }
     folders = {f"JUPYTER_{name}_DIR": name.lower() for name in ("CONFIG", "DATA", "RUNTIME")}
     folders |= {f"JUPYTERLAB_{name}_DIR": name.lower() for name in ("SETTINGS", "WORKSPACES")}
     environment = os.environ | {name: str(home / folder) for name, folder in folders.items()}
     environment |= {"JUPYTER_TOKEN": server.token, "JUPYTER_PREFER_ENV_PATH": "1"}
     environment.pop("MPLBACKEND", None)  # the kernels choose the notebook's own
-    command = [sys.executable, "-m", "jupyterlab", *(f"--{k}={v}" for k, v in options.items())]
+    command = [sys.executable, "-m", app, *(f"--{k}={v}" for k, v in options.items())]
     with (home / "server.log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
@@ -170,7 +177,7 @@ def open_and_run(page, server, name, seconds=1200):
 
     Returns its non-empty code cells as nbformat dictionaries, with the outputs of this run.
     """
-    page.goto(f"{server.url}/lab/tree/{name}?token={server.token}&reset")
+    page.goto(f"{server.url}/{server.tree}/{name}?token={server.token}&reset")
     page.wait_for_function(OPENED, arg=name)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()

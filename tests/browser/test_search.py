@@ -1,4 +1,4 @@
-"""The search in the browser finds what HashIndex.search finds, in its order, and is quick."""
+"""The search in the browser finds what HashIndex.search finds, in its order."""
 
 import base64
 
@@ -18,16 +18,6 @@ SEARCH = """([codes, queries, bits, options]) => {
         const found = index.search(all.subarray(i * bits, (i + 1) * bits), each);
         return [found.ids, found.hamming, found.distance, found.within];
     });
-}"""
-TIME = """() => {
-    const codes = Float32Array.from({length: 100000 * 16}, Math.random);
-    const index = new Index(codes, 16), times = [];
-    for (let i = 0; i < 40; i++) {
-        const query = Float32Array.from({length: 16}, Math.random), began = performance.now();
-        index.search(query, {k: 10, radius: i % 2 ? 4 : null});
-        times.push(performance.now() - began);
-    }
-    return times.sort((a, b) => a - b);
 }"""
 
 
@@ -87,10 +77,3 @@ def test_trained_codes_that_nearly_agree(blank):
     expected = index.search(codes[:200], 10, 6)
     for (ids, *_), row in zip(found, expected.ids, strict=True):
         assert ids == row[row >= 0].tolist()
-
-
-def test_a_hundred_thousand_codes_take_less_than_ten_milliseconds(blank):
-    times = blank.evaluate(TIME)
-    print(f"median {times[20]:.1f} ms")
-    # The best of many, since other programs run on the machine: the code's own time.
-    assert times[4] < 10

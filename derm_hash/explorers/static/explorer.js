@@ -2,7 +2,7 @@
 
 import {exportPicture, table} from "./export.js";
 import {Panel} from "./panel.js";
-import {DISC, STEP, TURNS, button, chooser, field, h, onTheme, put, save} from "./parts.js";
+import {DISC, STEP, TURNS, button, chooser, field, h, mount, onTheme, put, save} from "./parts.js";
 import {Index, METRICS} from "./search.js";
 import {Stage} from "./stage.js";
 
@@ -106,9 +106,8 @@ export class Explorer {
     this.alert = h("div", {class: "dh-alert", role: "alert"});
     this.live = h("div", {class: "dh-live", "aria-live": "polite"});
     const rings = about.models.map(m => m.name).join(" inside, ");
-    this.root.classList.add("dh");
+    mount(this.root);
     this.root.explorer = this;  // for tests and the console
-    this.root.dataset.lmSuppressShortcuts = "true";  // JupyterLab's own keys: R would make a raw cell
     for (const kind of ["dragover", "dragleave", "drop"])
       this.root.addEventListener(kind, event => this.drop(event));
     this.root.append(h("div", {class: "dh-all"},

@@ -1,6 +1,6 @@
 // A guess before the answer: a number, a choice, or a curve drawn with the finger.
 
-import {button, h} from "./parts.js";
+import {button, h, mount} from "./parts.js";
 
 const ACROSS = 420, TALL = 180;
 
@@ -11,8 +11,7 @@ export class Guess {
     this.body = h("div", {class: "dh-guess-body"});
     this.answer = h("p", {class: "dh-answer", "aria-live": "polite"});
     this.commit = button("That is my guess", "commit the guess", () => this.settle());
-    root.classList.add("dh");
-    root.dataset.lmSuppressShortcuts = "true";
+    mount(root);
     root.append(h("div", {class: "dh-guess"}, h("p", {class: "dh-question"}, about.question), this.body,
       this.commit, this.answer));
     if (about.options) this.choice();

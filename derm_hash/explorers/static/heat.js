@@ -1,6 +1,6 @@
 // The heatmap explorer: where the network looks, on the query as it is turned and on one of its hits.
 
-import {button, chooser, field, h, put} from "./parts.js";
+import {button, chooser, field, h, mount, put} from "./parts.js";
 import {Stage} from "./stage.js";
 
 const SIDE = 256, ROUND = 30;  // pixels of a map; degrees between the angles of "once around"
@@ -61,8 +61,7 @@ export class HeatmapExplorer {
       [0, 90, 180, 270, 360].map(a => h("text", {x: 26 + a / 1.2, y: 124, "text-anchor": "middle"}, `${a}°`)),
       this.curve, this.dots);
     this.alert = h("div", {class: "dh-alert", role: "alert"});
-    root.classList.add("dh");
-    root.dataset.lmSuppressShortcuts = "true";
+    mount(root);
     root.append(h("div", {class: "dh-controls"}, field("map", this.subject), field("opacity", strength),
       field("query", this.query)),
       h("div", {class: "dh-main dh-heats"},

@@ -1,6 +1,6 @@
 // The loss explorer: four copies of a bit that can be dragged, and what each penalty does about them.
 
-import {field, h, put} from "./parts.js";
+import {field, h, mount, put} from "./parts.js";
 
 // Penalties rho(d) at scale g and their slopes, as in derm_hash.losses.
 export const PENALTIES = {
@@ -52,8 +52,7 @@ export class LossExplorer {
         line, each.name)), cells)};
     });
     this.rows = rows;
-    root.classList.add("dh");
-    root.dataset.lmSuppressShortcuts = "true";
+    mount(root);
     root.append(h("div", {class: "dh-loss"},
       h("div", {}, this.orbit, field("γ, the scale", this.scale), this.says),
       h("div", {class: "dh-charts"}, this.charts.map(c => c.el),

@@ -2,6 +2,7 @@
 
 import {STEP, TURNS, colour, css, h, mix, put, quiet, rgb} from "./parts.js";
 
+const MAP = 240, EDGE = 16;  // pixels of the map, and of its margin
 const on = value => value > 0.5;
 const short = d => (d && d < 0.001 ? d.toExponential(0) : String(+d.toFixed(3)));
 
@@ -25,8 +26,9 @@ export class Panel {
         const column = Math.floor((event.clientX - box.left) / box.width * TURNS);
         explorer.turn(Math.min(Math.max(column, 0), TURNS - 1) * STEP);
       }}, this.carpet, this.here);
-    this.map = h("canvas", {width: 240, height: 240, role: "img",
+    this.map = h("canvas", {width: MAP, height: MAP, role: "img",
       "aria-label": "map of the codes in two dimensions, by class, with the query's path"});
+    this.spot = h("i", {class: "dh-spot"});
     this.hits = h("ol", {class: "dh-hits"});
     this.none = h("p", {class: "dh-none", hidden: true},
       "No image lies within this radius. Choose a larger one.");
@@ -37,7 +39,7 @@ export class Panel {
       this.strip,
       h("div", {class: "dh-two"},
         h("figure", {}, this.rug, h("div", {class: "dh-axis"}, axis)),
-        h("figure", {class: "dh-map"}, this.map)),
+        h("figure", {class: "dh-map"}, this.map, this.spot)),
       this.none, this.hits);
     new ResizeObserver(() => this.measure()).observe(this.hits);
     this.place();
@@ -58,11 +60,12 @@ export class Panel {
     return axes.map(axis => axis.reduce((sum, a, b) => sum + a * (codes[from + b] - mean[b]), 0));
   }
 
-  // Map coordinates -> pixels of the canvas, with a margin.
+  // Map coordinates -> pixels of the canvas, with a margin; what lies outside stands at the edge.
   pixel(point) {
     return point.map((v, i) => {
       const [low, high] = this.frame[i];
-      return 16 + 208 * (v - low) / (high - low || 1);
+      const part = EDGE + (MAP - 2 * EDGE) * (v - low) / (high - low || 1);
+      return Math.min(Math.max(part, EDGE / 2), MAP - EDGE / 2);
     });
   }
 
@@ -72,7 +75,7 @@ export class Panel {
     this.colours = {low: name("--low"), high: name("--high"), accent: name("--accent"),
       ink: name("--ink"), paper: name("--paper")};
     const dark = this.colours.ink[0] > 128, pen = this.map.getContext("2d");
-    pen.clearRect(0, 0, 240, 240);
+    pen.clearRect(0, 0, MAP, MAP);
     for (const [i, x, y] of this.points) {
       const label = explorer.about.database[i].label;
       const own = rgb(explorer.colours[label]);
@@ -82,7 +85,7 @@ export class Panel {
       pen.arc(...this.pixel([x, y]), 3.2, 0, 7);
       pen.fill();
     }
-    this.background = pen.getImageData(0, 0, 240, 240);
+    this.background = pen.getImageData(0, 0, MAP, MAP);
     for (const card of this.cards.values()) card.code = null;
   }
 
@@ -187,7 +190,7 @@ export class Panel {
       id !== null && on(codes[id * bits + b]) !== on(now.code[b])));
   }
 
-  // The carpet of this side of the orbit, and the path of the query on the map.
+  // The carpet of this side of the orbit, and the query's path on the map.
   weave(orbit, reference, side, known) {
     const {bits} = this.model, {low, high, accent} = this.colours;
     const pen = this.carpet.getContext("2d"), pixels = pen.createImageData(TURNS, bits);
@@ -201,30 +204,21 @@ export class Panel {
       }
     }
     pen.putImageData(pixels, 0, 0);
-    this.path = [];
+    const map = this.map.getContext("2d");
+    map.putImageData(this.background, 0, 0);
+    Object.assign(map, {globalAlpha: 1, lineWidth: 2, strokeStyle: css(accent)});
+    map.beginPath();
     for (let t = 0; t <= TURNS; t++) {
       const o = side * TURNS + t % TURNS;
-      if (known[o]) this.path.push(this.pixel(this.project(orbit, o * bits)));
+      if (known[o]) map.lineTo(...this.pixel(this.project(orbit, o * bits)));
     }
+    map.stroke();
   }
 
   // Mark the present angle on the carpet and the present code on the map.
   point(code, angle) {
     this.here.style.transform = `translateX(${(Math.round(angle / STEP) % TURNS + 0.5) / TURNS * 100}%)`;
-    const pen = this.map.getContext("2d"), {accent, ink, paper} = this.colours;
-    pen.globalAlpha = 1;
-    pen.putImageData(this.background, 0, 0);
-    pen.lineWidth = 2;
-    pen.strokeStyle = css(accent);
-    pen.beginPath();
-    for (const p of this.path ?? []) pen.lineTo(...p);
-    pen.stroke();
-    const [x, y] = this.pixel(this.project(code, 0));
-    for (const [radius, c] of [[9, paper], [7, ink], [4, accent]]) {
-      pen.fillStyle = css(c);
-      pen.beginPath();
-      pen.arc(x, y, radius, 0, 7);
-      pen.fill();
-    }
+    const [x, y] = this.pixel(this.project(code, 0)).map(v => (100 * v / MAP).toFixed(1));
+    this.spot.style.transform = `translate(${x}%, ${y}%)`;
   }
 }

@@ -22,6 +22,12 @@ export function put(node, text) {
   if (node.textContent !== String(text)) node.textContent = text;
 }
 
+// Give an element the style sheet, and switch off Jupyter's own keys (R: a raw cell) where its focus is.
+export function mount(root) {
+  root.classList.add("dh");
+  root.addEventListener("focusin", ({target}) => { target.dataset.lmSuppressShortcuts = "true"; });
+}
+
 export const button = (text, title, onclick, more = {}) =>
   h("button", {type: "button", title, onclick, ...more,
     "aria-label": typeof text === "string" && text !== title ? `${text}: ${title}` : title}, text);

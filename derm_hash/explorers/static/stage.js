@@ -1,9 +1,11 @@
 // The lesion that is turned by hand, and around it a ring that shows what turning does to the code.
 
-import {DISC, STEP, TURNS, button, h} from "./parts.js";
+import {STEP, TURNS, button, h} from "./parts.js";
 
 const MIDDLE = 200, BAND = 30, FIRST = 128;  // of the drawing's 400 units
 const clean = angle => ((Math.round(angle) % 360) + 360) % 360;
+
+const pose = (angle, mirrored) => `rotate(${-angle}deg) scaleX(${mirrored ? -1 : 1})`;
 
 // A point at a radius and an angle in degrees, counter-clockwise from the top.
 const at = (radius, angle) => {
@@ -17,20 +19,21 @@ export class Stage {
     Object.assign(this, {models, onturn, angle: 0, mirrored: false});
     this.image = h("img", {alt: "", draggable: "false"});
     this.disc = h("div", {class: "dh-disc"}, this.image);
-    this.seen = h("canvas", {class: "dh-seen", role: "img", "aria-label": "what the network sees"});
-    this.knob = h("g", {class: "dh-knob"}, h("path", {d: "M200 3 L208 17 L192 17 Z"}));
+    this.network = h("img", {alt: "what the network sees"});
+    this.seen = h("div", {class: "dh-seen"}, this.network);
+    this.knob = h("div", {class: "dh-knob"});
     this.flips = models.map(() => h("path", {class: "dh-flips"}));
     this.kept = models.map(() => h("path", {class: "dh-changed"}));
     const circles = models.map((_, m) =>
       h("circle", {cx: MIDDLE, cy: MIDDLE, r: FIRST + m * (BAND + 4), class: "dh-base"}));
     this.ring = h("svg", {viewBox: "0 0 400 400", class: "dh-ring", "aria-hidden": "true"},
-      circles, this.flips, this.kept, this.knob);
+      circles, this.flips, this.kept);
     this.wheel = h("div", {
       class: "dh-wheel", tabindex: 0, role: "slider", "aria-label": "turn the lesion",
       "aria-valuemin": 0, "aria-valuemax": 359, onkeydown: event => this.key(event),
       onpointerdown: event => this.grab(event), onpointermove: event => this.drag(event),
       onpointerup: () => { this.held = null; }, onpointercancel: () => { this.held = null; },
-    }, this.ring, this.disc);
+    }, this.ring, this.knob, this.disc);
     this.degrees = h("output", {class: "dh-degrees"});
     this.mirror = button("mirror", "mirror the lesion (M)", () => this.turn(this.angle, !this.mirrored),
       {"aria-pressed": "false"});
@@ -80,41 +83,21 @@ export class Stage {
   picture(query, words) {
     this.image.src = query.picture;
     this.image.alt = words;
-    this.network = new Image();
-    this.network.onload = () => this.draw(this.drawn ?? 0);
     this.network.src = query.seen;
   }
 
   // seen: the encoded orientation that is nearest to the angle.
   show(angle, mirrored, seen) {
     Object.assign(this, {angle, mirrored});
-    this.image.style.transform = `rotate(${-angle}deg) scaleX(${mirrored ? -1 : 1})`;
-    this.knob.setAttribute("transform", `rotate(${-angle} ${MIDDLE} ${MIDDLE})`);
+    this.image.style.transform = pose(angle, mirrored);
+    this.knob.style.transform = pose(angle, false);
     this.degrees.textContent = `${angle}°`;
     this.mirror.setAttribute("aria-pressed", String(mirrored));
     this.wheel.setAttribute("aria-valuenow", angle);
     this.wheel.setAttribute("aria-valuetext", `${angle} degrees${mirrored ? ", mirrored" : ""}`);
-    this.draw(seen);
-  }
-
-  // What the network sees: the small picture as it is turned, cut to the disc between quarter turns.
-  draw(orientation) {
-    this.drawn = orientation;
-    const size = this.network?.naturalWidth, canvas = this.seen;
-    if (!size) return;
-    canvas.width = canvas.height = Math.min(size, 224);
-    const pen = canvas.getContext("2d"), half = canvas.width / 2;
-    const angle = (orientation % TURNS) * STEP;
-    pen.fillStyle = "#808080";
-    pen.fillRect(0, 0, 2 * half, 2 * half);
-    pen.translate(half, half);
-    if (angle % 90 || orientation === DISC) {
-      pen.arc(0, 0, half, 0, 7);
-      pen.clip();
-    }
-    pen.rotate(-angle * Math.PI / 180);
-    pen.scale(orientation >= TURNS && orientation < DISC ? -1 : 1, 1);
-    pen.drawImage(this.network, -half, -half, 2 * half, 2 * half);
+    const turned = seen % TURNS * STEP;  // between quarter turns the network sees a disc
+    this.network.style.transform = pose(turned, seen >= TURNS);
+    this.network.classList.toggle("dh-cut", turned % 90 !== 0);
   }
 
   // For each model {flips, changed}: shares from 0 to 1 for each angle, NaN where not known yet.
