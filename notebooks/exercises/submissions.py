@@ -192,6 +192,8 @@ def collect(download: Path, to: Path, exercises: Iterable[str]) -> list[str]:
     count = 0
     for label, _, read in sorted(members(download), key=lambda member: (member[1], member[0])):
         found = owner(label, names)
+        if ".ipynb_checkpoints" in label:
+            continue
         if found is None:
             left_out.append(f"{label}: left out, for its name is that of no assignment")
             continue
