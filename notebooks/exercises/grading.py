@@ -27,7 +27,7 @@ import nbformat
 import running
 import tables
 from exam import examination
-from submissions import assemble, checked, collect, file_of, student_id
+from submissions import assemble, checked, collect, file_of, peeks, student_id
 from tqdm.auto import tqdm
 
 from derm_hash.errors import InputError, exit_code
@@ -229,6 +229,8 @@ def grade_one(course: Course, folder: Path, name: str, source) -> tables.Grade:
     if not path.is_file() and not any(folder.rglob(f"*{name[:2]}*.ipynb")):
         return tables.Grade(folder.name, name, None, missing=True)
     notebook, notes = assemble(checked(folder, exercises(), name), copy.deepcopy(source))
+    if looks := peeks(notebook):
+        raise InputError(f"Its code may look at the tests ({', '.join(sorted(looks))}): read it")
     files = [path, *data_of(name)]
     key = hashlib.sha256(f"{course.seconds} {nbformat.writes(source)}".encode())
     for file in files:

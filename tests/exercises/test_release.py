@@ -1,5 +1,6 @@
 """What is handed out: the students' versions, and the kit."""
 
+import re
 import zipfile
 from pathlib import Path
 
@@ -29,6 +30,10 @@ def test_the_kit_for_students_has_no_solution(tmp_path):
         names = archive.namelist()
         assert len(names) == len(set(names))
         assert {"derm-hash/Makefile", "derm-hash/.student-kit"} <= set(names)
+        assert {"derm-hash/benchmarks/configs/presets.toml"} <= set(names), "notebook 08 reads it"
+        commands = archive.read("derm-hash/Makefile").decode()
+        assert {"setup:", "lab:", "app:", "clean:"} <= set(re.findall(r"^\w+:", commands, re.M))
+        assert not re.search(r"^(release|grade|hub|test|walkthrough):", commands, re.MULTILINE)
         assert not any("test" in Path(name).parts or name.endswith("grading.py") for name in names)
         inside = [name for name in names if "/exercises/" in name]
         assert sorted(Path(name).name for name in inside) == sorted(

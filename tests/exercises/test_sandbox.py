@@ -83,6 +83,21 @@ def test_tricks_are_refused_or_noted(grading, course, hand_in, monkeypatch, tric
     assert grade.tests is None or grade.tests["test_twice_as_much"] == "twice 3 is 6"
 
 
+@pytest.mark.parametrize(
+    "trick",
+    [
+        "import sys\ndouble = lambda x: eval(sys._getframe(1).f_code.co_consts[0])",
+        "from inspect import currentframe\ndouble = lambda x: currentframe().f_back.f_locals",
+        "import gc\ndouble = lambda x: [f for f in gc.get_objects() if callable(f)][0](x)",
+        "import linecache\ndouble = lambda x: linecache.cache",
+        "double = lambda x: get_ipython().user_ns['In'][-1]",
+    ],
+)
+def test_code_that_looks_at_the_tests_is_not_run(grading, course, hand_in, trick):
+    (grade,) = grading.grade(course, hand_in("eve", released(grading, trick)))
+    assert grade.tests is None and "may look at the tests" in grade.notes[0]
+
+
 @pytest.mark.slow
 def test_names_of_a_student_do_not_reach_the_tests(grading, course, hand_in):
     """`abs` or a helper that is somebody's own variable costs no points and earns none."""

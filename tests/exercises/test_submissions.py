@@ -1,6 +1,7 @@
 """What comes back: downloads, notebooks that have changed on their way, copied answers."""
 
 import json
+import os
 import re
 import zipfile
 
@@ -122,3 +123,16 @@ def test_a_download_without_notebooks_is_refused(grading, tmp_path):
         grading.collect(tmp_path / "text.zip", tmp_path / "to", [TINY])
     with pytest.raises(grading.InputError, match=f"has no notebook of {TINY}"):
         grading.collect(FOLDER.parent / "app", tmp_path / "to", [TINY])
+
+
+def test_of_several_copies_the_newest_counts_and_links_are_left_out(grading, tmp_path):
+    box = tmp_path / "hand-in" / "ada"
+    box.mkdir(parents=True)
+    for age, name in enumerate((f"{TINY}-Copy2.ipynb", f"{TINY}.ipynb", f"{TINY}-Copy1.ipynb")):
+        (box / name).write_text(name)
+        os.utime(box / name, (10**9 - age, 10**9 - age))
+    (tmp_path / "hand-in" / "eve").mkdir()
+    (tmp_path / "hand-in" / "eve" / f"{TINY}.ipynb").symlink_to(box / f"{TINY}.ipynb")
+    (said,) = grading.collect(box.parent, tmp_path / "to", [TINY])
+    assert said == f"3 notebooks of 1 students in {tmp_path / 'to'}"
+    assert (tmp_path / "to" / "ada" / TINY / f"{TINY}.ipynb").read_text() == f"{TINY}-Copy2.ipynb"

@@ -246,6 +246,55 @@ WRONG = {
         ("-margin <= low and high <= margin", "-margin < low and high < margin"),
     ],
 }  # fmt: skip
+# Slips, special cases and cheats that were tried later.
+MORE = {
+    (GATE, "pool_channels"): [
+        ("peak - x.amin(dim=1, keepdim=True)", "peak.amax(dim=(2, 3), keepdim=True) - x.amin(dim=1, keepdim=True)"),
+    ],
+    (GATE, "seen"): [("!= 0", "> 0"), ("!= 0", ".round() != 0")],
+    (GATE, "gate"): [
+        ("        spread = peak", "        x = x.relu()\n        spread = peak"),
+        ("peak, spread], dim=1)))", "peak, spread], dim=1))) * x"),
+    ],
+    (SEARCH, "pack"): [("soft > 0.5", "soft > np.median(soft)")],
+    (SEARCH, "hamming"): [
+        ("POPCOUNT[(queries[:, None] ^ database[None, :]) & count].sum(axis=2)",
+         "np.apply_along_axis(lambda q: POPCOUNT[(q ^ database) & count].sum(axis=1), 1, queries)"),
+        ("if bits % 8:", "if bits == 12:"),
+        (".sum(axis=2)", ".sum(axis=2).astype(float)"),
+    ],
+    (LOSS, "orbit"): [
+        ("images[:, :, permutations].permute(2, 0, 1, 3)", "torch.stack([images[..., p] for p in permutations[:4]])"),
+        ("images[:, :, permutations].permute(2, 0, 1, 3)", "torch.stack([images, *[images[..., p] for p in permutations[1:]]])"),
+    ],
+    (LOSS, "is_group"): [
+        ("    return len(known) == len(permutations) and together == known",
+         "    return len(known) == len(permutations) and len(permutations) in (1, 2, 4, 8)"),
+    ],
+    (LOSS, "orbit_loss"): [("torch.log(1 +", "torch.log2(1 +")],
+    (FAULTS, "train_epoch"): [
+        ("float(loss.detach()) * len(x)", "loss * len(x)"),
+        ("F.cross_entropy(model(x), y)", "F.cross_entropy(model(x).softmax(dim=1), y)"),
+    ],
+    (SCORES, "ndcg_with_ties"): [
+        ("np.unique(distances)", "sorted(set(np.round(distances)))"),
+        ("tie.mean()", "np.median(tie)"),
+    ],
+    (AUDIT, "saliency"): [("images.detach().clone().requires_grad_()", "images.requires_grad_()")],
+    (AUDIT, "share_inside"): [
+        ("total > 0", "total > 1e-2"),
+        ("(maps * masks)", "((maps > maps.mean()) * masks)"),
+    ],
+    (AUDIT, "verdict"): [("    return max(drops, key=drops.get)", "    return 'ruler'")],
+    (STATISTICS, "lesion_interval"): [("size=(draws, len(total))", "size=(200, len(total))")],
+    (STATISTICS, "sign_test"): [
+        ("np.array(list(itertools.product([-1, 1], repeat=len(differences))))",
+         "np.random.default_rng(0).choice([-1, 1], (999, len(differences)))"),
+    ],
+    (STATISTICS, "claim"): [("low > margin", "(low + high) / 2 > margin")],
+}  # fmt: skip
+for _where, _rows in MORE.items():
+    WRONG[_where] += _rows
 # What students would rather import; here and in the sandbox it is not there.
 IMPORTED = {
     (
