@@ -38,7 +38,7 @@ def main() -> None:
         tab.wait_for_timeout(3000)  # until the ring is drawn
         still = picture(tab)
         with_palette(still).save(HERE / "explorer.png", optimize=True)
-        tab.set_viewport_size({"width": 1120, "height": 760})
+        tab.set_viewport_size({"width": 1120, "height": 720})
         frames, times = [], []
         for angle in range(0, 360, STEP):
             tab.evaluate(TURN, angle)
@@ -46,7 +46,7 @@ def main() -> None:
             times.append(LONG if angle == STAY else SHORT)
         browser.close()
     options = {"save_all": True, "append_images": frames[1:], "duration": times, "loop": 0}
-    frames[0].save(HERE / "turning.webp", quality=55, method=6, **options)
+    frames[0].save(HERE / "turning.webp", quality=55, method=4, **options)
 
 
 def picture(tab) -> Image.Image:
