@@ -31,14 +31,13 @@ def main() -> None:
         page.run([])
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_browser(), args=CHROMIUM_FLAGS)
-        tab = browser.new_page(viewport={"width": 1366, "height": 768}, reduced_motion="reduce")
+        tab = browser.new_page(viewport={"width": 1366, "height": 700}, reduced_motion="reduce")
         tab.goto(page.OUT.resolve().as_uri())
         tab.locator(".dh-hit").first.wait_for()
         tab.locator(".dh-flips").first.wait_for(state="attached")
         tab.wait_for_timeout(3000)  # until the ring is drawn
         still = picture(tab)
         with_palette(still).save(HERE / "explorer.png", optimize=True)
-        tab.set_viewport_size({"width": 1120, "height": 760})
         frames, times = [], []
         for angle in range(0, 360, STEP):
             tab.evaluate(TURN, angle)
@@ -46,7 +45,7 @@ def main() -> None:
             times.append(LONG if angle == STAY else SHORT)
         browser.close()
     options = {"save_all": True, "append_images": frames[1:], "duration": times, "loop": 0}
-    frames[0].save(HERE / "turning.webp", quality=55, method=6, **options)
+    frames[0].save(HERE / "turning.webp", quality=45, method=4, **options)
 
 
 def picture(tab) -> Image.Image:

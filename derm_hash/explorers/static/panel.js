@@ -86,7 +86,7 @@ export class Panel {
       pen.fill();
     }
     this.background = pen.getImageData(0, 0, MAP, MAP);
-    for (const card of this.cards.values()) card.code = null;
+    for (const card of this.cards.values()) card.digits = null;
   }
 
   // now: what explorer.look() says of the query as it is turned; first: of the query unturned.
@@ -109,13 +109,13 @@ export class Panel {
     });
     const digits = Array.from(code, v => (on(v) ? "1" : "0")).join("");
     this.strip.setAttribute("aria-label", `code ${digits}, ${now.flips} bits flipped`);
-    this.list(now, query);
+    this.list(now, query, digits);
     this.none.hidden = ids.length > 0;
   }
 
   // The hits glide to their new places. Places are computed, since asking the page for them would
   // make it lay out everything in the middle of a frame; cards are kept while the query is the same.
-  list({ids, hamming, distance, code}, query) {
+  list({ids, hamming, distance, code}, query, digits) {
     const before = this.ofQuery === query ? this.shown : [];
     if (this.ofQuery !== query) this.cards.clear();
     ids.forEach((id, place) => {
@@ -124,7 +124,7 @@ export class Panel {
       put(card.rank, place + 1);
       put(card.apart, `${hamming[place] === 1 ? "1 bit" : `${hamming[place]} bits`} · ` +
         short(distance[place]));
-      this.own(card, id, code);
+      this.own(card, id, code, digits);
     });
     this.shown = ids;
     this.ofQuery = query;
@@ -169,17 +169,16 @@ export class Panel {
   }
 
   // A hit's own bits, those that differ from the query's in the accent colour.
-  own(card, id, code) {
-    const key = Array.from(code, on).join();
-    if (card.code === key) return;
-    card.code = key;
+  own(card, id, code, digits) {
+    if (card.digits === digits) return;
+    card.digits = digits;
     const {bits, codes} = this.explorer.indexes[this.number], {low, high, accent} = this.colours;
-    const pen = card.bits.getContext("2d");
+    const pen = card.bits.getContext("2d"), pixels = pen.createImageData(bits, 1);
     for (let b = 0; b < bits; b++) {
       const bit = on(codes[id * bits + b]);
-      pen.fillStyle = css(bit === on(code[b]) ? (bit ? high : low) : accent);
-      pen.fillRect(b, 0, 1, 1);
+      pixels.data.set([...(bit === on(code[b]) ? (bit ? high : low) : accent), 255], 4 * b);
     }
+    pen.putImageData(pixels, 0, 0);
   }
 
   // Mark the bits in which a hit differs from the query.
