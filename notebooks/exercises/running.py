@@ -11,7 +11,6 @@ import os
 import re
 import secrets
 import shutil
-import site
 import subprocess
 import sys
 import tempfile
@@ -83,9 +82,10 @@ class Kernel(AsyncKernelManager):
 
 def bubblewrap(box: Path, hidden: tuple[str, ...] = ()) -> tuple[str, ...]:
     """The command that shows a program ``box`` and Python, without the packages ``hidden``."""
-    shown = [*SHARED, *dict.fromkeys((sys.base_prefix, sys.prefix))]
+    libraries = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    shown = [*SHARED, *dict.fromkeys((sys.base_prefix, sys.prefix, *libraries))]
     mounts = [word for path in shown for word in ("--ro-bind-try", path, path)]
-    for folder in (Path(base) / name for base in site.getsitepackages() for name in hidden):
+    for folder in (Path(base) / name for base in libraries for name in hidden):
         mounts += ["--tmpfs", str(folder)] if folder.is_dir() else []
     command = ("bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL")
     own = ("--proc", "/proc", "--dev", "/dev", "--size", str(FILES), "--tmpfs", "/tmp")

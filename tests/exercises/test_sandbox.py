@@ -57,14 +57,15 @@ def test_what_students_do(grading, course, hand_in):
     assert found["raises"] == "The cell double fails: SystemExit: 1"
 
 
+SHELL = "from IPython.core.interactiveshell import InteractiveShell as s\ns.instance()"
 # What a student's cell does -> what the lecturer reads.
 TRICKS = {
     "import math\nmath.sin = abs": "replaces math.sin: read it",
     "import builtins\nbuiltins.abs = len": "replaces builtins.abs: read it",
-    "get_ipython().set_custom_exc((Exception,), lambda *a, **k: None)": "changes how tests are run",
+    f"{SHELL}.set_custom_exc((Exception,), lambda *a, **k: None)": "changes how tests are run",
     "import ast\nclass Blind(ast.NodeTransformer):\n"
     "    def visit_Assert(self, node):\n        return ast.Pass()\n"
-    "get_ipython().ast_transformers.append(Blind())": "changes how tests are run",
+    f"{SHELL}.ast_transformers.append(Blind())": "changes how tests are run",
     "import subprocess\nsubprocess.Popen(['setsid', 'sleep', '99'], start_new_session=True)":
     "Processes that were left running and ended: 1",
     "import time\nfor i in range(20):\n    open(str(i), 'wb').write(bytes(9_000_000))\n"
