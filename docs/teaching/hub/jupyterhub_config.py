@@ -44,7 +44,6 @@ c.Spawner.args = [f"--MappingKernelManager.cull_idle_timeout={IDLE}"]
 c.Spawner.default_url = "/lab/tree/derm-hash/course/00_start_here.ipynb"
 c.Spawner.environment = {
     "OMP_NUM_THREADS": str(max(1, int(CORES))),  # or PyTorch starts a thread for each core
-    "JUPYTER_CONFIG_PATH": str(SHARED / ".ci" / "jupyter"),
 }
 
 # Idle servers are ended, and their memory is free again.
