@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from derm_hash.atlas.atlas import Atlas, make_atlas
 from derm_hash.data.dataset import LesionDataset
@@ -102,9 +103,11 @@ def course_run(data: LesionDataset, progress: bool = True, **changes) -> Run:
     key = zlib.crc32(repr(config).encode() + fingerprint(data).encode(), checksum(*LEARNT_BY))
     config = TrainConfig.preset("recommended", **(LESSON | changes | {"name": f"{key:08x}"}))
     path = home() / "runs" / config.name
-    if (path / "metrics.csv").is_file() and len(pd.read_csv(path / "metrics.csv")) == config.epochs:
-        return Run.load(path)
-    return train(config, data, path.parent, progress=progress)
+    done = (path / "metrics.csv").is_file() and len(pd.read_csv(path / "metrics.csv"))
+    with torch.random.fork_rng():  # the caller's random numbers do not depend on what is cached
+        if done == config.epochs:
+            return Run.load(path)
+        return train(config, data, path.parent, progress=progress)
 
 
 def course_pair() -> tuple[DermHash, DermHash]:

@@ -93,7 +93,7 @@ def test_batch_norm_counts_one_batch_for_the_whole_orbit():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"backbone": "resnet19"}, "'resnet19': choose one of resnet10, resnet18"),
+        ({"backbone": "resnet19"}, "'resnet19': choose one of resnet10, resnet8, resnet18"),
         ({"attention": "hdsca"}, "'hdsca': choose one of hdcsa"),
         ({"weights": "coco"}, "no file of weights at coco: choose None, 'imagenet', or the path"),
         ({"weights": "imagenet"}, "no ImageNet weights for resnet10"),

@@ -4,7 +4,7 @@ import pytest
 from labpage import ROOT, errors_shown, open_and_run, widget_outputs, widgets_drawn, write_notebook
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
-COURSE = sorted(path.name for path in (ROOT / "notebooks").glob("0*.ipynb"))
+COURSE = sorted(path.name for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"))
 
 BARS = """
 from tqdm.auto import tqdm
