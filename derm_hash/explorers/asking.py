@@ -24,7 +24,7 @@ ORIENTATIONS = [*QUARTERS, DISC, *(o for o in range(DISC) if o not in QUARTERS)]
 """Of a query: o = angle / 5 degrees, and 72 more where mirrored. Quarter turns come first."""
 MOST_BYTES = 10_000_000
 """Of an uploaded file. Jupyter's servers close a connection at a message above 10.4 MB, so the page
-refuses a larger file before it is sent."""
+refuses a larger file before it is sent; the kernel refuses it, too, whoever sends it."""
 THUMB = 160  # pixels of a small picture
 
 
@@ -135,6 +135,11 @@ class Library:
 
     def upload(self, content: bytes, name: str) -> Query:
         """An uploaded file as a query; nothing is written to disk."""
+        if len(content) > MOST_BYTES:
+            raise InputError(
+                f"{name} has more than the {MOST_BYTES // 10**6} MB that are taken: "
+                "make it smaller first"
+            )
         picture = open_image(io.BytesIO(content), name)
         pixels = np.array(square(picture, self.queries.size))
         shown = np.array(square(picture, max(self.queries.size, 256)))

@@ -26,9 +26,8 @@ from derm_hash.retrieval import build_index
 
 OUT = Path("build/page/index.html")
 QUERIES = 40
-FIRST = (
-    "ATLAS_0000617"  # turned by 90 degrees, it keeps its bits with the loss, and loses 5 without
-)
+# Turned by 90 degrees, it keeps its bits with the loss, and loses 5 without.
+FIRST = "ATLAS_0000617"
 LARGE, SMALL = 144, 80  # pixels of a query and of a database image
 NAMES = ("trained to ignore turning", "trained without")
 TITLE = "Turn a lesion: does its code hold?"

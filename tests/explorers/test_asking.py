@@ -12,6 +12,7 @@ from derm_hash.data.images import square, to_input
 from derm_hash.errors import InputError
 from derm_hash.explorers.asking import (
     DISC,
+    MOST_BYTES,
     ORIENTATIONS,
     QUARTERS,
     Library,
@@ -81,6 +82,7 @@ def test_an_upload_is_cut_square_and_its_label_is_not_known(library):
         (b"no image at all", "not an image"),
         (b"", "not an image"),
         (flat_png()[:60], "damaged|not an image"),
+        (b"x" * (MOST_BYTES + 1), "more than the 10 MB"),
     ],
 )
 def test_a_bad_upload_is_refused(library, content, sentence):
