@@ -12,7 +12,7 @@ export DERM_HASH_HOME ?= $(CURDIR)/build/cache
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab app page walkthrough notebooks release collect grade student-kit slides hub hub-test test test-full mutants audit bench clean
+.PHONY: help setup lab app page walkthrough notebooks release collect grade student-kit slides hub hub-test test test-full mutants audit bench bench-gpu clean
 
 help:         ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -110,6 +110,9 @@ mutants: setup  ## change the mathematics in small ways: does a test notice? (lo
 audit: setup  ## look for known weaknesses of the pinned versions (asks the package index)
 	$(PY) -m pip install --quiet --constraint .venv/constraints.txt -e ".[audit]"
 	$(PY) -m pip_audit --requirement constraints.txt --no-deps --disable-pip
+
+bench-gpu: setup  ## measure on a GPU; without one, try the same in a tiny form
+	$(PY) -m benchmarks $(if $(RECORD),--record) --only gpu gpu-encoding gpu-grid gpu-processes
 
 bench: setup  ## measure what is promised; in build/bench/ (ARGS="--only step"; RECORD=1: committed)
 	$(PY) -m benchmarks $(if $(RECORD),--record) $(ARGS)

@@ -15,13 +15,13 @@ from pathlib import Path
 import cv2
 from tqdm.auto import tqdm
 
-from benchmarks import LATEST, RESULTS, Row, machine, side_by_side
+from benchmarks import LATEST, RESULTS, Row, gpu, machine, side_by_side
 from benchmarks.encoding import encoding
 from benchmarks.explorer import explorers
 from benchmarks.loading import loading
 from benchmarks.scaling import scaling
 from benchmarks.searching import build, evaluation, scan
-from benchmarks.training import step_gpu, step_memory, step_time
+from benchmarks.training import step_memory, step_time
 from derm_hash.atlas.atlas import make_atlas
 from derm_hash.errors import print_on_any_console
 from derm_hash.files import write_json
@@ -36,14 +36,8 @@ def drawing() -> Row:
     return Row("drawing atlas images of 96 px on one core", "", 100, 64 / times["draw"], "images/s")
 
 
-def gpu() -> list[Row]:
-    """The training step and encoding on a GPU."""
-    return [*step_gpu(), encoding("cuda")]
-
-
 ROWS: dict[str, Callable[[], Row | list[Row]]] = {
     "step": step_time,
-    "gpu": gpu,
     "memory": step_memory,
     "evaluation": evaluation,
     "scan": scan,
@@ -52,7 +46,7 @@ ROWS: dict[str, Callable[[], Row | list[Row]]] = {
     "loading": loading,
     "drawing": drawing,
     "explorers": explorers,
-}
+} | gpu.ROWS
 
 
 def measure(names: Iterable[str], folder: Path) -> list[Row]:

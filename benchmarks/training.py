@@ -44,18 +44,22 @@ def released_step(device: str = "cpu", count: int = BATCH, size: int = SIZE) -> 
 
 
 def kit_step(
-    device: str = "cpu", count: int = BATCH, size: int = SIZE, kind: str | None = None
+    device: str = "cpu",
+    count: int = BATCH,
+    size: int = SIZE,
+    kind: str | None = None,
+    mode: str | None = None,
 ) -> Callable[[], None]:
     """A function that does one training step of the kit with the released settings.
 
-    ``kind`` is the precision, by default the fastest one. On a GPU the network is compiled, as by
-    ``train(compiled=True)``.
+    ``kind`` is the precision, by default the fastest one. With a ``mode`` of ``torch.compile`` the
+    network is compiled; "default" is that of ``train(compiled=True)``.
     """
     config = TrainConfig.preset("released")
     fabric = Fabric(accelerator=device, devices=1, precision=kind or precision(device))
     model = DermHash().to(memory_format=torch.channels_last)
-    if device == "cuda":
-        model.compile()
+    if mode:
+        model.compile(mode=mode)
     model, optimizer = fabric.setup(model, make_optimizer(config, model))
     x, y = batch(count, size, device)
 
@@ -90,39 +94,6 @@ def of_default(ratios: dict[str, float]) -> str:
         return "in 32 bits, since this CPU has no bfloat16 units"
     fast, plain = precision("cpu"), ratios["default"]
     return f'with precision="{fast}"; {plain:.3g} x with the default, 32 bits'
-
-
-def step_gpu() -> list[Row]:
-    """Images per second of a training step on a GPU, and its memory: bfloat16 and compiled."""
-    step = Row(f"training step, {WHAT}, GPU", RELEASED, 6, None, note="no GPU here")
-    memory = memory_row("GPU")
-    memory.note = step.note
-    if not torch.cuda.is_available():
-        return [step, memory]
-
-    def waited(step):
-        def run():
-            step()
-            torch.cuda.synchronize()
-
-        return run
-
-    steps = {"released": released_step("cuda"), "kit": kit_step("cuda")}
-    times = side_by_side({k: waited(s) for k, s in steps.items()}, repeats=20)
-    step.measured = times["released"] / times["kit"]
-    step.note = f"compiled, on {torch.cuda.get_device_name()}"
-    step.details = {"images_per_s": {name: BATCH / taken for name, taken in times.items()}}
-    fill_memory(memory, {name: added_on_gpu(call) for name, call in steps.items()})
-    memory.note = step.note
-    return [step, memory]
-
-
-def added_on_gpu(step: Callable[[], None]) -> float:
-    """MB that a step adds, at most, to the GPU's memory."""
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    step()
-    return (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
 def step_memory() -> Row:

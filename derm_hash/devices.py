@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor
 
 from derm_hash.errors import InputError, one_line
@@ -22,11 +23,21 @@ def make_fabric(precision: str = "auto", device: str = "auto") -> Fabric:
     precision = best_precision(device) if precision == "auto" else precision
     if "LT_CLI_USED" in os.environ:  # fabric run has chosen the devices, and launches itself
         return Fabric(precision=precision)
-    devices, nodes = 1, 1
+    devices, nodes, strategy = 1, 1, "auto"
     if torch.distributed.is_torchelastic_launched():
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
-    fabric = Fabric(accelerator=device, devices=devices, num_nodes=nodes, precision=precision)
+    if check_device(device) == "cuda" and devices > torch.cuda.device_count():
+        # NCCL refuses processes that share a GPU; gloo takes them.
+        shared = [torch.device("cuda", 0)] * devices
+        devices, strategy = 1, DDPStrategy(parallel_devices=shared, process_group_backend="gloo")
+    fabric = Fabric(
+        accelerator=device,
+        strategy=strategy,
+        devices=devices,
+        num_nodes=nodes,
+        precision=precision,
+    )
     fabric.launch()
     return fabric
 
