@@ -12,11 +12,11 @@ import pandas as pd
 
 from benchmarks import RESULTS
 from derm_hash.experiments.comparisons import compare
-from derm_hash.experiments.headline import headline, named_layers
+from derm_hash.experiments.headline import NETWORKS, SYSTEMS, headline, named_layers
 from derm_hash.experiments.results import read_csv, read_results
 
 README = Path(__file__).parents[1] / "README.md"
-FROZEN = RESULTS / "frozen"
+FROZEN, WHOLE = RESULTS / "frozen", RESULTS / "equal-passes"
 QUESTIONS = RESULTS / "questions" / "questions.csv"
 BASELINE = "+ random rotations"
 
@@ -30,13 +30,18 @@ def markdown(table: pd.DataFrame, title: str) -> str:
 
 def systems() -> str:
     """Every system on frozen features."""
-    return markdown(headline(read_results(FROZEN), read_csv(QUESTIONS), FROZEN), "system")
+    return markdown(headline(read_results(FROZEN), FROZEN, read_csv(QUESTIONS)), "system")
 
 
-def against_rotations() -> str:
-    """Differences of the hash layers to random rotations, in mAP on the unseen database."""
-    layers = named_layers(read_results(FROZEN))
-    table = compare(layers, ["name"], "class_mean_map", {"name": BASELINE}, FROZEN)
+def networks() -> str:
+    """Networks that were trained whole, at equal passes."""
+    return markdown(headline(read_results(WHOLE), WHOLE, systems=NETWORKS), "network")
+
+
+def against_rotations(folder: Path, rows: dict[str, dict]) -> str:
+    """Differences of trained codes to random rotations, in mAP on the unseen database."""
+    layers = named_layers(read_results(folder), rows)
+    table = compare(layers, ["name"], "class_mean_map", {"name": BASELINE}, folder)
     cells = {
         "difference": table["difference"].map("{:+.3f}".format),
         "over lesions": intervals(table, "low", "high"),
@@ -52,7 +57,12 @@ def intervals(table: pd.DataFrame, low: str, high: str) -> list[str]:
     return [f"{a:+.3f} to {b:+.3f}" for a, b in table[[low, high]].to_numpy()]
 
 
-TABLES = {"systems": systems, "against-rotations": against_rotations}
+TABLES = {
+    "systems": systems,
+    "against-rotations": lambda: against_rotations(FROZEN, SYSTEMS),
+    "networks": networks,
+    "networks-against-rotations": lambda: against_rotations(WHOLE, NETWORKS),
+}
 
 
 def main() -> int:

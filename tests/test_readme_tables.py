@@ -51,7 +51,7 @@ def test_a_row_is_the_mean_over_the_seeds_of_its_runs(tmp_path):
         "chance": 0.4,
     }
     frame = frame.assign(chance_class_mean_map=0.25)
-    table = headline(frame, pd.DataFrame(asked), tmp_path)
+    table = headline(frame, tmp_path, pd.DataFrame(asked))
     assert list(table.loc["LSH"]) == [
         *(
             "0.300 ± 0.141",

@@ -1,5 +1,6 @@
-"""The table of systems on frozen features: what a hash code is worth beside simpler things."""
+"""Tables of systems: what a hash code is worth beside simpler things, and networks at equal compute."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,31 @@ SYSTEMS: dict[str, dict] = {
     "+ two of the four and the Cauchy loss, mean code of four": PLAIN | SAMPLED | MEAN,
 }
 """Names of the rows, and the settings of their runs."""
+
+
+def network(gate: str, **settings) -> dict:
+    """The settings of a network that was trained whole."""
+    plain = {"invariance": "none", "random_rotations": False, "orbit_sample": 0}
+    return {"system": "trained", "attention": gate, "readout": "plain"} | plain | settings
+
+
+ROTATIONS = {"random_rotations": True}
+FOUR = {"invariance": "cauchy"}
+TWO = {"invariance": "cauchy", "orbit_sample": 2}
+NETWORKS: dict[str, dict] = {
+    "plain network": network("none"),
+    "+ random rotations": network("none", **ROTATIONS),
+    "+ all four and the Cauchy loss": network("none", **FOUR),
+    "+ two of the four and the Cauchy loss": network("none", **TWO),
+    "+ HDC-SA": network("hdcsa"),
+    "+ HDC-SA, random rotations": network("hdcsa", **ROTATIONS),
+    "+ HDC-SA, all four and the Cauchy loss": network("hdcsa", **FOUR),
+    "+ HDC-SA, two of the four and the Cauchy loss": network("hdcsa", **TWO),
+    "plain network, mean code of four": network("none", **MEAN),
+    "+ random rotations, mean code of four": network("none", **ROTATIONS, **MEAN),
+    "+ HDC-SA, random rotations, mean code of four": network("hdcsa", **ROTATIONS, **MEAN),
+}
+"""The same of benchmarks/configs/equal-passes.toml."""
 BINARY = ("LSH", "ITQ", "predicted class", "known class")
 """Systems whose codes tie in masses: their mAP is the tie-aware one."""
 BITS = {"float cosine": "1,280 floats", "softmax": "4 floats"}
@@ -66,24 +92,32 @@ def runs_of(results: pd.DataFrame, settings: dict) -> pd.DataFrame:
     return results[chosen]
 
 
-def named_layers(results: pd.DataFrame, database: str = "unseen") -> pd.DataFrame:
-    """The runs of all hash layers, with a column name, to compare by."""
-    layers = {name: each for name, each in SYSTEMS.items() if each["system"] == "trained"}
-    chosen = results[results["database"] == database]
+def named_layers(
+    results: pd.DataFrame, systems: Mapping[str, dict] = SYSTEMS, scored_on: str = "query"
+) -> pd.DataFrame:
+    """The runs of all trained codes on the unseen database, with a column name, to compare by."""
+    layers = {name: each for name, each in systems.items() if each["system"] == "trained"}
+    chosen = results[(results["database"] == "unseen") & (results["scored_on"] == scored_on)]
     return pd.concat([runs_of(chosen, each).assign(name=name) for name, each in layers.items()])
 
 
-def headline(results: pd.DataFrame, questions: pd.DataFrame, out: str | Path) -> pd.DataFrame:
+def headline(
+    results: pd.DataFrame,
+    out: str | Path,
+    questions: pd.DataFrame | None = None,
+    systems: Mapping[str, dict] = SYSTEMS,
+) -> pd.DataFrame:
     """One row for each system: mAP on both databases, questions, stability, bits, passes, seeds.
 
     Parameters
     ----------
     results : DataFrame of :func:`read_results`
-        Of benchmarks/configs/frozen.toml.
-    questions : DataFrame
-        Of ``python -m benchmarks.questions``; it may have other numbers of seeds.
+        Of benchmarks/configs/frozen.toml, or of equal-passes.toml for ``NETWORKS``.
     out : str or Path
         The folder that the results come from, with the scores of every query.
+    questions : DataFrame, optional
+        Of ``python -m benchmarks.questions``; it may have other numbers of seeds.
+    systems : mapping from the name of a row to the settings of its runs
 
     Returns
     -------
@@ -91,8 +125,10 @@ def headline(results: pd.DataFrame, questions: pd.DataFrame, out: str | Path) ->
         Indexed by system. A score is its mean over seeds, ± the standard deviation where there are
         several. "95 %" is the interval over lesions of the mAP on the unseen database.
     """
+    results = results[results["scored_on"] == "query"]
+    questions = pd.DataFrame(columns=["method", "score"]) if questions is None else questions
     rows = {"chance": _chance(results, questions)}
-    for name, settings in SYSTEMS.items():
+    for name, settings in systems.items():
         runs = runs_of(results, settings)
         if runs.empty:
             continue
@@ -117,7 +153,7 @@ def headline(results: pd.DataFrame, questions: pd.DataFrame, out: str | Path) ->
 def _chance(results: pd.DataFrame, questions: pd.DataFrame) -> dict[str, str]:
     chance = results.groupby("database")["chance_class_mean_map"].mean()
     row = {f"mAP, {side} database": f"{chance[side]:.3f}" for side in ("trained", "unseen")}
-    asked = questions.groupby("score")["chance"].mean()
+    asked = questions.groupby("score")["chance"].mean() if len(questions) else {}
     return (
         row
         | {"95 %": ""}
