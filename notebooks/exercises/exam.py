@@ -46,7 +46,7 @@ KNOBS: dict[str, dict[str, Knob]] = {
     },
     "03_hamming_search": {
         "one half": [
-            ("where $h>\\tfrac12$, and 0 otherwise, *at* one half too", "where $h\\ge\\tfrac12$, *at* one half too, and 0 otherwise"),
+            ("where $h>\\tfrac12$ and 0 otherwise, so it is 0 *at* one half", "where $h\\ge\\tfrac12$ and 0 otherwise, so it is 1 *at* one half"),
             ("bits = soft > 0.5", "bits = soft >= 0.5"),
             ("# One half is a zero", "# One half is a one"),
             ("[[0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.51]]", "[[0.4, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4, 0.5]]"),
@@ -103,7 +103,7 @@ KNOBS: dict[str, dict[str, Knob]] = {
     "05_training_faults": {
         "earlier or later": [
             ("on a tie, the **earlier** one is kept", "on a tie, the **later** one is kept"),
-            ("# Of equal epochs the earlier one", "# Of equal epochs the later one"),
+            ("# On a tie the earlier epoch", "# On a tie the later epoch"),
             ("tale([0.2, 0.6, 0.6])[0][0], 1,", "tale([0.2, 0.6, 0.6])[0][0], 2,"),
             ("found > best:\n            best, chosen", "found >= best:\n            best, chosen"),
             ("tale([0.3, 0.7, 0.7, 0.2])[0][0], 1, \"of equal epochs, the earlier one\"", "tale([0.3, 0.7, 0.7, 0.2])[0][0], 2, \"of equal epochs, the later one\""),
