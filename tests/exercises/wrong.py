@@ -278,8 +278,13 @@ MORE = {
         ("codes.sum() * 0", "0.0"),
         ("codes.sum() * 0", "torch.zeros((), requires_grad=True)"),
     ],
+    (LOSS, "orbit_gradient"): [
+        ("    n = len(codes)\n", "    return torch.func.grad(lambda c: loss_of(c, gamma))(codes)\n    n = len(codes)\n"),
+        ("    n = len(codes)\n", "    codes = codes.clone().requires_grad_()\n    return torch.autograd.grad(loss_of(codes, gamma), codes)[0]\n    n = len(codes)\n"),
+    ],
     (FAULTS, "train_epoch"): [
         ("float(loss.detach()) * len(x)", "loss * len(x)"),
+        ("    return total /", "    return float(F.cross_entropy(model.eval()(images), labels).detach() + 0 * model.train().training)\n    return total /"),
         ("F.cross_entropy(model(x), y)", "F.cross_entropy(model(x).softmax(dim=1), y)"),
     ],
     (SCORES, "ndcg_with_ties"): [
