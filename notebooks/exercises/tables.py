@@ -29,7 +29,7 @@ class Grade:
     missing: bool = False
 
 
-def worth(notebook: nbformat.NotebookNode) -> tuple[dict[str, int], dict[str, int]]:
+def worth(notebook: nbformat.NotebookNode) -> tuple[dict[str, float], dict[str, float]]:
     """Points of each test, and of each answer that is graded by hand."""
     graded = [mark(cell) for cell in notebook.cells if mark(cell).get("grade")]
     return tuple(
@@ -193,7 +193,7 @@ def feedback(grades: list[Grade], sources: dict, hand: pd.DataFrame, folder: Pat
     for grade in (grade for grade in grades if not grade.missing):
         tests, questions = worth(sources[grade.assignment])
         got = points(grade, sources[grade.assignment])
-        lines = [f"## {grade.assignment}: {got:g} of {sum(tests.values())}", "", *grade.notes, ""]
+        lines = [f"## {grade.assignment}: {got:g} of {sum(tests.values()):g}", "", *grade.notes, ""]
         for test, value in tests.items() if grade.tests is not None else ():
             said = re.sub(r"\s+", " ", grade.tests.get(test, "not run"))
             title = test.removeprefix("test_").replace("_", " ")

@@ -5,6 +5,7 @@ import contextlib
 import copy
 import importlib
 import re
+import statistics
 import subprocess
 import sys
 from typing import ClassVar
@@ -72,7 +73,7 @@ def test_it_opens_with_what_one_practises_the_time_and_the_points(path):
     assert opening.startswith("# Exercises ") and "practise" in opening
     assert re.search(r"\d+ minutes", opening)
     total = sum(mark(cell).get("points", 0) for cell in read(path).cells)
-    assert f"**Points**: {total}." in opening
+    assert f"**Points**: {total:g}." in opening
     headings = re.findall(
         r"^## Exercise \d: .*\((\d) points(?:, graded by hand)?\)$", prose(path), re.MULTILINE
     )
@@ -114,6 +115,14 @@ def test_code_cells_are_clean(path):
 
 
 @each
+def test_code_cells_are_short(path):
+    """With the solutions and the hidden tests, as a lecturer reads them."""
+    cells = [cell.source.splitlines() for cell in code_cells(read(path))]
+    lines = [sum(bool(line.strip()) for line in cell) for cell in cells]
+    assert statistics.median(lines) <= 8 and max(lines) <= 20
+
+
+@each
 def test_every_solution_is_marked_and_stands_alone(path):
     """A slip in one exercise must not cost the points of another."""
     solutions = code_cells(read(path), "solution")
@@ -130,7 +139,7 @@ def test_every_test_says_what_it_tests_and_has_a_hidden_part(path):
         assert re.sub(r"\W+", "_", f"test {title.lower()}").strip("_") == mark(cell)["grade_id"]
         assert cell.source.count("### BEGIN HIDDEN TESTS") == 1
         shown, _, rest = cell.source.partition("### BEGIN HIDDEN TESTS")
-        assert re.search(r"^ *(assert |check\(|near\()", shown, re.MULTILINE)
+        assert re.search(r"^ *(assert |check\w*\(|near\()", shown, re.MULTILINE)
         assert rest.count("### END HIDDEN TESTS") == 1
 
 

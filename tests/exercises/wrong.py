@@ -112,6 +112,7 @@ WRONG = {
     ],
     (FAULTS, "faulty_lines"): [("[4, 12, 18, 25, 28]", "[4, 12, 18, 25, 29]"),
                                ("[4, 12, 18, 25, 28]", "[28, 25, 18, 12, 4]"),
+                               ("[4, 12, 18, 25, 28]", "[5, 11, 18, 25, 29]"),
                                ("[4, 12, 18, 25, 28]", "range(1, 31)")],
     (FAULTS, "class_weights"): [
         ("torch.where(counts > 0, 1 / counts, 0.0)", "counts"),
@@ -271,21 +272,41 @@ MORE = {
         ("    return len(known) == len(permutations) and together == known",
          "    return len(known) == len(permutations) and len(permutations) in (1, 2, 4, 8)"),
     ],
-    (LOSS, "orbit_loss"): [("torch.log(1 +", "torch.log2(1 +")],
+    (LOSS, "orbit_loss"): [
+        ("torch.log(1 +", "torch.log2(1 +"),
+        ("codes.sum() * 0", "torch.tensor(0.0)"),
+        ("codes.sum() * 0", "0.0"),
+        ("codes.sum() * 0", "torch.zeros((), requires_grad=True)"),
+    ],
+    (LOSS, "orbit_gradient"): [
+        ("    n = len(codes)\n", "    return torch.func.grad(lambda c: loss_of(c, gamma))(codes)\n    n = len(codes)\n"),
+        ("    n = len(codes)\n", "    codes = codes.clone().requires_grad_()\n    return torch.autograd.grad(loss_of(codes, gamma), codes)[0]\n    n = len(codes)\n"),
+    ],
     (FAULTS, "train_epoch"): [
         ("float(loss.detach()) * len(x)", "loss * len(x)"),
+        ("    return total /", "    return float(F.cross_entropy(model.eval()(images), labels).detach() + 0 * model.train().training)\n    return total /"),
         ("F.cross_entropy(model(x), y)", "F.cross_entropy(model(x).softmax(dim=1), y)"),
     ],
     (SCORES, "ndcg_with_ties"): [
         ("np.unique(distances)", "sorted(set(np.round(distances)))"),
         ("tie.mean()", "np.median(tie)"),
     ],
-    (AUDIT, "saliency"): [("images.detach().clone().requires_grad_()", "images.requires_grad_()")],
+    (SCORES, "split"): [
+        ("np.unique(lesion_ids))", "list(dict.fromkeys(lesion_ids)))"),
+    ],
+    (AUDIT, "saliency"): [
+        ("images.detach().clone().requires_grad_()", "images.requires_grad_()"),
+        (".detach()\n    ### END", "\n    ### END"),
+    ],
     (AUDIT, "share_inside"): [
         ("total > 0", "total > 1e-2"),
         ("(maps * masks)", "((maps > maps.mean()) * masks)"),
     ],
-    (AUDIT, "verdict"): [("    return max(drops, key=drops.get)", "    return 'ruler'")],
+    (AUDIT, "verdict"): [
+        ("    return max(drops, key=drops.get)", "    return 'ruler'"),
+        ("[melanoma].mean()", "[melanoma].max()"),
+        ("[melanoma].mean()", "[melanoma].median()"),
+    ],
     (STATISTICS, "lesion_interval"): [("size=(draws, len(total))", "size=(200, len(total))")],
     (STATISTICS, "sign_test"): [
         ("np.array(list(itertools.product([-1, 1], repeat=len(differences))))",
