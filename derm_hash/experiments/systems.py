@@ -67,5 +67,5 @@ def same(encode: Encode) -> System:
 def head_config(method: str, seed: int) -> TrainConfig:
     """The settings of a head in ``HEADS``."""
     common = {"frozen": True, "backbone": BACKBONE, "weights": WEIGHTS, "attention": None}
-    common |= {"bits": BITS, "invariance_weight": 0.5}
-    return TrainConfig.preset("recommended", seed=seed, **common, **HEADS[method])
+    common |= {"bits": BITS, "orbit_sample": 0}
+    return TrainConfig.preset("recommended", seed=seed, **(common | HEADS[method]))
