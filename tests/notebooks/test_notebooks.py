@@ -191,3 +191,11 @@ def test_its_widgets_have_pictures_in_their_place(path):
     stills = [each for each in data if "Explorer" in each.get("text/plain", "")]
     assert len(stills) == explorers, f"{path.name}: {REFRESH}"
     assert all(PICTURES & set(each) for each in stills), f"{path.name}: {REFRESH}"
+
+
+@each
+def test_every_picture_has_an_alternative_text(path):
+    """In the metadata, where IPython keeps it and the pages of `make walkthrough` take it from."""
+    shown = [output for output in outputs(path) if PICTURES & set(output.get("data", {}))]
+    texts = [output.metadata.get(*PICTURES & set(output.data), {}).get("alt") for output in shown]
+    assert all(texts), f"{path.name}: {REFRESH}"
