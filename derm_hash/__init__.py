@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "attention": "CBAM GATES HDCSA SE SpatialGate add_attention",
-    "course": "course_data course_pair course_run",
+    "course": "course_data course_pair course_query course_run",
     "data": "LesionDataset read_manifest split_by_image split_by_lesion",
     "errors": "InputError",
     "experiments": "compare read_experiment read_results run_grid score_model score_table",

@@ -1,8 +1,8 @@
 """Attention gates for residual blocks: the HDC-SA module and the gates it is compared with.
 
-A gate is a module g(f) = f * a(f) for a feature map f (B, C, H, W), with a(f) in (0, 1). It sits on
-the residual branch, between the last batch norm and the shortcut: ``out = g(F(x)) + x``, which a
-ResNet passes through a ReLU. "Gate" is the module, and a(f) its attention map.
+A gate is a module that multiplies a feature map F (B, C, H, W) by an attention map A(F) in (0, 1).
+It sits on the residual branch, between the last batch norm and the shortcut:
+``out = A(F(x)) * F(x) + x``, which a ResNet passes through a ReLU.
 """
 
 from collections import OrderedDict

@@ -160,7 +160,7 @@ class ClassProxies(nn.Module):
 class ClassContrast(nn.Module):
     """What ECL trains beside the network: the class proxies, and a projection head if wanted.
 
-    The loss shapes the code that retrieval uses, ``u = 2 h - 1`` at unit length. In the paper it
+    The loss shapes the code that retrieval uses, ``v = 2 h - 1`` at unit length. In the paper it
     shapes the output of a head, which is thrown away after training: linear, batch norm, ReLU,
     linear. Here such a head, of width ``projection``, reads the code.
 
@@ -201,9 +201,9 @@ def make_contrast(
     return ClassContrast(counts, config.bits, config.projection).to(device)
 
 
-def unit(u: Tensor) -> Tensor:
+def unit(v: Tensor) -> Tensor:
     """Vectors at unit length; those close to 0, such as a code of all 0.5, have no direction."""
-    return F.normalize(u, dim=-1, eps=1e-2)
+    return F.normalize(v, dim=-1, eps=1e-2)
 
 
 # --- the curriculum of weights --------------------------------------------------------------

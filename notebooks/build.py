@@ -13,6 +13,7 @@ the others still run, and the exit status is 1.
 import argparse
 import ast
 import base64
+import html
 import io
 import os
 import re
@@ -49,6 +50,8 @@ TEMPLATE = """{% extends 'lab/index.html.j2' %}
 {% block html_head_js %}{% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
 {% block html_head_js_mermaidjs %}{% endblock %}
+{% block data_png %}{{ output | picture('image/png') }}{% endblock %}
+{% block data_jpg %}{{ output | picture('image/jpeg') }}{% endblock %}
 {% block data_latex %}{{ output.data['text/latex'].strip('$') | mathml }}{% endblock %}"""
 LARGE = 30_000  # bytes; larger pictures are saved as JPEG where that is much smaller
 QUALITY = 78  # of a JPEG: text stays easy to read
@@ -203,6 +206,9 @@ def shrink_pictures(notebook):
             picture.save(jpeg, format="JPEG", quality=QUALITY, optimize=True)
             if len(jpeg.getvalue()) < 0.6 * len(png):
                 del data["image/png"]
+                about = output.get("metadata", {})
+                if "image/png" in about:  # the alternative text
+                    about["image/jpeg"] = about.pop("image/png")
                 data["image/jpeg"] = base64.b64encode(jpeg.getvalue()).decode()
 
 
@@ -220,11 +226,19 @@ def write_page(notebook, path):
         cell.source = re.sub(r"\]\((\d\d_\w+)\.ipynb", r"](\1.html", cell.source)
     headings = [re.match(r"#\s+(.+)", cell.source) for cell in prose]
     title = next((found[1].strip() for found in headings if found), path.stem)
-    filters = {"markdown2html": markdown2html, "mathml": mathml}
+    filters = {"markdown2html": markdown2html, "mathml": mathml, "picture": with_alt}
     exporter = HTMLExporter(raw_template=TEMPLATE, filters=filters)
     page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})
     path.write_text(page, encoding="utf-8")
     return title
+
+
+def with_alt(output, kind):
+    """A picture with its alternative text, which nbconvert's own templates leave out."""
+    alt = html.escape(output.get("metadata", {}).get(kind, {}).get("alt", ""))
+    source = f"data:{kind};base64,{output['data'][kind].strip()}"
+    image = f'<img alt="{alt}" src="{source}">'
+    return f'<div class="jp-RenderedImage jp-OutputArea-output">{image}</div>'
 
 
 class Formulas(IPythonRenderer):

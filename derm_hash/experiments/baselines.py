@@ -34,6 +34,7 @@ def product_quantisation(features: ndarray, labels: ndarray, bits: int, seed: in
     """Jegou et al., TPAMI 2011: the database has ``bits`` bits an image, the queries are exact."""
     quantiser = faiss.ProductQuantizer(features.shape[1], bits // 8, 8)
     quantiser.cp.seed = seed
+    quantiser.cp.min_points_per_centroid = 1  # no warning about small sets; changes no result
     scale = features.max()
 
     def unit(x: ndarray) -> ndarray:

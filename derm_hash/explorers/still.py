@@ -11,7 +11,7 @@ from PIL import Image
 from derm_hash.errors import InputError
 from derm_hash.explorers.asking import THUMB, Library, Query, jpeg
 from derm_hash.explorers.frontend import module, style
-from derm_hash.plots import figure_png
+from derm_hash.plots import describe, figure_png
 
 OPEN: dict[str, list[tuple[str, "Still"]]] = {}  # cell -> (run of it, explorer)
 NOTE = "A still picture: run the cell to use the explorer"
@@ -38,6 +38,7 @@ class Still(anywidget.AnyWidget):
         figures = self.figures()
         figures[-1].supxlabel(NOTE, fontsize=9, x=0.99, ha="right", style="italic")
         data["image/png"] = stacked([figure_png(figure) for figure in figures])
+        metadata["image/png"] = {"alt": ". ".join(map(describe, figures))}
         data["text/plain"] = f"{type(self).__name__} (run the cell to use it)"
         return data, metadata
 

@@ -9,6 +9,7 @@ Classes, and right and wrong hits, never differ by colour alone: a word, a mark 
 tells them apart too.
 """
 
+from derm_hash.plots.alt import describe
 from derm_hash.plots.curves import (
     PENALTY_COLORS,
     PENALTY_NAMES,

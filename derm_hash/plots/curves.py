@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from derm_hash.losses import PENALTIES, penalty_curve
+from derm_hash.plots.alt import describe
 from derm_hash.plots.style import INK, WIDTH, figure_png, new_figure
 
 PENALTY_STYLES = {"cauchy": "-", "l1": "--", "l2": "-.", "gaussian": ":"}
@@ -54,8 +55,8 @@ class LiveCurves:
         """Show :func:`plot_history` of the epochs so far."""
         from IPython.display import Image, display  # installed with notebooks alone
 
-        png = figure_png(plot_history(history, self.title))
-        picture = Image(png, alt="losses and validation score of each epoch so far")
+        figure = plot_history(history, self.title)
+        picture = Image(figure_png(figure), alt=describe(figure))
         if self._handle is None:
             self._handle = display(picture, display_id=True)
         else:

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from derm_hash.data.images import from_input
 from derm_hash.heatmaps import resize_map
+from derm_hash.plots.alt import describe
 
 # Okabe and Ito's palette ("Color Universal Design", 2008) and two dark tones, which
 # colour-blind readers can tell apart.
@@ -70,12 +71,17 @@ STYLE = {
 
 
 def use_style() -> None:
-    """Set fonts, sizes and colours of all figures, and let notebooks store them as small PNGs."""
+    """Set fonts, sizes and colours of all figures.
+
+    Notebooks then store them as small PNGs with an alternative text.
+    """
     # IPython is loaded in notebooks alone, and drawing does not need it.
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if hasattr(shell, "kernel"):
         mpl.get_backend()  # loaded first, since it sets a way of its own to show figures
-        shell.display_formatter.formatters["image/png"].for_type(Figure, figure_png)
+        shell.display_formatter.formatters["image/png"].for_type(
+            Figure, lambda figure: (figure_png(figure), {"alt": describe(figure)})
+        )
     sns.set_theme(style="whitegrid", rc=STYLE)
 
 

@@ -1,6 +1,7 @@
 """The headless runner, on notebooks made for the purpose."""
 
 import base64
+import html
 import io
 import json
 import os
@@ -181,6 +182,23 @@ def test_large_photographs_are_saved_as_jpeg_and_drawings_are_not(build):
     jpeg = Image.open(io.BytesIO(base64.b64decode(outputs[0].data["image/jpeg"])))
     difference = np.asarray(jpeg, float) - np.asarray(photograph, float)
     assert jpeg.size == photograph.size and np.abs(difference).mean() < 8
+
+
+def test_the_alternative_text_of_a_picture_is_in_the_page_also_where_it_became_a_jpeg(
+    build, tmp_path
+):
+    noise = np.random.default_rng(0).integers(256, size=(30, 40, 3), dtype=np.uint8)
+    large = encoded(Image.fromarray(noise).resize((400, 300)), "PNG")
+    alt = {"image/png": {"alt": "precision < 0.5 & falling"}}
+    output = new_output(
+        "display_data", {"image/png": base64.b64encode(large).decode()}, metadata=alt
+    )
+    notebook = new_notebook(cells=[new_markdown_cell("# T"), new_code_cell(outputs=[output])])
+    build.shrink_pictures(notebook)
+    build.write_page(notebook, tmp_path / "00_t.html")
+    page = (tmp_path / "00_t.html").read_text()
+    assert html.unescape(page).count('<img alt="precision < 0.5 & falling"') == 1
+    assert "data:image/jpeg" in page
 
 
 def test_a_hidden_answer_stays_hidden_in_the_page(build, tmp_path):

@@ -86,11 +86,12 @@ def test_it_links_to_its_neighbours_to_files_that_exist_and_to_a_paper(path):
     assert any(re.match(papers, target) for target in targets)
 
 
-@pytest.mark.parametrize("path", COURSE[:8], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", COURSE[:9], ids=lambda path: path.stem)
 def test_it_follows_the_query_lesion(path):
     code = [cell.source for cell in cells(path, "code")]
     (parameters,) = (source for source in code if re.search(r"^data = ", source, re.MULTILINE))
-    assert "query = 0  # the query lesion that the course follows" in parameters
+    assert "follow = None  # number of a query; None: the lesion of this course" in parameters
+    assert any(re.search(r"^query = course_query\(\w+, follow\)", s, re.M) for s in code)
     assert any(re.search(r"\bquery\b", source) for source in code if source != parameters)
     assert re.search(r"\bour query\b|\b[Qq]uery lesion\b", prose(path))
 
@@ -190,3 +191,11 @@ def test_its_widgets_have_pictures_in_their_place(path):
     stills = [each for each in data if "Explorer" in each.get("text/plain", "")]
     assert len(stills) == explorers, f"{path.name}: {REFRESH}"
     assert all(PICTURES & set(each) for each in stills), f"{path.name}: {REFRESH}"
+
+
+@each
+def test_every_picture_has_an_alternative_text(path):
+    """In the metadata, where IPython keeps it and the pages of `make walkthrough` take it from."""
+    shown = [output for output in outputs(path) if PICTURES & set(output.get("data", {}))]
+    texts = [output.metadata.get(*PICTURES & set(output.data), {}).get("alt") for output in shown]
+    assert all(texts), f"{path.name}: {REFRESH}"
