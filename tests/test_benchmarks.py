@@ -147,10 +147,3 @@ def test_each_benchmark_is_written_with_the_machine(tmp_path, monkeypatch, capsy
 def test_a_process_that_fails_says_why():
     with pytest.raises(RuntimeError, match=r"json\.tool absent: .*No such file"):
         benchmarks.child("json.tool", "absent")
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_the_targets_of_a_gpu_stay_in_the_table_without_one():
-    found = bench.gpu()
-    assert [row.target for row in found] == [6, 0.8, 3]
-    assert {(row.measured, row.note) for row in found} == {(None, "no GPU here")}

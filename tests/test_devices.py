@@ -35,6 +35,20 @@ def test_torchrun_says_how_many_devices_and_machines_there_are(monkeypatch):
     assert (asked["devices"], asked["num_nodes"]) == (4, 2)
 
 
+def test_processes_that_share_a_gpu_talk_through_gloo(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(torch.distributed, "is_torchelastic_launched", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(devices, "Fabric", lambda **options: asked.update(options) or Mock())
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    devices.make_fabric("32-true")
+    assert asked["devices"] == 1  # of the machine, which has no more
+    assert asked["strategy"].parallel_devices == [torch.device("cuda", 0)] * 2
+    assert asked["strategy"]._process_group_backend == "gloo"
+
+
 def test_the_batch_of_two_processes_is_whole_again():
     class Two:
         def all_gather(self, share, sync_grads=False):

@@ -1,4 +1,4 @@
-"""Tables of systems: what a hash code is worth beside simpler things, and networks at equal compute."""
+"""Tables of systems: what a hash code is worth beside simpler things; networks at equal passes."""
 
 from collections.abc import Mapping
 from pathlib import Path
