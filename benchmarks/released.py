@@ -10,10 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
-
-from derm_hash.data.images import square
 
 GAMMA, WEIGHT = 0.5, 0.5  # of the Cauchy rotation-invariance loss
 
@@ -108,4 +106,4 @@ def opened(path: Path) -> Image.Image:
 
 def load(path: Path, size: int) -> np.ndarray:
     """Open, convert and resize an image of any size: uint8 (3, size, size)."""
-    return np.asarray(square(opened(path), size)).transpose(2, 0, 1)
+    return np.asarray(ImageOps.fit(opened(path), (size, size))).transpose(2, 0, 1)

@@ -12,7 +12,7 @@ import psutil
 import torch
 
 from derm_hash.data.classes import class_order
-from derm_hash.data.images import read_mask, square, to_input
+from derm_hash.data.images import read_mask, square, square_pixels, to_input
 from derm_hash.data.manifest import (
     SPLITS,
     picture_reader,
@@ -121,8 +121,8 @@ class LesionDataset:
         picture = picture_reader(root, names, stored)
 
         def load(i: int) -> None:
-            if stored is not None and stored.shape[1] == size:
-                image = stored[i]  # as `square` would leave it, without two more copies
+            if stored is not None:
+                image = square_pixels(stored[i], size)  # as `square` does, without two more copies
             else:
                 image = np.asarray(square(picture(i), size))
             pixels[i] = image.transpose(2, 0, 1)

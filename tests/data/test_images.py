@@ -11,7 +11,14 @@ import torch
 from helpers import encoded, noise, one_sentence, png_chunk, png_that_claims
 from PIL import Image
 
-from derm_hash.data.images import from_input, open_image, read_mask, square, to_input
+from derm_hash.data.images import (
+    from_input,
+    open_image,
+    read_mask,
+    square,
+    square_pixels,
+    to_input,
+)
 from derm_hash.errors import InputError
 
 # Pillow warns of odd metadata in damaged files that it can read all the same.
@@ -222,6 +229,24 @@ def test_square_resizes_the_short_side_and_cuts_out_the_centre(size):
         expected = image.resize(shape, Image.Resampling.BICUBIC).crop(box)
         difference = np.asarray(square(image, size)).astype(int) - np.asarray(expected)
         assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize("size", [1, 32, 99, 100, 128, 224])
+def test_a_square_is_resized_as_pillow_does_it_up_to_two_grey_levels(size):
+    """The hardest picture: noise of black and white, whose overshoots are clipped."""
+    pixels = np.random.default_rng(size).choice([0, 255], (100, 100, 3)).astype(np.uint8)
+    image = Image.fromarray(pixels)
+    found = np.asarray(square(image, size))
+    expected = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
+    assert np.abs(found.astype(int) - expected).max() <= 2
+    assert np.array_equal(found, square_pixels(pixels, size))
+
+
+def test_resized_squares_have_the_same_bytes_on_every_processor():
+    """Or a run could not go on elsewhere: its data would have another fingerprint."""
+    pixels = (np.arange(256 * 256 * 3, dtype=np.int64) ** 2 // 97 % 256).astype(np.uint8)
+    found = [square_pixels(pixels.reshape(256, 256, 3), size) for size in (224, 64, 300)]
+    assert [zlib.crc32(each.tobytes()) for each in found] == [1055014770, 2215464087, 666099018]
 
 
 def mask_of(image, kind, **options):
