@@ -17,6 +17,7 @@ import psutil
 import torch
 
 from derm_hash import __version__
+from derm_hash.precision import computes_in_bf16
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -78,8 +79,8 @@ def side_by_side(
 
 
 def has_bf16() -> bool:
-    """Whether the CPU multiplies in bfloat16 (AMX or AVX-512 BF16; known only on Linux)."""
-    return bool({"amx_bf16", "avx512_bf16"} & set(_cpuinfo("flags").split()))
+    """Whether the CPU multiplies in bfloat16 (AMX or AVX-512 BF16)."""
+    return computes_in_bf16("cpu")
 
 
 def machine() -> dict:

@@ -1,6 +1,6 @@
 """A training step against the released one: its time, and its memory in a process of its own.
 
-``python -m benchmarks.training released`` (or ``kit``, or ``default``) prints the MB that two
+``python -m benchmarks.training released`` (or ``kit``, or ``32-true``) prints the MB that two
 steps add to a process that already holds model and images, or null if they cannot be read.
 """
 
@@ -20,7 +20,7 @@ from derm_hash.training import make_optimizer, step_losses
 BATCH, SIZE = 16, 224
 WHAT = f"ResNet-18 + HDC-SA, {SIZE} px, batch {BATCH}"
 RELEASED = "five passes in float32, one after another"
-DEFAULT = "32-true"  # of ``train`` on a CPU
+EXACT = "32-true"
 
 
 def batch(count: int, size: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -31,8 +31,8 @@ def batch(count: int, size: int, device: str) -> tuple[torch.Tensor, torch.Tenso
 
 
 def precision(device: str) -> str:
-    """The fastest precision of a training step; it is the default of ``train`` on a GPU."""
-    return "bf16-mixed" if device == "cuda" or has_bf16() else DEFAULT
+    """The fastest precision of a training step, which ``train`` takes by default."""
+    return "bf16-mixed" if device == "cuda" or has_bf16() else EXACT
 
 
 def released_step(device: str = "cpu", count: int = BATCH, size: int = SIZE) -> Callable[[], None]:
@@ -75,7 +75,7 @@ def step_time() -> Row:
     """Images per second of a training step on the CPU."""
     steps = {"released": released_step(), "kit": kit_step()}
     if has_bf16():
-        steps["default"] = kit_step(kind=DEFAULT)
+        steps[EXACT] = kit_step(kind=EXACT)
     times = side_by_side(steps)
     ratios = {name: times["released"] / taken for name, taken in times.items()}
     return Row(
@@ -83,22 +83,22 @@ def step_time() -> Row:
         RELEASED,
         target=3,
         measured=ratios["kit"],
-        note=of_default(ratios),
+        note=in_words(ratios),
         details={"images_per_s": {name: BATCH / taken for name, taken in times.items()}},
     )
 
 
-def of_default(ratios: dict[str, float]) -> str:
-    """The note of a row: the precision of its number, and the number of the default precision."""
-    if "default" not in ratios:
+def in_words(ratios: dict[str, float]) -> str:
+    """The note of a row: the precision of its number, and the number in 32 bits."""
+    if EXACT not in ratios:
         return "in 32 bits, since this CPU has no bfloat16 units"
-    fast, plain = precision("cpu"), ratios["default"]
-    return f'with precision="{fast}"; {plain:.3g} x with the default, 32 bits'
+    fast = precision("cpu")
+    return f'in {fast}, which precision="auto" takes here; {ratios[EXACT]:.3g} x in {EXACT}'
 
 
 def step_memory() -> Row:
     """Peak memory that a training step adds, on the CPU."""
-    names = [name for name in STEPS if name != "default" or has_bf16()]
+    names = [name for name in STEPS if name != EXACT or has_bf16()]
     row = memory_row("CPU")
     told = {name: child("benchmarks.training", name).splitlines()[-1] for name in names}
     added = {name: json.loads(line) for name, line in told.items()}
@@ -106,7 +106,7 @@ def step_memory() -> Row:
         row.note = UNKNOWN
         return row
     ratios = fill_memory(row, added)
-    row.note = of_default(ratios)
+    row.note = in_words(ratios)
     return row
 
 
@@ -122,7 +122,7 @@ def fill_memory(row: Row, added: dict[str, float]) -> dict[str, float]:
     return ratios
 
 
-STEPS = {"released": released_step, "kit": kit_step, "default": lambda: kit_step(kind=DEFAULT)}
+STEPS = {"released": released_step, "kit": kit_step, EXACT: lambda: kit_step(kind=EXACT)}
 
 
 def main() -> None:

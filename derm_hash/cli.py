@@ -55,10 +55,10 @@ def parser() -> argparse.ArgumentParser:
     )
     option(
         "--bf16",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
         help="in bfloat16: faster where the hardware computes in it (GPUs, CPUs with AMX or "
-        "AVX-512 BF16), very slow elsewhere; soft codes differ by up to about 0.01 (default: 32 "
-        "bits)",
+        "AVX-512 BF16), very slow elsewhere; soft codes differ by up to about 0.01 (default: "
+        "there, if the run was trained in bfloat16)",
     )
 
     summary = "Find the cases that are similar to an image."

@@ -35,7 +35,7 @@ from derm_hash.metrics.scores import SCORES
 from derm_hash.model import encode
 from derm_hash.options import chosen_config
 from derm_hash.retrieval import HashIndex, build_index
-from derm_hash.runs import Run, best_epoch, fingerprint, read_config
+from derm_hash.runs import Run, best_epoch, fingerprint, read_config, settled
 from derm_hash.training import train
 
 INDEX_FILE = "index.safetensors"
@@ -62,6 +62,8 @@ def train_command(args) -> None:
         raise InputError(
             "a frozen run trains on the CPU, in seconds: leave out --device and --compile"
         )
+    if not config.frozen:
+        config = settled(config, args.size, args.runs / config.name, args.device)
     fabric = make_fabric(config.precision, args.device)
     data = course_data(args.data, args.size)
     options = {"on_epoch": EpochLines(), "fabric": fabric, "compiled": args.compile}
@@ -134,7 +136,9 @@ def own_index(run: Run, data: LesionDataset, args: argparse.Namespace) -> Path:
     )
 
 
-def write_index(run: Run, part: LesionDataset, source: str, out: Path, bf16: bool = False) -> None:
+def write_index(
+    run: Run, part: LesionDataset, source: str, out: Path, bf16: bool | None = None
+) -> None:
     """Encode a data set into an index, whose items say where the images lie."""
     folder = "" if source == "atlas" else str(Path(source).resolve())
     part.table = part.table.assign(folder=folder)

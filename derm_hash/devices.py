@@ -13,6 +13,7 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor
 
 from derm_hash.errors import InputError, one_line
+from derm_hash.precision import best_precision
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -40,12 +41,6 @@ def make_fabric(precision: str = "auto", device: str = "auto") -> Fabric:
     )
     fabric.launch()
     return fabric
-
-
-def best_precision(device: str = "auto") -> str:
-    """bfloat16 on a GPU that computes in it; 32 bits on one that only emulates it, or a CPU."""
-    gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16-mixed" if gpu and device != "cpu" else "32-true"
 
 
 def check_device(device: str) -> str:

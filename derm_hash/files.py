@@ -23,6 +23,11 @@ from tqdm.auto import tqdm
 from derm_hash.errors import InputError, one_line
 
 
+def home() -> Path:
+    """Folder of the cache: ``DERM_HASH_HOME``, or ``~/.cache/derm-hash``."""
+    return Path(os.environ.get("DERM_HASH_HOME") or "~/.cache/derm-hash").expanduser()
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a file beside ``path``, then put it in place in one step.
 

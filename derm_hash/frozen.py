@@ -15,11 +15,10 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from derm_hash.course import home
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.views import generator, order_of_images
 from derm_hash.errors import InputError
-from derm_hash.files import load_tensors, locked, save_tensors, write_atomically
+from derm_hash.files import home, load_tensors, locked, save_tensors, write_atomically
 from derm_hash.longtail import CURRICULA, curriculum, make_contrast
 from derm_hash.losses import class_weights
 from derm_hash.metrics.classification import f1_columns

@@ -16,6 +16,7 @@ from derm_hash.backbones import Backbone, Normalise, Statistics, make_backbone, 
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.images import to_input
 from derm_hash.errors import InputError
+from derm_hash.precision import computes_in_bf16
 from derm_hash.rotations import inside_disc, rotation_orbit
 
 
@@ -60,6 +61,8 @@ class DermHash(nn.Module):
         Mean and standard deviation of pixels, on the scale 0 to 1, that the backbone's input is
         normalised with. By default those that the weights were trained with, or none for random
         weights.
+    bf16 : bool
+        Whether the network was trained in bfloat16, so that :func:`encode` may use it, too.
 
     Raises
     ------
@@ -80,16 +83,18 @@ class DermHash(nn.Module):
         image_size: int | None = None,
         gate_init: str = "pytorch",
         normalise: Statistics | None = None,
+        bf16: bool = False,
     ):
         super().__init__()
         if bits < 1 or classes < 1:
             raise InputError(f"A model needs at least 1 bit and 1 class, not {bits} and {classes}")
         self.class_names = tuple(class_names or (f"class {i}" for i in range(classes)))
         self.image_size, self.detach_classifier = image_size, detach_classifier
+        self.bf16 = bf16
         normalise = normalise or trained_on(backbone, weights)
         # What load_model needs; the other arguments matter in training alone.
         self.settings = {"backbone": backbone, "bits": bits, "classes": classes, "disc": disc}
-        self.settings |= {"attention": attention, "image_size": image_size}
+        self.settings |= {"attention": attention, "image_size": image_size, "bf16": bf16}
         self.settings |= {"class_names": self.class_names}
         self.settings |= {"normalise": normalise and tuple(map(tuple, normalise))}
         self.normalise = Normalise(*normalise) if normalise else nn.Identity()
@@ -137,6 +142,7 @@ class OrbitMean(nn.Module):
     def __init__(self, model: DermHash):
         super().__init__()
         self.model = model
+        self.bf16 = getattr(model, "bf16", False)
         self.train(model.training)  # the mode of the model inside stays
 
     @property
@@ -168,7 +174,7 @@ def encode(
     images: LesionDataset | Tensor,
     batch_size: int = 64,
     progress: bool = False,
-    bf16: bool = False,
+    bf16: bool | None = None,
 ) -> np.ndarray:
     """Encode many images in evaluation mode; the model then goes back into the mode that it had.
 
@@ -179,9 +185,10 @@ def encode(
     batch_size : int
     progress : bool
         Show a progress bar.
-    bf16 : bool
+    bf16 : bool, optional
         Compute the features in bfloat16: faster where the hardware computes in it (GPUs, CPUs
-        with AMX or AVX-512 BF16), very slow elsewhere. Soft codes differ by up to about 0.01.
+        with AMX or AVX-512 BF16), very slow elsewhere. Soft codes differ by up to about 0.01. By
+        default there, if the model was trained in bfloat16.
 
     Returns
     -------
@@ -201,6 +208,8 @@ def encode(
                 "network's input: give uint8 images, or floating point in [-1, 1]"
             )
     device, codes = next(model.parameters()).device, []
+    if bf16 is None:
+        bf16 = getattr(model, "bf16", False) and computes_in_bf16(device)
     batches = tqdm(pixels.split(batch_size), "encoding", disable=not progress, leave=False)
     with evaluating(model), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         for batch in batches:

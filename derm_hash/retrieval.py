@@ -211,7 +211,7 @@ class HashIndex:
 
 
 def build_index(
-    model: nn.Module, dataset: LesionDataset, progress: bool = False, bf16: bool = False
+    model: nn.Module, dataset: LesionDataset, progress: bool = False, bf16: bool | None = None
 ) -> HashIndex:
     """Encode a data set and index it; the items are the rows of its manifest.
 
@@ -219,7 +219,7 @@ def build_index(
     ----------
     model : DermHash or OrbitMean
     dataset : LesionDataset
-    progress, bf16 : bool, as in `encode`
+    progress, bf16 : as in `encode`
     """
     codes = encode(model, dataset, progress=progress, bf16=bf16)
     return HashIndex.build(codes, dataset.labels.numpy(), dataset.table, dataset.classes)

@@ -13,6 +13,7 @@ from derm_hash.data.dataset import LesionDataset
 from derm_hash.errors import InputError, one_line
 from derm_hash.files import load_state, load_tensors, save_state, save_tensors, write_json
 from derm_hash.model import DermHash
+from derm_hash.precision import fastest_precision
 from derm_hash.settings import TrainConfig
 
 MODEL_FILE = "model.safetensors"
@@ -111,6 +112,25 @@ def claim_folder(path: Path, config: TrainConfig, data: LesionDataset, write: bo
             )
     if write:
         write_json(path / "config.json", {"config": dataclasses.asdict(config), "data": about})
+
+
+def settled(config: TrainConfig, size: int, path: Path, device: str = "auto") -> TrainConfig:
+    """Replace the precision "auto" by the one that a run began in, or by the faster one here.
+
+    ``size`` is the side of the images in pixels, ``path`` the run's folder, which keeps the answer.
+    """
+    if config.precision != "auto":
+        return config
+    if (path / "config.json").exists():
+        return dataclasses.replace(config, precision=read_config(path)[0].precision)
+
+    def network() -> DermHash:
+        return DermHash(config.backbone, attention=config.attention, image_size=size)
+
+    what = f"{config.backbone}, {config.attention or 'no gate'}"
+    images = config.batch_size * config.copies
+    precision = fastest_precision(device, what, network, images, size)
+    return dataclasses.replace(config, precision=precision)
 
 
 def check_weights(state) -> None:

@@ -108,9 +108,11 @@ class TrainConfig:
     batch_size: int = 64
     """Images per step, over all devices and before the orbit is made."""
     precision: str = "auto"
-    """Floating-point precision: "auto" (bfloat16 on a GPU that has it, else 32 bits), or Fabric's
-    "32-true", "16-mixed" (on a GPU) or "bf16-mixed" (faster on CPUs with AVX-512 BF16 or AMX, very
-    slow on others)."""
+    """Floating-point precision: "auto" (bfloat16 where it is faster, else 32 bits), or Fabric's
+    "32-true", "16-mixed" (on a GPU) or "bf16-mixed" (very slow on CPUs without AVX-512 BF16 or
+    AMX). A GPU that has bfloat16 takes it; on a CPU that has it, a step of the network is timed
+    once for each image size. The run's config keeps the answer, so that the run can go on
+    elsewhere. Several processes on CPUs stay in 32 bits."""
     seed: int = 0
     """Seed of the weights, the order of the images and the random changes."""
 

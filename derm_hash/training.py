@@ -45,6 +45,7 @@ from derm_hash.runs import (
     load_checkpoint,
     save_checkpoint,
     save_model,
+    settled,
 )
 from derm_hash.settings import TrainConfig
 
@@ -101,12 +102,13 @@ def train(
     """
     if config.frozen:
         raise InputError("train trains the whole network: call derm_hash.frozen.train_frozen")
+    path = Path(root) / config.name
+    config = config if fabric else settled(config, data.size, path)
     fabric = fabric or make_fabric(config.precision)
     first = fabric.global_rank == 0
     trained, val = data.split("train"), data.split("val")
     batch = min(config.batch_size, len(trained))
     check_batch(batch, config.copies, data.size, fabric.world_size)
-    path = Path(root) / config.name
     state = set_up(config, trained, fabric, resumed=(path / CHECKPOINT).exists())
     if compiled:
         check_compiler(fabric.device)
@@ -180,6 +182,7 @@ def set_up(config: TrainConfig, trained: LesionDataset, fabric: Fabric, resumed:
         image_size=trained.size,
         gate_init=config.gate_init,
         normalise=trained_on(config.backbone, config.weights),
+        bf16=config.precision == "bf16-mixed",
     ).to(memory_format=torch.channels_last)
     contrast = make_contrast(config, trained.labels, classes, fabric.device)
     steps = max(1, len(trained) // config.batch_size)  # an incomplete last batch is left out
@@ -350,9 +353,8 @@ def close_epoch(state: State, scores: dict[str, float], path: Path) -> None:
     state.history.append({"epoch": state.epoch + 1, **means, **scores})
     state.epoch, state.step, state.totals = state.epoch + 1, 0, {}
     if state.fabric.global_rank == 0:
-        precisions = [row["val_precision_at_10"] for row in state.history]
-        if precisions[-1] == max(precisions):
-            save_model(state.model.module, path / MODEL_FILE)
         table = pd.DataFrame(state.history)
+        if scores["val_precision_at_10"] == table["val_precision_at_10"].max():
+            save_model(state.model.module, path / MODEL_FILE)
         write_atomically(path / "metrics.csv", lambda part: table.to_csv(part, index=False))
     save_checkpoint(state, path)

@@ -60,21 +60,10 @@ def test_the_batch_of_two_processes_is_whole_again():
     assert torch.equal(whole, torch.cat([codes, codes + 10], dim=1))
 
 
-@pytest.mark.parametrize(("native", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
-def test_a_card_that_only_emulates_bfloat16_trains_in_32_bits(native, precision, monkeypatch):
-    def supported(including_emulation=True):
-        return including_emulation or native
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
-    assert devices.best_precision() == precision
-
-
 def test_the_cpu_is_used_on_request_where_there_is_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **options: True)
     assert devices.make_fabric(device="cpu").device.type == "cpu"
-    assert devices.best_precision("cpu") == "32-true"
     assert [devices.check_device(name) for name in devices.DEVICES] == ["cuda", "cpu", "cuda"]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert devices.check_device("auto") == "cpu"

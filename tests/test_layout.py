@@ -7,9 +7,10 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "derm_hash"
 LAYERS = (  # from the ground up; a module imports from its own layer or a lower one
-    *("errors", "files", "rotations backbones", "attention losses longtail objectives settings"),
-    *("data atlas", "model", "devices metrics", "retrieval runs", "training heatmaps", "plots"),
-    *("course", "frozen", "experiments explorers options", "commands", "app cli doctor lab"),
+    *("errors", "files precision", "rotations backbones"),
+    *("attention losses longtail objectives settings", "data atlas", "model", "devices metrics"),
+    *("retrieval runs", "training heatmaps", "plots", "course", "frozen"),
+    *("experiments explorers options", "commands", "app cli doctor lab"),
 )
 LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names.split()}
 FILES = [p for p in sorted(PACKAGE.rglob("*.py")) if not p.name.startswith("__")]

@@ -45,7 +45,7 @@ from derm_hash.experiments.results import (
 from derm_hash.experiments.scoring import Coded, encode_data, score_codes
 from derm_hash.files import locked, read_json, remove_parts, write_json
 from derm_hash.frozen import frozen_features, head_codes, train_head
-from derm_hash.runs import CHECKPOINT, Run
+from derm_hash.runs import CHECKPOINT, Run, settled
 from derm_hash.training import train
 
 DEATHS_ALLOWED = 3  # of worker processes, in one call
@@ -166,10 +166,11 @@ def hand_out(left: Sequence[PlannedRun], total: int, out: Path, jobs: int, progr
 def network_coder(run: PlannedRun, out: Path, progress: bool):
     """Train a network, and return how it encodes the data, and how long training took."""
     path, trained = out / run.config.name, out / run.config.name / "trained.json"
-    fabric = make_fabric(run.config.precision)
+    config = settled(run.config, run.data.dataset.size, path)
+    fabric = make_fabric(config.precision)
     if not trained.exists():
         resumed, start = (path / CHECKPOINT).exists(), time.perf_counter()
-        train(run.config, run.data.dataset, out, progress, fabric=fabric)
+        train(config, run.data.dataset, out, progress, fabric=fabric)
         # The seconds before a stop are not known.
         seconds = None if resumed else round(time.perf_counter() - start, 3)
         write_json(trained, conditions() | {"seconds": seconds})
