@@ -251,5 +251,6 @@ def test_each_step_draws_its_own_members(data, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "step_losses", spy)
     train_quietly(tiny(attention=None, orbit_sample=2, epochs=4), data, tmp_path)
     assert {len(set(pair)) for pair in drawn} == {2} and len(set(drawn)) > 2
-    with pytest.raises(InputError, match="between 2 and the orbit's 4 members"):
-        tiny(orbit_sample=5)
+    with pytest.raises(InputError, match="must be 0, or 2 or more, not 1"):
+        tiny(orbit_sample=1)
+    assert tiny(orbit_sample=5).copies == 4  # there are no more members
