@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from derm_hash.course import course_data, course_pair, course_query
+from derm_hash.course import course_data, course_pair
 from derm_hash.errors import exit_code
 from derm_hash.explorers.asking import ORIENTATIONS, QUARTERS, Library, jpeg, orbit
 from derm_hash.explorers.familiar import Familiarity
@@ -26,6 +26,8 @@ from derm_hash.retrieval import build_index
 
 OUT = Path("build/page/index.html")
 QUERIES = 40
+# Turned by 90 degrees, it keeps its bits with the loss, and loses 5 without.
+FIRST = "ATLAS_0000617"
 LARGE, SMALL = 144, 80  # pixels of a query and of a database image
 NAMES = ("trained to ignore turning", "trained without")
 TITLE = "Turn a lesion: does its code hold?"
@@ -134,9 +136,7 @@ def run(argv: list[str] | None = None) -> int:
     dataset, larger = course_data(), course_data(size=LARGE)
     models = course_pair()
     indexes = [build_index(model, dataset.split("database")) for model in models]
-    queries = dataset.split("query")
-    first = queries.table["image"].iat[course_query(queries)]
-    path = write_page(options.out, page_data(dataset, models, indexes, larger, first=first))
+    path = write_page(options.out, page_data(dataset, models, indexes, larger, first=FIRST))
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     return 0
 

@@ -38,8 +38,9 @@ class Still(anywidget.AnyWidget):
         figures = self.figures()
         figures[-1].supxlabel(NOTE, fontsize=9, x=0.99, ha="right", style="italic")
         data["image/png"] = stacked([figure_png(figure) for figure in figures])
-        metadata["image/png"] = {"alt": ". ".join(map(describe, figures))}
         data["text/plain"] = f"{type(self).__name__} (run the cell to use it)"
+        alt = [data["text/plain"], *map(describe, figures)]
+        metadata["image/png"] = {"alt": ". ".join(alt).strip(". ")}
         return data, metadata
 
     def _take_the_place_of_earlier_ones(self) -> None:

@@ -5,6 +5,7 @@ import sys
 import zlib
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 import torch
@@ -78,7 +79,8 @@ def use_style() -> None:
     # IPython is loaded in notebooks alone, and drawing does not need it.
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if hasattr(shell, "kernel"):
-        mpl.get_backend()  # loaded first, since it sets a way of its own to show figures
+        # Loaded first, since it sets a way of its own to show figures.
+        plt.switch_backend(mpl.get_backend())
         shell.display_formatter.formatters["image/png"].for_type(
             Figure, lambda figure: (figure_png(figure), {"alt": describe(figure)})
         )
