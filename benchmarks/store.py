@@ -32,6 +32,7 @@ OF_QUERIES = [
     *QUERY,
     "ap",
     "tie_aware_ap",
+    "precision_at_10",
     "recall_at_10",
     "correct",
     "flipped_bits",
