@@ -47,10 +47,10 @@ def _panel(ax: Axes) -> str:
 
 def _words(axis: Axis) -> dict[int, str]:
     """The words at the ticks of an axis, by their place; none where the ticks are numbers."""
-    if isinstance(axis.get_major_formatter(), NUMBERS):
+    writes, places = axis.get_major_formatter(), axis.get_ticklocs()
+    if isinstance(writes, NUMBERS):
         return {}
-    words = [_line(label.get_text()) for label in axis.get_ticklabels()]
-    return dict(zip(map(round, axis.get_ticklocs()), words, strict=False))
+    return dict(zip(map(round, places), map(_line, writes.format_ticks(places)), strict=True))
 
 
 def _bars(ax: Axes, bars: BarContainer) -> str:

@@ -40,8 +40,11 @@ def test_differences_come_with_their_names_and_intervals():
     row = {"score": "mAP", "low": 0.1, "high": 0.3, "seed_low": 0.15, "seed_high": 0.25}
     rows = [row | {"gate": "se", "difference": 0.2, "clear": True}]
     rows += [row | {"gate": "cbam", "difference": 0.12, "clear": False}]
+    rows += [rows[0] | {"score": "recall"}]  # its panel shares the names of the first
     text = plots.describe(plots.plot_differences(pd.DataFrame(rows), ["gate"]))
-    assert "se 0.2 (0.1 to 0.3); cbam 0.12 (0.1 to 0.3)" in text
+    assert (
+        "mAP (share): se 0.2 (0.1 to 0.3); cbam 0.12 (0.1 to 0.3). recall (share): se 0.2" in text
+    )
 
 
 def test_a_label_of_the_figure_says_what_no_axis_can():
