@@ -23,7 +23,7 @@ def describe(figure: Figure) -> str:
     or with its ends and extremes where there are many; bars and points come with the words at their
     ticks. What cannot be told from that is for ``figure.set_label``: it follows the title.
     """
-    parts = [figure.get_suptitle(), figure.get_label(), *map(_panel, figure.axes)]
+    parts = [figure.get_suptitle(), _line(figure.get_label()), *map(_panel, figure.axes)]
     text = ". ".join(part for part in parts if part)
     return text if len(text) <= LONGEST else text[: LONGEST - 4].rsplit(" ", 1)[0] + " ..."
 
