@@ -134,7 +134,7 @@ def run(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=OUT, help="the file (%(default)s)")
     options = parser.parse_args(argv)
     dataset, larger = course_data(), course_data(size=LARGE)
-    models = course_pair()
+    models = course_pair(dataset)
     indexes = [build_index(model, dataset.split("database")) for model in models]
     path = write_page(options.out, page_data(dataset, models, indexes, larger, first=FIRST))
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
