@@ -98,4 +98,5 @@ class Guess(Still):
         figure = new_figure(WIDTH, 1.2)
         words = self.question + ("" if not self.options else "\n" + " / ".join(self.options))
         figure.text(0.02, 0.6, words, va="center", parse_math=False)
+        figure.set_label(words)
         return [figure]

@@ -164,7 +164,7 @@ def plot_differences(table: pd.DataFrame, by: Sequence[str]) -> Figure:
     scores = list(table["score"].unique())
     settings = table[by].astype(str).agg(", ".join, axis=1)
     names = list(dict.fromkeys(settings))
-    title = "difference to the baseline, 95 % intervals over lesions (thick) and seeds (thin)"
+    title = "difference to the baseline; 95 % over lesions (thick) and seeds (thin); filled: clear"
     figure, axes = _score_panels(scores, len(names), title)
     for ax, score in zip(axes, scores, strict=True):
         part = table[table["score"] == score]

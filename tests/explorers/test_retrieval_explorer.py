@@ -166,11 +166,12 @@ def test_a_page_without_a_kernel_gets_a_small_picture(model, index, dataset, hea
     assert turned.figures()[0].get_suptitle() == "turned by 90°"
     made = [turned, heat, LossExplorer(), Guess("How many?", high=16)]
     for each in made:
-        data, _ = each._repr_mimebundle_()
+        data, metadata = each._repr_mimebundle_()
         assert set(data) == {WIDGET_VIEW, "image/png", "text/plain"}
         picture = Image.open(io.BytesIO(data["image/png"]))
         assert picture.format == "PNG" and picture.width > 300
         assert len(data["image/png"]) < 250_000
+    assert metadata["image/png"]["alt"] == "Guess (run the cell to use it). How many?"  # the last
     turned.close()
 
 
