@@ -70,7 +70,7 @@ QUESTIONS = {
     "criteria nDCG@10": "ndcg_at_10",
     "mAP, another hospital": "class_mean_map",
 }
-"""Columns, and the scores of :mod:`derm_hash.experiments.questions`."""
+"""Columns, and the scores of ``python -m benchmarks.questions``."""
 ASKED = {
     "hash layer": "head, upright",
     "+ random rotations": "head, random rotations",
