@@ -36,12 +36,8 @@ class Audit:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("root", type=Path, metavar="ROOT", help="data folder with a manifest.csv")
-    parser.add_argument(
-        "--against",
-        type=Path,
-        metavar="OTHER",
-        help="another data folder: report near-duplicates and lesions that are in both, instead",
-    )
+    text = "another data folder: report near-duplicates and lesions that are in both, instead"
+    parser.add_argument("--against", type=Path, metavar="OTHER", help=text)
 
 
 def run(args: argparse.Namespace) -> None:
