@@ -141,7 +141,7 @@ def split_as_given(frame: pd.DataFrame, tables: Mapping[str, str | Path]) -> pd.
     return frame.assign(split=split)[split != ""].reset_index(drop=True)
 
 
-def matched_databases(frame: pd.DataFrame, seed: int = 0) -> dict[str, np.ndarray]:
+def matched_databases(frame: pd.DataFrame) -> dict[str, np.ndarray]:
     """A database that was trained on and one that was not, with equally many images of each class.
 
     Scores against databases of different size or class counts do not compare. In each class the
@@ -153,15 +153,14 @@ def matched_databases(frame: pd.DataFrame, seed: int = 0) -> dict[str, np.ndarra
     ----------
     frame : DataFrame
         Manifest with a filled split column.
-    seed : int
 
     Returns
     -------
     dict of two (n,) arrays of ascending positions in the frame: ``trained`` and ``unseen``
     """
-    four = (frame["split"] == "train").any()
-    parts = {"trained": "train", "unseen": "database"} if four else {}
-    parts = parts or {"trained": "database", "unseen": "val"}
+    parts = {"trained": "database", "unseen": "val"}
+    if (frame["split"] == "train").any():
+        parts = {"trained": "train", "unseen": "database"}
     lesion = _lesion_keys(frame).to_numpy()
     chosen = {side: [] for side in parts}
     for label in sorted(set(frame["label"])):
@@ -171,7 +170,7 @@ def matched_databases(frame: pd.DataFrame, seed: int = 0) -> dict[str, np.ndarra
         }
         size = min(map(len, own.values()))
         for side, rows in own.items():
-            place = {key: i for i, key in enumerate(_shuffled(set(lesion[rows]), seed))}
+            place = {key: i for i, key in enumerate(_shuffled(set(lesion[rows]), seed=0))}
             order = np.argsort([place[key] for key in lesion[rows]], kind="stable")
             chosen[side].append(rows[order][:size])
     return {side: np.sort(np.concatenate(rows)) for side, rows in chosen.items()}
