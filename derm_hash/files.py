@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import torch
@@ -174,14 +174,8 @@ def _unpack(value: object, tensors: Mapping[str, Tensor]) -> object:
 
 def leaves_folder(name: str) -> bool:
     """Whether a relative path could point outside its folder, on any system."""
-    windows = PureWindowsPath(name)
-    return bool(
-        PurePosixPath(name).is_absolute()
-        or windows.drive
-        or windows.root
-        or ".." in windows.parts
-        or "\0" in name
-    )
+    path = PureWindowsPath(name)  # its parts may be separated by both slashes
+    return bool(path.anchor or ".." in path.parts or "\0" in name)
 
 
 def thread_map(

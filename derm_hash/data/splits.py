@@ -62,7 +62,7 @@ def split_by_lesion(
     """
     shares = shares_of_parts(query, val, unseen)
     frame = with_all_columns(frame)
-    lesion = _lesion_keys(frame)
+    lesion = lesion_keys(frame)
     leader_of = _leaders(lesion, frame)
     leader = lesion.map(leader_of)
     images = leader.value_counts()
@@ -161,7 +161,7 @@ def matched_databases(frame: pd.DataFrame) -> dict[str, np.ndarray]:
     parts = {"trained": "database", "unseen": "val"}
     if (frame["split"] == "train").any():
         parts = {"trained": "train", "unseen": "database"}
-    lesion = _lesion_keys(frame).to_numpy()
+    lesion = lesion_keys(frame).to_numpy()
     chosen = {side: [] for side in parts}
     for label in sorted(set(frame["label"])):
         own = {
@@ -176,7 +176,7 @@ def matched_databases(frame: pd.DataFrame) -> dict[str, np.ndarray]:
     return {side: np.sort(np.concatenate(rows)) for side, rows in chosen.items()}
 
 
-def _lesion_keys(frame: pd.DataFrame) -> pd.Series:
+def lesion_keys(frame: pd.DataFrame) -> pd.Series:
     """One key per lesion; an image without lesion_id is its own."""
     # The prefixes keep an image from meeting a lesion of the same name.
     alone = "image " + frame["image"]
