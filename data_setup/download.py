@@ -38,7 +38,7 @@ class NotOffered(InputError):
     """The server cannot be reached or does not give the file: it may have moved."""
 
 
-def fetch(files: Sequence[File], folder: Path, progress: bool = True) -> None:
+def fetch(files: Sequence[File], folder: Path) -> None:
     """Download files into a folder, made if missing, unless they are there already; verify them.
 
     A download goes on where an earlier one ended; an interrupt keeps what has arrived. `NotOffered`
@@ -56,7 +56,7 @@ def fetch(files: Sequence[File], folder: Path, progress: bool = True) -> None:
         check_space(folder, sum(file.size or 0 for file in missing) - here)
         for file in missing:
             path = folder / file.name
-            with tqdm(desc=file.name, unit="B", unit_scale=True, disable=not progress) as bar:
+            with tqdm(desc=file.name, unit="B", unit_scale=True) as bar:
                 download(http, file, part(path), bar)
             if problem := wrong(file, part(path)):
                 part(path).unlink()
