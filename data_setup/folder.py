@@ -107,10 +107,7 @@ def files_of(option: str, place: Path) -> dict[str, Source]:
 
 
 def labelled(
-    args: argparse.Namespace,
-    source: Path,
-    files: Mapping[str, Source],
-    masks: Mapping[str, Source],
+    args: argparse.Namespace, source: Path, files: Mapping[str, Source], masks: Mapping[str, Source]
 ) -> pd.DataFrame:
     """Paths, labels, lesion ids, splits and masks of the images to use; prints what is left out."""
     if args.csv:

@@ -21,11 +21,7 @@ from derm_hash.errors import InputError, shown
 
 
 def split_by_lesion(
-    frame: pd.DataFrame,
-    query: float = 0.1,
-    val: float = 0.1,
-    seed: int = 0,
-    unseen: float = 0.0,
+    frame: pd.DataFrame, query: float = 0.1, val: float = 0.1, seed: int = 0, unseen: float = 0.0
 ) -> pd.DataFrame:
     """Fill the split column so that no lesion, and no near-duplicate, is in two parts.
 
@@ -75,11 +71,7 @@ def split_by_lesion(
 
 
 def split_by_image(
-    frame: pd.DataFrame,
-    query: float = 0.1,
-    val: float = 0.1,
-    seed: int = 0,
-    unseen: float = 0.0,
+    frame: pd.DataFrame, query: float = 0.1, val: float = 0.1, seed: int = 0, unseen: float = 0.0
 ) -> pd.DataFrame:
     """Fill the split column image by image, as the paper's protocol does.
 
@@ -149,14 +141,7 @@ def matched_databases(frame: pd.DataFrame) -> dict[str, np.ndarray]:
     reached, except for the last one. The unseen side is the part ``database`` if there is a part
     ``train``, else ``val``, which chose the epoch but trained nothing.
 
-    Parameters
-    ----------
-    frame : DataFrame
-        Manifest with a filled split column.
-
-    Returns
-    -------
-    dict of two (n,) arrays of ascending positions in the frame: ``trained`` and ``unseen``
+    A manifest with a filled split column -> ascending positions (n,) of ``trained`` and ``unseen``.
     """
     parts = {"trained": "database", "unseen": "val"}
     if (frame["split"] == "train").any():
