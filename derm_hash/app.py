@@ -102,12 +102,7 @@ def prepare(page: Path, data: str, run: str | None) -> None:
 def serve(page: Path, port: int, open_browser: bool) -> int:
     """Run Voilà on the notebook in ``page`` until it ends; return its exit status."""
     settings = {
-        "Voila": {
-            "ip": "127.0.0.1",
-            "port": port,
-            "port_retries": 0,
-            "open_browser": open_browser,
-        },
+        "Voila": {"ip": "127.0.0.1", "port": port, "port_retries": 0, "open_browser": open_browser},
         "VoilaConfiguration": {
             "file_allowlist": [],
             "allow_template_override": "NO",
