@@ -27,24 +27,6 @@ function dot(a, i, b, j, bits) {
   return sum;
 }
 
-// A sum in 32 bits in NumPy's order (eight running sums), so that it rounds as NumPy's does.
-function sum32(values, from, n) {
-  if (n > 128) {
-    const half = (n >> 1) - ((n >> 1) % 8);
-    return round32(sum32(values, from, half) + sum32(values, from + half, n - half));
-  }
-  let at = 0, total = 0;
-  if (n >= 8) {
-    const r = values.slice(from, from + 8);
-    for (at = 8; at < n - (n % 8); at += 8)
-      for (let i = 0; i < 8; i++) r[i] += values[from + at + i];
-    total = round32(round32(round32(r[0] + r[1]) + round32(r[2] + r[3])) +
-                    round32(round32(r[4] + r[5]) + round32(r[6] + r[7])));
-  }
-  for (; at < n; at++) total = round32(total + values[from + at]);
-  return total;
-}
-
 export class Index {
   // codes: Float32Array (n * bits) of soft codes.
   constructor(codes, bits) {
@@ -53,7 +35,6 @@ export class Index {
     this.squares = Float64Array.from({length: this.size},
       (_, i) => dot(codes, i * bits, codes, i * bits, bits));
     this.apart = new Uint16Array(this.size);
-    this.work = new Float32Array(bits);
   }
 
   // The k nearest of a code (Float32Array of bits), as {ids, hamming, distance, counts, within}.
@@ -89,8 +70,9 @@ export class Index {
     return {ids, hamming, distance, counts, within};
   }
 
+  // Sums are in 64 bits, as in derm_hash.retrieval.
   distance(code, square, i, rank) {
-    const {codes, bits, work} = this, at = i * bits;
+    const {codes, bits} = this, at = i * bits;
     if (rank === "hamming") return this.apart[i];
     if (rank === "cosine") {
       const norms = Math.sqrt(square * this.squares[i]);
@@ -98,11 +80,11 @@ export class Index {
       const cosine = norms > 0 ? dot(code, 0, codes, at, bits) / norms : same;
       return round32(Math.max(1 - cosine, 0));
     }
+    let sum = 0;
     for (let b = 0; b < bits; b++) {
       const d = round32(code[b] - codes[at + b]);
-      work[b] = rank === "euclidean" ? d * d : Math.abs(d);
+      sum += rank === "euclidean" ? d * d : Math.abs(d);
     }
-    const sum = sum32(work, 0, bits);
-    return rank === "euclidean" ? round32(Math.sqrt(sum)) : sum;
+    return round32(rank === "euclidean" ? Math.sqrt(sum) : sum);
   }
 }
