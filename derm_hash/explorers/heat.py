@@ -1,7 +1,5 @@
 """The heatmap explorer: where the network looks, and whether the map turns with the lesion."""
 
-import json
-
 import numpy as np
 import torch
 import traitlets as t
@@ -42,7 +40,7 @@ class HeatmapExplorer(Asked):
     """
 
     kind = t.Unicode("heat").tag(sync=True)
-    about = t.Unicode().tag(sync=True)
+    about = t.Dict().tag(sync=True)
     codes = t.List(t.Bytes()).tag(sync=True)
     subject = t.Unicode().tag(sync=True)
     place = t.Int(0, min=0, max=HITS - 1).tag(sync=True)
@@ -66,7 +64,7 @@ class HeatmapExplorer(Asked):
             "subjects": list(self.subjects),
         }
         view.setdefault("subject", next(iter(self.subjects)))
-        super().__init__(about=json.dumps(content), **view)
+        super().__init__(about=content, **view)
 
     def answers(self) -> dict:
         return super().answers() | {"map": self._map}

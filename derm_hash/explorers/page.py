@@ -29,6 +29,7 @@ QUERIES = 40
 # Turned by 90 degrees, it keeps its bits with the loss, and loses 5 without.
 FIRST = "ATLAS_0000617"
 LARGE, SMALL = 144, 80  # pixels of a query and of a database image
+VIEW = {"k": 10, "radius": 4, "rank": "cosine", "angle": 90, "mirrored": False}
 NAMES = ("trained to ignore turning", "trained without")
 TITLE = "Turn a lesion: does its code hold?"
 PAGE = """<!doctype html>
@@ -87,7 +88,6 @@ def page_data(
         chosen = list(dict.fromkeys([library.find(first).position, *chosen]))[:queries]
     told = about(library, indexes, names)
     told["query"] = [told["query"][i] for i in chosen]
-    told["view"] = {"angle": 90}
 
     def stored(origin: str, positions, orientations: list[int], pixels: int) -> list[dict]:
         queries = [library.get(origin, int(i)) for i in positions]
@@ -104,9 +104,7 @@ def page_data(
         ]
 
     return {
-        "about": told,
-        "start": 0,
-        "codes": texts(index.codes.tobytes() for index in indexes),
+        "traits": VIEW | {"about": told, "codes": texts(index.codes.tobytes() for index in indexes)},
         "known": {"query": ORIENTATIONS, "database": QUARTERS},
         "query": stored("query", chosen, ORIENTATIONS, LARGE),
         "database": stored("database", range(len(library.database)), QUARTERS, SMALL),

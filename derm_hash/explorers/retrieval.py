@@ -1,7 +1,5 @@
 """The retrieval explorer: choose a lesion, turn it with your hand, watch its bits and hits."""
 
-import json
-
 import numpy as np
 import traitlets as t
 from matplotlib.figure import Figure
@@ -38,7 +36,6 @@ def about(library: Library, indexes: list[HashIndex], names: list[str]) -> dict:
         ],
         "query": library.rows("query"),
         "database": library.rows("database"),
-        "most_bytes": MOST_BYTES,
     }
 
 
@@ -84,7 +81,7 @@ class RetrievalExplorer(Asked):
     """
 
     kind = t.Unicode("retrieval").tag(sync=True)
-    about = t.Unicode().tag(sync=True)
+    about = t.Dict().tag(sync=True)
     codes = t.List(t.Bytes()).tag(sync=True)
     k = t.Int(10, min=1, max=20).tag(sync=True)
     radius = t.Int(4, min=0, allow_none=True).tag(sync=True)
@@ -103,7 +100,7 @@ class RetrievalExplorer(Asked):
         self.names = list(names) if other is not None else [""]
         self.query = self.library.find(query) if query else self.library.get("query", 0)
         self._serial, self._familiarity = 0, None
-        content = json.dumps(about(self.library, self.indexes, self.names))
+        content = about(self.library, self.indexes, self.names) | {"most_bytes": MOST_BYTES}
         codes = [each.codes.tobytes() for each in self.indexes]
         super().__init__(about=content, codes=codes, **view)
 

@@ -1,7 +1,6 @@
 """The kernel's side of the retrieval explorer: its answers to the page, and its still picture."""
 
 import io
-import json
 import os
 import sys
 import threading
@@ -63,7 +62,7 @@ def test_what_belongs_to_an_older_query_is_not_computed(explorer, sent):
 
 def test_two_models_answer_together(model, index, dataset, sent):
     both = RetrievalExplorer(model, index, dataset, other=(model, index), names=("a", "<b>"))
-    assert [each["name"] for each in json.loads(both.about)["models"]] == ["a", "<b>"]
+    assert [each["name"] for each in both.about["models"]] == ["a", "<b>"]
     ask(both, "ask", origin="start")
     first, second = codes_of(sent.pop()[1][2:])
     np.testing.assert_array_equal(first, second)

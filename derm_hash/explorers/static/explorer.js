@@ -4,19 +4,20 @@ import {exportPicture, table} from "./export.js";
 import {Panel} from "./panel.js";
 import {DISC, STEP, TURNS, button, chooser, field, h, mount, onTheme, put, save} from "./parts.js";
 import {Index, METRICS} from "./search.js";
+import {floats} from "./source.js";
 import {Stage} from "./stage.js";
 
 const MOST = 20, TRAIL = 8;  // hits, and queries that the way back shows
-const KEPT = ["k", "radius", "rank", "angle", "mirrored"];  // traits that the kernel knows as well
+const SHARED = ["k", "radius", "rank", "angle", "mirrored"];  // traits that the kernel knows as well
 
 export class Explorer {
   constructor(root, source) {
-    const {about} = source, {model} = source;
+    const {about, model} = source;
     Object.assign(this, {root, source, about, trail: [], query: null, dirty: false});
     this.colours = Object.fromEntries(about.classes.map(c => [c.name, c.color]));
-    this.view = {k: 10, radius: 4, rank: "cosine", angle: 0, mirrored: false, only: "", ...about.view};
-    for (const name of model ? KEPT : []) this.view[name] = model.get(name);
-    this.indexes = about.models.map(({bits}, m) => new Index(source.codes[m], bits));
+    this.view = Object.fromEntries(SHARED.map(name => [name, model.get(name)]));
+    const codes = model.get("codes");
+    this.indexes = about.models.map(({bits}, m) => new Index(floats(codes[m]), bits));
     this.visible = about.models.map(() => true);
     this.stage = new Stage(about.models, (angle, mirrored) => this.turn(angle, mirrored));
     this.panels = about.models.map((each, m) => new Panel(this, each, m));
@@ -32,7 +33,7 @@ export class Explorer {
       this.view[name] = model.get(name);
       this.changed();
     };
-    for (const name of model ? KEPT : []) model.on(`change:${name}`, () => follow(name));
+    for (const name of SHARED) model.on(`change:${name}`, () => follow(name));
     const stop = onTheme(() => this.theme());
     this.close = () => { stop(); source.close(); };
     // A notebook attaches the element later, and before that there are no colours.
@@ -78,7 +79,7 @@ export class Explorer {
         h("span", {class: "dh-group"}, names)) : null,
       h("div", {class: "dh-field"}, h("span", {}, "query"), h("span", {class: "dh-group"}, this.id, ids,
         button("random", "any query of the class", () => this.random()),
-        source.upload ? [button("upload", "a picture of a lesion; it is not kept",
+        about.most_bytes ? [button("upload", "a picture of a lesion; it is not kept",
           () => this.file.click()), this.file] : null)),
       h("div", {class: "dh-field"}, h("span", {}, "save"), h("span", {class: "dh-group"},
         button("PNG", "save this view as a picture", () => exportPicture(this)),
@@ -90,11 +91,11 @@ export class Explorer {
     const watch = new IntersectionObserver(entries => {
       for (const {isIntersecting, target} of entries) if (isIntersecting) {
         watch.unobserve(target);
-        source.thumb("query", +target.dataset.key.slice(6), target);
+        source.thumb("query", +target.dataset.position, target);
       }
     }, {root: this.thumbs, rootMargin: "200px"});
     about.query.forEach(({id, label}, i) => {
-      const image = h("img", {alt: "", "data-key": `query:${i}`});
+      const image = h("img", {alt: "", "data-position": i});
       watch.observe(image);
       this.thumbs.append(button([image], `query ${id}: ${label}`,
         () => this.ask({origin: "query", position: i}), {class: "dh-thumb"}));
@@ -136,7 +137,7 @@ export class Explorer {
   }
 
   drop(event) {
-    if (!this.source.upload) return;
+    if (!this.about.most_bytes) return;
     event.preventDefault();
     this.root.classList.toggle("dh-over", event.type === "dragover");
     const [file] = event.type === "drop" ? event.dataTransfer.files : [];
@@ -169,8 +170,8 @@ export class Explorer {
     clearTimeout(this.telling);
     this.telling = setTimeout(() => {
       const {model} = this.source;
-      for (const name of model ? KEPT : []) model.set(name, this.view[name]);
-      model?.save_changes();
+      for (const name of SHARED) model.set(name, this.view[name]);
+      model.save_changes();
       this.live.textContent = this.summary ?? "";
     }, 400);
   }

@@ -6,7 +6,7 @@ const ACROSS = 420, TALL = 180;
 
 export class Guess {
   constructor(root, model) {
-    const about = JSON.parse(model.get("about"));
+    const about = model.get("about");
     Object.assign(this, {model, about, value: model.get("guess")});
     this.body = h("div", {class: "dh-guess-body"});
     this.answer = h("p", {class: "dh-answer", "aria-live": "polite"});

@@ -72,7 +72,7 @@ export class HeatmapExplorer {
           h("p", {class: "dh-hint"}, "The curve: correlation of the map with the unturned image's map, turned. " +
             "For teaching and research. Not a diagnosis."))), this.alert);
     Object.assign(source, {onquery: query => this.arrive(query), onerror: text => this.say(text),
-      onfamiliar: () => {}, onmap: (view, arrays) => this.receive(view, arrays)});
+      onmap: (view, arrays) => this.receive(view, arrays)});
     this.close = () => source.close();
     source.ask({origin: "start"});
   }
@@ -127,7 +127,7 @@ export class HeatmapExplorer {
     this.hit.alt = `hit ${view.place + 1}: ${hit.label}, ${hit.id}`;
     this.names[1].textContent = `hit ${view.place + 1}: ${hit.label} ${hit.right ? "✓" : "✗"}, ${hit.id}`;
     this.hits.replaceChildren(...view.hits.map((each, i) => {
-      const image = h("img", {alt: "", "data-key": `database:${each.position}`});
+      const image = h("img", {alt: ""});
       this.source.thumb("database", each.position, image);
       return button([image], `hit ${i + 1}: ${each.label} ${each.right ? "right" : "wrong"}`,
         () => this.set({place: i}), {class: "dh-thumb", "aria-current": String(i === view.place)});

@@ -25,7 +25,7 @@ export function orbit(copies, kind, gamma) {
 
 export class LossExplorer {
   constructor(root, model) {
-    const {kinds} = JSON.parse(model.get("about"));
+    const {kinds} = model.get("about");
     Object.assign(this, {model, kinds, gamma: model.get("gamma"), copies: [...model.get("copies")]});
     this.scale = h("input", {type: "range", min: 0.05, max: 2, step: 0.05, value: this.gamma,
       oninput: () => { this.gamma = +this.scale.value; this.draw(); }});

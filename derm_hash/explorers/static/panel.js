@@ -154,7 +154,6 @@ export class Panel {
     const image = h("img", {alt: row.id}), rank = h("b"), apart = h("span", {class: "dh-apart"});
     const bits = h("canvas", {width: this.model.bits, height: 1, "aria-hidden": "true"});
     const own = query.lesion && row.lesion === query.lesion;
-    image.dataset.key = `database:${id}`;
     explorer.source.thumb("database", id, image);
     const mark = {true: "✓", false: "✗", null: ""}[right];
     const press = h("button", {type: "button", title: row.id,
