@@ -40,11 +40,15 @@ def about(library: Library, indexes: list[HashIndex], names: list[str]) -> dict:
 
 
 def principal_axes(codes: np.ndarray) -> dict:
-    """Mean and first two principal axes of soft codes (N, bits), which make a map of them."""
-    mean = codes.mean(axis=0, dtype=np.float64)
-    _, axes = np.linalg.eigh((codes - mean).T @ (codes - mean))
-    axes = np.resize(axes[:, ::-1][:, :2].T, (2, len(mean)))  # a single bit has one axis
-    return {"mean": mean.round(5).tolist(), "axes": axes.round(5).tolist()}
+    """A map of soft codes (N, bits): ``axes @ code + offset`` lies in the unit square.
+
+    The axes are the first two principal ones.
+    """
+    _, axes = np.linalg.eigh(np.cov(codes.T, dtype=np.float64).reshape(codes.shape[1], -1))
+    axes = np.resize(axes[:, ::-1][:, :2].T, (2, codes.shape[1]))  # a single bit has one axis
+    places = codes @ axes.T
+    axes /= np.ptp(places, axis=0)[:, None] + 1e-9
+    return {"axes": axes.tolist(), "offset": (-(codes @ axes.T).min(axis=0)).tolist()}
 
 
 class RetrievalExplorer(Asked):

@@ -2,7 +2,7 @@
 
 import {exportPicture, table} from "./export.js";
 import {Panel} from "./panel.js";
-import {DISC, STEP, TURNS, button, chooser, field, h, mount, onTheme, put, save} from "./parts.js";
+import {DISC, STEP, TURNS, button, chooser, field, h, mount, put, save} from "./parts.js";
 import {Index, METRICS} from "./search.js";
 import {floats} from "./source.js";
 import {Stage} from "./stage.js";
@@ -34,15 +34,8 @@ export class Explorer {
       this.changed();
     };
     for (const name of SHARED) model.on(`change:${name}`, () => follow(name));
-    const stop = onTheme(() => this.theme());
-    this.close = () => { stop(); source.close(); };
-    // A notebook attaches the element later, and before that there are no colours.
-    const begin = () => {
-      if (!root.isConnected) return void requestAnimationFrame(begin);
-      this.theme();
-      source.ask({origin: "start"});
-    };
-    begin();
+    this.close = () => source.close();
+    source.ask({origin: "start"});
   }
 
   // --- the page ---------------------------------------------------------------------------
@@ -128,12 +121,6 @@ export class Explorer {
 
   dot(label) {
     return h("i", {class: "dh-dot", style: `background: ${this.colours[label] ?? "#888888"}`});
-  }
-
-  theme() {
-    for (const panel of this.panels) panel.theme();
-    this.survey();
-    this.wish();
   }
 
   drop(event) {

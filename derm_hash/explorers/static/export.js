@@ -1,6 +1,6 @@
 // The present view of an explorer as a table and as a picture.
 
-import {css, h, save} from "./parts.js";
+import {ACCENT, HIGH, LOW, h, save} from "./parts.js";
 
 const COLUMNS = ["model", "query", "query_label", "angle", "mirrored", "rank", "image", "label",
   "hamming", "distance", "right", "same_lesion"];
@@ -28,16 +28,16 @@ export function table(explorer) {
 // The lesion as it is turned, and for each model its numbers, bits and hits, as a PNG file.
 export function exportPicture(explorer) {
   const {query, view, about, stage, panels} = explorer, shown = panels.filter(p => !p.el.hidden);
-  const {ink, paper, accent, low, high} = panels[0].colours, side = 96;
+  const side = 96;
   const rows = Math.ceil(view.k / 10), height = 190 + rows * (side + 40);
   const canvas = h("canvas", {width: 1400, height: 40 + Math.max(shown.length * height, 380)});
   const pen = canvas.getContext("2d");
   const write = (text, x, y, size = 16, weight = 400) => {
-    pen.fillStyle = css(ink);
+    pen.fillStyle = "black";
     pen.font = `${weight} ${size}px system-ui, sans-serif`;
     pen.fillText(text, x, y);
   };
-  pen.fillStyle = css(paper);
+  pen.fillStyle = "white";
   pen.fillRect(0, 0, canvas.width, canvas.height);
   pen.save();
   pen.translate(180, 190);
@@ -57,7 +57,7 @@ export function exportPicture(explorer) {
       left, top + 38);
     now.code.forEach((v, b) => {
       const flipped = panel.bits[b].classList.contains("dh-flipped");
-      pen.fillStyle = css(flipped ? accent : v > 0.5 ? high : low);
+      pen.fillStyle = `rgb(${flipped ? ACCENT : v > 0.5 ? HIGH : LOW})`;
       pen.fillRect(left + b * 960 / now.code.length, top + 54, 960 / now.code.length - 3, 26);
     });
     now.ids.forEach((id, place) => {

@@ -1,8 +1,7 @@
 // What one model says of the query: numbers, bits, the carpet of bits by angles, the map, the hits.
 
-import {STEP, TURNS, colour, css, h, mix, put, quiet, rgb} from "./parts.js";
+import {ACCENT, HIGH, LOW, STEP, TURNS, h, mix, put, quiet} from "./parts.js";
 
-const MAP = 240, EDGE = 16;  // pixels of the map, and of its margin
 const on = value => value > 0.5;
 const short = d => (d && d < 0.001 ? d.toExponential(0) : String(+d.toFixed(3)));
 
@@ -26,8 +25,10 @@ export class Panel {
         const column = Math.floor((event.clientX - box.left) / box.width * TURNS);
         explorer.turn(Math.min(Math.max(column, 0), TURNS - 1) * STEP);
       }}, this.carpet, this.here);
-    this.map = h("canvas", {width: MAP, height: MAP, role: "img",
-      "aria-label": "map of the codes in two dimensions, by class, with the query's path"});
+    this.path = h("path", {class: "dh-path"});
+    this.map = h("svg", {viewBox: "0 0 100 100", role: "img",
+      "aria-label": "map of the codes in two dimensions, by class, with the query's path"},
+      this.dots(), this.path);
     this.spot = h("i", {class: "dh-spot"});
     this.hits = h("ol", {class: "dh-hits"});
     this.none = h("p", {class: "dh-none", hidden: true},
@@ -42,51 +43,23 @@ export class Panel {
         h("figure", {class: "dh-map"}, this.map, this.spot)),
       this.none, this.hits);
     new ResizeObserver(() => this.measure()).observe(this.hits);
-    this.place();
   }
 
-  // Where every database image lies on the map: the first two principal components of the codes.
-  place() {
-    const {codes, bits, size} = this.explorer.indexes[this.number];
-    const every = Math.ceil(size / 2500), points = [];
-    for (let i = 0; i < size; i += every) points.push([i, ...this.project(codes, i * bits)]);
-    const ends = [1, 2].map(axis => points.map(p => p[axis]));
-    this.frame = ends.map(values => [Math.min(...values), Math.max(...values)]);
-    this.points = points;
+  // Where the database images lie on the map: a path of dots for each class.
+  dots() {
+    const {about, indexes} = this.explorer, {codes, bits, size} = indexes[this.number];
+    const paths = Object.fromEntries(about.classes.map(({name}) => [name, ""]));
+    for (let i = 0; i < size; i += Math.ceil(size / 2500))
+      paths[about.database[i].label] += `M${this.place(codes, i * bits).join(" ")}h0`;
+    return about.classes.map(({name, color}) =>
+      h("path", {class: "dh-dots", style: `color: ${color}`, d: paths[name]}));
   }
 
-  project(codes, from) {
-    const {mean, axes} = this.model.map;
-    return axes.map(axis => axis.reduce((sum, a, b) => sum + a * (codes[from + b] - mean[b]), 0));
-  }
-
-  // Map coordinates -> pixels of the canvas, with a margin; what lies outside stands at the edge.
-  pixel(point) {
-    return point.map((v, i) => {
-      const [low, high] = this.frame[i];
-      const part = EDGE + (MAP - 2 * EDGE) * (v - low) / (high - low || 1);
-      return Math.min(Math.max(part, EDGE / 2), MAP - EDGE / 2);
-    });
-  }
-
-  // Colours of the theme, and what is drawn in them once.
-  theme() {
-    const {el, explorer} = this, name = c => colour(el, c);
-    this.colours = {low: name("--low"), high: name("--high"), accent: name("--accent"),
-      ink: name("--ink"), paper: name("--paper")};
-    const dark = this.colours.ink[0] > 128, pen = this.map.getContext("2d");
-    pen.clearRect(0, 0, MAP, MAP);
-    for (const [i, x, y] of this.points) {
-      const label = explorer.about.database[i].label;
-      const own = rgb(explorer.colours[label]);
-      pen.fillStyle = css(dark ? mix(own, [255, 255, 255], 0.35) : own);
-      pen.globalAlpha = 0.5;
-      pen.beginPath();
-      pen.arc(...this.pixel([x, y]), 3.2, 0, 7);
-      pen.fill();
-    }
-    this.background = pen.getImageData(0, 0, MAP, MAP);
-    for (const card of this.cards.values()) card.digits = null;
+  // The place of a code on the map, in its percent; what lies outside stands at the edge.
+  place(codes, from) {
+    const {axes, offset} = this.model.map;
+    const shares = axes.map((axis, i) => axis.reduce((sum, a, b) => sum + a * codes[from + b], offset[i]));
+    return shares.map(v => Math.min(Math.max(6 + 88 * v, 3), 97).toFixed(1));
   }
 
   // now: what explorer.look() says of the query as it is turned; first: of the query unturned.
@@ -152,7 +125,7 @@ export class Panel {
     const {explorer} = this, row = explorer.about.database[id];
     const right = query.label === null ? null : row.label === query.label;
     const image = h("img", {alt: row.id}), rank = h("b"), apart = h("span", {class: "dh-apart"});
-    const bits = h("canvas", {width: this.model.bits, height: 1, "aria-hidden": "true"});
+    const bits = h("i", {class: "dh-own-bits"});
     const own = query.lesion && row.lesion === query.lesion;
     explorer.source.thumb("database", id, image);
     const mark = {true: "✓", false: "✗", null: ""}[right];
@@ -171,13 +144,13 @@ export class Panel {
   own(card, id, code, digits) {
     if (card.digits === digits) return;
     card.digits = digits;
-    const {bits, codes} = this.explorer.indexes[this.number], {low, high, accent} = this.colours;
-    const pen = card.bits.getContext("2d"), pixels = pen.createImageData(bits, 1);
-    for (let b = 0; b < bits; b++) {
+    const {bits, codes} = this.explorer.indexes[this.number];
+    const cells = Array.from(code, (v, b) => {
       const bit = on(codes[id * bits + b]);
-      pixels.data.set([...(bit === on(code[b]) ? (bit ? high : low) : accent), 255], 4 * b);
-    }
-    pen.putImageData(pixels, 0, 0);
+      const colour = bit !== on(v) ? "accent" : bit ? "high" : "low";
+      return `var(--${colour}) ${100 * b / bits}% ${100 * (b + 1) / bits}%`;
+    });
+    card.bits.style.background = `linear-gradient(90deg, ${cells.join()})`;
   }
 
   // Mark the bits in which a hit differs from the query.
@@ -190,33 +163,29 @@ export class Panel {
 
   // The carpet of this side of the orbit, and the query's path on the map.
   weave(orbit, reference, side, known) {
-    const {bits} = this.model, {low, high, accent} = this.colours;
+    const {bits} = this.model, line = [];
     const pen = this.carpet.getContext("2d"), pixels = pen.createImageData(TURNS, bits);
     for (let t = 0; t < TURNS; t++) {
       const o = side * TURNS + t;
       for (let b = 0; b < bits; b++) {
         const v = orbit[o * bits + b], moved = on(v) !== on(reference[b]);
-        const c = mix(low, high, v), at = 4 * (b * TURNS + t);
-        pixels.data.set(moved ? mix(accent, c, 0.25) : c, at);
+        const c = mix(LOW, HIGH, v), at = 4 * (b * TURNS + t);
+        pixels.data.set(moved ? mix(ACCENT, c, 0.25) : c, at);
         pixels.data[at + 3] = known[o] ? 255 : 0;
       }
     }
     pen.putImageData(pixels, 0, 0);
-    const map = this.map.getContext("2d");
-    map.putImageData(this.background, 0, 0);
-    Object.assign(map, {globalAlpha: 1, lineWidth: 2, strokeStyle: css(accent)});
-    map.beginPath();
     for (let t = 0; t <= TURNS; t++) {
       const o = side * TURNS + t % TURNS;
-      if (known[o]) map.lineTo(...this.pixel(this.project(orbit, o * bits)));
+      if (known[o]) line.push(this.place(orbit, o * bits).join(" "));
     }
-    map.stroke();
+    this.path.setAttribute("d", `M${line.join("L")}`);
   }
 
   // Mark the present angle on the carpet and the present code on the map.
   point(code, angle) {
     this.here.style.transform = `translateX(${(Math.round(angle / STEP) % TURNS + 0.5) / TURNS * 100}%)`;
-    const [x, y] = this.pixel(this.project(code, 0)).map(v => (100 * v / MAP).toFixed(1));
+    const [x, y] = this.place(code, 0);
     this.spot.style.transform = `translate(${x}%, ${y}%)`;
   }
 }

@@ -44,25 +44,9 @@ export function chooser(options, onchange) {
   return select;
 }
 
-// A colour of the style sheet as [r, g, b], whatever theme is on.
-export function colour(root, name) {
-  const probe = root.appendChild(h("i", {style: `color: var(${name})`}));
-  const found = getComputedStyle(probe).color.match(/[\d.]+/g).slice(0, 3).map(Number);
-  probe.remove();
-  return found;
-}
-
+// Colours of the style sheet's light theme, for canvases; in the dark one it inverts them.
+export const LOW = [227, 231, 238], HIGH = [52, 67, 94], ACCENT = [194, 65, 12];
 export const mix = (a, b, t) => a.map((v, i) => v + (b[i] - v) * t);
-export const css = c => `rgb(${c.map(Math.round).join(" ")})`;
-export const rgb = hex => [1, 3, 5].map(i => parseInt(hex.slice(i, i + 2), 16));
-
-// Call back when the page changes between light and dark; returns a function that stops it.
-export function onTheme(callback) {
-  const query = matchMedia("(prefers-color-scheme: dark)"), watch = new MutationObserver(callback);
-  query.addEventListener("change", callback);
-  watch.observe(document.body, {attributes: true, attributeFilter: ["class", "data-jp-theme-light"]});
-  return () => { query.removeEventListener("change", callback); watch.disconnect(); };
-}
 
 export function save(content, type, name) {
   const url = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], {type}));
