@@ -17,7 +17,6 @@ import torch
 from derm_hash.course import course_data, course_pair
 from derm_hash.errors import exit_code
 from derm_hash.explorers.asking import ORIENTATIONS, QUARTERS, Library, jpeg, orbit
-from derm_hash.explorers.familiar import Familiarity
 from derm_hash.explorers.frontend import module, style
 from derm_hash.explorers.retrieval import about
 from derm_hash.files import write_text
@@ -81,7 +80,6 @@ def page_data(
 ) -> dict:
     """What the page holds: codes, the orbits of the queries, pictures; ``first``: id of a query."""
     library = Library(dataset, larger=larger)
-    familiarity = Familiarity(library.database, library.others)
     both = [encode(models[-1], library.queries.images.rot90(k, (2, 3))) > 0.5 for k in (0, 1)]
     chosen = choose((both[0] != both[1]).sum(axis=1), library.queries.labels.numpy(), queries)
     if first:
@@ -93,18 +91,19 @@ def page_data(
         queries = [library.get(origin, int(i)) for i in positions]
         x = torch.cat([orbit(query.image, orientations) for query in queries])
         codes = [encode(model, x).reshape(len(queries), -1) for model in models]
-        distance = familiarity.distance(torch.stack([query.image for query in queries]))
+        familiar = library.familiarity.about(torch.stack([query.image for query in queries]))
         return [
             {
                 "picture": texts([jpeg(query.shown, pixels)])[0],
                 "codes": texts(each[i].tobytes() for each in codes),
-                "familiar": {"distance": float(distance[i]), "limit": familiarity.limit},
+                "familiar": familiar[i],
             }
             for i, query in enumerate(queries)
         ]
 
     return {
-        "traits": VIEW | {"about": told, "codes": texts(index.codes.tobytes() for index in indexes)},
+        "traits": VIEW
+        | {"about": told, "codes": texts(index.codes.tobytes() for index in indexes)},
         "known": {"query": ORIENTATIONS, "database": QUARTERS},
         "query": stored("query", chosen, ORIENTATIONS, LARGE),
         "database": stored("database", range(len(library.database)), QUARTERS, SMALL),

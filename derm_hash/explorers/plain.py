@@ -27,7 +27,6 @@ class LossExplorer(Still):
     """
 
     kind = t.Unicode("loss").tag(sync=True)
-    about = t.Dict().tag(sync=True)
     gamma = t.Float(0.5, min=0.05, max=2).tag(sync=True)
     copies = t.List(t.Float(min=0, max=1), [0.9, 0.2, 0.2, 0.2], minlen=4, maxlen=4).tag(sync=True)
 
@@ -67,7 +66,6 @@ class Guess(Still):
     """
 
     kind = t.Unicode("guess").tag(sync=True)
-    about = t.Dict().tag(sync=True)
     guess = t.Any(None, allow_none=True).tag(sync=True)
     truth = t.Any(None, allow_none=True).tag(sync=True)
 

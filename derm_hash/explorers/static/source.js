@@ -30,8 +30,8 @@ export function connect(model) {
     map: (view, buffers) => source.onmap(view, buffers),
     thumbs: ({origin, positions}, buffers) =>
       positions.forEach((p, i) => pictures[origin][p]?.resolve(picture(buffers[i]))),
-    query({about: row, known, rest}, [shown, seen, ...codes]) {
-      query = {...row, picture: picture(shown), seen: picture(seen), codes: [],
+    query({about: row, known, rest, serial}, [shown, seen, ...codes]) {
+      query = {...row, serial, picture: picture(shown), seen: picture(seen), codes: [],
         known: new Uint8Array(DISC + 1), familiar: null};
       fill(known, codes);
       source.onquery(query);
