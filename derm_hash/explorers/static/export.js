@@ -11,13 +11,12 @@ export function table(explorer) {
     const text = String(value ?? "");
     return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
-  const rows = explorer.panels.flatMap((_, m) => {
-    if (!explorer.visible[m]) return [];
-    const now = explorer.now(m);
+  const rows = explorer.shownPanels().flatMap(({number, model}) => {
+    const now = explorer.now(number);
     return now.ids.map((id, place) => {
       const {name, label, lesion} = about.database[id];
       const right = query.label === null ? "" : query.label === label;
-      return [about.models[m].name, query.name, query.label, view.angle, view.mirrored, place + 1, name,
+      return [model.name, query.name, query.label, view.angle, view.mirrored, place + 1, name,
         label, now.hamming[place], now.distance[place].toPrecision(6), right,
         Boolean(query.lesion) && query.lesion === lesion];
     });
@@ -27,7 +26,7 @@ export function table(explorer) {
 
 // The lesion as it is turned, and for each model its numbers, bits and hits, as a PNG file.
 export function exportPicture(explorer) {
-  const {query, view, about, stage, panels} = explorer, shown = panels.filter(p => !p.el.hidden);
+  const {query, view, about, stage} = explorer, shown = explorer.shownPanels();
   const side = 96;
   const rows = Math.ceil(view.k / 10), height = 190 + rows * (side + 40);
   const canvas = h("canvas", {width: 1400, height: 40 + Math.max(shown.length * height, 380)});

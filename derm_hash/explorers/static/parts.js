@@ -3,6 +3,7 @@
 const SVG = new Set(["svg", "path", "circle", "line", "g", "text", "rect", "title"]);
 export const STEP = 5, TURNS = 72;  // degrees between encoded orientations, and how many there are
 export const DISC = 2 * TURNS;      // the unturned query, cut to the disc that other angles show
+const LEFT = 44, TOP = 26;  // of a chart's axes, in pixels
 export const quiet = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 // An element with attributes, listeners (on...) and children. Text becomes text nodes, never markup.
@@ -13,7 +14,7 @@ export function h(tag, attributes = {}, ...children) {
     if (name.startsWith("on")) e.addEventListener(name.slice(2), value);
     else if (value !== null && value !== false) e.setAttribute(name, value === true ? "" : value);
   }
-  e.append(...children.flat().filter(child => child !== null && child !== undefined));
+  e.append(...children.flat(Infinity).filter(child => ![null, undefined, false].includes(child)));
   return e;
 }
 
@@ -38,6 +39,10 @@ export function field(name, control) {
   return h("label", {class: "dh-field"}, h("span", {}, name), control);
 }
 
+// Several controls under one name.
+export const group = (name, ...controls) =>
+  h("div", {class: "dh-field"}, h("span", {}, name), h("span", {class: "dh-group"}, ...controls));
+
 export function chooser(options, onchange) {
   const select = h("select", {onchange: () => onchange(select.value)});
   for (const [text, value] of options) select.append(h("option", {value}, text));
@@ -48,8 +53,49 @@ export function chooser(options, onchange) {
 export const LOW = [227, 231, 238], HIGH = [52, 67, 94], ACCENT = [194, 65, 12];
 export const mix = (a, b, t) => a.map((v, i) => v + (b[i] - v) * t);
 
+// A line on a slider, that is, in the same box as one of its width, at a share of its scale.
+export const marked = (line, share) => {
+  line.style.left = `calc(8px + (100% - 16px) * ${share})`;
+};
+
 export function save(content, type, name) {
   const url = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], {type}));
   h("a", {href: url, download: name}).click();
   setTimeout(() => URL.revokeObjectURL(url), 10000);
+}
+
+// A chart in SVG, wide * high pixels: a title, numbers xs below and ys at the left. Both go from one end
+// of an axis to the other in equal steps.
+export class Chart {
+  constructor(title, [wide, high], xs, ys) {
+    Object.assign(this, {wide, high, box: [0, 0, LEFT + wide + 20, TOP + high + 24]});
+    const rows = ys.map((_, i) => this.at(0, i / (ys.length - 1))[1]);
+    this.numbers = rows.map(y => h("text", {x: LEFT - 6, y: y + 4, "text-anchor": "end"}));
+    this.el = h("svg", {viewBox: this.box.join(" "), width: this.box[2], class: "dh-chart", role: "img",
+      "aria-label": title}, h("text", {y: 14, class: "dh-title"}, title),
+      rows.map(y => h("line", {class: "dh-base", x1: LEFT, x2: LEFT + wide, y1: y, y2: y})), this.numbers,
+      xs.map((x, i) => h("text", {x: LEFT + wide * i / (xs.length - 1), y: TOP + high + 18,
+        "text-anchor": "middle"}, x)));
+    this.scale(ys);
+  }
+
+  // Write other numbers at the left.
+  scale(ys) {
+    ys.forEach((y, i) => put(this.numbers[i], +y.toPrecision(2)));
+  }
+
+  // Where a point lies in pixels; x and y are shares of the axes.
+  at(x, y) { return [LEFT + this.wide * x, TOP + this.high * (1 - y)]; }
+
+  // The shares of the axes at which a pointer is.
+  shares({clientX, clientY}) {
+    const {left, top, width} = this.el.getBoundingClientRect(), unit = this.box[2] / width;
+    return [((clientX - left) * unit - LEFT) / this.wide, 1 - ((clientY - top) * unit - TOP) / this.high]
+      .map(v => Math.min(Math.max(v, 0), 1));
+  }
+
+  // Lead a path through points.
+  draw(path, points) {
+    path.setAttribute("d", points.length ? `M${points.map(([x, y]) => this.at(x, y)).join("L")}` : "");
+  }
 }
