@@ -240,7 +240,7 @@ def soft_distance(a: np.ndarray, b: np.ndarray, metric: str) -> np.ndarray:
     """
     if metric == "hamming":
         return ((a > 0.5) != (b > 0.5)).sum(axis=-1).astype(np.float32)
-    # Sums are in 64 bits: trained codes nearly agree, and in 32 bits 1 - cosine has few digits left.
+    # Sums are in 64 bits: trained codes nearly agree, so in 32 bits 1 - cosine has few digits.
     if metric == "euclidean":
         difference = a - b
         return np.sqrt(_dot(difference, difference)).astype(np.float32)
