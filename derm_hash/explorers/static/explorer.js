@@ -49,15 +49,18 @@ export class Explorer {
       oninput: () => this.set("radius", +this.radius.value === bits ? null : +this.radius.value)});
     this.reach = h("span");
     this.rank = chooser(METRICS.map(m => [m, m]), value => this.set("rank", value));
-    this.only = chooser([["all classes", ""], ...classes.map(c => [c, c])],
-      value => this.set("only", value));
+    const only = chooser([["all classes", ""], ...classes.map(c => [c, c])], value => {
+      this.among = value ? Uint8Array.from(about.database, ({label}) => label === value) : null;
+      this.changed();
+    });
     const names = about.models.map(({name}, m) =>
       button(name, `show or hide the model “${name}”`, event => this.toggle(m, event.currentTarget),
         {"aria-pressed": "true"}));
     const ids = h("datalist", {id: `dh-${Math.random().toString(36).slice(2)}`},
       about.query.slice(0, 2000).map(({id}) => h("option", {value: id})));
     this.id = h("input", {type: "text", list: ids.id, placeholder: "image id", size: 13,
-      "aria-label": "image id of a query or database image", onchange: () => this.find(),
+      "aria-label": "image id of a query or database image",
+      onchange: () => this.id.value.trim() && this.ask({origin: "id", id: this.id.value.trim()}),
       // JupyterLab keeps Enter from becoming a change; leaving the field makes it one.
       onkeydown: ({key}) => { if (key === "Enter") { this.id.blur(); this.id.focus(); } }});
     const file = h("input", {type: "file", accept: "image/*", hidden: true, "aria-label": "upload",
@@ -66,7 +69,7 @@ export class Explorer {
       field("hits", this.k),
       h("div", {class: "dh-field"}, this.reach,
         h("span", {class: "dh-radius"}, h("span", {class: "dh-bars"}, this.bars), this.radius)),
-      field("ranking", this.rank), field("search in", this.only),
+      field("ranking", this.rank), field("search in", only),
       names.length > 1 && group("models", names),
       group("query", this.id, ids, button("random", "any query of the class", () => this.random()),
         about.most_bytes && button("upload", "a picture of a lesion; it is not kept",
@@ -162,11 +165,6 @@ export class Explorer {
     this.source.ask(question);
   }
 
-  find() {
-    const id = this.id.value.trim();
-    if (id) this.ask({origin: "id", id});
-  }
-
   filter(name) {
     this.shown = this.shown === name ? null : name;
     this.chips.forEach((chip, i) =>
@@ -228,14 +226,13 @@ export class Explorer {
   }
 
   familiar(familiar) {
-    const strange = familiar && familiar.distance > familiar.limit;
-    this.near.classList.toggle("dh-strange", Boolean(strange));
     // A database image is as near to the database as can be.
-    this.near.textContent = !familiar || this.query.origin === "database" ? "" : strange
-      ? `⚠ Unlike everything in the database (distance ${familiar.distance.toFixed(2)}, usual is ` +
-        `up to ${familiar.limit.toFixed(2)}): its hits mean nothing.`
-      : `Familiar: distance ${familiar.distance.toFixed(2)} from the nearest database image, usual is ` +
-        `up to ${familiar.limit.toFixed(2)}.`;
+    const known = familiar && this.query.origin !== "database", {distance, limit} = familiar ?? {};
+    const strange = known && distance > limit, words = known && `distance ${distance.toFixed(2)} from the ` +
+      `nearest database image, usual is up to ${limit.toFixed(2)}`;
+    this.near.classList.toggle("dh-strange", Boolean(strange));
+    this.near.textContent = !known ? "" : strange
+      ? `⚠ Unlike everything in the database (${words}): its hits mean nothing.` : `Familiar: ${words}.`;
   }
 
   say(text) {
@@ -271,7 +268,7 @@ export class Explorer {
     const {query, view, about} = this, {bits} = about.models[m];
     const code = query.codes[m].subarray(o * bits, (o + 1) * bits);
     const skip = query.origin === "database" ? query.position : -1;
-    const found = this.indexes[m].search(code, {...view, skip, among: this.among()});
+    const found = this.indexes[m].search(code, {...view, skip, among: this.among});
     const now = this.memo[m][o] = {...found, code, flips: 0, kept: found.ids.length};
     const first = o === this.reference(o) ? now : this.look(m, this.reference(o));
     for (let b = 0; b < bits; b++) now.flips += (code[b] > 0.5) !== (first.code[b] > 0.5);
@@ -281,13 +278,6 @@ export class Explorer {
   }
 
   now(m) { return this.look(m, this.orientation()); }
-
-  among() {
-    const {only} = this.view;
-    if (!only) return null;
-    this.parts ??= {};
-    return this.parts[only] ??= Uint8Array.from(this.about.database, ({label}) => label === only);
-  }
 
   // Ask for a repaint in the next frame.
   wish() {
@@ -339,14 +329,8 @@ export class Explorer {
       const until = performance.now() + 4;
       while (jobs.length && performance.now() < until) this.look(...jobs.pop());
       if (jobs.length) this.surveying = requestAnimationFrame(work);
-      else this.stage.rings(this.panels.map((_, m) => this.circle(m, side)));
+      else this.stage.rings(this.memo.map(all => all.slice(side * TURNS, (side + 1) * TURNS)));
     };
     this.surveying = requestAnimationFrame(work);
-  }
-
-  circle(m, side) {
-    const all = Array.from({length: TURNS}, (_, t) => this.memo[m][side * TURNS + t]);
-    return {flips: all.map(now => (now ? now.flips / now.code.length : NaN)),
-      changed: all.map(now => (now ? 1 - now.kept / Math.max(now.before, 1) : NaN))};
   }
 }

@@ -52,7 +52,7 @@ export function exportPicture(explorer) {
   shown.forEach((panel, row) => {
     const now = explorer.now(panel.number), top = 40 + row * height, left = 380;
     write(panel.model.name || "hits", left, top + 10, 18, 600);
-    write(panel.numbers.map(n => `${n.el.lastChild.textContent} ${n.value.textContent}`).join("   "),
+    write(panel.numbers.map(n => `${n.lastChild.textContent} ${n.firstChild.textContent}`).join("   "),
       left, top + 38);
     now.code.forEach((v, b) => {
       const flipped = panel.bits[b].classList.contains("dh-flipped");

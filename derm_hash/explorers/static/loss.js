@@ -28,11 +28,11 @@ export class LossExplorer {
     this.charts = ["loss ρ", "slope ρ′"].map(name =>
       new Chart(`${name} at the distance d from the mean`, [240, 200], [0, 0.5, 1], [0, 0, 0, 0, 0]));
     this.rows = kinds.map(({name, color, line}) => {
-      const own = {class: "dh-own", stroke: color};
+      const own = {stroke: color};
       const path = () => h("path", {...own, fill: "none", "stroke-width": 2.5, "stroke-dasharray": DASHES[line]});
       const sample = path(), lines = this.charts.map(path), cells = [0, 1, 2].map(() => h("td"));
-      const marks = this.charts.map(() => h("path", {...own, class: "dh-own dh-points"}));
-      const firsts = this.charts.map(() => h("path", {...own, class: "dh-own dh-first"}));
+      const marks = this.charts.map(() => h("path", {...own, class: "dh-points"}));
+      const firsts = this.charts.map(() => h("path", {...own, class: "dh-first"}));
       this.charts.forEach(({el}, i) => el.append(lines[i], marks[i], firsts[i]));
       sample.setAttribute("d", "M0 5H40");
       const box = h("input", {type: "checkbox", checked: true, "aria-label": name, onchange: draw});
@@ -48,8 +48,8 @@ export class LossExplorer {
       h("div", {class: "dh-charts"}, this.charts.map(c => c.el),
         h("table", {}, h("thead", {}, h("tr", {}, HEADS.map(head => h("th", {scope: "col"}, head)))),
           h("tbody", {}, this.rows.map(row => row.el))),
-        h("p", {class: "dh-hint"}, "Drag a handle, or use the arrow keys. ■ is the copy at 0°, ● are the " +
-          "others; d is the distance of a copy from the mean, the dashed line."))));
+        h("p", {class: "dh-hint"}, "Drag a handle, or use the arrow keys, Page Up and Page Down. ■ is the " +
+          "copy at 0°, ● are the others; d is the distance of a copy from the mean, the dashed line."))));
     this.draw();
   }
 

@@ -8,11 +8,8 @@ const short = d => (d && d < 0.001 ? d.toExponential(0) : String(+d.toFixed(3)))
 export class Panel {
   // model: {name, bits, map}; explorer: the one whose panel it is.
   constructor(explorer, model, number) {
-    Object.assign(this, {explorer, model, number, cards: new Map(), shown: []});
-    this.numbers = ["precision", "within radius", "bits flipped", "hits kept"].map(name => {
-      const value = h("b", {}, "–");
-      return {value, el: h("div", {class: "dh-number"}, value, h("span", {}, name))};
-    });
+    Object.assign(this, {explorer, model, number, cards: new Map(), spots: new Map()});
+    this.numbers = [0, 1, 2, 3].map(() => h("div", {class: "dh-number"}, h("b"), h("span")));
     this.bits = Array.from({length: model.bits}, (_, i) => h("span", {class: "dh-bit"},
       h("i"), h("b", {}, "0")));
     this.strip = h("div", {class: "dh-bits", role: "img"}, this.bits);
@@ -36,13 +33,12 @@ export class Panel {
     const axis = [0, 90, 180, 270].map(a => h("span", {style: `left: ${a / 3.6}%`}, `${a}°`));
     this.el = h("section", {class: "dh-panel", "aria-label": model.name || "the model's answer"},
       h("header", {}, model.name ? h("h2", {}, model.name) : null,
-        h("div", {class: "dh-numbers"}, this.numbers.map(n => n.el))),
+        h("div", {class: "dh-numbers"}, this.numbers)),
       this.strip,
       h("div", {class: "dh-two"},
         h("figure", {}, this.rug, h("div", {class: "dh-axis"}, axis)),
         h("figure", {class: "dh-map"}, this.map, this.spot)),
       this.none, this.hits);
-    new ResizeObserver(() => this.measure()).observe(this.hits);
   }
 
   // Where the database images lie on the map: a path of dots for each class.
@@ -64,15 +60,13 @@ export class Panel {
 
   // now: what explorer.look() says of the query as it is turned; first: of the query unturned.
   show(now, first, query, k) {
-    const {code} = now, reference = first.code, {ids} = now;
-    const labelled = query.label !== null;
+    const {code, ids} = now, reference = first.code;
     const right = ids.filter(i => this.explorer.about.database[i].label === query.label).length;
-    const texts = [labelled ? (right / Math.max(ids.length, 1)).toFixed(2) : "–",
-      now.within.toLocaleString("en"), `${now.flips} of ${code.length}`,
-      `${now.kept} of ${first.ids.length}`];
-    texts.forEach((text, i) => put(this.numbers[i].value, text));
-    put(this.numbers[0].el.lastChild, `precision@${k}`);
-    this.numbers[2].el.classList.toggle("dh-moved", now.flips > 0);
+    const numbers = [[query.label === null ? "–" : (right / Math.max(ids.length, 1)).toFixed(2), `precision@${k}`],
+      [now.within.toLocaleString("en"), "within radius"], [`${now.flips} of ${code.length}`, "bits flipped"],
+      [`${now.kept} of ${first.ids.length}`, "hits kept"]];
+    numbers.forEach((texts, i) => texts.forEach((text, n) => put(this.numbers[i].children[n], text)));
+    this.numbers[2].classList.toggle("dh-moved", now.flips > 0);
     this.bits.forEach((bit, i) => {
       const flipped = on(code[i]) !== on(reference[i]), value = code[i].toFixed(3);
       bit.classList.toggle("dh-flipped", flipped);
@@ -86,39 +80,27 @@ export class Panel {
     this.none.hidden = ids.length > 0;
   }
 
-  // The hits glide to their new places. Places are computed, since asking the page for them would
-  // make it lay out everything in the middle of a frame; cards are kept while the query is the same.
+  // The hits glide to their new places. Cards are kept while the query is the same.
   list({ids, hamming, distance, code}, query, digits) {
-    const before = this.ofQuery === query ? this.shown : [];
-    if (this.ofQuery !== query) this.cards.clear();
+    if (this.ofQuery !== query) [this.cards, this.spots] = [new Map(), new Map()];
+    this.ofQuery = query;
     ids.forEach((id, place) => {
-      let card = this.cards.get(id);
-      if (!card) this.cards.set(id, card = this.card(id, query));
+      if (!this.cards.has(id)) this.cards.set(id, this.card(id, query));
+      const card = this.cards.get(id), bits = hamming[place] === 1 ? "1 bit" : `${hamming[place]} bits`;
       put(card.rank, place + 1);
-      put(card.apart, `${hamming[place] === 1 ? "1 bit" : `${hamming[place]} bits`} · ` +
-        short(distance[place]));
+      put(card.apart, `${bits} · ${short(distance[place])}`);
       this.own(card, id, code, digits);
     });
-    this.shown = ids;
-    this.ofQuery = query;
-    if (before.length === ids.length && ids.every((id, i) => id === before[i])) return;
-    this.hits.replaceChildren(...ids.map(id => this.cards.get(id).el));
-    if (quiet() || !before.length || !this.cell) return;
-    const {columns, width, height} = this.cell, motion = {duration: 240, easing: "ease-out"};
-    ids.forEach((id, place) => {
-      const old = before.indexOf(id), {el} = this.cards.get(id);
-      const x = (old % columns - place % columns) * width;
-      const y = (Math.floor(old / columns) - Math.floor(place / columns)) * height;
-      if (old < 0) el.animate([{opacity: 0}, {opacity: 1}], motion);
-      else if (x || y) el.animate([{transform: `translate(${x}px, ${y}px)`}, {transform: "none"}], motion);
-    });
-  }
-
-  // Columns of the hits, and the distance from one to the next, after each change of the width.
-  measure() {
-    const [first, ...others] = [...this.hits.children].map(e => [e.offsetLeft, e.offsetTop]);
-    const next = others.find(([, y]) => y > first[1]), columns = next ? others.indexOf(next) + 1 : 99;
-    if (others.length) this.cell = {columns, width: others[0][0] - first[0], height: next ? next[1] - first[1] : 0};
+    const items = ids.map(id => this.cards.get(id).el), before = this.spots;
+    if (items.length === before.size && items.every((el, i) => el === this.hits.children[i])) return;
+    this.hits.replaceChildren(...items);
+    this.spots = new Map(items.map(el => [el, [el.offsetLeft, el.offsetTop]]));
+    if (quiet() || !before.size) return;
+    for (const [el, [x, y]] of this.spots) {
+      const [left, top] = before.get(el) ?? [], motion = {duration: 240, easing: "ease-out"};
+      if (left === undefined) el.animate({opacity: [0, 1]}, motion);
+      else if (left !== x || top !== y) el.animate({translate: [`${left - x}px ${top - y}px`, "0 0"]}, motion);
+    }
   }
 
   card(id, query) {
