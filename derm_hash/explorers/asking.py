@@ -54,11 +54,13 @@ def turned(x: Tensor, angle: float, mirrored: bool) -> Tensor:
 
 def orbit(image: Tensor, orientations: list[int]) -> Tensor:
     """One image (3, S, S) uint8 as network input in several `ORIENTATIONS`: (n, 3, S, S)."""
-    x = to_input(image)[None]
-    views = [
-        rotate(x, 0) if o == DISC else turned(x, o % TURNS * STEP, o >= TURNS) for o in orientations
-    ]
-    return torch.cat(views)
+    x, o = to_input(image)[None], torch.tensor(orientations)
+    both = torch.cat([x, x.flip(-1)])
+    views = rotate(both[o // TURNS % 2], o % TURNS * STEP)
+    for i, each in enumerate(orientations):
+        if each in QUARTERS:  # exactly, without a disc
+            views[i] = turned(x, each % TURNS * STEP, each >= TURNS)
+    return views
 
 
 def as_file(image: Image.Image, kind: str, **options) -> bytes:

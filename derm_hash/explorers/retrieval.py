@@ -106,12 +106,13 @@ class RetrievalExplorer(Asked):
         self._show(self.library.upload(bytes(buffers[0]), content["name"]))
 
     def _show(self, query: Query) -> None:
-        """Send the query with its quarter turns; the page then asks for the other orientations."""
-        codes = self._codes(query, QUARTERS)
+        """Send the query as it is first shown; the page then asks for the other orientations."""
+        first = QUARTERS if query is self.query else QUARTERS[:1]  # a new one is not turned
+        codes = self._codes(query, first)
         self.query = query
         self._serial += 1
-        rest = [o for o in ORIENTATIONS if o not in QUARTERS]
-        self._send_query(query, codes, known=QUARTERS, rest=rest, serial=self._serial)
+        rest = [o for o in ORIENTATIONS if o not in first]
+        self._send_query(query, codes, known=first, rest=rest, serial=self._serial)
 
     def answer_more(self, content: dict, _) -> None:
         """Send the codes of more orientations, unless another query has come in between."""

@@ -4,7 +4,14 @@ import {Chart, button, chooser, field, h, mount, put} from "./parts.js";
 import {picture} from "./source.js";
 import {Stage} from "./stage.js";
 
-const ROUND = 30;  // degrees between the angles of "once around"
+const SIDE = 256, ROUND = 30;  // pixels of a map; degrees between the angles of "once around"
+
+// Show a picture file in a canvas, or nothing where there is none; an image would flicker.
+async function fill(canvas, file) {
+  const picture = file.byteLength && await createImageBitmap(new Blob([file]));
+  canvas.width = canvas.height = SIDE;  // empties it
+  if (picture) canvas.getContext("2d").drawImage(picture, 0, 0, SIDE, SIDE);
+}
 
 export class HeatmapExplorer {
   constructor(root, source) {
@@ -13,8 +20,8 @@ export class HeatmapExplorer {
     this.view = Object.fromEntries(["subject", "place", "angle", "mirrored"].map(n => [n, model.get(n)]));
     this.stage = new Stage([], (angle, mirrored) => this.set({angle, mirrored}));
     this.hit = h("img", {alt: ""});
-    this.maps = ["query", "hit"].map(of => h("div", {class: "dh-heat"},
-      h("img", {alt: `heatmap of the ${of}`}), h("img", {alt: `outline of the ${of}'s lesion mask`})));
+    this.maps = ["query", "hit"].map(of => h("div", {class: "dh-heat", role: "img",
+      "aria-label": `heatmap of the ${of}`}, h("canvas"), h("canvas")));
     this.stage.disc.append(this.maps[0]);
     this.subject = chooser(about.subjects.map(s => [s, s]), subject => this.set({subject}));
     const strength = h("input", {type: "range", min: 0, max: 1, step: 0.05, value: 0.6,
@@ -85,13 +92,11 @@ export class HeatmapExplorer {
   }
 
   receive(view, [heat, hitHeat, outline, hitOutline, hitPicture]) {
-    const [own, other] = this.maps.map(map => map.children), hit = view.hits[view.place];
-    const images = [own[0], other[0], own[1], other[1], this.hit];
-    [heat, hitHeat, outline, hitOutline, hitPicture].forEach((file, i) => {
-      URL.revokeObjectURL(images[i].src);
-      images[i].hidden = !file.byteLength;
-      images[i].src = picture(file);
-    });
+    [[heat, outline], [hitHeat, hitOutline]].forEach((layers, i) =>
+      layers.forEach((layer, n) => fill(this.maps[i].children[n], layer)));
+    URL.revokeObjectURL(this.hit.src);
+    this.hit.src = picture(hitPicture);
+    const hit = view.hits[view.place];
     this.busy = false;
     this.shown = view;
     this.hit.alt = `hit ${view.place + 1}: ${hit.label}, ${hit.id}`;
