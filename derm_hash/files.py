@@ -184,8 +184,11 @@ def thread_map(
     description: str,
     progress: bool,
     workers: int | None = None,
+    images: int = 1,
 ) -> Iterator:
     """Apply ``function`` to the items in threads, in order, with a progress bar.
+
+    An item stands for this number of ``images``, which the bar counts.
 
     Pillow's decoders and file access release the interpreter lock, so threads use every core.
     After an error, an interrupt or a ``break`` nothing further is started.
@@ -194,7 +197,12 @@ def thread_map(
     try:
         results = pool.map(function, items)
         yield from tqdm(
-            results, desc=description, total=len(items), unit="img", disable=not progress
+            results,
+            desc=description,
+            total=len(items),
+            unit="img",
+            unit_scale=images if images > 1 else False,
+            disable=not progress,
         )
     finally:
         pool.shutdown(cancel_futures=True)
