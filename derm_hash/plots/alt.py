@@ -21,10 +21,11 @@ def describe(figure: Figure) -> str:
 
     Titles, axis labels and writing come as they are. A line or a row of bars comes with its values,
     or with its ends and extremes where there are many; bars and points come with the words at their
-    ticks. What cannot be told from that is for ``figure.set_label``: it follows the title.
+    ticks. Where that tells little, ``figure.set_label`` gives a text in place of the panels.
     """
-    parts = [figure.get_suptitle(), _line(figure.get_label()), *map(_panel, figure.axes)]
-    text = ". ".join(part for part in parts if part)
+    told = [_line(figure.get_label())] if figure.get_label() else list(map(_panel, figure.axes))
+    named = [part for part in told if part != "picture"] or told
+    text = ". ".join(part for part in [figure.get_suptitle(), *named] if part)
     return text if len(text) <= LONGEST else text[: LONGEST - 4].rsplit(" ", 1)[0] + " ..."
 
 

@@ -50,8 +50,18 @@ def test_differences_come_with_their_names_and_intervals():
 def test_a_label_of_the_figure_says_what_no_axis_can():
     figure = plots.new_figure(3, 3, "Forces")
     figure.set_label("Two points push each other apart")
-    figure.subplots().axis("off")
+    figure.subplots().plot([1, 2, 3])
     assert plots.describe(figure) == "Forces. Two points push each other apart"
+
+
+def test_pictures_without_a_name_are_told_only_where_no_other_has_one():
+    figure = Figure()
+    for ax, title in zip(figure.subplots(1, 2), ["MEL", ""], strict=True):
+        ax.imshow(PICTURES[0])
+        ax.set(title=title)
+    assert plots.describe(figure) == "picture: MEL"
+    figure.axes[0].set_title("")
+    assert plots.describe(figure) == "picture. picture"
 
 
 def test_hits_are_told_with_their_labels_and_marks():
