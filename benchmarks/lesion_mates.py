@@ -29,14 +29,14 @@ import torch
 from tqdm.auto import tqdm
 
 from benchmarks.questions import SIZE, TO_WRITE
+from benchmarks.ranked import label_scores
+from benchmarks.systems import BACKBONE, WEIGHTS
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.experiments.grid import commit
 from derm_hash.experiments.results import read_csv
-from derm_hash.experiments.systems import BACKBONE, WEIGHTS
 from derm_hash.files import write_atomically
 from derm_hash.frozen import frozen_features, head_codes, train_head
 from derm_hash.metrics.intervals import compare_runs
-from derm_hash.metrics.ranked import label_scores
 from derm_hash.settings import TrainConfig
 
 SEEDS = 10

@@ -19,6 +19,11 @@ README = Path(__file__).parents[1] / "README.md"
 FROZEN, WHOLE = RESULTS / "frozen", RESULTS / "equal-passes"
 QUESTIONS = RESULTS / "questions" / "questions.csv"
 BASELINE = "+ random rotations"
+PAIRS = {
+    "+ HDC-SA, two of the four and the Cauchy loss": "+ two of the four and the Cauchy loss",
+    "+ HDC-SA": "plain network",
+    "plain network, mean code of four": "plain network",
+}
 
 
 def markdown(table: pd.DataFrame, title: str) -> str:
@@ -38,10 +43,10 @@ def networks() -> str:
     return markdown(headline(read_results(WHOLE), WHOLE, systems=NETWORKS), "network")
 
 
-def against_rotations(folder: Path, rows: dict[str, dict]) -> str:
-    """Differences of trained codes to random rotations, in mAP on the unseen database."""
+def against(baseline: str, folder: Path, rows: dict[str, dict]) -> pd.DataFrame:
+    """Differences of trained codes to one of them, in mAP on the unseen database, as texts."""
     layers = named_layers(read_results(folder), rows)
-    table = compare(layers, ["name"], "class_mean_map", {"name": BASELINE}, folder)
+    table = compare(layers, ["name"], "class_mean_map", {"name": baseline}, folder)
     cells = {
         "difference": table["difference"].map("{:+.3f}".format),
         "over lesions": intervals(table, "low", "high"),
@@ -49,7 +54,21 @@ def against_rotations(folder: Path, rows: dict[str, dict]) -> str:
         "p (Holm)": table["p_holm"].map("{:.3f}".format),
         "clear": table["clear"].map({True: "yes", False: "no"}),
     }
-    return markdown(pd.DataFrame(cells).set_axis(table["name"]), f"against {BASELINE!r}")
+    return pd.DataFrame(cells).set_axis(table["name"])
+
+
+def against_rotations(folder: Path, rows: dict[str, dict]) -> str:
+    """Every trained code against the one of random rotations."""
+    return markdown(against(BASELINE, folder, rows), f"against {BASELINE!r}")
+
+
+def pairs() -> str:
+    """What the gate, and the mean code, add to the network beside them."""
+    found = []
+    for name, baseline in PAIRS.items():
+        row = against(baseline, WHOLE, NETWORKS).loc[[name]]
+        found.append(row.set_axis([f"{name}, against {baseline!r}"]))
+    return markdown(pd.concat(found), "pair")
 
 
 def intervals(table: pd.DataFrame, low: str, high: str) -> list[str]:
@@ -62,6 +81,7 @@ TABLES = {
     "against-rotations": lambda: against_rotations(FROZEN, SYSTEMS),
     "networks": networks,
     "networks-against-rotations": lambda: against_rotations(WHOLE, NETWORKS),
+    "pairs": pairs,
 }
 
 

@@ -13,6 +13,7 @@ from data_setup.duplicates import RADIUS, connected_images, duplicate_groups, im
 from derm_hash.data.classes import class_order
 from derm_hash.data.images import image_size
 from derm_hash.data.manifest import SPLITS, read_manifest
+from derm_hash.data.splits import lesion_keys
 from derm_hash.errors import InputError, counted
 from derm_hash.files import thread_map
 
@@ -36,12 +37,8 @@ class Audit:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("root", type=Path, metavar="ROOT", help="data folder with a manifest.csv")
-    parser.add_argument(
-        "--against",
-        type=Path,
-        metavar="OTHER",
-        help="another data folder: report near-duplicates and lesions that are in both, instead",
-    )
+    text = "another data folder: report near-duplicates and lesions that are in both, instead"
+    parser.add_argument("--against", type=Path, metavar="OTHER", help=text)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -143,19 +140,12 @@ def duplicates(frame: pd.DataFrame) -> pd.DataFrame:
     if "duplicate_group" not in frame:
         frame = frame.assign(duplicate_group="")
     rows = frame[frame["duplicate_group"] != ""]
-    alone = "image " + rows["image"]
-    rows = rows.assign(lesion=rows["lesion_id"].where(rows["lesion_id"] != "", alone))
-    grouped = rows.groupby("duplicate_group")
-    return pd.DataFrame(
-        {
-            "images": grouped.size(),
-            "lesions": grouped["lesion"].nunique(),
-            "labels": grouped["label"].unique().map(lambda names: BETWEEN.join(sorted(names))),
-            "parts": grouped["split"]
-            .unique()
-            .map(lambda names: BETWEEN.join(part for part in SPLITS if part in names)),
-        }
-    ).rename_axis(index="group")
+    grouped = rows.assign(lesion=lesion_keys(rows)).groupby("duplicate_group")
+    labels, parts = (grouped[column].unique() for column in ("label", "split"))
+    table = pd.DataFrame({"images": grouped.size(), "lesions": grouped["lesion"].nunique()})
+    table["labels"] = [BETWEEN.join(sorted(names)) for names in labels]
+    table["parts"] = [BETWEEN.join(part for part in SPLITS if part in names) for names in parts]
+    return table.rename_axis(index="group")
 
 
 def split_table(frame: pd.DataFrame) -> pd.DataFrame:

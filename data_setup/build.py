@@ -24,7 +24,6 @@ from data_setup.record import (
     is_own_record,
     is_scaffold,
     read_record,
-    sole_writer,
 )
 from data_setup.sources import LISTED, Drawn, size_of, state_of
 from derm_hash.data.classes import class_order
@@ -38,7 +37,7 @@ from derm_hash.data.manifest import (
 )
 from derm_hash.data.splits import split_as_given
 from derm_hash.errors import InputError, counted
-from derm_hash.files import thread_map, write_json
+from derm_hash.files import locked, thread_map, write_json
 
 
 def build(
@@ -153,7 +152,7 @@ def one_writer(root: Path) -> Iterator[None]:
         )
     busy = f"another data_setup is writing {root}: wait for it or choose another --root"
     folder = root.resolve()  # a link stays; what is made and removed is where it leads
-    with sole_writer(folder, busy):
+    with locked(folder, busy, wait=False):
         try:
             yield
         finally:

@@ -5,7 +5,6 @@ train is the database, val is val, test are the queries. Images of one lesion ar
 """
 
 import argparse
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import pooch
 
 from data_setup import publisher
 from data_setup.info import INFO
+from data_setup.info import images as count
 from data_setup.options import add_common_arguments
 from data_setup.sources import Drawn
 from derm_hash.data.dataset import check_memory
@@ -71,34 +71,21 @@ def rows(path: Path, size: int) -> pd.DataFrame:
 
 def load(path: Path, size: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Images (N, S, S, 3) and class numbers (N,) of each part of an npz file, without pickle."""
+    check_memory(count(INFO[NAME].classes), size)
     images, labels = {}, {}
     try:
-        with zipfile.ZipFile(path) as archive:
+        with np.load(path) as arrays:
             for part in PARTS:
-                images[part] = read_array(archive, f"{part}_images", (size, size, 3))
-                labels[part] = read_array(archive, f"{part}_labels", (1,)).ravel()
-                if len(images[part]) != len(labels[part]):
-                    raise ValueError(f"the part {part} does not have as many labels as images")
-                if labels[part].max(initial=0) >= len(LABELS):
+                pixels, numbers = arrays[f"{part}_images"], arrays[f"{part}_labels"].ravel()
+                shape = len(numbers), size, size, 3
+                if pixels.shape != shape or {pixels.dtype, numbers.dtype} != {np.dtype(np.uint8)}:
+                    raise ValueError(f"the part {part} has other images or labels")
+                if numbers.max(initial=0) >= len(LABELS):
                     raise ValueError(f"the part {part} has labels above {len(LABELS) - 1}")
-    except InputError:
-        raise
+                images[part], labels[part] = pixels, numbers
     except Exception as error:  # damaged bytes raise almost anything in zipfile and numpy
         raise InputError(
             f"{path} is not the npz file of this size ({one_line(error)}): download it again from "
             f"{HOME}"
         ) from error
     return images, labels
-
-
-def read_array(archive: zipfile.ZipFile, name: str, shape: tuple) -> np.ndarray:
-    """One array (N, *shape) of uint8, checked by its header before its contents are unpacked."""
-    with archive.open(f"{name}.npy") as file:
-        np.lib.format.read_magic(file)
-        found, _, dtype = np.lib.format.read_array_header_1_0(file)
-    if dtype != np.uint8 or found[1:] != shape or len(found) != 1 + len(shape):
-        raise ValueError(f"{name} has the type {dtype} and the shape {found}")
-    if len(shape) == 3:
-        check_memory(found[0], shape[0])
-    with archive.open(f"{name}.npy") as file:
-        return np.lib.format.read_array(file, allow_pickle=False)

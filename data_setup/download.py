@@ -15,8 +15,9 @@ from requests.adapters import HTTPAdapter
 from tqdm.auto import tqdm
 
 from data_setup.info import File
-from data_setup.record import TOOL, check_space, sole_writer
+from data_setup.record import TOOL, check_space
 from derm_hash.errors import InputError, one_line
+from derm_hash.files import locked
 
 BLOCK = 1024**2
 SLOW_TO_HASH = 300 * 1024**2
@@ -37,7 +38,7 @@ class NotOffered(InputError):
     """The server cannot be reached or does not give the file: it may have moved."""
 
 
-def fetch(files: Sequence[File], folder: Path, progress: bool = True) -> None:
+def fetch(files: Sequence[File], folder: Path) -> None:
     """Download files into a folder, made if missing, unless they are there already; verify them.
 
     A download goes on where an earlier one ended; an interrupt keeps what has arrived. `NotOffered`
@@ -46,7 +47,7 @@ def fetch(files: Sequence[File], folder: Path, progress: bool = True) -> None:
     file is wrong; then the file is removed.
     """
     busy = f"another data_setup is downloading into {folder}: wait until it has ended"
-    with sole_writer(folder, busy), requests.Session() as http:
+    with locked(folder, busy, wait=False), requests.Session() as http:
         for scheme in ("http://", "https://"):
             http.mount(scheme, HTTPAdapter(max_retries=RETRY))
         http.headers = {"User-Agent": TOOL, "Accept-Encoding": "identity"}
@@ -55,7 +56,7 @@ def fetch(files: Sequence[File], folder: Path, progress: bool = True) -> None:
         check_space(folder, sum(file.size or 0 for file in missing) - here)
         for file in missing:
             path = folder / file.name
-            with tqdm(desc=file.name, unit="B", unit_scale=True, disable=not progress) as bar:
+            with tqdm(desc=file.name, unit="B", unit_scale=True) as bar:
                 download(http, file, part(path), bar)
             if problem := wrong(file, part(path)):
                 part(path).unlink()

@@ -1,28 +1,16 @@
 """Near-duplicates: one photograph again, re-encoded, resized, brightened, rotated or slightly cut.
 
-An image is hashed by 768 bits of its central square in grey: a perceptual hash (16 x 16
-coarse shapes) and two difference hashes (16 x 16 signs of change, across and down). Two
-images are near-duplicates if at most 104 bits differ between the one and any of the eight
-rotated and mirrored views of the other.
+An image is hashed by 768 bits of its central square in grey: a perceptual hash (16 x 16 coarse
+shapes) and two difference hashes (16 x 16 signs of change, across and down). Two images are
+near-duplicates if at most 104 bits differ between the one and any of the eight rotated and
+mirrored views of the other.
 
-The 104 were calibrated on the 10,015 images of HAM10000 at 200 x 150 pixels, where
-`lesion_id` says which images show one lesion, mostly in photographs that do differ:
-
-- Two random lesions differ by 339 bits (median), and by at least 170 among 20,000 pairs. Two
-  images of one lesion differ by 333, but one pair in twenty by 161 or less: these look like one
-  photograph.
-- Of 50 million pairs of different lesions one is below the limit, at 54 bits: two copies of
-  one photograph that the archive lists as two lesions. The next pair, at 111 bits, is the first
-  mistake: small dark dots on plain skin. There are 9 such pairs up to 120 bits, 124 up to 144.
-- Groups do not chain: 54 of two images, 19 of three, 73 in all. With 120 bits the largest
-  has 9 images, with 160 bits 155.
-- Of 300 images changed on purpose these shares are found: JPEG quality 50, half size, or
-  darker by 30 %: all; brighter by 30 % (which clips): 98 %; 1, 2 or 3 % cut from every side:
-  100, 97, 52 %; rotated, mirrored, halved, cut by 1 %, darkened and saved at quality 50,
-  all at once: 98 %. A cut of 5 % or a rotation by 2 degrees is not found.
-
-The perceptual hash alone needs 40 of 256 bits to find as many copies, and then takes about 25
-pairs of different lesions for copies. The 10,015 images take 19 s on two cores, eight hashes each.
+The limit was calibrated on HAM10000 at 200 x 150 pixels, where two random lesions differ by 339
+bits (median). Of 50 million pairs of different lesions one is below the limit, at 54 bits: two
+copies of one photograph that the archive lists as two lesions. The first mistake is at 111 bits.
+Groups do not chain: 54 have two images and 19 have three. Of images changed on purpose these shares
+are found: JPEG quality 50, half size, or darker by 30 %: all; brighter by 30 %: 98 %; 1, 2 or 3 %
+cut from every side: 100, 97, 52 %. A cut of 5 % or a rotation by 2 degrees is not found.
 """
 
 from collections.abc import Iterator, Sequence

@@ -37,59 +37,36 @@ def renaming(text: str) -> tuple[str, str]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     add_common_arguments(parser, own_splits=OWN_SPLITS, default_split=None)
-    parser.add_argument(
-        "--source",
-        type=Path,
-        required=True,
-        metavar="PATH",
-        help="folder or zip file of the images; without --csv it has one folder per class, with "
-        "the label as its name",
+    option = parser.add_argument
+    text = (
+        "folder or zip file of the images; without --csv it has one folder per class, with the "
+        "label as its name"
     )
-    parser.add_argument(
-        "--csv",
-        type=Path,
-        metavar="FILE",
-        help="table (CSV, TSV or Excel) with one line per image; images are named by path or by "
-        "file name, with or without suffix; the labels are one column, or one column of 0 and 1 "
-        "for each class",
+    option("--source", type=Path, required=True, metavar="PATH", help=text)
+    text = (
+        "table (CSV, TSV or Excel) with one line per image; images are named by path or by file "
+        "name, with or without suffix; the labels are one column, or one column of 0 and 1 for "
+        "each class"
     )
+    option("--csv", type=Path, metavar="FILE", help=text)
     for name, default in COLUMNS.items():
-        parser.add_argument(
-            f"--{name}-column", metavar="NAME", help=f"column of --csv (default: {default})"
-        )
-    parser.add_argument(
-        "--classes",
-        type=names,
-        metavar="A,B,C",
-        help="labels to use (default: all)",
+        text = f"column of --csv (default: {default})"
+        option(f"--{name}-column", metavar="NAME", help=text)
+    option("--classes", type=names, metavar="A,B,C", help="labels to use (default: all)")
+    text = "rename labels, such as 'Common Nevus=NV'; several may get one name"
+    several = {"nargs": "+", "action": "extend", "default": [], "metavar": "OLD=NEW"}
+    option("--map", type=renaming, help=text, **several)
+    text = (
+        "folder or zip file of lesion masks named as their images, also with _segmentation or _mask"
     )
-    parser.add_argument(
-        "--map",
-        type=renaming,
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="OLD=NEW",
-        help="rename labels, such as 'Common Nevus=NV'; several may get one name",
+    option("--masks", type=Path, metavar="PATH", help=text)
+    text = (
+        "the images have no diagnoses, which is enough to score heatmaps against masks; all are "
+        "queries"
     )
-    parser.add_argument(
-        "--masks",
-        type=Path,
-        metavar="PATH",
-        help="folder or zip file of lesion masks named as their images, also with _segmentation or "
-        "_mask",
-    )
-    parser.add_argument(
-        "--no-labels",
-        action="store_true",
-        help="the images have no diagnoses, which is enough to score heatmaps against masks; all "
-        "are queries",
-    )
-    parser.add_argument(
-        "--partial",
-        action="store_true",
-        help="leave out images of --csv that are missing, instead of stopping",
-    )
+    option("--no-labels", action="store_true", help=text)
+    text = "leave out images of --csv that are missing, instead of stopping"
+    option("--partial", action="store_true", help=text)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -130,10 +107,7 @@ def files_of(option: str, place: Path) -> dict[str, Source]:
 
 
 def labelled(
-    args: argparse.Namespace,
-    source: Path,
-    files: Mapping[str, Source],
-    masks: Mapping[str, Source],
+    args: argparse.Namespace, source: Path, files: Mapping[str, Source], masks: Mapping[str, Source]
 ) -> pd.DataFrame:
     """Paths, labels, lesion ids, splits and masks of the images to use; prints what is left out."""
     if args.csv:

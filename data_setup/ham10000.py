@@ -42,11 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_common_arguments(parser)
     publisher.add_arguments(parser)
     publisher.add_classes(parser, NAME)
-    parser.add_argument(
-        "--partial",
-        action="store_true",
-        help="leave out images that are in no archive, instead of stopping",
-    )
+    text = "leave out images that are in no archive, instead of stopping"
+    parser.add_argument("--partial", action="store_true", help=text)
 
 
 def run(args: argparse.Namespace) -> None:

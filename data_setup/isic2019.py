@@ -42,12 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_common_arguments(parser, need_root=False)
     publisher.add_arguments(parser)
     publisher.add_classes(parser, NAME)
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="prepare nothing: print the numbers of images and how far the splits leak; "
-        "needs the two CSV files alone",
+    text = (
+        "prepare nothing: print the numbers of images and how far the splits leak; needs the two "
+        "CSV files alone"
     )
+    parser.add_argument("--dry-run", action="store_true", help=text)
 
 
 def run(args: argparse.Namespace) -> None:

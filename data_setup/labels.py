@@ -10,12 +10,9 @@ from derm_hash.errors import InputError, shown
 
 MISSING = {"", "nan", "none", "null", "nil", "na", "n/a", "n.a.", "<na>", "#n/a", "?", "-", "--"}
 MISSING |= {"unknown", "unk", "undefined", "missing", "not available", "unlabelled", "unlabeled"}
-SPLIT_NAMES = {
-    "database": ("database", "db", "gallery", "train", "training"),
-    "val": ("val", "valid", "validation", "dev"),
-    "query": ("query", "queries", "test", "testing"),
-}
-SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in names}
+SPLIT_OF = dict.fromkeys(("database", "db", "gallery", "train", "training"), "database")
+SPLIT_OF |= dict.fromkeys(("val", "valid", "validation", "dev"), "val")
+SPLIT_OF |= dict.fromkeys(("query", "queries", "test", "testing"), "query")
 UNLABELLED = "unlabelled"  # the label of images without a diagnosis, which heatmaps do not need
 PARTS = {"image", "img", "mask", "segmentation", "annotation", "label", "fold"}
 MANY, FEW = 20, 10  # more labels with fewer images each are hardly diagnoses

@@ -48,9 +48,8 @@ def pixels(text: str) -> int | None:
 
 def add_workers_argument(parser: argparse.ArgumentParser) -> None:
     """Add the number of threads."""
-    parser.add_argument(
-        "--workers", type=at_least(1), help="threads (default: a few more than cores)"
-    )
+    text = "threads (default: a few more than cores)"
+    parser.add_argument("--workers", type=at_least(1), help=text)
 
 
 def add_common_arguments(
@@ -65,56 +64,38 @@ def add_common_arguments(
     `size` is the default size, and `own_splits` the splits that the command's rows may come with,
     by name, with what they are. Where `default_split` is None, the command decides.
     """
-    parser.add_argument("--root", type=Path, required=need_root, help="data folder to fill")
-    parser.add_argument(
-        "--size",
-        type=pixels,
-        default=size,
-        help="side in pixels of the squares to store; smaller images are not enlarged, and "
-        "'original' keeps the files as they are (default: %(default)s)",
+    option = parser.add_argument
+    option("--root", type=Path, required=need_root, help="data folder to fill")
+    text = (
+        "side in pixels of the squares to store; smaller images are not enlarged, and 'original' "
+        "keeps the files as they are (default: %(default)s)"
     )
-    parser.add_argument(
-        "--fit",
-        choices=FITS,
-        default="crop",
-        help="crop: the centre square; pad: the whole image, its edge colour around it "
-        "(default: %(default)s)",
+    option("--size", type=pixels, default=size, help=text)
+    text = (
+        "crop: the centre square; pad: the whole image, its edge colour around it (default: crop)"
     )
-    parser.add_argument(
-        "--split",
-        choices=sorted([*own_splits, *SPLITTERS]),
-        default=default_split,
-        help="lesion: no lesion and no near-duplicate is in two parts; paper: by image, 10 %% of "
-        "each class as queries, so that images of one lesion may be on both sides"
+    option("--fit", choices=FITS, default="crop", help=text)
+    text = (
+        "lesion: no lesion and no near-duplicate is in two parts; paper: by image, 10 %% of each "
+        "class as queries, so that images of one lesion may be on both sides"
         + "".join(f"; {name}: {meaning}" for name, meaning in own_splits.items())
-        + f" (default: {default_split or 'the table, or else lesion'})",
+        + f" (default: {default_split or 'the table, or else lesion'})"
     )
-    parser.add_argument(
-        "--split-csv",
-        type=part_and_table,
-        nargs="+",
-        action="extend",
-        metavar="PART=FILE",
-        help="use a published split instead, with a CSV for each part (train or database, val, "
-        "query or test) whose column image names its images; others are left out",
+    option("--split", choices=sorted([*own_splits, *SPLITTERS]), default=default_split, help=text)
+    text = (
+        "use a published split instead, with a CSV for each part (train or database, val, query or "
+        "test) whose column image names its images; others are left out"
     )
-    parser.add_argument(
-        "--unseen",
-        type=share,
-        metavar="SHARE",
-        help="keep this share of the images that are neither queries nor val as a database that is "
-        "not trained on, such as 0.25 (default: the network is trained on the database)",
+    several = {"nargs": "+", "action": "extend", "metavar": "PART=FILE"}
+    option("--split-csv", type=part_and_table, help=text, **several)
+    text = (
+        "keep this share of the images that are neither queries nor val as a database that is not "
+        "trained on, such as 0.25 (default: the network is trained on the database)"
     )
-    parser.add_argument(
-        "--seed", type=at_least(0), default=0, help="seed of everything random (default: 0)"
-    )
+    option("--unseen", type=share, metavar="SHARE", help=text)
+    option("--seed", type=at_least(0), default=0, help="seed of everything random (default: 0)")
     add_workers_argument(parser)
-    parser.add_argument(
-        "--skip-bad",
-        action="store_true",
-        help="leave out images that cannot be read and list them in dataset.json, "
-        "instead of stopping",
-    )
-    parser.add_argument(
-        "--force", action="store_true", help="make a finished data folder anew, with these options"
-    )
+    text = "leave out images that cannot be read and list them in dataset.json, instead of stopping"
+    option("--skip-bad", action="store_true", help=text)
+    text = "make a finished data folder anew, with these options"
+    option("--force", action="store_true", help=text)

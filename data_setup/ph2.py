@@ -42,14 +42,9 @@ LAYOUT = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     add_common_arguments(parser)
-    parser.add_argument(
-        "--archives",
-        type=Path,
-        required=True,
-        metavar="PATH",
-        help="the folder PH2Dataset, or a zip file of it; ask its publisher for it at "
-        + INFO[NAME].home.replace("%", "%%"),
-    )
+    home = INFO[NAME].home.replace("%", "%%")
+    text = f"the folder PH2Dataset, or a zip file of it; ask its publisher for it at {home}"
+    parser.add_argument("--archives", type=Path, required=True, metavar="PATH", help=text)
 
 
 def run(args: argparse.Namespace) -> None:

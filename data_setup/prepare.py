@@ -4,19 +4,13 @@ With ``--size N`` an image is rotated as its EXIF data says, resized in one resa
 as a JPEG of quality 95; its mask gets exactly the same geometry by nearest neighbour, as a PNG.
 
 - ``--fit crop``: the short side becomes N pixels and the centre square is cut out;
-- ``--fit pad``: the long side becomes N pixels and the rest of the square is filled. Masks are
-  filled with 0, no lesion. Images are filled with the median colour of the two edges that are
-  continued: skin colour beside skin, dark beside a dark vignette. Black bars would put a straight,
-  strong edge into every image, always in the same direction; a network can learn it, and it shows
-  how an image was rotated.
+- ``--fit pad``: the long side becomes N pixels and the rest of the square is filled: masks with 0,
+  no lesion, and images with the median colour of the two edges that are continued. Black bars would
+  put a straight, strong edge into every image, which a network can learn.
 
-Nothing is enlarged. A JPEG or PNG file that is such a square already is kept byte for byte, because
-compressing it again could only lose detail. With ``--size original`` all files stay as they are.
-
-Where all squares have one size, their decoded pixels are stored beside the files as one
-memory-mapped array (`derm_hash.data.manifest.store_pixels`); the search for near-duplicates reads
-them from there. The array can be deleted: the files are then read. Both formats were chosen by
-measurement; see ``benchmarks/README.md``.
+Nothing is enlarged. A JPEG or PNG file that is such a square already is kept byte for byte. With
+``--size original`` all files stay as they are. Where all squares have one size, their decoded
+pixels are stored beside them, too (`derm_hash.data.manifest.store_pixels`).
 """
 
 import io

@@ -14,33 +14,28 @@ from derm_hash.errors import InputError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the commands whose files a publisher offers."""
-    parser.add_argument(
-        "--archives",
-        type=Path,
-        metavar="PATH",
-        help="folder with the publisher's files, already downloaded, or a zip file of it; nothing "
-        "is fetched then",
+    text = (
+        "folder with the publisher's files, already downloaded, or a zip file of it; nothing is "
+        "fetched then"
     )
-    parser.add_argument(
-        "--accept-licence",
-        action="store_true",
-        help="accept the licence that `python -m data_setup list` shows; needed for a download, "
-        "which goes to downloads/NAME beside --root",
+    parser.add_argument("--archives", type=Path, metavar="PATH", help=text)
+    text = (
+        "accept the licence that `python -m data_setup list` shows; needed for a download, which "
+        "goes to downloads/NAME beside --root"
     )
+    parser.add_argument("--accept-licence", action="store_true", help=text)
 
 
 def add_classes(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the option of the data sets that can be used with the paper's four classes alone."""
     every = INFO[name].classes
     few = [one for one in every if one.label in PAPER_CLASSES]
-    parser.add_argument(
-        "--classes",
-        type=int,
-        choices=[len(few), len(every)],
-        default=len(few),
-        help=f"{len(few)}: {' '.join(PAPER_CLASSES)}, the paper's, {images(few):,} images; "
-        f"{len(every)}: all, {images(every):,} images (default: %(default)s)",
+    text = (
+        f"{len(few)}: {' '.join(PAPER_CLASSES)}, the paper's, {images(few):,} images; "
+        f"{len(every)}: all, {images(every):,} images (default: %(default)s)"
     )
+    sizes = [len(few), len(every)]
+    parser.add_argument("--classes", type=int, choices=sizes, default=len(few), help=text)
 
 
 def classes(args: argparse.Namespace, name: str) -> tuple[str, ...]:

@@ -1,31 +1,15 @@
-"""What every command needs around a folder: its lock, its record ``dataset.json``, its disk."""
+"""What every command needs around a folder: its record ``dataset.json``, and room on its disk."""
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-
-from filelock import Timeout
 
 from derm_hash import __version__
 from derm_hash.errors import InputError
-from derm_hash.files import Lock, read_json
+from derm_hash.files import LOCK, read_json
 
 RECORD = "dataset.json"
 SUMS = "SHA256SUMS"
-LOCK = ".lock"
 TOOL = f"derm-hash {__version__}"
-
-
-@contextmanager
-def sole_writer(folder: Path, busy: str) -> Iterator[None]:
-    """Hold the lock of a folder, made if missing; `InputError` if another process holds it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with Lock(folder / LOCK, timeout=0):
-            yield
-    except Timeout:
-        raise InputError(busy) from None
 
 
 def check_space(folder: Path, need: int) -> None:

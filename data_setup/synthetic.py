@@ -19,9 +19,8 @@ HELP = "draw the built-in atlas: no download, no account"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     add_common_arguments(parser, size=128)
-    parser.add_argument(
-        "--images", type=at_least(1), default=2000, help="how many (default: %(default)s)"
-    )
+    text = "how many (default: %(default)s)"
+    parser.add_argument("--images", type=at_least(1), default=2000, help=text)
 
 
 def run(args: argparse.Namespace) -> None:

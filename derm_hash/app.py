@@ -79,7 +79,7 @@ def own_folders(folder: Path, names: Iterable[str] = FOLDERS) -> dict[str, str]:
 def prepare(page: Path, data: str, run: str | None) -> None:
     """Make the folder that is served, with the notebook, the model and its index."""
     # Imported now, after `own_folders` has said where some of them may write caches.
-    from derm_hash.course import SIZE, course_data, course_run
+    from derm_hash.course import SIZE, course_data, course_pair
     from derm_hash.retrieval import build_index
     from derm_hash.runs import load_model, save_model
 
@@ -88,7 +88,7 @@ def prepare(page: Path, data: str, run: str | None) -> None:
     page.mkdir(exist_ok=True)
     if run is None:
         dataset = course_data(data)
-        model = course_run(dataset).model
+        model, _ = course_pair(dataset)
     else:
         model = load_model(run)
         dataset = course_data(data, model.image_size or SIZE)
@@ -102,12 +102,7 @@ def prepare(page: Path, data: str, run: str | None) -> None:
 def serve(page: Path, port: int, open_browser: bool) -> int:
     """Run Voilà on the notebook in ``page`` until it ends; return its exit status."""
     settings = {
-        "Voila": {
-            "ip": "127.0.0.1",
-            "port": port,
-            "port_retries": 0,
-            "open_browser": open_browser,
-        },
+        "Voila": {"ip": "127.0.0.1", "port": port, "port_retries": 0, "open_browser": open_browser},
         "VoilaConfiguration": {
             "file_allowlist": [],
             "allow_template_override": "NO",

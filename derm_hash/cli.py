@@ -47,19 +47,17 @@ def parser() -> argparse.ArgumentParser:
     add_run(option)
     add_data(option)
     add_split(option, "database")
-    option(
-        "--out",
-        type=Path,
-        help="an index, NAME.safetensors, or the soft codes alone, NAME.npy, in the manifest's "
-        "order (default for the database of the run's data: the run's index)",
+    text = (
+        "an index, NAME.safetensors, or the soft codes alone, NAME.npy, in the manifest's order "
+        "(default for the database of the run's data: the run's index)"
     )
-    option(
-        "--bf16",
-        action=argparse.BooleanOptionalAction,
-        help="in bfloat16: faster where the hardware computes in it (GPUs, CPUs with AMX or "
-        "AVX-512 BF16), very slow elsewhere; soft codes differ by up to about 0.01 (default: "
-        "there, if the run was trained in bfloat16)",
+    option("--out", type=Path, help=text)
+    text = (
+        "in bfloat16: faster where the hardware computes in it (GPUs, CPUs with AMX or AVX-512 "
+        "BF16), very slow elsewhere; soft codes differ by up to about 0.01 (default: there, if the "
+        "run was trained in bfloat16)"
     )
+    option("--bf16", action=argparse.BooleanOptionalAction, help=text)
 
     summary = "Find the cases that are similar to an image."
     option = add("search", commands.search_command, summary).add_argument
@@ -76,24 +74,22 @@ def parser() -> argparse.ArgumentParser:
     option = add("evaluate", commands.evaluate_command, summary).add_argument
     add_run(option)
     add_data(option)
-    option(
-        "--queries",
-        help="another folder, whose images are searched for in the database of --data; its query "
-        "split, or all of it if it has none",
+    text = (
+        "another folder, whose images are searched for in the database of --data; its query split, "
+        "or all of it if it has none"
     )
+    option("--queries", help=text)
 
     summary = "Score a run's heatmaps against lesion masks."
     option = add("heatmaps", commands.heatmaps_command, summary).add_argument
     add_run(option)
     add_data(option)
     add_split(option, "all")
-    option(
-        "--target",
-        choices=TARGETS,
-        default=TARGETS[0],
-        help="what is explained: the predicted class, the match with the nearest hit, the bits "
-        "of the code together, or the gates as they are (%(default)s)",
+    text = (
+        "what is explained: the predicted class, the match with the nearest hit, the bits of the "
+        "code together, or the gates as they are (%(default)s)"
     )
+    option("--target", choices=TARGETS, default=TARGETS[0], help=text)
     option("--n", type=int, help="so many images, chosen at random (default: all)")
     option("--out", type=Path, help="folder for the tables (default: RUN/heatmaps)")
 

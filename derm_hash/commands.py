@@ -225,7 +225,7 @@ def evaluate_command(args) -> None:
         data = evaluation.with_queries(data, others)
     coded = encode_data(run.model, data, progress=True)
     scores, found = score_codes(coded, data)
-    summary = evaluation.summarise(scores, found, data)
+    summary = evaluation.summarise(scores, found)
     table = pd.DataFrame({"value": scores}).join(summary.drop(columns="value"))
     compared = ""
     trained_on = read_config(run.path)[1].get("fingerprint")

@@ -1,4 +1,4 @@
-"""What the notebooks share: the lesson's data and a trained model, made once and cached.
+"""What the notebooks share: the lesson's data and its two trained networks.
 
 A lesson runs on a small atlas and a small network, so that it takes a minute on a laptop. The same
 calls with a data folder and larger numbers run at full scale.
@@ -25,17 +25,14 @@ from derm_hash.training import train
 SIZE = 48  # pixels
 IMAGES = 900
 # All four copies in a step, since this is the loss that the lessons derive.
-LESSON = {"backbone": "resnet10", "epochs": 5, "batch_size": 24, "learning_rate": 2e-3}
+LESSON = {"backbone": "resnet8", "epochs": 5, "batch_size": 24, "learning_rate": 2e-3}
 LESSON |= {"orbit_sample": 0}
 # What a lesson computes by hand must agree to the last digits, on every processor.
 LESSON |= {"precision": "32-true"}
 THREAD = "MEL-1739572757"  # the lesion that the course follows, see `course_query`
-# The two small networks that come with the package: changes of the lesson's recipe, by file name.
+# The two networks that come with the package: changes of the lesson's recipe, by file name.
 SHIPPED = Path(__file__).with_name("networks")
-PAIR = {
-    "with_loss": {"backbone": "resnet8"},
-    "without_loss": {"backbone": "resnet8", "invariance": None, "classify": "upright"},
-}
+PAIR = {"with_loss": {}, "without_loss": {"invariance": None, "classify": "upright"}}
 # The modules that decide how an image is drawn, and how a network is trained.
 DRAWN_BY = ["atlas/atlas", "atlas/criteria", "atlas/lesion", "atlas/photograph"]
 LEARNT_BY = ["attention", "data/dataset", "data/images", "data/views", "longtail", "losses"]
@@ -120,13 +117,16 @@ def course_run(data: LesionDataset, progress: bool = True, **changes) -> Run:
         return train(config, data, path.parent, progress=progress)
 
 
-def course_pair() -> tuple[DermHash, DermHash]:
-    """The two small networks that come with the package: trained with the loss, and without.
+def course_pair(data: LesionDataset, progress: bool = True) -> tuple[DermHash, ...]:
+    """The course's two networks for this data: trained with the loss, and without it.
 
-    They have learnt the built-in atlas at 48 pixels by the lesson's recipe. Their weights are
-    stored in half precision. `make_pair` makes them again.
+    Those for the atlas of `course_data` come with the package: they were trained by the lesson's
+    recipe, and are stored in half precision. `make_pair` makes them again. Those for other data are
+    trained by `course_run`.
     """
-    return tuple(load_model(SHIPPED / f"{name}.safetensors") for name in PAIR)
+    if len(data) == IMAGES and fingerprint(data) == fingerprint(course_data()):
+        return tuple(load_model(SHIPPED / f"{name}.safetensors") for name in PAIR)
+    return tuple(course_run(data, progress, **changes).model for changes in PAIR.values())
 
 
 def make_pair() -> None:

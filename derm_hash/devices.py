@@ -32,13 +32,8 @@ def make_fabric(precision: str = "auto", device: str = "auto") -> Fabric:
         # NCCL refuses processes that share a GPU; gloo takes them.
         shared = [torch.device("cuda", 0)] * devices
         devices, strategy = 1, DDPStrategy(parallel_devices=shared, process_group_backend="gloo")
-    fabric = Fabric(
-        accelerator=device,
-        strategy=strategy,
-        devices=devices,
-        num_nodes=nodes,
-        precision=precision,
-    )
+    share = {"strategy": strategy, "devices": devices, "num_nodes": nodes}
+    fabric = Fabric(accelerator=device, precision=precision, **share)
     fabric.launch()
     return fabric
 

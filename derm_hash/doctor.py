@@ -111,13 +111,10 @@ def check_import(name: str) -> Check:
 
 def check_torchvision() -> Check:
     """A torchvision that imports, which it does only beside the torch that it was built for."""
-    _, problem = load("torchvision")
-    version = version_of("torchvision")
-    if not problem:
-        return Check("torchvision", version or "unknown version", essential=True)
-    if version is None:
-        return Check("torchvision", problem, INSTALL, essential=True)
-    value = f"{version} beside torch {version_of('torch') or '(none)'}: {problem}"
+    found, version = check_import("torchvision"), version_of("torchvision")
+    if found.ok or version is None:
+        return found
+    value = f"{version} beside torch {version_of('torch') or '(none)'}: {found.value}"
     remedy = (
         "install torch and torchvision from the same place and release, with one command: "
         "`pip install --force-reinstall torch torchvision`"

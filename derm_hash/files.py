@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from derm_hash.errors import InputError, one_line
+
+LOCK = ".lock"  # the file in a folder that its writer holds
 
 
 def home() -> Path:
@@ -76,28 +78,24 @@ def remove_parts(folder: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-class Lock(FileLock):
-    """A file lock whose errors name its file, which a disk without locks does not do."""
-
-    def acquire(self, *args, **options):
-        """As filelock's."""
-        try:
-            return super().acquire(*args, **options)
-        except OSError as error:
-            error.filename = error.filename or self.lock_file
-            raise
-
-
 @contextmanager
-def locked(folder: Path, busy: str) -> Iterator[None]:
-    """Make a folder and hold its lock; print ``busy`` before waiting for another process."""
+def locked(folder: Path, busy: str, wait: bool = True) -> Iterator[None]:
+    """Make a folder and hold its lock.
+
+    If another process holds it, print ``busy`` and ``wait``, or else raise it as an `InputError`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = Lock(folder / ".lock")
+    lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
+        if not wait:
+            raise InputError(busy) from None
         print(busy)
         lock.acquire()
+    except OSError as error:  # a disk without locks names no file
+        error.filename = error.filename or lock.lock_file
+        raise
     try:
         remove_parts(folder)
         yield
@@ -176,14 +174,8 @@ def _unpack(value: object, tensors: Mapping[str, Tensor]) -> object:
 
 def leaves_folder(name: str) -> bool:
     """Whether a relative path could point outside its folder, on any system."""
-    windows = PureWindowsPath(name)
-    return bool(
-        PurePosixPath(name).is_absolute()
-        or windows.drive
-        or windows.root
-        or ".." in windows.parts
-        or "\0" in name
-    )
+    path = PureWindowsPath(name)  # its parts may be separated by both slashes
+    return bool(path.anchor or ".." in path.parts or "\0" in name)
 
 
 def thread_map(
@@ -192,8 +184,11 @@ def thread_map(
     description: str,
     progress: bool,
     workers: int | None = None,
+    images: int = 1,
 ) -> Iterator:
     """Apply ``function`` to the items in threads, in order, with a progress bar.
+
+    An item stands for this number of ``images``, which the bar counts.
 
     Pillow's decoders and file access release the interpreter lock, so threads use every core.
     After an error, an interrupt or a ``break`` nothing further is started.
@@ -202,7 +197,12 @@ def thread_map(
     try:
         results = pool.map(function, items)
         yield from tqdm(
-            results, desc=description, total=len(items), unit="img", disable=not progress
+            results,
+            desc=description,
+            total=len(items),
+            unit="img",
+            unit_scale=images if images > 1 else False,
+            disable=not progress,
         )
     finally:
         pool.shutdown(cancel_futures=True)

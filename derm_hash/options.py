@@ -26,18 +26,10 @@ USUAL_SIZE = 64  # side of the images in pixels
 
 def add_settings(command: argparse.ArgumentParser) -> None:
     """Add ``--preset``, ``--config``, and an option for each field of TrainConfig."""
-    command.add_argument(
-        "--preset",
-        default="recommended",
-        choices=PRESETS,
-        help="what the rest changes (%(default)s)",
-    )
-    command.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="settings from a run's config.json, or from a JSON or TOML file (batch_size = 32)",
-    )
+    text = "what the rest changes (%(default)s)"
+    command.add_argument("--preset", default="recommended", choices=PRESETS, help=text)
+    text = "settings from a run's config.json, or from a JSON or TOML file (batch_size = 32)"
+    command.add_argument("--config", type=Path, metavar="FILE", help=text)
     settings = command.add_argument_group("settings", "what differs from the preset and the file")
     choices = TrainConfig.CHOICES | {"backbone": BACKBONES, "attention": (None, *GATES)}
     notes = first_sentences()
@@ -124,11 +116,8 @@ def read_settings(path: Path) -> dict:
             likely = difflib.get_close_matches(name, FIELDS, 1)
             hint = f"did you mean {likely[0]}" if likely else "see derm-hash train --help"
             raise InputError(f"'{name}' in {path} is not a setting: {hint}")
-    optional = {name for name in values if FIELDS[name].type == str | None}
-    return {
-        name: None if name in optional and value == "none" else value
-        for name, value in values.items()
-    }
+    none = {name for name in values if FIELDS[name].type == str | None and values[name] == "none"}
+    return values | dict.fromkeys(none)
 
 
 def name_of(config: TrainConfig, size: int = USUAL_SIZE) -> str:

@@ -40,13 +40,8 @@ def fastest_precision(
 ) -> str:
     """The faster precision of a training step: on a CPU, too, by a measurement of two seconds.
 
-    Parameters
-    ----------
-    device : str, "auto", "cpu" or "cuda"
-    what : str, a name of the network, under which the answer is kept
-    make_model : callable that returns the network, of images (B, 3, size, size)
-    images : int, in a step of the run; the measurement may take fewer
-    size : int, side of the images in pixels
+    ``make_model`` returns the network, of images (B, 3, size, size), and ``what`` is its name,
+    under which the answer is kept. The measurement may take fewer images than a step of the run.
     """
     on_cpu = device == "cpu" or not torch.cuda.is_available()
     alone = os.environ.get("WORLD_SIZE", "1") == "1"  # several processes could disagree

@@ -240,11 +240,12 @@ def soft_distance(a: np.ndarray, b: np.ndarray, metric: str) -> np.ndarray:
     """
     if metric == "hamming":
         return ((a > 0.5) != (b > 0.5)).sum(axis=-1).astype(np.float32)
+    # Sums are in 64 bits: trained codes nearly agree, so in 32 bits 1 - cosine has few digits.
     if metric == "euclidean":
-        return np.linalg.norm(a - b, axis=-1)
+        difference = a - b
+        return np.sqrt(_dot(difference, difference)).astype(np.float32)
     if metric == "manhattan":
-        return np.abs(a - b).sum(axis=-1)
-    # In 64 bits, since trained codes nearly agree: in 32 bits 1 - cosine would lose its digits.
+        return np.abs(a - b).sum(axis=-1, dtype=np.float64).astype(np.float32)
     squares = _dot(a, a), _dot(b, b)
     norms = np.sqrt(squares[0] * squares[1])
     both_zero = np.array(np.equal(*squares), dtype=np.float64)  # where the product is zero

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from derm_hash import ClassTarget, build_index, course_data, course_run, encode, grad_cam, overlay
+from derm_hash import ClassTarget, build_index, course_data, course_pair, encode, grad_cam, overlay
 from derm_hash.plots.pictures import draw_code
 from derm_hash.plots.style import figure_png, show_picture, use_style
 from derm_hash.rotations import rotation_orbit
@@ -20,14 +20,14 @@ def main(query: int = 2) -> None:
     """Draw one query, turned four ways, with its code, its hits, and a heatmap of its class."""
     use_style()
     data, sharp = course_data(), course_data(size=SHARP)
-    run = course_run(data)
-    index = build_index(run.model, data.split("database"))
+    model, _ = course_pair(data)
+    index = build_index(model, data.split("database"))
     x, y = data.split("query").batch([query])
     orbit = rotation_orbit(x)[:, 0]
-    codes = encode(run.model, orbit)
+    codes = encode(model, orbit)
     hits = index.search(codes[:1], k=HITS)
     # A map of the class, not of the match: if the codes are equal, the map of a match is noise.
-    heat = grad_cam(run.model, x, ClassTarget(int(y[0])))[0]
+    heat = grad_cam(model, x, ClassTarget(int(y[0])))[0]
 
     figure = Figure(figsize=(9.2, 4.9), dpi=100)
     pictures, database = sharp.split("query"), sharp.split("database")

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -48,7 +47,7 @@ def test_what_is_served_is_the_run_with_its_index(tmp_path, monkeypatch, size):
     monkeypatch.setattr(app, "find_spec", lambda name: True)
     model = DermHash("resnet10", image_size=size)
     save_model(model, tmp_path / "model.safetensors")
-    monkeypatch.setattr("derm_hash.course.course_run", lambda data: SimpleNamespace(model=model))
+    monkeypatch.setattr("derm_hash.course.course_pair", lambda data: (model, None))
     options = ["--run", str(tmp_path)] if size == 32 else []
     assert app.main([*options, "--port", "1234", "--no-browser"]) == 0
 

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -88,6 +89,22 @@ def test_another_version_of_the_code_trains_another_model(tmp_path, monkeypatch)
     assert course_run(data, progress=False, epochs=1).path != first.path
 
 
+def test_the_two_networks_are_trained_where_the_data_is_not_the_atlas_of_the_course(monkeypatch):
+    atlas, other = course_data(size=48, images=60), course_data(size=48, images=60, seed=1)
+    monkeypatch.setattr(course, "IMAGES", 60)
+    monkeypatch.setattr(course, "course_data", lambda: atlas)
+    trained = []
+
+    def train(data, progress, **changes):
+        trained.append(changes)
+        return SimpleNamespace(model="a network")
+
+    monkeypatch.setattr(course, "course_run", train)
+    assert all(model.image_size == 48 for model in course_pair(atlas)) and not trained
+    assert course_pair(other) == ("a network", "a network")
+    assert trained == [{}, {"invariance": None, "classify": "upright"}]
+
+
 def test_the_networks_that_come_with_the_package_fit_the_code():
     """They know lesions that they have never seen, and one of them has learnt to ignore turns."""
     labels = [label for label in CLASSES for _ in range(16)]
@@ -95,7 +112,7 @@ def test_the_networks_that_come_with_the_package_fit_the_code():
     images = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2)
     remedy = "make them again with `python -m derm_hash.course`"
     flipped = []
-    for model in course_pair():
+    for model in course_pair(course_data()):
         with torch.no_grad():
             named = [model.class_names[i] for i in model(to_input(images)).logits.argmax(dim=1)]
         assert np.mean([a == b for a, b in zip(named, labels, strict=True)]) > 0.8, remedy
@@ -119,7 +136,7 @@ def test_the_lesion_that_the_course_follows_is_the_one_that_the_rule_finds():
     queries, database = data.split("query"), data.split("database")
     chosen = queries.table["label"].isin(["MEL", "BKL"]).to_numpy()
     flips = []
-    for model in course_pair():
+    for model in course_pair(course_data()):
         orbit = np.stack([encode(model, queries.images.rot90(k, (2, 3))) for k in range(4)])
         flips.append(((orbit > 0.5) != (orbit[0] > 0.5)).sum(axis=(0, 2)))
         hits = build_index(model, database).search(orbit[0], k=10, radius=None).ids

@@ -27,6 +27,7 @@ from derm_hash.files import thread_map
 if TYPE_CHECKING:
     from derm_hash.atlas.atlas import Atlas
 
+AT_ONCE = 8  # images that a thread reads in one go
 Indices = Sequence[int] | np.ndarray | torch.Tensor
 
 
@@ -120,14 +121,16 @@ class LesionDataset:
         stored = stored_pixels(root, names)
         picture = picture_reader(root, names, stored)
 
-        def load(i: int) -> None:
-            if stored is not None:
-                image = square_pixels(stored[i], size)  # as `square` does, without two more copies
+        def load(part: range) -> None:
+            if stored is not None:  # as `square` does, without copies as Pillow's images
+                squares = square_pixels(stored[part.start : part.stop], size)
             else:
-                image = np.asarray(square(picture(i), size))
-            pixels[i] = image.transpose(2, 0, 1)
+                squares = np.stack([square(picture(i), size) for i in part])
+            pixels[part.start : part.stop] = squares.transpose(0, 3, 1, 2)
 
-        for _ in thread_map(load, range(len(table)), f"reading {root.name}", progress):
+        every = range(len(table))
+        parts = [every[first : first + AT_ONCE] for first in every[::AT_ONCE]]
+        for _ in thread_map(load, parts, f"reading {root.name}", progress, images=AT_ONCE):
             pass
         return cls(images, table, root=root)
 

@@ -194,22 +194,22 @@ def square(image: Image.Image, size: int, nearest: bool = False) -> Image.Image:
     as prepared images, go through `square_pixels`.
     """
     if image.mode == "RGB" and image.width == image.height and not nearest:
-        return Image.fromarray(square_pixels(np.asarray(image), size))
+        return Image.fromarray(square_pixels(np.asarray(image)[None], size)[0])
     method = Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC
     return ImageOps.fit(image, (size, size), method=method)
 
 
 def square_pixels(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Resize a square of uint8 (S, S, 3) to (size, size, 3), bicubic with antialiasing.
+    """Resize squares of uint8 (N, S, S, 3) to (N, size, size, 3), bicubic with antialiasing.
 
     PyTorch takes a fifth of Pillow's time, with the same bytes on every processor; they differ from
     Pillow's by at most 2.
     """
-    if len(pixels) == size:
+    if pixels.shape[1] == size:
         return pixels
-    x = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None]
+    x = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2)
     x = functional.interpolate(x, (size, size), mode="bicubic", antialias=True)
-    return x[0].permute(1, 2, 0).numpy()
+    return x.permute(0, 2, 3, 1).numpy()
 
 
 def read_mask(file: str | Path | BinaryIO, name: str | None = None) -> Image.Image:

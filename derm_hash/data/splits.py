@@ -21,11 +21,7 @@ from derm_hash.errors import InputError, shown
 
 
 def split_by_lesion(
-    frame: pd.DataFrame,
-    query: float = 0.1,
-    val: float = 0.1,
-    seed: int = 0,
-    unseen: float = 0.0,
+    frame: pd.DataFrame, query: float = 0.1, val: float = 0.1, seed: int = 0, unseen: float = 0.0
 ) -> pd.DataFrame:
     """Fill the split column so that no lesion, and no near-duplicate, is in two parts.
 
@@ -62,7 +58,7 @@ def split_by_lesion(
     """
     shares = shares_of_parts(query, val, unseen)
     frame = with_all_columns(frame)
-    lesion = _lesion_keys(frame)
+    lesion = lesion_keys(frame)
     leader_of = _leaders(lesion, frame)
     leader = lesion.map(leader_of)
     images = leader.value_counts()
@@ -75,11 +71,7 @@ def split_by_lesion(
 
 
 def split_by_image(
-    frame: pd.DataFrame,
-    query: float = 0.1,
-    val: float = 0.1,
-    seed: int = 0,
-    unseen: float = 0.0,
+    frame: pd.DataFrame, query: float = 0.1, val: float = 0.1, seed: int = 0, unseen: float = 0.0
 ) -> pd.DataFrame:
     """Fill the split column image by image, as the paper's protocol does.
 
@@ -141,7 +133,7 @@ def split_as_given(frame: pd.DataFrame, tables: Mapping[str, str | Path]) -> pd.
     return frame.assign(split=split)[split != ""].reset_index(drop=True)
 
 
-def matched_databases(frame: pd.DataFrame, seed: int = 0) -> dict[str, np.ndarray]:
+def matched_databases(frame: pd.DataFrame) -> dict[str, np.ndarray]:
     """A database that was trained on and one that was not, with equally many images of each class.
 
     Scores against databases of different size or class counts do not compare. In each class the
@@ -149,20 +141,12 @@ def matched_databases(frame: pd.DataFrame, seed: int = 0) -> dict[str, np.ndarra
     reached, except for the last one. The unseen side is the part ``database`` if there is a part
     ``train``, else ``val``, which chose the epoch but trained nothing.
 
-    Parameters
-    ----------
-    frame : DataFrame
-        Manifest with a filled split column.
-    seed : int
-
-    Returns
-    -------
-    dict of two (n,) arrays of ascending positions in the frame: ``trained`` and ``unseen``
+    A manifest with a filled split column -> ascending positions (n,) of ``trained`` and ``unseen``.
     """
-    four = (frame["split"] == "train").any()
-    parts = {"trained": "train", "unseen": "database"} if four else {}
-    parts = parts or {"trained": "database", "unseen": "val"}
-    lesion = _lesion_keys(frame).to_numpy()
+    parts = {"trained": "database", "unseen": "val"}
+    if (frame["split"] == "train").any():
+        parts = {"trained": "train", "unseen": "database"}
+    lesion = lesion_keys(frame).to_numpy()
     chosen = {side: [] for side in parts}
     for label in sorted(set(frame["label"])):
         own = {
@@ -171,13 +155,13 @@ def matched_databases(frame: pd.DataFrame, seed: int = 0) -> dict[str, np.ndarra
         }
         size = min(map(len, own.values()))
         for side, rows in own.items():
-            place = {key: i for i, key in enumerate(_shuffled(set(lesion[rows]), seed))}
+            place = {key: i for i, key in enumerate(_shuffled(set(lesion[rows]), seed=0))}
             order = np.argsort([place[key] for key in lesion[rows]], kind="stable")
             chosen[side].append(rows[order][:size])
     return {side: np.sort(np.concatenate(rows)) for side, rows in chosen.items()}
 
 
-def _lesion_keys(frame: pd.DataFrame) -> pd.Series:
+def lesion_keys(frame: pd.DataFrame) -> pd.Series:
     """One key per lesion; an image without lesion_id is its own."""
     # The prefixes keep an image from meeting a lesion of the same name.
     alone = "image " + frame["image"]

@@ -112,17 +112,10 @@ def linear_probe(features: ndarray, labels: ndarray) -> Encode:
 def baseline_codes(
     name: str, data: LesionDataset, features: ndarray, bits: int, seed: int, scored_on: str
 ) -> Coded:
-    """Fit a baseline on the trained images, and encode all images.
+    """Fit a baseline in ``BASELINES`` on the trained images, and encode all images.
 
-    Parameters
-    ----------
-    name : a name in ``BASELINES``
-    data : LesionDataset of N images, with splits
-    features : (4, N, F) array of :func:`derm_hash.frozen.frozen_features`
-    bits, seed : int
-        Ignored by baselines that have no such choice.
-    scored_on : str
-        The part of the data that stands for the queries.
+    ``features`` (4, N, F) are the :func:`derm_hash.frozen.frozen_features` of the N images;
+    ``scored_on`` is the part that stands for the queries. Not every baseline has bits and a seed.
     """
     rows, queries = data.positions("train"), data.positions(scored_on)
     values, labels = features.astype(np.float32), data.labels.numpy()

@@ -36,6 +36,11 @@ SEEN_OR_NOT = {
     "database_accuracy": "classifier's class-mean accuracy on these images",
     "chance_class_mean_map": "class-mean mAP by chance",
 }
+# In random order: the mean precision of the images within the radius is that of all.
+SAME_CHANCE = {
+    "class_mean_tie_aware_map": "class_mean_map",
+    "paper_precision": "class_mean_precision_at_10",
+}
 
 
 def in_classes_of(run: Run, data: LesionDataset, source: str) -> LesionDataset:
@@ -71,46 +76,40 @@ def place(source: str) -> str:
     return source if source == "atlas" else str(Path(source).expanduser().resolve())
 
 
-def summarise(scores: dict[str, float], found: pd.DataFrame, data: LesionDataset) -> pd.DataFrame:
+def summarise(scores: dict[str, float], found: pd.DataFrame) -> pd.DataFrame:
     """Return a row for each score of ``SUMMARY``, from what ``scoring.score_model`` returned.
 
     The columns are value, low and high (95 % interval over lesions; empty if there is only one, or
     the score is not a mean over queries) and chance (expected value of a ranking in random order;
     empty where that means nothing).
     """
-    chance, rows = chance_of(found["label"], data.split("train").table["label"]), {}
-    lesions = lesion_groups(found["lesion_id"])
+    rows = {}
     for score in SUMMARY:
-        column, balanced = query_column(score)
-        row = {"value": scores[score], "low": np.nan, "high": np.nan, "chance": np.nan}
-        labels = found["label"].to_numpy() if balanced else None
-        if column in found and len(np.unique(lesions)) > 1:
-            _, row["low"], row["high"] = bootstrap_interval(found[column], lesions, labels)
-        if column in chance:
-            row["chance"] = chance[column].groupby(found["label"]).mean().mean()
-        rows[score] = row
+        low, high = interval_of(found, score)
+        chance = scores.get(f"chance_{SAME_CHANCE.get(score, score)}", np.nan)
+        rows[score] = {"value": scores[score], "low": low, "high": high, "chance": chance}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def chance_of(queries: pd.Series, database: pd.Series) -> pd.DataFrame:
-    """Return the scores to expect of every query if the database came in random order.
-
-    Labels (Q,) and (N,) -> a row for each query, with the columns precision_at_10, ap,
-    tie_aware_ap and paper_precision (if something lies within the radius).
-    """
-    relevant = queries.map(database.value_counts()).fillna(0).to_numpy(dtype=int)[:, None]
-    total = np.full_like(relevant, len(database))
-    precision = expected_precision(total, relevant, 10)
-    ap = expected_average_precision(total, relevant)
-    columns = {"precision_at_10": precision, "ap": ap, "tie_aware_ap": ap}
-    return pd.DataFrame(columns | {"paper_precision": precision}, index=queries.index)
+def interval_of(found: pd.DataFrame, score: str) -> tuple[float, float]:
+    """The 95 % interval of a score over lesions, from the scores of every query; NaN if none."""
+    column, balanced = query_column(score)
+    if column not in found:
+        return np.nan, np.nan
+    labels = found["label"] if balanced else None
+    return bootstrap_interval(found[column], found["lesion_id"], labels)[1:]
 
 
 def chance_scores(queries: pd.Series, database: pd.Series) -> dict[str, float]:
-    """Return class means of :func:`chance_of`, under the names of their columns in a table."""
-    means = chance_of(queries, database).groupby(queries).mean().mean()
-    names = {"class_mean_map": "ap", "class_mean_precision_at_10": "precision_at_10"}
-    return {f"chance_{score}": float(means[column]) for score, column in names.items()}
+    """Class means to expect if the database came in random order: labels (Q,) and (N,)."""
+    relevant = queries.map(database.value_counts()).fillna(0).to_numpy(dtype=int)[:, None]
+    total = np.full_like(relevant, len(database))
+    columns = {
+        "chance_class_mean_map": expected_average_precision(total, relevant),
+        "chance_class_mean_precision_at_10": expected_precision(total, relevant, 10),
+    }
+    means = pd.DataFrame(columns, index=queries.index).groupby(queries).mean().mean()
+    return {score: float(mean) for score, mean in means.items()}
 
 
 def lesion_counts(queries: pd.DataFrame) -> dict[str, float]:
@@ -144,11 +143,15 @@ def in_words(summary: pd.DataFrame) -> str:
     """The summary in lines: value, interval, chance."""
     lines = [f"{'':52}value  95 % interval   chance"]
     for score, row in summary.iterrows():
-        interval = "" if np.isnan(row["low"]) else f"{row['low']:.3f} to {row['high']:.3f}"
         chance = "" if np.isnan(row["chance"]) else f"{row['chance']:.3f}"
-        line = f"{SUMMARY[score] + ':':52}{row['value']:.3f}  {interval:16}{chance}"
-        lines.append(line.rstrip())
+        interval = interval_text(row["low"], row["high"])
+        lines.append(f"{SUMMARY[score] + ':':52}{row['value']:.3f}  {interval:16}{chance}".rstrip())
     return "\n".join(lines)
+
+
+def interval_text(low: float, high: float) -> str:
+    """The ends of an interval, if there is one."""
+    return "" if np.isnan(low) else f"{low:.3f} to {high:.3f}"
 
 
 def seen_and_unseen(sides: dict[str, tuple[dict[str, float], pd.DataFrame]]) -> str:
@@ -157,16 +160,10 @@ def seen_and_unseen(sides: dict[str, tuple[dict[str, float], pd.DataFrame]]) -> 
     ``sides`` holds what ``scoring.score_codes`` returned for the databases "trained" and "unseen".
     """
     lines = [f"{'':52}trained  unseen  95 % interval"]
-    _, found = sides["unseen"]
     for score, words in SEEN_OR_NOT.items():
         values = "  ".join(f"{scores[score]:.3f}".rjust(7) for scores, _ in sides.values())
-        column, balanced = query_column(score)
-        interval = ""
-        if column in found and found["lesion_id"].nunique() > 1:
-            labels = found["label"].to_numpy() if balanced else None
-            _, low, high = bootstrap_interval(found[column], found["lesion_id"], labels)
-            interval = f"  {low:.3f} to {high:.3f}"
-        lines.append(f"{words + ':':52}{values}{interval}")
+        interval = interval_text(*interval_of(sides["unseen"][1], score))
+        lines.append(f"{words + ':':52}{values}  {interval}".rstrip())
     return "\n".join(lines)
 
 

@@ -29,17 +29,6 @@ class Experiment(NamedTuple):
     """How many seeds of each setting were decided on before the first run, if the file says so."""
 
 
-def _known_names(path: Path, tables: dict) -> dict:
-    """Return the file's content; InputError if a name is not a field of :class:`Experiment`."""
-    known = Experiment._fields
-    for name in tables:
-        if name not in known:
-            likely = difflib.get_close_matches(name.lower(), known, 1)
-            hint = f": did you mean {likely[0]}?" if likely else ""
-            raise InputError(f"{path} has '{name}', and may have {', '.join(known)}{hint}")
-    return tables
-
-
 def read_experiment(path: str | Path) -> Experiment:
     """Read an experiment's TOML file.
 
@@ -54,64 +43,60 @@ def read_experiment(path: str | Path) -> Experiment:
     """
     path = Path(path)
     tables, kinds = _read_toml(path), setting_kinds()
-    grid = tables.get("grid")
+    grid, planned_seeds = tables.get("grid"), tables.get("planned_seeds")
     if isinstance(grid, list) and grid:
-        grid = [_lists(path, table, kinds) for table in grid]
+        grid = [_table(path, "grid", table, kinds, lists=True) for table in grid]
     else:
-        grid = _lists(path, grid, kinds)
+        grid = _table(path, "grid", grid, kinds, lists=True)
     without_seed = {key: kind for key, kind in kinds.items() if key != "seed"}
+    if planned_seeds is not None:
+        check_type(f"planned_seeds in {path}", planned_seeds, int)
+        if planned_seeds < 1:
+            raise InputError(f"planned_seeds in {path} must be 1 or more, not {planned_seeds}")
     return Experiment(
-        _values(path, "data", tables.get("data"), DATA_KINDS),
+        _table(path, "data", tables.get("data"), DATA_KINDS),
         grid,
-        _values(path, "train", tables.get("train", {}), kinds),
-        _values(path, "baseline", tables.get("baseline", {}), without_seed),
-        _planned_seeds(path, tables.get("planned_seeds")),
+        _table(path, "train", tables.get("train", {}), kinds),
+        _table(path, "baseline", tables.get("baseline", {}), without_seed),
+        planned_seeds,
     )
 
 
-def _planned_seeds(path: Path, count: object) -> int | None:
-    """Check the planned number of seeds, which a file may leave out."""
-    if count is not None:
-        check_type(f"planned_seeds in {path}", count, int)
-        if count < 1:
-            raise InputError(f"planned_seeds in {path} must be 1 or more, not {count}")
-    return count
-
-
 def _read_toml(path: Path) -> dict:
-    """Read the tables of a TOML file; InputError if it is not one."""
+    """Read a TOML file; InputError if it is not one, or has a name that `Experiment` has not."""
     try:
-        return _known_names(path, tomllib.loads(path.read_text(encoding="utf-8")))
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"There is no experiment file {path}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not text in UTF-8: save it as such") from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{path} is not valid TOML: {one_line(error)}") from error
+    known = Experiment._fields
+    for name in tables:
+        if name not in known:
+            likely = difflib.get_close_matches(name.lower(), known, 1)
+            hint = f": did you mean {likely[0]}?" if likely else ""
+            raise InputError(f"{path} has '{name}', and may have {', '.join(known)}{hint}")
+    return tables
 
 
-def _values(path: Path, name: str, table: object, kinds: Mapping) -> dict:
-    """Check a table [name] of single values, and return it with None for "none"."""
+def _table(path: Path, name: str, table: object, kinds: Mapping, lists: bool = False) -> dict:
+    """Check a table [name] of values, or of lists of values; return it with None for "none"."""
     if not isinstance(table, dict):
         raise InputError(f"{path} has no [{name}] table: see benchmarks/configs")
-    where = f"the [{name}] of {path}"
-    return {key: _value(key, value, kinds, where) for key, value in table.items()}
 
+    def checked(key: str, value: object) -> object:
+        what = f"{key} in the [{name}] of {path}"
+        if key not in kinds:
+            raise InputError(f"{what} must be one of {', '.join(kinds)}")
+        if lists and not (isinstance(value, list) and value):
+            raise InputError(f"{what} must be a list of values")
+        values = value if lists else [value]
+        for each in values:
+            check_type(what, each, kinds[key])
+        if kinds[key] == str | None:
+            values = [None if each == "none" else each for each in values]
+        return values if lists else values[0]
 
-def _lists(path: Path, table: object, kinds: Mapping) -> dict:
-    """Check a table [grid] of lists of values, and return it with None for "none"."""
-    if not isinstance(table, dict):
-        raise InputError(f"{path} has no [grid] table: see benchmarks/configs")
-    where = f"the [grid] of {path}"
-    for key, values in table.items():
-        if not isinstance(values, list) or not values:
-            raise InputError(f"{key} in {where} must be a list of values")
-    return {key: [_value(key, value, kinds, where) for value in table[key]] for key in table}
-
-
-def _value(key: str, value: object, kinds: Mapping, where: str) -> object:
-    """Check a value's name and type, and return it: None for "none" where it may be None."""
-    if key not in kinds:
-        raise InputError(f"{key} in {where} must be one of {', '.join(kinds)}")
-    check_type(f"{key} in {where}", value, kinds[key])
-    return None if kinds[key] == str | None and value == "none" else value
+    return {key: checked(key, value) for key, value in table.items()}

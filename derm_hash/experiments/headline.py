@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from derm_hash.experiments.comparisons import query_column, read_queries
+from derm_hash.experiments.results import with_spread
 from derm_hash.metrics.intervals import bootstrap_interval, lesion_groups
 
 PLAIN = {"system": "trained", "objective": "classification", "readout": "plain", "bits": 16}
@@ -70,7 +71,7 @@ QUESTIONS = {
     "criteria nDCG@10": "ndcg_at_10",
     "mAP, another hospital": "class_mean_map",
 }
-"""Columns, and the scores of :mod:`derm_hash.experiments.questions`."""
+"""Columns, and the scores of ``python -m benchmarks.questions``."""
 ASKED = {
     "hash layer": "head, upright",
     "+ random rotations": "head, random rotations",
@@ -135,12 +136,12 @@ def headline(
         system = settings["system"]
         sides = {side: runs[runs["database"] == side] for side in ("trained", "unseen")}
         score = "class_mean_tie_aware_map" if system in BINARY else "class_mean_map"
-        row = {f"mAP, {side} database": _cell(each[score]) for side, each in sides.items()}
+        row = {f"mAP, {side} database": with_spread(each[score]) for side, each in sides.items()}
         row["95 %"] = _interval(sides["unseen"], score, Path(out))
         row |= _answers(questions, ASKED.get(name, system))
         stable = sides["unseen"]
-        row["flipped bits"] = _cell(stable["flipped_bits"] * 100, 1) + " %"
-        row["top 10 that stay"] = _cell(stable["overlap_at_10"], 2)
+        row["flipped bits"] = with_spread(stable["flipped_bits"] * 100, 1) + " %"
+        row["top 10 that stay"] = with_spread(stable["overlap_at_10"], 2)
         if system in ("float cosine", "product quantisation"):
             row["flipped bits"] = ""  # queries have no bits
         row["bits a case"] = BITS.get(system, "16")
@@ -164,7 +165,7 @@ def _chance(results: pd.DataFrame, questions: pd.DataFrame) -> dict[str, str]:
 def _answers(questions: pd.DataFrame, method: str) -> dict[str, str]:
     asked = questions[questions["method"] == method]
     scores = {title: asked.loc[asked["score"] == score] for title, score in QUESTIONS.items()}
-    return {title: _cell(each["value"]) for title, each in scores.items() if len(each)}
+    return {title: with_spread(each["value"]) for title, each in scores.items() if len(each)}
 
 
 def _interval(runs: pd.DataFrame, score: str, out: Path) -> str:
@@ -175,8 +176,3 @@ def _interval(runs: pd.DataFrame, score: str, out: Path) -> str:
     groups = lesion_groups(queries["lesion_id"])
     _, low, high = bootstrap_interval(values, groups, queries["label"])
     return f"{low:.3f} to {high:.3f}"
-
-
-def _cell(values: pd.Series, digits: int = 3) -> str:
-    spread = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.{digits}f}{spread}"

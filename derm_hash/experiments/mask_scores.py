@@ -44,17 +44,16 @@ def score_heatmaps(
     chosen = np.flatnonzero(data.table["mask"] != "")
     if n is not None:
         chosen = np.sort(np.random.default_rng(0).permutation(chosen)[:n])
-    codes = (
-        hit_codes(model, data.select(chosen), index) if target == "match" else [None] * len(chosen)
-    )
+    codes = {}
+    if target == "match":
+        codes = dict(zip(chosen, hit_codes(model, data.select(chosen), index), strict=True))
     blob, rows = centred_blob(data.size), []
-    for i, code in tqdm(
-        zip(chosen, codes, strict=True), "heatmaps", len(chosen), disable=not progress
-    ):
+    for i in tqdm(chosen, "heatmaps", disable=not progress):
         mask = data.mask(i)
         if mask is None or not mask.any():
             continue
-        maps = explain(model, to_input(data.images[i : i + 1]), target, code) | {BLOB: blob}
+        maps = explain(model, to_input(data.images[i : i + 1]), target, codes.get(i))
+        maps[BLOB] = blob
         scores = {name: scores_of(heatmap, mask) for name, heatmap in maps.items()}
         scores[FLAT] = scores_of_flat(mask)
         who = data.table.iloc[i][["image", "lesion_id"]].to_dict()
@@ -111,12 +110,8 @@ def scores_of(heatmap: np.ndarray, mask: np.ndarray) -> dict[str, float | bool]:
 def scores_of_flat(mask: np.ndarray) -> dict[str, float | bool]:
     """What a flat map gets for a mask (S, S), if ties are broken at random."""
     share = float(mask.mean())
-    return {
-        "mask_energy": share,
-        "pointing_game": share,
-        "iou": share / (2 - share),
-        "empty": False,
-    }
+    scores = {"mask_energy": share, "pointing_game": share, "iou": share / (2 - share)}
+    return scores | {"empty": False}
 
 
 def mask_score_table(table: pd.DataFrame) -> pd.DataFrame:

@@ -102,14 +102,15 @@ def mean_and_spread(
         Indexed by ``by``, with a column for each of ``scores``. Where the results hold a score's
         value for a database in random order, the column chance_SCORE follows.
     """
-
-    def cell(values: pd.Series) -> str:
-        several = values.count() > 1 and not values.name.startswith("chance_")
-        spread = f" ± {values.std():.3f}" if several else ""
-        return f"{values.mean():.3f}{spread}"
-
     columns = [name for score in scores for name in (score, f"chance_{score}") if name in results]
-    return results.groupby(list(by), sort=False)[columns].agg(cell)
+    return results.groupby(list(by), sort=False)[columns].agg(with_spread)
+
+
+def with_spread(values: pd.Series, digits: int = 3) -> str:
+    """ "mean ± standard deviation"; or the mean, of a single value, or of what is due to chance."""
+    several = values.count() > 1 and not values.name.startswith("chance_")
+    spread = f" ± {values.std():.{digits}f}" if several else ""
+    return f"{values.mean():.{digits}f}{spread}"
 
 
 def table_notes(

@@ -1,17 +1,19 @@
 """What is asked: a query, from the data set or uploaded, in every orientation."""
 
 import io
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.images import open_image, square, to_input
 from derm_hash.errors import InputError
+from derm_hash.explorers.familiar import Familiarity
 from derm_hash.model import DermHash
 from derm_hash.retrieval import HashIndex
 from derm_hash.rotations import rotate, rotate_view
@@ -25,24 +27,24 @@ ORIENTATIONS = [*QUARTERS, DISC, *(o for o in range(DISC) if o not in QUARTERS)]
 MOST_BYTES = 10_000_000
 """Of an uploaded file. Jupyter's servers close a connection at a message above 10.4 MB, so the page
 refuses a larger file before it is sent; the kernel refuses it, too, whoever sends it."""
-THUMB = 160  # pixels of a small picture
 
 
 @dataclass(frozen=True, eq=False)
 class Query:
     """An image that is asked about.
 
-    image: (3, S, S) uint8 tensor; label: class name, None where it is not known; position: in the
-    queries or the database, None for an upload; shown: (S', S', 3) uint8, the picture to show.
+    image: (3, S, S) uint8 tensor; shown: (S', S', 3) uint8, the picture to show; about: what the
+    page is told of it: id, name (its path), label (None where it is not known), lesion, origin
+    ("query", "database" or "upload"), and position there (None for an upload).
     """
 
     image: Tensor
     shown: np.ndarray
-    name: str
-    label: str | None = None
-    lesion_id: str = ""
-    origin: str = "upload"
-    position: int | None = None
+    about: dict
+
+    label = property(lambda self: self.about["label"])
+    origin = property(lambda self: self.about["origin"])
+    position = property(lambda self: self.about["position"])
 
 
 def turned(x: Tensor, angle: float, mirrored: bool) -> Tensor:
@@ -52,25 +54,27 @@ def turned(x: Tensor, angle: float, mirrored: bool) -> Tensor:
 
 def orbit(image: Tensor, orientations: list[int]) -> Tensor:
     """One image (3, S, S) uint8 as network input in several `ORIENTATIONS`: (n, 3, S, S)."""
-    x = to_input(image)[None]
-    views = [
-        rotate(x, 0) if o == DISC else turned(x, o % TURNS * STEP, o >= TURNS) for o in orientations
-    ]
-    return torch.cat(views)
+    x, o = to_input(image)[None], torch.tensor(orientations)
+    both = torch.cat([x, x.flip(-1)])
+    views = rotate(both[o // TURNS % 2], o % TURNS * STEP)
+    for i, each in enumerate(orientations):
+        if each in QUARTERS:  # exactly, without a disc
+            views[i] = turned(x, each % TURNS * STEP, each >= TURNS)
+    return views
 
 
-def jpeg(picture: np.ndarray, most: int | None = None) -> bytes:
-    """A picture as JPEG, with its colours at full resolution; at ``most`` pixels wide."""
-    buffer, image = io.BytesIO(), Image.fromarray(picture)
-    if most is not None and image.width > most:
-        image = image.resize((most, most), Image.Resampling.BOX, reducing_gap=2)
-    image.save(buffer, format="JPEG", quality=85, subsampling=0)
+def as_file(image: Image.Image, kind: str, **options) -> bytes:
+    """A picture as the content of a file, such as "PNG"."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
-def image_id(name: str) -> str:
-    """The id of an image: its file name without folder and ending."""
-    return name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+def jpeg(picture: np.ndarray, most: int = 1000) -> bytes:
+    """A picture as JPEG, with its colours at full resolution; at ``most`` pixels wide."""
+    image = Image.fromarray(picture)
+    image.thumbnail((most, most), Image.Resampling.BOX)
+    return as_file(image, "JPEG", quality=85, subsampling=0)
 
 
 class Library:
@@ -83,6 +87,12 @@ class Library:
     larger : LesionDataset, optional
         The images of ``dataset`` with more pixels, to be shown in their place.
 
+    Attributes
+    ----------
+    parts, shown : dict of the LesionDatasets "query" and "database", and of those to be shown
+    rows : dict of what the page is told of each image of a part: id, name (its path), label, lesion
+    others : LesionDataset of images that are not in the database, and are like it
+
     Raises
     ------
     InputError
@@ -90,37 +100,51 @@ class Library:
     """
 
     def __init__(self, dataset, database=None, larger=None):
-        whole = database is None
-        self.parts = {
-            "query": dataset.split("query") if whole else dataset,
-            "database": dataset.split("database") if whole else database,
-        }
+        names, whole = ("query", "database"), database is None
+        given = map(dataset.split, names) if whole else (dataset, database)
+        self.parts = dict(zip(names, given, strict=True))
         self.queries, self.database = self.parts.values()
         self.classes = self.queries.classes
-        self._others = dataset.split("val") if whole and "val" in set(dataset.table.split) else None
-        self._larger = larger and {name: larger.split(name) for name in self.parts}
-        for name, part in (self._larger or {}).items():
+        with_val = whole and "val" in set(dataset.table["split"])
+        self.others = dataset.split("val") if with_val else self.queries
+        self.shown = {name: larger.split(name) for name in names} if larger else self.parts
+        for name, part in self.shown.items():
             if part.table["image"].tolist() != self.parts[name].table["image"].tolist():
                 raise InputError(f"The larger {name} images are other images: give the same ones")
+        self.rows = self._rows()
 
-    def picture(self, origin: str, position: int) -> np.ndarray:
-        """A picture to show: (S, S, 3) uint8."""
-        parts = self._larger or self.parts
-        return parts[origin].picture(position)
+    def _rows(self) -> dict[str, list[dict]]:
+        tables = {name: part.table for name, part in self.parts.items()}
+        paths = {path for table in tables.values() for path in table["image"]}
+        same = Counter(Path(path).stem for path in paths)  # such as MEL/001 and NV/001
+        return {
+            name: [
+                {"id": path if same[Path(path).stem] > 1 else Path(path).stem}
+                | {"name": path, "label": label, "lesion": lesion}
+                for path, label, lesion in zip(
+                    table["image"], table["label"], table["lesion_id"], strict=True
+                )
+            ]
+            for name, table in tables.items()
+        }
 
     def get(self, origin: str, position: int) -> Query:
         """Image ``position`` of the queries or of the database ("query", "database")."""
         part = self.parts[origin]
         if not 0 <= position < len(part):
             raise InputError(f"There are {len(part)} {origin} images, from 0 on: no {position}")
-        row, image = part.table.iloc[position], part.images[position]
-        shown = self.picture(origin, position)
-        return Query(image, shown, row["image"], row["label"], row["lesion_id"], origin, position)
+        about = self.rows[origin][position] | {"origin": origin, "position": position}
+        return Query(part.images[position], self.shown[origin].picture(position), about)
 
     def find(self, name: str) -> Query:
         """The image with this id or path; an image that is in both parts is a query."""
         name = name.strip()
-        paths = [name] if name in self._positions else self._paths.get(name, [])
+        places = {
+            row["name"]: (origin, position)
+            for origin in ("database", "query")
+            for position, row in enumerate(self.rows[origin])
+        }
+        paths = [name] if name in places else [path for path in places if Path(path).stem == name]
         if not paths:
             raise InputError(
                 f"There is no image {name!r} among the {len(self.queries)} queries and "
@@ -131,7 +155,7 @@ class Library:
                 f"{len(paths)} images have the id {name!r}: write the path of one, such as "
                 f"{paths[0]} or {paths[1]}"
             )
-        return self.get(*self._positions[paths[0]])
+        return self.get(*places[paths[0]])
 
     def upload(self, content: bytes, name: str) -> Query:
         """An uploaded file as a query; nothing is written to disk."""
@@ -143,40 +167,14 @@ class Library:
         picture = open_image(io.BytesIO(content), name)
         pixels = np.array(square(picture, self.queries.size))
         shown = np.array(square(picture, max(self.queries.size, 256)))
-        return Query(torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), shown, name)
-
-    def id_of(self, path: str) -> str:
-        """The id that `find` knows an image by: the path where others have the short one."""
-        return path if len(self._paths.get(image_id(path), [])) > 1 else image_id(path)
-
-    def rows(self, origin: str) -> list[dict]:
-        """What the page is told of each image of a part."""
-        table = self.parts[origin].table
-        columns = zip(table["image"], table["label"], table["lesion_id"], strict=True)
-        names = ("id", "name", "label", "lesion")
-        return [dict(zip(names, (self.id_of(row[0]), *row), strict=True)) for row in columns]
+        about = {"id": Path(name).stem, "name": name, "label": None, "lesion": ""}
+        about |= {"origin": "upload", "position": None}
+        return Query(torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), shown, about)
 
     @cached_property
-    def others(self) -> LesionDataset:
-        """Images that are not in the database, and are like it: ``val``, or the queries."""
-        return self.queries if self._others is None else self._others
-
-    @cached_property
-    def _positions(self) -> dict[str, tuple[str, int]]:
-        """Path -> part and position."""
-        return {
-            path: (name, position)
-            for name in ("database", "query")
-            for position, path in enumerate(self.parts[name].table["image"])
-        }
-
-    @cached_property
-    def _paths(self) -> dict[str, list[str]]:
-        """Short id -> the paths of all images that have it, such as MEL/001 and NV/001."""
-        result: dict[str, list[str]] = {}
-        for path in self._positions:
-            result.setdefault(image_id(path), []).append(path)
-        return result
+    def familiarity(self) -> Familiarity:
+        """How familiar a picture is."""
+        return Familiarity(self.database, self.others)
 
 
 def network(model: DermHash | Run, index: HashIndex, library: Library) -> DermHash:

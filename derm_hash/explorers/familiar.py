@@ -46,6 +46,10 @@ class Familiarity:
         found = torch.from_numpy((looks(images) - self._mean) / self._scale)
         return torch.cdist(found, torch.from_numpy(self._known)).amin(dim=1).numpy()
 
+    def about(self, images: Tensor) -> list[dict]:
+        """Distance of each image, and the limit."""
+        return [{"distance": d, "limit": self.limit} for d in self.distance(images).tolist()]
+
 
 def _some(dataset: LesionDataset) -> Tensor:
     """At most ``MOST`` images, evenly spaced."""

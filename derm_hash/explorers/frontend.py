@@ -6,7 +6,7 @@ from pathlib import Path
 
 STATIC = Path(__file__).with_name("static")
 # Each module imports only from those before it, so they can stand one after the other in one file.
-MODULES = ("search", "parts", "stage", "panel", "export", "explorer")
+MODULES = ("search", "parts", "source", "stage", "panel", "export", "explorer")
 MODULES += ("loss", "heat", "guess", "main")
 
 

@@ -1,26 +1,28 @@
 """The heatmap explorer: where the network looks, and whether the map turns with the lesion."""
 
-import json
+from functools import lru_cache
 
+import matplotlib as mpl
 import numpy as np
 import torch
 import traitlets as t
 from matplotlib.figure import Figure
+from PIL import Image, ImageChops, ImageFilter
 from torch import Tensor
 
 from derm_hash.data.images import from_input, to_input
 from derm_hash.errors import InputError
-from derm_hash.explorers.asking import Library, Query, jpeg, network, turned
-from derm_hash.explorers.still import Asked, told
+from derm_hash.explorers.asking import Library, Query, as_file, jpeg, network, turned
+from derm_hash.explorers.still import Asked
 from derm_hash.heatmaps import BitTarget, ClassTarget, MatchTarget, gate_maps, grad_cam, resize_map
 from derm_hash.metrics.overlap import mask_energy, pointing_game
 from derm_hash.model import encode
 from derm_hash.plots import image_grid
-from derm_hash.plots.style import class_color, overlay
+from derm_hash.plots.style import overlay
 from derm_hash.rotations import disc_mask, rotate
 
 HITS, KEPT = 10, 8  # hits to choose from, and maps that are remembered
-SHARED = ("subject", "place", "angle", "mirrored")
+MATCH = "match with the hit"
 
 
 class HeatmapExplorer(Asked):
@@ -42,40 +44,22 @@ class HeatmapExplorer(Asked):
     """
 
     kind = t.Unicode("heat").tag(sync=True)
-    about = t.Unicode().tag(sync=True)
-    codes = t.List(t.Bytes()).tag(sync=True)
-    subject = t.Unicode().tag(sync=True)
+    subject = t.Unicode(MATCH).tag(sync=True)
     place = t.Int(0, min=0, max=HITS - 1).tag(sync=True)
-    angle = t.Float(0).tag(sync=True)
-    mirrored = t.Bool(False).tag(sync=True)
 
     def __init__(self, model, index, dataset, database=None, larger=None, query=None, **view):
-        self.library, self.index = Library(dataset, database, larger), index
-        self.model = network(model, index, self.library)
-        self.query = self.library.find(query) if query else self.library.get("query", 0)
-        self._rows, self._kept = self.library.rows("database"), {}
-        classes = self.library.classes
-        self.subjects: dict[str, tuple] = {"match with the hit": ("match", None)}
-        self.subjects |= {f"gate {block}": ("gate", block) for block in self._blocks()}
-        self.subjects |= {f"class {name}": ("class", i) for i, name in enumerate(classes)}
-        self.subjects |= {f"bit {i}": ("bit", i) for i in range(self.model.bits)}
-        content = {
-            "classes": [{"name": c, "color": class_color(c)} for c in classes],
-            "models": [],
-            "query": self.library.rows("query"),
-            "subjects": list(self.subjects),
-        }
-        view.setdefault("subject", next(iter(self.subjects)))
-        super().__init__(about=json.dumps(content), **view)
-
-    def answers(self) -> dict:
-        return super().answers() | {"map": self._map}
-
-    def _blocks(self) -> list[str]:
+        library, self.index = Library(dataset, database, larger), index
+        self.model = network(model, index, library)
+        self._map = lru_cache(KEPT)(self._compute)  # a turn changes one of three
         try:
-            return list(gate_maps(self.model, to_input(self.query.image)[None]))
+            gates = gate_maps(self.model, to_input(library.queries.images[:1]))
         except InputError:  # a model without a spatial gate: there is Grad-CAM still
-            return []
+            gates = {}
+        self.subjects = {MATCH: MatchTarget, **{f"gate {block}": block for block in gates}}
+        self.subjects |= {f"class {name}": ClassTarget(i) for i, name in enumerate(library.classes)}
+        self.subjects |= {f"bit {i}": BitTarget(i) for i in range(self.model.bits)}
+        content = {"models": [], "query": library.rows["query"], "subjects": [*self.subjects]}
+        super().__init__(library, query, about=content, **view)
 
     def _show(self, query: Query) -> None:
         if query.origin == "database" and len(self.index) == 1:
@@ -83,22 +67,18 @@ class HeatmapExplorer(Asked):
                 "There are no hits for the only image of the database: ask about a query image"
             )
         self.query = query
-        message = {"kind": "query", "about": told(self.library, query), "known": [], "rest": []}
-        seen = query.image.permute(1, 2, 0).numpy()
-        self.send(message, [jpeg(query.shown), jpeg(seen)])
+        self._send_query(query)
 
-    def _map(self, content: dict, _) -> None:
+    def answer_map(self, content: dict, _) -> None:
         """Send the maps of the query, as it is turned, and of its hit."""
         with self.hold_trait_notifications():
-            for name in SHARED:
+            for name in ("subject", "place", "angle", "mirrored"):
                 setattr(self, name, content[name])
         view = self.view()
-        hit, origin = view["hits"][view["place"]], "database"
-        arrays = [view.pop(name) for name in ("heat", "hit_heat", "mask", "hit_mask")]
-        levels = [b"" if a is None else (a * 255).astype(np.uint8).tobytes() for a in arrays]
-        picture = jpeg(self.library.picture(origin, hit["position"]))
-        view |= {"kind": "map", "size": self.library.queries.size, "asked": content}
-        self.send(view, [*levels, picture])
+        heats = [heat_picture(view.pop(name)) for name in ("heat", "hit_heat")]
+        outlines = [outline(view.pop(name)) for name in ("mask", "hit_mask")]
+        picture = self.library.shown["database"].picture(view["hits"][view["place"]]["position"])
+        self.send(view | {"kind": "map", "asked": content}, [*heats, *outlines, jpeg(picture)])
 
     def view(self) -> dict:
         """What the page shows of the query and of its hit.
@@ -110,37 +90,44 @@ class HeatmapExplorer(Asked):
         without a mask. follows: correlation of the map with the unturned image's map, turned; None
         where the query is not turned, or a map is flat.
         """
-        x, upright = self._views()
-        code = encode(self.model, x)[0]
-        hits = self._hits(code)
+        own, turn = (self.query.origin, self.query.position), (self.angle, self.mirrored)
+        code = encode(self.model, self._input(*own, *turn))[0]
+        hits = self._described(code)
         place = min(self.place, len(hits) - 1)  # a query of the database has one hit less
-        position, kind = hits[place]["position"], self.subjects[self.subject][0]
-        disc = self._disc()
-        about = (id(self.query), self.subject, position if kind == "match" else None)
-        other = self.index.codes[position]
-        heat = self._keep((*about, self.angle, self.mirrored), x, other)
-        hit_image = to_input(self.library.database.images[position])[None]
-        match = code.tobytes() if kind == "match" else None
-        hit_heat = self._keep(("hit", self.subject, position, match), hit_image, code)
+        hit, disc, theirs, ours = ("database", hits[place]["position"]), self._disc(), b"", b""
+        if self.subject == MATCH:
+            theirs, ours = self.index.codes[hit[1]].tobytes(), code.tobytes()
+        heat = self._map(self.subject, theirs, *own, *turn, False)
+        hit_heat = self._map(self.subject, ours, *hit, 0, False, False)
         follows = None
         if self.angle or self.mirrored:
-            before = self._keep((*about, "upright", self.angle % 90 == 0), upright, other)
-            follows = correlation(self._turned(before)[disc], heat[disc])
-        heat, mask = np.where(disc, heat, 0), self._mask(disc)
-        low = high = None
-        result = lesion_scores(heat, mask, disc)
-        if kind == "gate":
+            upright = self._map(self.subject, theirs, *own, 0, False, self.angle % 90 != 0)
+            follows = correlation(self._turned(upright)[disc], heat[disc])
+        mask, hit_mask = (self.library.parts[part].mask(i) for part, i in (own, hit))
+        mask = None if mask is None else (self._turned(mask) > 0.5) & disc
+        heat = np.where(disc, heat, 0)
+        result = {"hits": hits, "place": place, "follows": follows, "low": None, "high": None}
+        result |= {"mask": mask, "hit_mask": hit_mask} | lesion_scores(heat, mask, disc)
+        if isinstance(self.subjects[self.subject], str):  # a gate
             low, high = float(heat[disc].min()), float(heat[disc].max())
             heat = np.where(disc, stretched(heat, low, high), 0)
-            hit_heat = stretched(hit_heat, float(hit_heat.min()), float(hit_heat.max()))
-        result |= {"heat": heat, "hit_heat": hit_heat, "mask": mask, "follows": follows}
-        result |= {"hit_mask": self.library.database.mask(position), "low": low, "high": high}
-        return result | {"hits": hits, "place": place}
+            hit_heat = stretched(hit_heat, hit_heat.min(), hit_heat.max())
+            result |= {"low": low, "high": high}
+        return result | {"heat": heat, "hit_heat": hit_heat}
 
-    def _views(self) -> tuple[Tensor, Tensor]:
-        """The query as it is turned, and unturned, cut to the disc alike: (1, 3, S, S) each."""
-        x = to_input(self.query.image)[None]
-        return turned(x, self.angle, self.mirrored), rotate(x, 0) if self.angle % 90 else x
+    def _input(self, origin, position, angle, mirrored, cut=False) -> Tensor:
+        """An image as it is turned, or unturned and cut to the disc: (1, 3, S, S)."""
+        x = to_input(self.library.parts[origin].images[position])[None]
+        return rotate(x, 0) if cut else turned(x, angle, mirrored)
+
+    def _compute(self, subject: str, other: bytes, *image) -> np.ndarray:
+        """The map (S, S) of an image as in `_input`; other: the code of a match, float32."""
+        x, target = self._input(*image), self.subjects[subject]
+        if isinstance(target, str):
+            return resize_map(gate_maps(self.model, x)[target][0], x.shape[-1])
+        if target is MatchTarget:
+            target = MatchTarget(np.frombuffer(bytearray(other), np.float32))
+        return grad_cam(self.model, x, target)[0]
 
     def _turned(self, values: np.ndarray) -> np.ndarray:
         """A map (S, S), turned with the query."""
@@ -149,58 +136,41 @@ class HeatmapExplorer(Asked):
 
     def _disc(self) -> np.ndarray:
         """Where there is an image at this angle: (S, S) bool."""
-        size = self.library.queries.size
-        return disc_mask(size).numpy() if self.angle % 90 else np.ones((size, size), dtype=bool)
+        disc = disc_mask(self.library.queries.size).numpy()
+        return disc if self.angle % 90 else np.ones_like(disc)
 
-    def _hits(self, code: np.ndarray) -> list[dict]:
-        itself = self.query.position if self.query.origin == "database" else -1
-        found, label = self.index.search(code[None], HITS + 1, None), self.query.label
-        rows = [
-            (i, h) for i, h in zip(found.ids[0].tolist(), found.hamming[0].tolist(), strict=True)
+    def _described(self, code: np.ndarray) -> list[dict]:
+        """The hits of a code (bits,), and what the page is told of each."""
+        rows, label = self.library.rows["database"], self.query.label
+        return [
+            {"position": i, "hamming": hamming, "right": rows[i]["label"] == label} | rows[i]
+            for i, hamming, _ in self._hits(self.index, code, HITS)
         ]
-        hits = [
-            {"position": i, "hamming": h, **self._rows[i]} for i, h in rows if i not in (-1, itself)
-        ]
-        return [hit | {"right": hit["label"] == label} for hit in hits[:HITS]]
-
-    def _keep(self, key: tuple, x: Tensor, other: np.ndarray) -> np.ndarray:
-        """The chosen map (S, S) of an image; kept, since a turn changes one of three."""
-        kept = self._kept.pop(key, None)
-        self._kept[key] = self._compute(x, other) if kept is None else kept
-        if len(self._kept) > KEPT:
-            del self._kept[next(iter(self._kept))]  # the one that has not been asked for longest
-        return self._kept[key]
-
-    def _compute(self, x: Tensor, other: np.ndarray) -> np.ndarray:
-        """The chosen map (S, S) of an image (1, 3, S, S); other: the code of a match."""
-        kind, which = self.subjects[self.subject]
-        if kind == "gate":
-            return resize_map(gate_maps(self.model, x)[which][0], x.shape[-1])
-        targets = {"class": ClassTarget, "bit": BitTarget}
-        return grad_cam(
-            self.model, x, MatchTarget(other) if kind == "match" else targets[kind](which)
-        )[0]
-
-    def _mask(self, disc: np.ndarray) -> np.ndarray | None:
-        """The query's lesion mask, turned with it."""
-        mask = self.library.parts[self.query.origin].mask(self.query.position)
-        return None if mask is None else (self._turned(mask) > 0.5) & disc
 
     def figures(self) -> list[Figure]:
-        view, (x, _) = self.view(), self._views()
+        view, own = self.view(), (self.query.origin, self.query.position)
         hit = view["hits"][view["place"]]
-        pictures = [from_input(x[0]).permute(1, 2, 0).numpy()]
-        pictures.append(self.library.database.picture(hit["position"]))
-        shown = [pictures[0], overlay(pictures[0], view["heat"])]
-        shown += [pictures[1], overlay(pictures[1], view["hit_heat"])]
-        name = f"hit {view['place'] + 1}: {hit['label']}"
-        titles = [
-            f"query: {self.query.label}",
-            f"query\n{self.subject}",
-            name,
-            f"hit\n{self.subject}",
-        ]
+        query = from_input(self._input(*own, self.angle, self.mirrored)[0]).movedim(0, -1).numpy()
+        found = self.library.database.picture(hit["position"])
+        shown = [query, overlay(query, view["heat"]), found, overlay(found, view["hit_heat"])]
+        titles = [f"query: {self.query.label}", f"query\n{self.subject}"]
+        titles += [f"hit {view['place'] + 1}: {hit['label']}", f"hit\n{self.subject}"]
         return [image_grid(shown, titles, columns=4)]
+
+
+def heat_picture(heat: np.ndarray) -> bytes:
+    """A map (S, S) in [0, 1] as PNG, as opaque as it is hot, to be laid over a picture."""
+    return as_file(Image.fromarray(mpl.colormaps["inferno"](heat, heat, bytes=True)), "PNG")
+
+
+def outline(mask: np.ndarray | None) -> bytes:
+    """The edge of a mask (S, S) as PNG, white and around it black, to be laid over a picture."""
+    if mask is None:
+        return b""
+    lesion = Image.fromarray(mask).convert("L").resize((256, 256), Image.Resampling.NEAREST)
+    wider = [lesion.filter(ImageFilter.MaxFilter(pixels)) for pixels in (5, 7)]
+    white, black = (ImageChops.difference(each, lesion) for each in wider)
+    return as_file(Image.merge("LA", (white, black)), "PNG")
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float | None:

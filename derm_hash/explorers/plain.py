@@ -1,6 +1,5 @@
 """The explorers that need no model: the loss, and a guess before the answer."""
 
-import json
 from collections.abc import Sequence
 from numbers import Real
 
@@ -28,7 +27,6 @@ class LossExplorer(Still):
     """
 
     kind = t.Unicode("loss").tag(sync=True)
-    about = t.Unicode().tag(sync=True)
     gamma = t.Float(0.5, min=0.05, max=2).tag(sync=True)
     copies = t.List(t.Float(min=0, max=1), [0.9, 0.2, 0.2, 0.2], minlen=4, maxlen=4).tag(sync=True)
 
@@ -38,7 +36,7 @@ class LossExplorer(Still):
             | {"line": PENALTY_STYLES[kind]}
             for kind in PENALTIES
         ]
-        super().__init__(about=json.dumps({"kinds": kinds}), **view)
+        super().__init__(about={"kinds": kinds}, **view)
 
     def figures(self) -> list[Figure]:
         return [plot_penalties(self.gamma)]
@@ -68,7 +66,6 @@ class Guess(Still):
     """
 
     kind = t.Unicode("guess").tag(sync=True)
-    about = t.Unicode().tag(sync=True)
     guess = t.Any(None, allow_none=True).tag(sync=True)
     truth = t.Any(None, allow_none=True).tag(sync=True)
 
@@ -78,7 +75,7 @@ class Guess(Still):
         self.x = None if x is None else np.asarray(x, dtype=float).tolist()
         content = {"question": question, "options": self.options, "x": self.x}
         content |= {"low": self.low, "high": self.high, "unit": unit}
-        super().__init__(about=json.dumps(content))
+        super().__init__(about=content)
         if truth is not None:
             self.reveal(truth)
 

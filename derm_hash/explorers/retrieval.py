@@ -1,7 +1,5 @@
 """The retrieval explorer: choose a lesion, turn it with your hand, watch its bits and hits."""
 
-import json
-
 import numpy as np
 import traitlets as t
 from matplotlib.figure import Figure
@@ -13,13 +11,11 @@ from derm_hash.explorers.asking import (
     QUARTERS,
     Library,
     Query,
-    jpeg,
     network,
     orbit,
     turned,
 )
-from derm_hash.explorers.familiar import Familiarity
-from derm_hash.explorers.still import Asked, told
+from derm_hash.explorers.still import Asked
 from derm_hash.model import encode
 from derm_hash.plots import plot_hits
 from derm_hash.plots.style import class_color
@@ -36,18 +32,20 @@ def about(library: Library, indexes: list[HashIndex], names: list[str]) -> dict:
             {"name": name, "bits": index.bits, "map": principal_axes(index.codes)}
             for name, index in zip(names, indexes, strict=True)
         ],
-        "query": library.rows("query"),
-        "database": library.rows("database"),
-        "most_bytes": MOST_BYTES,
+        **library.rows,
     }
 
 
 def principal_axes(codes: np.ndarray) -> dict:
-    """Mean and first two principal axes of soft codes (N, bits), which make a map of them."""
-    mean = codes.mean(axis=0, dtype=np.float64)
-    _, axes = np.linalg.eigh((codes - mean).T @ (codes - mean))
-    axes = np.resize(axes[:, ::-1][:, :2].T, (2, len(mean)))  # a single bit has one axis
-    return {"mean": mean.round(5).tolist(), "axes": axes.round(5).tolist()}
+    """A map of soft codes (N, bits): ``axes @ code + offset`` lies in the unit square.
+
+    The axes are the first two principal ones.
+    """
+    _, axes = np.linalg.eigh(np.atleast_2d(np.cov(codes.T, bias=True)))
+    axes = np.resize(axes[:, ::-1][:, :2].T, (2, codes.shape[1]))  # a single bit has one axis
+    places = codes @ axes.T
+    axes /= np.ptp(places, axis=0)[:, None] + 1e-9
+    return {"axes": axes.tolist(), "offset": (-(codes @ axes.T).min(axis=0)).tolist()}
 
 
 class RetrievalExplorer(Asked):
@@ -84,69 +82,54 @@ class RetrievalExplorer(Asked):
     """
 
     kind = t.Unicode("retrieval").tag(sync=True)
-    about = t.Unicode().tag(sync=True)
     codes = t.List(t.Bytes()).tag(sync=True)
     k = t.Int(10, min=1, max=20).tag(sync=True)
     radius = t.Int(4, min=0, allow_none=True).tag(sync=True)
     rank = t.Enum(METRICS, METRICS[0]).tag(sync=True)
-    angle = t.Float(0).tag(sync=True)
-    mirrored = t.Bool(False).tag(sync=True)
 
     def __init__(
         self, model, index, dataset, database=None, other=None, names=("first", "second"),
         larger=None, query=None, **view,
     ):  # fmt: skip
         pairs = [(model, index)] if other is None else [(model, index), other]
-        self.library = Library(dataset, database, larger)
+        library = Library(dataset, database, larger)
         self.indexes = [each for _, each in pairs]
-        self.models = [network(*pair, self.library) for pair in pairs]
+        self.models = [network(*pair, library) for pair in pairs]
         self.names = list(names) if other is not None else [""]
-        self.query = self.library.find(query) if query else self.library.get("query", 0)
-        self._serial, self._familiarity = 0, None
-        content = json.dumps(about(self.library, self.indexes, self.names))
+        self._serial = 0
+        content = about(library, self.indexes, self.names) | {"most_bytes": MOST_BYTES}
         codes = [each.codes.tobytes() for each in self.indexes]
-        super().__init__(about=content, codes=codes, **view)
+        super().__init__(library, query, about=content, codes=codes, **view)
 
-    def answers(self) -> dict:
-        return super().answers() | {
-            "upload": self._upload,
-            "more": self._more,
-            "familiar": self._familiar,
-        }
-
-    def _upload(self, content: dict, buffers: list) -> None:
+    def answer_upload(self, content: dict, buffers: list) -> None:
+        """Make an uploaded file the query."""
         self._show(self.library.upload(bytes(buffers[0]), content["name"]))
 
     def _show(self, query: Query) -> None:
-        """Send the query with its quarter turns; the page then asks for the other orientations."""
-        codes = self._codes(query, QUARTERS)
+        """Send the query as it is first shown; the page then asks for the other orientations."""
+        first = QUARTERS if query is self.query else QUARTERS[:1]  # a new one is not turned
+        codes = self._codes(query, first)
         self.query = query
         self._serial += 1
-        rest = [o for o in ORIENTATIONS if o not in QUARTERS]
-        content = told(self.library, query) | {"serial": self._serial}
-        message = {"kind": "query", "about": content, "known": QUARTERS, "rest": rest}
-        seen = query.image.permute(1, 2, 0).numpy()
-        self.send(message, [jpeg(query.shown), jpeg(seen), *codes])
+        rest = [o for o in ORIENTATIONS if o not in first]
+        self._send_query(query, codes, known=first, rest=rest, serial=self._serial)
 
-    def _more(self, content: dict, _) -> None:
-        if content["serial"] != self._serial:  # another query has come in between
-            return
-        now, rest = content["rest"][:AT_ONCE], content["rest"][AT_ONCE:]
-        message = {"kind": "codes", "serial": self._serial, "known": now, "rest": rest}
-        self.send(message, self._codes(self.query, now))
+    def answer_more(self, content: dict, _) -> None:
+        """Send the codes of more orientations, unless another query has come in between."""
+        if content["serial"] == self._serial:
+            now, rest = content["rest"][:AT_ONCE], content["rest"][AT_ONCE:]
+            message = {"kind": "codes", "serial": self._serial, "known": now, "rest": rest}
+            self.send(message, self._codes(self.query, now))
 
     def _codes(self, query: Query, orientations: list[int]) -> list[bytes]:
         """Soft codes (n, bits) float32 of a query in some orientations, for each model."""
         x = orbit(query.image, orientations)
         return [encode(model, x).tobytes() for model in self.models]
 
-    def _familiar(self, content: dict, _) -> None:
-        if self._familiarity is None:
-            self._familiarity = Familiarity(self.library.database, self.library.others)
-        found = self._familiarity
-        distance = float(found.distance(self.query.image[None])[0])
-        message = {"kind": "familiar", "serial": content["serial"]}
-        self.send(message | {"familiar": {"distance": distance, "limit": found.limit}})
+    def answer_familiar(self, content: dict, _) -> None:
+        """Send how familiar the query is."""
+        [found] = self.library.familiarity.about(self.query.image[None])
+        self.send(content | {"familiar": found})
 
     def figures(self) -> list[Figure]:
         """Query as it is turned, and its hits; a figure for each model."""
@@ -158,21 +141,17 @@ class RetrievalExplorer(Asked):
         ]
 
     def _figure(self, model, index, x, title: str) -> Figure:
-        code, itself = encode(model, x), -1
-        if self.query.origin == "database":
-            itself = self.query.position
-        found = index.search(code, self.k + 1, self.radius, self.rank)
-        rows = zip(*(each[0].tolist() for each in found), strict=True)
-        rows = [row for row in rows if row[0] not in (-1, itself)][: self.k]
-        ids = [row[0] for row in rows]
+        code = encode(model, x)[0]
+        hits = self._hits(index, code, self.k, self.radius, self.rank)
+        ids, hamming, distance = ([row[i] for row in hits] for i in range(3))
         return plot_hits(
             x[0],
-            [self.library.picture("database", i) for i in ids],
+            [self.library.shown["database"].picture(i) for i in ids],
             self.library.database.table["label"].iloc[ids].tolist(),
             self.query.label,
-            [row[1] for row in rows],
-            [row[2] for row in rows],
-            code[0],
+            hamming,
+            distance,
+            code,
             index.codes[ids],
             title=title.strip(", ") or None,
         )

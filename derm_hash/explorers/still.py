@@ -4,15 +4,18 @@ import io
 import threading
 
 import anywidget
+import numpy as np
+import traitlets as t
 from IPython import get_ipython
 from matplotlib.figure import Figure
 from PIL import Image
 
 from derm_hash.errors import InputError
-from derm_hash.explorers.asking import THUMB, Library, Query, jpeg
+from derm_hash.explorers.asking import Library, Query, as_file, jpeg
 from derm_hash.explorers.frontend import module, style
 from derm_hash.plots import describe, figure_png
 
+THUMB = 160  # pixels of a small picture
 OPEN: dict[str, list[tuple[str, "Still"]]] = {}  # cell -> (run of it, explorer)
 NOTE = "A still picture: run the cell to use the explorer"
 
@@ -24,6 +27,8 @@ class Still(anywidget.AnyWidget):
     """
 
     _esm, _css = module(), style()
+    kind = t.Unicode().tag(sync=True)  # which view of the front end it has
+    about = t.Dict().tag(sync=True)  # what the page is told once
 
     def __init__(self, **traits):
         super().__init__(**traits)
@@ -62,30 +67,31 @@ class Still(anywidget.AnyWidget):
 class Asked(Still):
     """An explorer of a library: the page sends questions, and each gets an answer.
 
-    A subclass has `library` and `query`, and a method `_show(query)` that makes a query the one
-    that is asked about and sends what the page needs.
+    A question of kind "x" is answered by the method ``answer_x(content, buffers)``. A subclass has
+    a method `_show(query)` that makes a query the one that is asked about, and sends it.
     """
 
-    def __init__(self, **traits):
+    angle = t.Float(0).tag(sync=True)
+    mirrored = t.Bool(False).tag(sync=True)
+
+    def __init__(self, library: Library, query: str | None, **traits):
         # JupyterLab may handle messages from the page in several threads of the kernel.
         self._turn = threading.Lock()
+        self.library = library
+        self.query = library.find(query) if query else library.get("query", 0)
         super().__init__(**traits)
         self.on_msg(self._answer)
-
-    def answers(self) -> dict:
-        """Kind of question -> method of (content, buffers)."""
-        return {"ask": self._ask, "thumbs": self._thumbs}
 
     def _answer(self, _, content: dict, buffers: list) -> None:
         """Do what the page asks for; if it cannot be done, say why in a sentence."""
         try:
             with self._turn:
-                self.answers()[content["kind"]](content, buffers)
+                getattr(self, f"answer_{content['kind']}")(content, buffers)
         except (InputError, RuntimeError, MemoryError, OSError) as error:
             text = " ".join(str(error).split()) or type(error).__name__
             self.send({"kind": "error", "text": text})
 
-    def _ask(self, content: dict, _) -> None:
+    def answer_ask(self, content: dict, _) -> None:
         """Make an image the query: of a part by its position, by its id, or the one from before."""
         if content["origin"] == "start":
             self._show(self.query)
@@ -94,27 +100,34 @@ class Asked(Still):
         else:
             self._show(self.library.get(content["origin"], content["position"]))
 
-    def _thumbs(self, content: dict, _) -> None:
-        positions, origin = content["positions"], content["origin"]
-        pictures = [jpeg(self.library.picture(origin, p), THUMB) for p in positions]
-        self.send({"kind": "thumbs", "origin": origin, "positions": positions}, pictures)
+    def answer_thumbs(self, content: dict, _) -> None:
+        """Send small pictures of some images of a part."""
+        part = self.library.shown[content["origin"]]
+        pictures = [jpeg(part.picture(position), THUMB) for position in content["positions"]]
+        self.send(content, pictures)
 
+    def _send_query(self, query: Query, codes=(), **more) -> None:
+        """Send a query: what is known of it, its pictures, and codes of some orientations."""
+        seen = query.image.permute(1, 2, 0).numpy()
+        message = {"kind": "query", "about": query.about, "known": [], "rest": []} | more
+        self.send(message, [jpeg(query.shown), jpeg(seen), *codes])
 
-def told(library: Library, query: Query) -> dict:
-    """What the page is told of a query."""
-    name = library.id_of(query.name)
-    result = {"id": name, "name": query.name, "label": query.label, "lesion": query.lesion_id}
-    return result | {"origin": query.origin, "position": query.position}
+    def _hits(self, index, code, k, radius=None, rank="cosine") -> list[tuple]:
+        """The k images nearest to a code (bits,): id, Hamming distance and distance of each.
+
+        The query itself, which may be a database image, is none of them.
+        """
+        itself = self.query.position if self.query.origin == "database" else -1
+        found = index.search(code[None], k + 1, radius, rank)
+        rows = zip(*(each[0].tolist() for each in found), strict=True)
+        return [row for row in rows if row[0] not in (-1, itself)][:k]
 
 
 def stacked(pictures: list[bytes]) -> bytes:
     """PNG files one below the other, as one PNG file."""
     images = [Image.open(io.BytesIO(picture)).convert("RGB") for picture in pictures]
-    size = max(image.width for image in images), sum(image.height for image in images)
-    result, buffer = Image.new("RGB", size, "white"), io.BytesIO()
-    top = 0
-    for image in images:
+    tops = np.cumsum([0, *(image.height for image in images)]).tolist()
+    result = Image.new("RGB", (max(image.width for image in images), tops[-1]), "white")
+    for image, top in zip(images, tops, strict=False):
         result.paste(image, (0, top))
-        top += image.height
-    result.save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()
+    return as_file(result, "PNG", optimize=True)

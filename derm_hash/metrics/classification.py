@@ -39,13 +39,15 @@ def classification_scores(
     """
     probabilities, labels = np.asarray(probabilities, dtype=float), np.asarray(labels)
     predicted, classes = probabilities.argmax(axis=1), len(class_names)
-    sensitivity, specificity = sensitivity_and_specificity(predicted, labels, classes)
-    columns = {"sensitivity": sensitivity, "specificity": specificity}
+    right, images, called = class_counts(predicted, labels, classes)
+    others = len(labels) - images
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN where there is no such image
+        columns = {"sensitivity": right / images, "specificity": (others - called + right) / others}
     columns["f1"] = f1_scores(predicted, labels, classes)
     columns["auc"] = np.array([auc(probabilities[:, c], labels == c) for c in range(classes)])
     present = np.unique(labels)
     scores = {
-        "balanced_accuracy": float(sensitivity[present].mean()),
+        "balanced_accuracy": float(columns["sensitivity"][present].mean()),
         "macro_f1": float(columns["f1"][present].mean()),
         "macro_auc": float(columns["auc"][present].mean()),
         "calibration_error": calibration_error(probabilities, labels),
@@ -55,19 +57,10 @@ def classification_scores(
     return scores
 
 
-def sensitivity_and_specificity(
-    predicted: np.ndarray, labels: np.ndarray, classes: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Share of a class's images that it is predicted for, and of the others that it is not.
-
-    Class indices (N,), (N,) -> two (classes,) arrays; NaN where there is no such image.
-    """
-    is_class, is_predicted = labels[:, None] == np.arange(classes), predicted[:, None]
-    is_predicted = is_predicted == np.arange(classes)
-    with np.errstate(invalid="ignore"):
-        sensitivity = (is_class & is_predicted).sum(axis=0) / is_class.sum(axis=0)
-        specificity = (~is_class & ~is_predicted).sum(axis=0) / (~is_class).sum(axis=0)
-    return sensitivity, specificity
+def class_counts(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Of each class: images found, images, times predicted; (N,), (N,) -> (3, classes)."""
+    each = labels[predicted == labels], labels, predicted
+    return np.stack([np.bincount(values, minlength=classes) for values in each])
 
 
 def f1_scores(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
@@ -75,8 +68,7 @@ def f1_scores(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.nda
 
     ``2 TP / (2 TP + FP + FN)``: the harmonic mean of precision and sensitivity.
     """
-    right = np.bincount(labels[predicted == labels], minlength=classes)
-    images, called = (np.bincount(each, minlength=classes) for each in (labels, predicted))
+    right, images, called = class_counts(predicted, labels, classes)
     return np.where(images > 0, 2 * right / np.maximum(images + called, 1), np.nan)
 
 
@@ -99,10 +91,10 @@ def auc(scores: np.ndarray, positive: np.ndarray) -> float:
     return float(above / (ones * zeros))
 
 
-def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> float:
+def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Expected calibration error; see :func:`classification_scores`."""
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(place, right - confidence, minlength=bins)
+    place = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    gaps = np.bincount(place, right - confidence, minlength=BINS)
     return float(np.abs(gaps).sum() / len(labels))

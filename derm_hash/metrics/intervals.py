@@ -85,8 +85,7 @@ def bootstrap_interval(
     the interval holds the central ``level`` of the repeats' means (Efron & Tibshirani, "An
     introduction to the bootstrap", 1993, chapter 13; for groups, Davison & Hinkley, "Bootstrap
     methods and their application", 1997, section 3.8). With fewer than about 20 groups it is too
-    narrow, and with one its ends are NaN. ``scipy.stats.bootstrap`` cannot draw groups of different
-    sizes within classes.
+    narrow, and with one its ends are NaN. ``scipy.stats.bootstrap`` cannot draw groups.
 
     Parameters
     ----------
@@ -190,12 +189,8 @@ def compare_runs(
     Technometrics 24(4), 1982), and at most 5 % of pairs of equal settings come out different.
 
     Seeds are paired, which is right whatever they have in common: two readouts of one training
-    share everything, two trainings with one seed some of the first weights and the batch order.
-    Welch's test of independent samples is too wide for readouts. For trainings it would find more:
-    with one seed their class-mean mAP correlates by 0.2 only on HAM10000, and with three seeds
-    Welch has 4 degrees of freedom instead of 2 (of simulated differences of five standard
-    deviations of the seeds it finds 93 %, pairing 78 %; with five seeds both find all). The remedy
-    for a wide interval is more seeds, not a second rule for some of the rows of a table.
+    share everything, two trainings with one seed the first weights and the batch order at most.
+    The remedy for a wide interval is more seeds.
 
     ``groups``, ``labels`` and ``repeats`` are those of :func:`paired_test`.
     """

@@ -27,20 +27,20 @@ def flipped_bits(codes: np.ndarray | Tensor) -> float:
     return float((hard[1:] != hard[0]).mean())
 
 
-def hit_chances(distance: np.ndarray, k: int = K, tolerance: float = TIED) -> np.ndarray:
+def hit_chances(distance: np.ndarray, k: int = K) -> np.ndarray:
     """Probability that an image is among the k nearest, if ties are ordered at random.
 
-    Let d be the k-th smallest distance of a query. Images nearer than ``d - tolerance`` are hits;
-    there are n < k of them. The t images within the tolerance of d are *near-tied*: which of them
-    fill the other ``s = k - n`` places is arbitrary, and each does with probability ``s / t``.
+    Let d be the k-th smallest distance of a query. Images nearer than ``d - TIED`` are hits; there
+    are n < k of them. The t images within ``TIED`` of d are *near-tied*: which of them fill the
+    other ``s = k - n`` places is arbitrary, and each does with probability ``s / t``.
 
     Distances (Q, N) of every query and database image -> (Q, N) in [0, 1], with rows of sum
-    ``min(k, N)``. The default tolerance, 1.2e-7, is the rounding of a cosine in 32 bits.
+    ``min(k, N)``.
     """
     k = min(k, distance.shape[1])
     last = np.partition(distance, k - 1, axis=1)[:, k - 1, None].astype(np.float64)
-    certain = distance < last - tolerance
-    tied = ~certain & (distance <= last + tolerance)
+    certain = distance < last - TIED
+    tied = ~certain & (distance <= last + TIED)
     places = k - certain.sum(axis=1, keepdims=True)
     return certain + tied * (places / tied.sum(axis=1, keepdims=True))
 
@@ -51,8 +51,7 @@ def expected_overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     ``sum_i a_i b_i / k``, where a and b (Q, N) are the :func:`hit_chances`; -> (Q,) in [0, 1].
     It is 1 only where both searches find the same images *and* no tie decides which: of two equal
     searches with 20 images tied for all ten places, 5 hits in 10 are the same, since the codes say
-    no more than that. In the order of the database such hits would look stable, and in the order
-    of a cosine's last digits unstable; neither says anything of the codes.
+    no more than that.
     """
     return (a * b).sum(axis=1) / a.sum(axis=1)
 
@@ -71,10 +70,7 @@ def orbit_scores(codes: np.ndarray, index) -> pd.DataFrame:
 
 
 def rotation_scores(
-    model,
-    images: Tensor,
-    angles: tuple[float, ...] = (90, 180, 270),
-    index=None,
+    model, images: Tensor, angles: tuple[float, ...] = (90, 180, 270), index=None
 ) -> pd.DataFrame:
     """Measure how far the code of every single image moves when the image is rotated.
 
@@ -126,10 +122,7 @@ def _cosine_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def rotation_report(
-    model,
-    images: Tensor,
-    angles: tuple[float, ...] = (90, 180, 270),
-    index=None,
+    model, images: Tensor, angles: tuple[float, ...] = (90, 180, 270), index=None
 ) -> pd.DataFrame:
     """Measure how far the code moves when images are rotated, mean over the images.
 

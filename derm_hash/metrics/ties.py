@@ -21,22 +21,12 @@ NEGLIGIBLE = 1e-15  # a sum over outcomes stops when less probability than this 
 
 
 def hamming_histograms(
-    database_codes: np.ndarray,
-    database_labels: np.ndarray,
-    codes: np.ndarray,
-    labels: np.ndarray,
+    database_codes: np.ndarray, database_labels: np.ndarray, codes: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Count the items, and those with the query's label, at each Hamming distance.
 
-    Parameters
-    ----------
-    database_codes, database_labels : (N, bits) soft codes, (N,) class indices
-    codes, labels : (Q, bits) soft codes of the queries, (Q,) class indices
-
-    Returns
-    -------
-    total, relevant : two (Q, bits + 1) int64 arrays
-        Column d counts the items at distance d.
+    Soft codes (N, bits) and class indices (N,) of a database, (Q, bits) and (Q,) of the queries ->
+    total and relevant, two (Q, bits + 1) int64 arrays: column d counts the items at distance d.
     """
     bits = codes.shape[1]
     # For codes of signs +-1, a . b = bits - 2 distance, and the product is exact.

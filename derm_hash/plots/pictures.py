@@ -18,6 +18,7 @@ from derm_hash.plots.style import (
     DASHED,
     GREY,
     INK,
+    OPACITY,
     RIGHT,
     WIDTH,
     WRONG,
@@ -263,7 +264,7 @@ def _heat_bar(figure: Figure, axes: list[Axes], label: str, ends: list[str]) -> 
     """Add a colour bar of ``overlay`` on skin, where cold colours are transparent."""
     x = np.linspace(0, 1, 12)[:, None]
     skin, heat = np.array([0.82, 0.65, 0.6]), mpl.colormaps["inferno"](x[:, 0])[:, :3]
-    colors = ListedColormap(skin * (1 - 0.6 * x) + heat * 0.6 * x)
+    colors = ListedColormap(skin * (1 - OPACITY * x) + heat * OPACITY * x)
     heat = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 1), colors)
     bar = figure.colorbar(heat, ax=axes, fraction=0.02, pad=0.01, aspect=30)
     bar.set_ticks([0, 1], labels=ends)

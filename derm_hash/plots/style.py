@@ -38,6 +38,7 @@ INK = "#262626"  # text and lines
 GREY = "#767676"  # minor things; still readable on white
 RIGHT, WRONG = "#0072b2", "#d55e00"
 DASHED = (0, (2, 1))
+OPACITY = 0.6  # of a heatmap where it is hottest
 WIDTH = 9.0  # inches: as wide as a cell of a notebook
 DPI = 96
 BARE = {"xticks": [], "yticks": [], "frame_on": False}  # axes for a picture; ticks are slow to make
@@ -176,13 +177,12 @@ def new_axes(ax: Axes | None, width: float, height: float) -> tuple[Axes, Figure
     return figure.subplots(), figure
 
 
-def overlay(picture: np.ndarray, heatmap: np.ndarray, opacity: float = 0.6) -> np.ndarray:
+def overlay(picture: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
     """Draw a heatmap (h, w) in [0, 1] over a picture: uint8 (S, S, 3) -> (S, S, 3).
 
-    Where the map is 0 the picture does not change; ``opacity`` in [0, 1] is that of the hottest
-    point.
+    Where the map is 0 the picture does not change; the hottest point has an opacity of 0.6.
     """
     heat = np.clip(resize_map(heatmap, picture.shape[0]), 0, 1)
     colour = mpl.colormaps["inferno"](heat)[..., :3] * 255
-    weight = opacity * heat[..., None]
+    weight = OPACITY * heat[..., None]
     return (picture * (1 - weight) + colour * weight).round().astype(np.uint8)

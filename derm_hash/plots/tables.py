@@ -30,22 +30,15 @@ def plot_class_bars(counts: Mapping[str, int] | pd.Series, ax: Axes | None = Non
     return result
 
 
-def plot_class_scores(
-    table: pd.DataFrame, scores: Sequence[str] = ("AP", "recall@10"), title: str | None = None
-) -> Figure:
-    """Scores of each class against its size, on a logarithmic axis.
+def plot_class_scores(table: pd.DataFrame) -> Figure:
+    """AP and recall@10 of each class against its size, on a logarithmic axis.
 
-    Parameters
-    ----------
-    table : DataFrame of ``experiments.evaluation.class_table``
-        A row for each class, with its images in the column database and its ``scores``.
-    scores : sequence of columns, one panel each
-    title : str, optional
+    ``table`` (``experiments.evaluation.class_table``) has a row for each class, with its images in
+    the column database.
     """
-    figure = new_figure(WIDTH, 3.2, title)
-    axes = figure.subplots(1, len(scores), squeeze=False, sharex=True)[0]
-    sizes = table["database"].clip(lower=1)
-    for ax, score in zip(axes, scores, strict=True):
+    figure = new_figure(WIDTH, 3.2)
+    axes, sizes = figure.subplots(1, 2, sharex=True), table["database"].clip(lower=1)
+    for ax, score in zip(axes, ("AP", "recall@10"), strict=True):
         ax.plot(sizes, table[score], color=GREY, linewidth=0.8, zorder=1)
         ax.scatter(sizes, table[score], s=44, c=[class_color(n) for n in table.index], zorder=2)
         for name, size in sizes.items():

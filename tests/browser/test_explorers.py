@@ -130,7 +130,7 @@ def test_heatmaps(notebook):
 def test_the_loss_is_that_of_the_package(notebook):
     explorer = ExplorerPage(notebook, LOSS)
     dot = explorer.root.get_by_role("slider", name="copy turned by 90 degrees")
-    dot.press("Shift+ArrowUp")
+    dot.press("PageUp")
     explorer.root.get_by_label("γ, the scale").fill("0.3")
     copies = np.array([0.9, 0.3, 0.2, 0.2])
     rows = explorer.root.locator("tbody tr").all_inner_texts()

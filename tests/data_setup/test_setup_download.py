@@ -42,7 +42,7 @@ def checked(server, size=True, checksum=True, data=DATA):
 
 
 def get(file, folder):
-    fetch([file], folder, progress=False)
+    fetch([file], folder)
     return (folder / file.name).read_bytes()
 
 

@@ -58,14 +58,13 @@ def test_an_id_that_several_images_have_is_none(foldered):
     library = Library(foldered)
     with pytest.raises(InputError, match=r"4 images have the id '002'.*path.*images/NV/002\.png"):
         library.find("002")
-    for part in library.parts.values():
-        for path in part.table["image"]:
-            assert library.find(library.id_of(path)).name == path
-    assert library.id_of("images/MEL/002.png") == "images/MEL/002.png"
-    assert library.id_of("images/BKL/alone.png") == "alone"
-    assert [row["id"] for row in library.rows("query")] == [
-        library.id_of(path) for path in library.queries.table["image"]
-    ]
+    for rows in library.rows.values():
+        for row in rows:
+            assert library.find(row["id"]).about["name"] == row["name"]
+    ids = {row["name"]: row["id"] for rows in library.rows.values() for row in rows}
+    assert ids["images/MEL/002.png"] == "images/MEL/002.png"
+    assert ids["images/BKL/alone.png"] == "alone"
+    assert [row["name"] for row in library.rows["query"]] == library.queries.table["image"].tolist()
 
 
 def test_an_upload_is_cut_square_and_its_label_is_not_known(library):
@@ -100,4 +99,4 @@ def test_the_index_must_belong_to_database_and_model(model, index, dataset, libr
 def test_larger_pictures_are_of_the_same_images(dataset):
     with pytest.raises(InputError, match="larger query images are other images"):
         Library(dataset, larger=dataset.select(range(1, 40)))
-    assert Library(dataset, larger=dataset).picture("query", 0).shape == (SIZE, SIZE, 3)
+    assert Library(dataset, larger=dataset).shown["query"].picture(0).shape == (SIZE, SIZE, 3)

@@ -1,14 +1,17 @@
 """The heatmap explorer: maps, scores, and whether a map turns with its image."""
 
+import io
 import json
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from derm_hash.data.images import to_input
 from derm_hash.errors import InputError
 from derm_hash.explorers import Guess, HeatmapExplorer
+from derm_hash.explorers import heat as module
 from derm_hash.explorers.heat import lesion_scores
 from derm_hash.heatmaps import BitTarget, MatchTarget, gate_maps, grad_cam
 from derm_hash.model import DermHash
@@ -60,23 +63,34 @@ def test_maps_that_are_kept_are_those_that_would_be_computed(heat, model, index,
 
 def test_a_map_that_turns_with_its_image_is_followed_in_full(heat, monkeypatch):
     """Brightness turns with the image; a map that stays in place does not."""
-    monkeypatch.setattr(heat, "_compute", lambda x, other: x[0].mean(0).numpy() + 1)
+    heat.subject = "bit 0"
+    monkeypatch.setattr(module, "grad_cam", lambda model, x, target: x.mean(1).numpy() + 1)
     heat.angle = 90
     assert heat.view()["follows"] == pytest.approx(1)
     heat.angle = 30
     assert heat.view()["follows"] == pytest.approx(1, abs=0.02)
     slope = np.tile(np.arange(SIZE, dtype=np.float32), (SIZE, 1))
-    monkeypatch.setattr(heat, "_compute", lambda x, other: slope)
-    heat._kept.clear()
+    monkeypatch.setattr(module, "grad_cam", lambda model, x, target: slope[None])
+    heat._map.cache_clear()
     heat.angle = 180
     assert heat.view()["follows"] == pytest.approx(-1)
 
 
-def test_the_page_gets_bytes_and_json(heat, sent):
+def opened(content):
+    return np.asarray(Image.open(io.BytesIO(content)))
+
+
+def test_the_page_gets_pictures_and_json(heat, sent):
     ask(heat, "map", subject="bit 1", place=1, angle=30, mirrored=True)
     content, (values, hit, mask, hit_mask, picture) = sent.pop()
-    assert json.loads(json.dumps(content))["place"] == 1 and content["size"] == SIZE
-    assert len(values) == len(hit) == len(mask) == len(hit_mask) == SIZE**2 and picture
+    assert json.loads(json.dumps(content))["place"] == 1
+    view = heat.view()
+    for found, expected in ((values, view["heat"]), (hit, view["hit_heat"])):
+        assert np.abs(opened(found)[..., 3] / 255 - expected).max() < 0.01  # opaque where it is hot
+    assert opened(picture).shape == (SIZE, SIZE, 3)
+    white, opaque = opened(hit_mask)[..., 0] > 0, opened(hit_mask)[..., 1] > 0
+    inside = np.kron(view["hit_mask"], np.ones((8, 8), dtype=bool))  # the outline has 256 pixels
+    assert white.any() and opaque[white].all() and not opaque[inside].any() and mask != hit_mask
     assert (heat.subject, heat.place, heat.angle, heat.mirrored) == ("bit 1", 1, 30, True)
 
 

@@ -2,28 +2,28 @@
 
 import {exportPicture, table} from "./export.js";
 import {Panel} from "./panel.js";
-import {DISC, STEP, TURNS, button, chooser, field, h, mount, onTheme, put, save} from "./parts.js";
+import {DISC, STEP, TURNS, button, chooser, field, group, h, mount, put, save} from "./parts.js";
 import {Index, METRICS} from "./search.js";
+import {floats} from "./source.js";
 import {Stage} from "./stage.js";
 
 const MOST = 20, TRAIL = 8;  // hits, and queries that the way back shows
-const KEPT = ["k", "radius", "rank", "angle", "mirrored"];  // traits that the kernel knows as well
+const SHARED = ["k", "radius", "rank", "angle", "mirrored"];  // traits that the kernel knows as well
 
 export class Explorer {
   constructor(root, source) {
-    const {about} = source, {model} = source;
+    const {about, model} = source;
     Object.assign(this, {root, source, about, trail: [], query: null, dirty: false});
     this.colours = Object.fromEntries(about.classes.map(c => [c.name, c.color]));
-    this.view = {k: 10, radius: 4, rank: "cosine", angle: 0, mirrored: false, only: "", ...about.view};
-    for (const name of model ? KEPT : []) this.view[name] = model.get(name);
-    this.indexes = about.models.map(({bits}, m) => new Index(source.codes[m], bits));
-    this.visible = about.models.map(() => true);
+    this.view = Object.fromEntries(SHARED.map(name => [name, model.get(name)]));
+    const codes = model.get("codes");
+    this.indexes = about.models.map(({bits}, m) => new Index(floats(codes[m]), bits));
     this.stage = new Stage(about.models, (angle, mirrored) => this.turn(angle, mirrored));
     this.panels = about.models.map((each, m) => new Panel(this, each, m));
     this.build();
     this.forget();
     Object.assign(source, {
-      onquery: query => this.arrive(query), oncodes: () => { this.forget(); this.wish(); },
+      onquery: query => this.arrive(query), oncodes: () => { this.survey(); this.wish(); },
       onfamiliar: familiar => this.familiar(familiar), onerror: text => this.say(text),
     });
     // Each trait on its own: while `tell` sets them one by one, the others are still the old ones.
@@ -32,16 +32,9 @@ export class Explorer {
       this.view[name] = model.get(name);
       this.changed();
     };
-    for (const name of model ? KEPT : []) model.on(`change:${name}`, () => follow(name));
-    const stop = onTheme(() => this.theme());
-    this.close = () => { stop(); source.close(); };
-    // A notebook attaches the element later, and before that there are no colours.
-    const begin = () => {
-      if (!root.isConnected) return void requestAnimationFrame(begin);
-      this.theme();
-      source.ask({origin: "start"});
-    };
-    begin();
+    for (const name of SHARED) model.on(`change:${name}`, () => follow(name));
+    this.close = () => source.close();
+    source.ask({origin: "start"});
   }
 
   // --- the page ---------------------------------------------------------------------------
@@ -56,50 +49,49 @@ export class Explorer {
       oninput: () => this.set("radius", +this.radius.value === bits ? null : +this.radius.value)});
     this.reach = h("span");
     this.rank = chooser(METRICS.map(m => [m, m]), value => this.set("rank", value));
-    this.only = chooser([["all classes", ""], ...classes.map(c => [c, c])],
-      value => this.set("only", value));
-    const names = about.models.length > 1 ? about.models.map(({name}, m) =>
+    const only = chooser([["all classes", ""], ...classes.map(c => [c, c])], value => {
+      this.among = value ? Uint8Array.from(about.database, ({label}) => label === value) : null;
+      this.changed();
+    });
+    const names = about.models.map(({name}, m) =>
       button(name, `show or hide the model “${name}”`, event => this.toggle(m, event.currentTarget),
-        {class: "dh-model", "aria-pressed": "true"})) : [];
+        {"aria-pressed": "true"}));
     const ids = h("datalist", {id: `dh-${Math.random().toString(36).slice(2)}`},
       about.query.slice(0, 2000).map(({id}) => h("option", {value: id})));
     this.id = h("input", {type: "text", list: ids.id, placeholder: "image id", size: 13,
       "aria-label": "image id of a query or database image",
-      // JupyterLab keeps Enter from becoming a change.
-      onchange: () => this.find(), onkeydown: event => event.key === "Enter" && this.find()});
-    this.file = h("input", {type: "file", accept: "image/*", hidden: true, "aria-label": "upload",
-      onchange: () => { source.upload(this.file.files[0]); this.file.value = ""; }});
+      onchange: () => this.id.value.trim() && this.ask({origin: "id", id: this.id.value.trim()}),
+      // JupyterLab keeps Enter from becoming a change; leaving the field makes it one.
+      onkeydown: ({key}) => { if (key === "Enter") { this.id.blur(); this.id.focus(); } }});
+    const file = h("input", {type: "file", accept: "image/*", hidden: true, "aria-label": "upload",
+      onchange: () => { source.upload(file.files[0]); file.value = ""; }});
     const controls = h("div", {class: "dh-controls"},
       field("hits", this.k),
       h("div", {class: "dh-field"}, this.reach,
         h("span", {class: "dh-radius"}, h("span", {class: "dh-bars"}, this.bars), this.radius)),
-      field("ranking", this.rank), field("search in", this.only),
-      names.length ? h("div", {class: "dh-field"}, h("span", {}, "models"),
-        h("span", {class: "dh-group"}, names)) : null,
-      h("div", {class: "dh-field"}, h("span", {}, "query"), h("span", {class: "dh-group"}, this.id, ids,
-        button("random", "any query of the class", () => this.random()),
-        source.upload ? [button("upload", "a picture of a lesion; it is not kept",
-          () => this.file.click()), this.file] : null)),
-      h("div", {class: "dh-field"}, h("span", {}, "save"), h("span", {class: "dh-group"},
-        button("PNG", "save this view as a picture", () => exportPicture(this)),
+      field("ranking", this.rank), field("search in", only),
+      names.length > 1 && group("models", names),
+      group("query", this.id, ids, button("random", "any query of the class", () => this.random()),
+        about.most_bytes && button("upload", "a picture of a lesion; it is not kept",
+          () => file.click()), file),
+      group("save", button("PNG", "save this view as a picture", () => exportPicture(this)),
         button("CSV", "save the hits as a table", () => save(table(this), "text/csv",
-          `${this.query.id}-${view.angle}.csv`)))));
+          `${this.query.id}-${view.angle}.csv`))));
     this.chips = classes.map(name => button([this.dot(name), name],
       `queries of ${name}`, () => this.filter(name), {class: "dh-chip", "aria-pressed": "false"}));
     this.thumbs = h("div", {class: "dh-thumbs", role: "group", "aria-label": "queries"});
     const watch = new IntersectionObserver(entries => {
       for (const {isIntersecting, target} of entries) if (isIntersecting) {
         watch.unobserve(target);
-        source.thumb("query", +target.dataset.key.slice(6), target);
+        source.thumb("query", +target.dataset.position, target);
       }
     }, {root: this.thumbs, rootMargin: "200px"});
     about.query.forEach(({id, label}, i) => {
-      const image = h("img", {alt: "", "data-key": `query:${i}`});
+      const image = h("img", {alt: "", "data-position": i});
       watch.observe(image);
       this.thumbs.append(button([image], `query ${id}: ${label}`,
         () => this.ask({origin: "query", position: i}), {class: "dh-thumb"}));
     });
-    const page = by => this.thumbs.scrollBy({left: by * this.thumbs.clientWidth * 0.8, behavior: "smooth"});
     this.about_query = h("div", {class: "dh-query"});
     this.near = h("p", {class: "dh-near"});
     this.way = h("div", {class: "dh-trail", role: "group", "aria-label": "queries before this one"});
@@ -111,9 +103,7 @@ export class Explorer {
     for (const kind of ["dragover", "dragleave", "drop"])
       this.root.addEventListener(kind, event => this.drop(event));
     this.root.append(h("div", {class: "dh-all"},
-      h("div", {class: "dh-queries"}, h("div", {class: "dh-chips"}, this.chips),
-        button("‹", "queries before these", () => page(-1), {class: "dh-more"}), this.thumbs,
-        button("›", "queries after these", () => page(1), {class: "dh-more"})),
+      h("div", {class: "dh-queries"}, h("div", {class: "dh-chips"}, this.chips), this.thumbs),
       controls,
       h("div", {class: "dh-main"},
         h("div", {class: "dh-left"}, this.stage.el, this.about_query, this.near, this.way,
@@ -129,14 +119,8 @@ export class Explorer {
     return h("i", {class: "dh-dot", style: `background: ${this.colours[label] ?? "#888888"}`});
   }
 
-  theme() {
-    for (const panel of this.panels) panel.theme();
-    this.survey();
-    this.wish();
-  }
-
   drop(event) {
-    if (!this.source.upload) return;
+    if (!this.about.most_bytes) return;
     event.preventDefault();
     this.root.classList.toggle("dh-over", event.type === "dragover");
     const [file] = event.type === "drop" ? event.dataTransfer.files : [];
@@ -169,8 +153,8 @@ export class Explorer {
     clearTimeout(this.telling);
     this.telling = setTimeout(() => {
       const {model} = this.source;
-      for (const name of model ? KEPT : []) model.set(name, this.view[name]);
-      model?.save_changes();
+      for (const name of SHARED) model.set(name, this.view[name]);
+      model.save_changes();
       this.live.textContent = this.summary ?? "";
     }, 400);
   }
@@ -178,13 +162,7 @@ export class Explorer {
   ask(question, back = false) {
     this.back = back;
     this.alert.textContent = "";
-    if (question.origin !== "id") this.sought = null;
     this.source.ask(question);
-  }
-
-  find() {
-    const id = this.id.value.trim();
-    if (id && id !== this.query.id && id !== this.sought) this.ask({origin: "id", id: this.sought = id});
   }
 
   filter(name) {
@@ -204,12 +182,14 @@ export class Explorer {
   }
 
   toggle(m, press) {
-    if (this.visible[m] && this.visible.filter(Boolean).length === 1) return;
-    this.visible[m] = !this.visible[m];
-    press.setAttribute("aria-pressed", String(this.visible[m]));
-    this.panels[m].el.hidden = !this.visible[m];
+    const {el} = this.panels[m];
+    if (this.shownPanels().length === 1 && !el.hidden) return;
+    el.hidden = !el.hidden;
+    press.setAttribute("aria-pressed", String(!el.hidden));
     this.wish();
   }
+
+  shownPanels() { return this.panels.filter(({el}) => !el.hidden); }
 
   // --- what comes in ----------------------------------------------------------------------
 
@@ -222,7 +202,6 @@ export class Explorer {
     this.query = query;
     this.back = false;
     this.alert.textContent = "";
-    this.sought = null;
     this.id.value = query.origin === "upload" ? "" : query.id;
     const where = {query: "", database: ", from the database", upload: ", uploaded"}[query.origin];
     this.stage.picture(query, `query ${query.id}: ${query.label ?? "class not known"}`);
@@ -232,10 +211,11 @@ export class Explorer {
     this.about.query.forEach((_, i) => {
       const chosen = query.origin === "query" && query.position === i;
       this.thumbs.children[i].setAttribute("aria-current", String(chosen));
-      if (chosen) this.reveal(this.thumbs.children[i]);
+      const strip = this.thumbs, left = strip.children[i].offsetLeft - strip.offsetLeft - strip.scrollLeft;
+      if (chosen && (left < 0 || left > strip.clientWidth - 48)) strip.scrollLeft += left - strip.clientWidth / 2;
     });
     // A query of the trail that was uploaded is no longer with the kernel: its picture only reminds.
-    this.way.replaceChildren(...this.trail.map((each, i) => button([h("img", {alt: "", src: each.small})],
+    this.way.replaceChildren(...this.trail.map((each, i) => button([h("img", {alt: "", src: each.seen})],
       `back to ${each.id}`, () => {
         this.trail = this.trail.slice(0, i);
         this.ask({origin: each.origin, position: each.position, id: each.id}, true);
@@ -243,32 +223,21 @@ export class Explorer {
     if (this.trail.length) this.way.prepend(h("span", {}, "back to"));
     this.forget();
     this.wish();
-    const image = new Image();  // kept for the trail
-    image.onload = () => { query.small = shrunk(image); };
-    image.src = query.seen;
-  }
-
-  reveal(thumb) {
-    const strip = this.thumbs, left = thumb.offsetLeft - strip.offsetLeft;
-    if (left < strip.scrollLeft || left > strip.scrollLeft + strip.clientWidth - 48)
-      strip.scrollLeft = left - strip.clientWidth / 2;
   }
 
   familiar(familiar) {
-    const strange = familiar && familiar.distance > familiar.limit;
-    this.near.classList.toggle("dh-strange", Boolean(strange));
     // A database image is as near to the database as can be.
-    this.near.textContent = !familiar || this.query.origin === "database" ? "" : strange
-      ? `⚠ Unlike everything in the database (distance ${familiar.distance.toFixed(2)}, usual is ` +
-        `up to ${familiar.limit.toFixed(2)}): its hits mean nothing.`
-      : `Familiar: distance ${familiar.distance.toFixed(2)} from the nearest database image, usual is ` +
-        `up to ${familiar.limit.toFixed(2)}.`;
+    const known = familiar && this.query.origin !== "database", {distance, limit} = familiar ?? {};
+    const strange = known && distance > limit, words = known && `distance ${distance.toFixed(2)} from the ` +
+      `nearest database image, usual is up to ${limit.toFixed(2)}`;
+    this.near.classList.toggle("dh-strange", Boolean(strange));
+    this.near.textContent = !known ? "" : strange
+      ? `⚠ Unlike everything in the database (${words}): its hits mean nothing.` : `Familiar: ${words}.`;
   }
 
   say(text) {
     this.alert.textContent = `⚠ ${text}`;
     this.back = false;
-    this.sought = null;
     this.id.value = this.query?.origin === "upload" ? "" : this.query?.id ?? "";
   }
 
@@ -299,7 +268,7 @@ export class Explorer {
     const {query, view, about} = this, {bits} = about.models[m];
     const code = query.codes[m].subarray(o * bits, (o + 1) * bits);
     const skip = query.origin === "database" ? query.position : -1;
-    const found = this.indexes[m].search(code, {...view, skip, among: this.among()});
+    const found = this.indexes[m].search(code, {...view, skip, among: this.among});
     const now = this.memo[m][o] = {...found, code, flips: 0, kept: found.ids.length};
     const first = o === this.reference(o) ? now : this.look(m, this.reference(o));
     for (let b = 0; b < bits; b++) now.flips += (code[b] > 0.5) !== (first.code[b] > 0.5);
@@ -309,13 +278,6 @@ export class Explorer {
   }
 
   now(m) { return this.look(m, this.orientation()); }
-
-  among() {
-    const {only} = this.view;
-    if (!only) return null;
-    this.parts ??= {};
-    return this.parts[only] ??= Uint8Array.from(this.about.database, ({label}) => label === only);
-  }
 
   // Ask for a repaint in the next frame.
   wish() {
@@ -328,19 +290,18 @@ export class Explorer {
   }
 
   paint() {
-    const {view, about} = this, o = this.orientation(), lead = this.visible.indexOf(true), parts = [];
+    const {view} = this, o = this.orientation(), shown = this.shownPanels();
     this.stage.show(view.angle, view.mirrored, o);
-    this.panels.forEach((panel, m) => {
-      if (!this.visible[m]) return;
-      const now = this.look(m, o);
-      panel.show(now, this.look(m, this.reference(o)), this.query, view.k);
+    const parts = shown.map(panel => {
+      const now = this.look(panel.number, o);
+      panel.show(now, this.look(panel.number, this.reference(o)), this.query, view.k);
       panel.point(now.code, view.angle);
-      parts.push(`${about.models[m].name || ""} ${now.flips} of ${now.code.length} bits flipped, ` +
-        `${now.kept} of ${now.before} hits kept`);
+      return `${panel.model.name} ${now.flips} of ${now.code.length} bits flipped, ` +
+        `${now.kept} of ${now.before} hits kept`;
     });
     this.summary = `${view.angle} degrees: ${parts.join("; ")}`;
-    const {counts, within} = this.look(lead, o), most = Math.max(...counts, 1);
-    const limit = view.radius ?? about.models[lead].bits;
+    const {counts, within} = this.look(shown[0].number, o), most = Math.max(...counts, 1);
+    const limit = view.radius ?? shown[0].model.bits;
     this.bars.forEach((bar, d) => {
       bar.style.transform = `scaleY(${counts[d] ? 0.08 + 0.92 * Math.sqrt(counts[d] / most) : 0})`;
       bar.classList.toggle("dh-in", d <= limit);
@@ -368,20 +329,8 @@ export class Explorer {
       const until = performance.now() + 4;
       while (jobs.length && performance.now() < until) this.look(...jobs.pop());
       if (jobs.length) this.surveying = requestAnimationFrame(work);
-      else this.stage.rings(this.panels.map((_, m) => this.circle(m, side)));
+      else this.stage.rings(this.memo.map(all => all.slice(side * TURNS, (side + 1) * TURNS)));
     };
     this.surveying = requestAnimationFrame(work);
   }
-
-  circle(m, side) {
-    const all = Array.from({length: TURNS}, (_, t) => this.memo[m][side * TURNS + t]);
-    return {flips: all.map(now => (now ? now.flips / now.code.length : NaN)),
-      changed: all.map(now => (now ? 1 - now.kept / Math.max(now.before, 1) : NaN))};
-  }
-}
-
-function shrunk(image) {
-  const canvas = h("canvas", {width: 48, height: 48});
-  canvas.getContext("2d").drawImage(image, 0, 0, 48, 48);
-  return canvas.toDataURL("image/jpeg", 0.8);
 }

@@ -1,6 +1,6 @@
 // The present view of an explorer as a table and as a picture.
 
-import {css, h, save} from "./parts.js";
+import {ACCENT, HIGH, LOW, h, save} from "./parts.js";
 
 const COLUMNS = ["model", "query", "query_label", "angle", "mirrored", "rank", "image", "label",
   "hamming", "distance", "right", "same_lesion"];
@@ -11,13 +11,12 @@ export function table(explorer) {
     const text = String(value ?? "");
     return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
-  const rows = explorer.panels.flatMap((_, m) => {
-    if (!explorer.visible[m]) return [];
-    const now = explorer.now(m);
+  const rows = explorer.shownPanels().flatMap(({number, model}) => {
+    const now = explorer.now(number);
     return now.ids.map((id, place) => {
       const {name, label, lesion} = about.database[id];
       const right = query.label === null ? "" : query.label === label;
-      return [about.models[m].name, query.name, query.label, view.angle, view.mirrored, place + 1, name,
+      return [model.name, query.name, query.label, view.angle, view.mirrored, place + 1, name,
         label, now.hamming[place], now.distance[place].toPrecision(6), right,
         Boolean(query.lesion) && query.lesion === lesion];
     });
@@ -27,17 +26,17 @@ export function table(explorer) {
 
 // The lesion as it is turned, and for each model its numbers, bits and hits, as a PNG file.
 export function exportPicture(explorer) {
-  const {query, view, about, stage, panels} = explorer, shown = panels.filter(p => !p.el.hidden);
-  const {ink, paper, accent, low, high} = panels[0].colours, side = 96;
+  const {query, view, about, stage} = explorer, shown = explorer.shownPanels();
+  const side = 96;
   const rows = Math.ceil(view.k / 10), height = 190 + rows * (side + 40);
   const canvas = h("canvas", {width: 1400, height: 40 + Math.max(shown.length * height, 380)});
   const pen = canvas.getContext("2d");
   const write = (text, x, y, size = 16, weight = 400) => {
-    pen.fillStyle = css(ink);
+    pen.fillStyle = "black";
     pen.font = `${weight} ${size}px system-ui, sans-serif`;
     pen.fillText(text, x, y);
   };
-  pen.fillStyle = css(paper);
+  pen.fillStyle = "white";
   pen.fillRect(0, 0, canvas.width, canvas.height);
   pen.save();
   pen.translate(180, 190);
@@ -53,11 +52,11 @@ export function exportPicture(explorer) {
   shown.forEach((panel, row) => {
     const now = explorer.now(panel.number), top = 40 + row * height, left = 380;
     write(panel.model.name || "hits", left, top + 10, 18, 600);
-    write(panel.numbers.map(n => `${n.el.lastChild.textContent} ${n.value.textContent}`).join("   "),
+    write(panel.numbers.map(n => `${n.lastChild.textContent} ${n.firstChild.textContent}`).join("   "),
       left, top + 38);
     now.code.forEach((v, b) => {
       const flipped = panel.bits[b].classList.contains("dh-flipped");
-      pen.fillStyle = css(flipped ? accent : v > 0.5 ? high : low);
+      pen.fillStyle = `rgb(${flipped ? ACCENT : v > 0.5 ? HIGH : LOW})`;
       pen.fillRect(left + b * 960 / now.code.length, top + 54, 960 / now.code.length - 3, 26);
     });
     now.ids.forEach((id, place) => {

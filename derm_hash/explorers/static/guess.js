@@ -1,12 +1,10 @@
 // A guess before the answer: a number, a choice, or a curve drawn with the finger.
 
-import {button, h, mount} from "./parts.js";
-
-const ACROSS = 420, TALL = 180;
+import {Chart, button, h, marked, mount} from "./parts.js";
 
 export class Guess {
   constructor(root, model) {
-    const about = JSON.parse(model.get("about"));
+    const about = model.get("about");
     Object.assign(this, {model, about, value: model.get("guess")});
     this.body = h("div", {class: "dh-guess-body"});
     this.answer = h("p", {class: "dh-answer", "aria-live": "polite"});
@@ -20,20 +18,19 @@ export class Guess {
     const show = () => this.show();
     model.on("change:truth", show);
     this.close = () => model.off("change:truth", show);
-    this.show();
   }
 
   number() {
-    const {low, high, unit} = this.about, step = high - low > 2 ? 1 : 0.01;
-    this.value ??= Math.round((low + high) / 2 / step) * step;
-    this.input = h("input", {type: "range", min: low, max: high, step, value: this.value,
-      "aria-label": "guess", oninput: () => {
-        this.value = +this.input.value;
-        this.shown.textContent = `${+this.value.toFixed(2)} ${unit}`;
-      }});
-    this.shown = h("output", {}, `${+this.value.toFixed(2)} ${unit}`);
+    const {low, high, unit} = this.about, step = high - low > 2 ? 1 : 0.01, shown = h("output");
+    const take = value => {
+      this.value = value;
+      shown.textContent = `${+value.toFixed(2)} ${unit}`;
+    };
+    take(this.value ?? Math.round((low + high) / 2 / step) * step);
+    const input = h("input", {type: "range", min: low, max: high, step, value: this.value,
+      "aria-label": "guess", oninput: () => take(+input.value)});
     this.mark = h("i", {class: "dh-truth", hidden: true});
-    this.body.append(h("span", {class: "dh-line"}, this.input, this.mark), this.shown);
+    this.body.append(h("span", {class: "dh-line"}, input, this.mark), shown);
   }
 
   choice() {
@@ -45,44 +42,40 @@ export class Guess {
   }
 
   curve() {
-    this.value ??= this.about.x.map(() => null);
-    this.line = h("path", {class: "dh-mine"});
-    this.line_of_truth = h("path", {class: "dh-flips", "stroke-width": 3});
     const {low, high, x} = this.about;
-    const words = [[low, TALL - 2, 2], [high, 12, 2]].map(([v, y, at]) => h("text", {x: at, y}, v));
-    this.plot = h("svg", {viewBox: `0 0 ${ACROSS} ${TALL + 20}`, class: "dh-chart dh-draw", role: "img",
-      "aria-label": "draw your guess from left to right", onpointerdown: e => {
-        if (this.settled) return;
-        this.plot.setPointerCapture(e.pointerId);
-        this.held = true;
-        this.stroke(e);
-      }, onpointermove: e => this.held && this.stroke(e), onpointerup: () => { this.held = false; }},
-      h("rect", {width: ACROSS, height: TALL, class: "dh-sheet"}), words, this.line, this.line_of_truth,
-      h("text", {x: 2, y: TALL + 15}, x[0]),
-      h("text", {x: ACROSS, y: TALL + 15, "text-anchor": "end"}, x[x.length - 1]));
-    this.body.append(this.plot);
-    this.path(this.line, this.value);
+    this.value ??= x.map(() => null);
+    this.mine = h("path", {class: "dh-mine"});
+    this.truth = h("path", {class: "dh-path", "stroke-width": 3});
+    this.chart = new Chart("your guess, drawn from left to right", [400, 180], [x[0], x.at(-1)], [low, high]);
+    this.chart.el.append(this.mine, this.truth);
+    this.chart.el.classList.add("dh-draw");
+    const {el} = this.chart;
+    el.addEventListener("pointerdown", event => {
+      el.setPointerCapture(event.pointerId);
+      this.last = null;
+      this.stroke(event);
+    });
+    el.addEventListener("pointermove", event => el.hasPointerCapture(event.pointerId) && this.stroke(event));
+    this.body.append(el);
+    this.path(this.mine, this.value);
   }
 
   stroke(event) {
-    const box = this.plot.getBoundingClientRect(), {x, low, high} = this.about;
-    const part = (event.clientX - box.left) / box.width, level = (event.clientY - box.top) / box.height;
-    const place = Math.round(part * (x.length - 1));
-    if (place < 0 || place >= x.length) return;
-    const value = high - Math.min(level * (TALL + 20) / TALL, 1) * (high - low);
+    if (this.settled) return;
+    const {x, low, high} = this.about, [along, level] = this.chart.shares(event);
+    const place = Math.round(along * (x.length - 1)), value = low + level * (high - low);
     // A quick hand jumps over places: the ones between get the line's values.
     const from = this.last ?? place, by = Math.sign(place - from) || 1, old = this.value[from] ?? value;
     for (let i = from; i !== place + by; i += by)
       this.value[i] = from === place ? value : old + (value - old) * (i - from) / (place - from);
     this.last = place;
-    this.path(this.line, this.value);
+    this.path(this.mine, this.value);
   }
 
   path(line, values) {
-    const {low, high, x} = this.about;
-    const points = values.map((v, i) => (v === null ? null
-      : `${i / (x.length - 1) * ACROSS} ${TALL * (1 - (v - low) / (high - low))}`)).filter(p => p !== null);
-    line.setAttribute("d", points.length ? `M${points.join("L")}` : "");
+    const {low, high} = this.about, end = values.length - 1;
+    const points = values.map((v, i) => v !== null && [i / end, (v - low) / (high - low)]);
+    this.chart.draw(line, points.filter(Boolean));
   }
 
   settle() {
@@ -92,28 +85,28 @@ export class Guess {
     this.settled = true;
     this.model.set("guess", this.value);
     this.model.save_changes();
-    for (const e of [this.commit, this.input, ...this.buttons ?? []]) if (e) e.disabled = true;
+    for (const e of this.commit.parentElement.querySelectorAll("button, input")) e.disabled = true;
     this.show();
   }
 
   // Guess and truth together, once there are both.
   show() {
-    const truth = this.model.get("truth"), {unit, low, high} = this.about;
+    const truth = this.model.get("truth"), {unit, low, high, x, options} = this.about, mine = this.value;
     if (!this.settled) return;
-    if (truth === null || truth === undefined)
+    if (truth === null)
       return void (this.answer.textContent = "Noted. Run the next cell to see.");
-    if (this.about.x) {
-      this.path(this.line_of_truth, truth);
-      const off = truth.reduce((sum, v, i) => sum + Math.abs(v - this.value[i]), 0) / truth.length;
+    if (x) {
+      this.path(this.truth, truth);
+      const off = truth.reduce((sum, v, i) => sum + Math.abs(v - mine[i]), 0) / truth.length;
       this.answer.textContent = `On average you are ${+off.toFixed(2)} away.`;
-    } else if (this.about.options) {
+    } else if (options) {
       for (const b of this.buttons) b.classList.toggle("dh-true", b.textContent === truth);
-      this.answer.textContent = this.value === truth ? `✓ It is “${truth}”, as you said.`
-        : `✗ You said “${this.value}”; it is “${truth}”.`;
+      this.answer.textContent = mine === truth ? `✓ It is “${truth}”, as you said.`
+        : `✗ You said “${mine}”; it is “${truth}”.`;
     } else {
       this.mark.hidden = false;
-      this.mark.style.left = `calc(8px + (100% - 16px) * ${(truth - low) / (high - low)})`;
-      this.answer.textContent = `You said ${+this.value.toFixed(2)}, it is ${+truth.toFixed(2)} ${unit}`;
+      marked(this.mark, (truth - low) / (high - low));
+      this.answer.textContent = `You said ${+mine.toFixed(2)}, it is ${+truth.toFixed(2)} ${unit}`;
     }
   }
 }

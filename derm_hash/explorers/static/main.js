@@ -4,11 +4,11 @@ import {Explorer} from "./explorer.js";
 import {Guess} from "./guess.js";
 import {HeatmapExplorer} from "./heat.js";
 import {LossExplorer} from "./loss.js";
-import {kernelSource, pageSource} from "./parts.js";
+import {connect, stored} from "./source.js";
 
 const views = {
-  retrieval: (el, model) => new Explorer(el, kernelSource(model)),
-  heat: (el, model) => new HeatmapExplorer(el, kernelSource(model)),
+  retrieval: (el, model) => new Explorer(el, connect(model)),
+  heat: (el, model) => new HeatmapExplorer(el, connect(model)),
   loss: (el, model) => new LossExplorer(el, model),
   guess: (el, model) => new Guess(el, model),
 };
@@ -18,7 +18,7 @@ export function render({model, el}) {
   return () => view.close?.();  // when the cell's output goes
 }
 
-export const page = (el, data) => new Explorer(el, pageSource(data));
+export const page = (el, data) => views.retrieval(el, stored(data));
 export {Index} from "./search.js";
 
 export default {render};

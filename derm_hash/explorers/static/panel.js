@@ -1,19 +1,15 @@
 // What one model says of the query: numbers, bits, the carpet of bits by angles, the map, the hits.
 
-import {STEP, TURNS, colour, css, h, mix, put, quiet, rgb} from "./parts.js";
+import {ACCENT, HIGH, LOW, STEP, TURNS, h, mix, put, quiet} from "./parts.js";
 
-const MAP = 240, EDGE = 16;  // pixels of the map, and of its margin
 const on = value => value > 0.5;
 const short = d => (d && d < 0.001 ? d.toExponential(0) : String(+d.toFixed(3)));
 
 export class Panel {
   // model: {name, bits, map}; explorer: the one whose panel it is.
   constructor(explorer, model, number) {
-    Object.assign(this, {explorer, model, number, cards: new Map(), shown: []});
-    this.numbers = ["precision", "within radius", "bits flipped", "hits kept"].map(name => {
-      const value = h("b", {}, "–");
-      return {value, el: h("div", {class: "dh-number"}, value, h("span", {}, name))};
-    });
+    Object.assign(this, {explorer, model, number, cards: new Map(), spots: new Map()});
+    this.numbers = [0, 1, 2, 3].map(() => h("div", {class: "dh-number"}, h("b"), h("span")));
     this.bits = Array.from({length: model.bits}, (_, i) => h("span", {class: "dh-bit"},
       h("i"), h("b", {}, "0")));
     this.strip = h("div", {class: "dh-bits", role: "img"}, this.bits);
@@ -26,8 +22,10 @@ export class Panel {
         const column = Math.floor((event.clientX - box.left) / box.width * TURNS);
         explorer.turn(Math.min(Math.max(column, 0), TURNS - 1) * STEP);
       }}, this.carpet, this.here);
-    this.map = h("canvas", {width: MAP, height: MAP, role: "img",
-      "aria-label": "map of the codes in two dimensions, by class, with the query's path"});
+    this.path = h("path", {class: "dh-path"});
+    this.map = h("svg", {viewBox: "0 0 100 100", role: "img",
+      "aria-label": "map of the codes in two dimensions, by class, with the query's path"},
+      this.dots(), this.path);
     this.spot = h("i", {class: "dh-spot"});
     this.hits = h("ol", {class: "dh-hits"});
     this.none = h("p", {class: "dh-none", hidden: true},
@@ -35,71 +33,40 @@ export class Panel {
     const axis = [0, 90, 180, 270].map(a => h("span", {style: `left: ${a / 3.6}%`}, `${a}°`));
     this.el = h("section", {class: "dh-panel", "aria-label": model.name || "the model's answer"},
       h("header", {}, model.name ? h("h2", {}, model.name) : null,
-        h("div", {class: "dh-numbers"}, this.numbers.map(n => n.el))),
+        h("div", {class: "dh-numbers"}, this.numbers)),
       this.strip,
       h("div", {class: "dh-two"},
         h("figure", {}, this.rug, h("div", {class: "dh-axis"}, axis)),
         h("figure", {class: "dh-map"}, this.map, this.spot)),
       this.none, this.hits);
-    new ResizeObserver(() => this.measure()).observe(this.hits);
-    this.place();
   }
 
-  // Where every database image lies on the map: the first two principal components of the codes.
-  place() {
-    const {codes, bits, size} = this.explorer.indexes[this.number];
-    const every = Math.ceil(size / 2500), points = [];
-    for (let i = 0; i < size; i += every) points.push([i, ...this.project(codes, i * bits)]);
-    const ends = [1, 2].map(axis => points.map(p => p[axis]));
-    this.frame = ends.map(values => [Math.min(...values), Math.max(...values)]);
-    this.points = points;
+  // Where the database images lie on the map: a path of dots for each class.
+  dots() {
+    const {about, indexes} = this.explorer, {codes, bits, size} = indexes[this.number];
+    const paths = Object.fromEntries(about.classes.map(({name}) => [name, ""]));
+    for (let i = 0; i < size; i += Math.ceil(size / 2500))
+      paths[about.database[i].label] += `M${this.place(codes, i * bits).join(" ")}h0`;
+    return about.classes.map(({name, color}) =>
+      h("path", {class: "dh-dots", style: `color: ${color}`, d: paths[name]}));
   }
 
-  project(codes, from) {
-    const {mean, axes} = this.model.map;
-    return axes.map(axis => axis.reduce((sum, a, b) => sum + a * (codes[from + b] - mean[b]), 0));
-  }
-
-  // Map coordinates -> pixels of the canvas, with a margin; what lies outside stands at the edge.
-  pixel(point) {
-    return point.map((v, i) => {
-      const [low, high] = this.frame[i];
-      const part = EDGE + (MAP - 2 * EDGE) * (v - low) / (high - low || 1);
-      return Math.min(Math.max(part, EDGE / 2), MAP - EDGE / 2);
-    });
-  }
-
-  // Colours of the theme, and what is drawn in them once.
-  theme() {
-    const {el, explorer} = this, name = c => colour(el, c);
-    this.colours = {low: name("--low"), high: name("--high"), accent: name("--accent"),
-      ink: name("--ink"), paper: name("--paper")};
-    const dark = this.colours.ink[0] > 128, pen = this.map.getContext("2d");
-    pen.clearRect(0, 0, MAP, MAP);
-    for (const [i, x, y] of this.points) {
-      const label = explorer.about.database[i].label;
-      const own = rgb(explorer.colours[label]);
-      pen.fillStyle = css(dark ? mix(own, [255, 255, 255], 0.35) : own);
-      pen.globalAlpha = 0.5;
-      pen.beginPath();
-      pen.arc(...this.pixel([x, y]), 3.2, 0, 7);
-      pen.fill();
-    }
-    this.background = pen.getImageData(0, 0, MAP, MAP);
-    for (const card of this.cards.values()) card.digits = null;
+  // The place of a code on the map, in its percent; what lies outside stands at the edge.
+  place(codes, from) {
+    const {axes, offset} = this.model.map;
+    const shares = axes.map((axis, i) => axis.reduce((sum, a, b) => sum + a * codes[from + b], offset[i]));
+    return shares.map(v => Math.min(Math.max(6 + 88 * v, 3), 97).toFixed(1));
   }
 
   // now: what explorer.look() says of the query as it is turned; first: of the query unturned.
   show(now, first, query, k) {
-    const {code} = now, reference = first.code, {ids} = now;
-    const labelled = query.label !== null;
+    const {code, ids} = now, reference = first.code;
     const right = ids.filter(i => this.explorer.about.database[i].label === query.label).length;
-    const texts = [labelled ? (right / Math.max(ids.length, 1)).toFixed(2) : "–",
-      now.within.toLocaleString("en"), `${now.flips} of ${code.length}`,
-      `${now.kept} of ${first.ids.length}`];
-    texts.forEach((text, i) => put(this.numbers[i].value, text));
-    put(this.numbers[0].el.lastChild, `precision@${k}`);
-    this.numbers[2].el.classList.toggle("dh-moved", now.flips > 0);
+    const numbers = [[query.label === null ? "–" : (right / Math.max(ids.length, 1)).toFixed(2), `precision@${k}`],
+      [now.within.toLocaleString("en"), "within radius"], [`${now.flips} of ${code.length}`, "bits flipped"],
+      [`${now.kept} of ${first.ids.length}`, "hits kept"]];
+    numbers.forEach((texts, i) => texts.forEach((text, n) => put(this.numbers[i].children[n], text)));
+    this.numbers[2].classList.toggle("dh-moved", now.flips > 0);
     this.bits.forEach((bit, i) => {
       const flipped = on(code[i]) !== on(reference[i]), value = code[i].toFixed(3);
       bit.classList.toggle("dh-flipped", flipped);
@@ -113,48 +80,35 @@ export class Panel {
     this.none.hidden = ids.length > 0;
   }
 
-  // The hits glide to their new places. Places are computed, since asking the page for them would
-  // make it lay out everything in the middle of a frame; cards are kept while the query is the same.
+  // The hits glide to their new places. Cards are kept while the query is the same.
   list({ids, hamming, distance, code}, query, digits) {
-    const before = this.ofQuery === query ? this.shown : [];
-    if (this.ofQuery !== query) this.cards.clear();
+    if (this.ofQuery !== query) [this.cards, this.spots] = [new Map(), new Map()];
+    this.ofQuery = query;
     ids.forEach((id, place) => {
-      let card = this.cards.get(id);
-      if (!card) this.cards.set(id, card = this.card(id, query));
+      if (!this.cards.has(id)) this.cards.set(id, this.card(id, query));
+      const card = this.cards.get(id), bits = hamming[place] === 1 ? "1 bit" : `${hamming[place]} bits`;
       put(card.rank, place + 1);
-      put(card.apart, `${hamming[place] === 1 ? "1 bit" : `${hamming[place]} bits`} · ` +
-        short(distance[place]));
+      put(card.apart, `${bits} · ${short(distance[place])}`);
       this.own(card, id, code, digits);
     });
-    this.shown = ids;
-    this.ofQuery = query;
-    if (before.length === ids.length && ids.every((id, i) => id === before[i])) return;
-    this.hits.replaceChildren(...ids.map(id => this.cards.get(id).el));
-    if (quiet() || !before.length || !this.cell) return;
-    const {columns, width, height} = this.cell, motion = {duration: 240, easing: "ease-out"};
-    ids.forEach((id, place) => {
-      const old = before.indexOf(id), {el} = this.cards.get(id);
-      const x = (old % columns - place % columns) * width;
-      const y = (Math.floor(old / columns) - Math.floor(place / columns)) * height;
-      if (old < 0) el.animate([{opacity: 0}, {opacity: 1}], motion);
-      else if (x || y) el.animate([{transform: `translate(${x}px, ${y}px)`}, {transform: "none"}], motion);
-    });
-  }
-
-  // Columns of the hits, and the distance from one to the next, after each change of the width.
-  measure() {
-    const [first, ...others] = [...this.hits.children].map(e => [e.offsetLeft, e.offsetTop]);
-    const next = others.find(([, y]) => y > first[1]), columns = next ? others.indexOf(next) + 1 : 99;
-    if (others.length) this.cell = {columns, width: others[0][0] - first[0], height: next ? next[1] - first[1] : 0};
+    const items = ids.map(id => this.cards.get(id).el), before = this.spots;
+    if (items.length === before.size && items.every((el, i) => el === this.hits.children[i])) return;
+    this.hits.replaceChildren(...items);
+    this.spots = new Map(items.map(el => [el, [el.offsetLeft, el.offsetTop]]));
+    if (quiet() || !before.size) return;
+    for (const [el, [x, y]] of this.spots) {
+      const [left, top] = before.get(el) ?? [], motion = {duration: 240, easing: "ease-out"};
+      if (left === undefined) el.animate({opacity: [0, 1]}, motion);
+      else if (left !== x || top !== y) el.animate({translate: [`${left - x}px ${top - y}px`, "0 0"]}, motion);
+    }
   }
 
   card(id, query) {
     const {explorer} = this, row = explorer.about.database[id];
     const right = query.label === null ? null : row.label === query.label;
     const image = h("img", {alt: row.id}), rank = h("b"), apart = h("span", {class: "dh-apart"});
-    const bits = h("canvas", {width: this.model.bits, height: 1, "aria-hidden": "true"});
+    const bits = h("i", {class: "dh-own-bits"});
     const own = query.lesion && row.lesion === query.lesion;
-    image.dataset.key = `database:${id}`;
     explorer.source.thumb("database", id, image);
     const mark = {true: "✓", false: "✗", null: ""}[right];
     const press = h("button", {type: "button", title: row.id,
@@ -172,13 +126,13 @@ export class Panel {
   own(card, id, code, digits) {
     if (card.digits === digits) return;
     card.digits = digits;
-    const {bits, codes} = this.explorer.indexes[this.number], {low, high, accent} = this.colours;
-    const pen = card.bits.getContext("2d"), pixels = pen.createImageData(bits, 1);
-    for (let b = 0; b < bits; b++) {
+    const {bits, codes} = this.explorer.indexes[this.number];
+    const cells = Array.from(code, (v, b) => {
       const bit = on(codes[id * bits + b]);
-      pixels.data.set([...(bit === on(code[b]) ? (bit ? high : low) : accent), 255], 4 * b);
-    }
-    pen.putImageData(pixels, 0, 0);
+      const colour = bit !== on(v) ? "accent" : bit ? "high" : "low";
+      return `var(--${colour}) ${100 * b / bits}% ${100 * (b + 1) / bits}%`;
+    });
+    card.bits.style.background = `linear-gradient(90deg, ${cells.join()})`;
   }
 
   // Mark the bits in which a hit differs from the query.
@@ -191,33 +145,29 @@ export class Panel {
 
   // The carpet of this side of the orbit, and the query's path on the map.
   weave(orbit, reference, side, known) {
-    const {bits} = this.model, {low, high, accent} = this.colours;
+    const {bits} = this.model, line = [];
     const pen = this.carpet.getContext("2d"), pixels = pen.createImageData(TURNS, bits);
     for (let t = 0; t < TURNS; t++) {
       const o = side * TURNS + t;
       for (let b = 0; b < bits; b++) {
         const v = orbit[o * bits + b], moved = on(v) !== on(reference[b]);
-        const c = mix(low, high, v), at = 4 * (b * TURNS + t);
-        pixels.data.set(moved ? mix(accent, c, 0.25) : c, at);
+        const c = mix(LOW, HIGH, v), at = 4 * (b * TURNS + t);
+        pixels.data.set(moved ? mix(ACCENT, c, 0.25) : c, at);
         pixels.data[at + 3] = known[o] ? 255 : 0;
       }
     }
     pen.putImageData(pixels, 0, 0);
-    const map = this.map.getContext("2d");
-    map.putImageData(this.background, 0, 0);
-    Object.assign(map, {globalAlpha: 1, lineWidth: 2, strokeStyle: css(accent)});
-    map.beginPath();
     for (let t = 0; t <= TURNS; t++) {
       const o = side * TURNS + t % TURNS;
-      if (known[o]) map.lineTo(...this.pixel(this.project(orbit, o * bits)));
+      if (known[o]) line.push(this.place(orbit, o * bits).join(" "));
     }
-    map.stroke();
+    this.path.setAttribute("d", `M${line.join("L")}`);
   }
 
   // Mark the present angle on the carpet and the present code on the map.
   point(code, angle) {
     this.here.style.transform = `translateX(${(Math.round(angle / STEP) % TURNS + 0.5) / TURNS * 100}%)`;
-    const [x, y] = this.pixel(this.project(code, 0)).map(v => (100 * v / MAP).toFixed(1));
+    const [x, y] = this.place(code, 0);
     this.spot.style.transform = `translate(${x}%, ${y}%)`;
   }
 }

@@ -5,21 +5,8 @@
 export const METRICS = ["cosine", "euclidean", "manhattan", "hamming"];
 const round32 = Math.fround;
 
-// Bits set in a 32-bit word, by adding neighbouring fields of 1, 2, 4 and then 8 bits.
-function popcount(x) {
-  x -= (x >>> 1) & 0x55555555;
-  x = (x & 0x33333333) + ((x >>> 2) & 0x33333333);
-  return Math.imul((x + (x >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
-}
-
-// Soft codes (n * bits) -> hash codes in words of 32 bits (n * words).
-function pack(codes, bits) {
-  const words = Math.ceil(bits / 32), n = codes.length / bits, packed = new Int32Array(n * words);
-  for (let i = 0, at = 0; i < n; i++)
-    for (let b = 0; b < bits; b++, at++)
-      if (codes[at] > 0.5) packed[i * words + (b >> 5)] |= 1 << (b & 31);
-  return packed;
-}
+// Soft codes -> hash codes, one byte for each bit.
+const hashed = codes => new Uint8Array(codes.map(value => value > 0.5));
 
 function dot(a, i, b, j, bits) {
   let sum = 0;
@@ -27,82 +14,50 @@ function dot(a, i, b, j, bits) {
   return sum;
 }
 
-// A sum in 32 bits in NumPy's order (eight running sums), so that it rounds as NumPy's does.
-function sum32(values, from, n) {
-  if (n > 128) {
-    const half = (n >> 1) - ((n >> 1) % 8);
-    return round32(sum32(values, from, half) + sum32(values, from + half, n - half));
-  }
-  let at = 0, total = 0;
-  if (n >= 8) {
-    const r = values.slice(from, from + 8);
-    for (at = 8; at < n - (n % 8); at += 8)
-      for (let i = 0; i < 8; i++) r[i] += values[from + at + i];
-    total = round32(round32(round32(r[0] + r[1]) + round32(r[2] + r[3])) +
-                    round32(round32(r[4] + r[5]) + round32(r[6] + r[7])));
-  }
-  for (; at < n; at++) total = round32(total + values[from + at]);
-  return total;
-}
-
 export class Index {
   // codes: Float32Array (n * bits) of soft codes.
   constructor(codes, bits) {
-    Object.assign(this, {codes, bits, size: codes.length / bits, words: Math.ceil(bits / 32)});
-    this.packed = pack(codes, bits);
+    Object.assign(this, {codes, bits, size: codes.length / bits, hashed: hashed(codes)});
     this.squares = Float64Array.from({length: this.size},
       (_, i) => dot(codes, i * bits, codes, i * bits, bits));
-    this.apart = new Uint16Array(this.size);
-    this.work = new Float32Array(bits);
   }
 
   // The k nearest of a code (Float32Array of bits), as {ids, hamming, distance, counts, within}.
   // radius: null for no limit; skip: an id that is left out; among: Uint8Array, 1 where searched.
   // counts: images at each Hamming distance from 0 to bits.
   search(code, {k = 10, radius = 4, rank = "cosine", skip = -1, among = null} = {}) {
-    const {size, words, packed, apart} = this, own = pack(code, this.bits);
-    const counts = new Uint32Array(this.bits + 1);
-    const ids = [], hamming = [], distance = [], limit = radius ?? this.bits;
-    const square = dot(code, 0, code, 0, this.bits);
-    let within = 0;
+    const {size, bits} = this, database = this.hashed, own = hashed(code), limit = radius ?? bits;
+    const counts = new Uint32Array(bits + 1), found = [], square = dot(code, 0, code, 0, bits);
     for (let i = 0; i < size; i++) {
-      let d = 0;
-      for (let w = 0; w < words; w++) d += popcount(packed[i * words + w] ^ own[w]);
-      apart[i] = d;
-      if (i === skip || (among && !among[i])) { apart[i] = 0xffff; continue; }
-      counts[d]++;
-      if (d <= limit) within++;
+      if (i === skip || (among && !among[i])) continue;
+      let hamming = 0;
+      for (let b = 0, at = i * bits; b < bits; b++) hamming += database[at + b] ^ own[b];
+      counts[hamming]++;
+      if (hamming > limit) continue;
+      const distance = rank === "hamming" ? hamming : this.distance(code, square, i, rank);
+      if (found.length === k && !(distance < found[k - 1].distance)) continue;
+      let place = found.length < k ? found.length : k - 1;
+      for (; place && distance < found[place - 1].distance; place--) found[place] = found[place - 1];
+      found[place] = {id: i, hamming, distance};
     }
-    for (let i = 0; i < size; i++) {
-      if (apart[i] > limit) continue;
-      const d = this.distance(code, square, i, rank);
-      if (ids.length === k && !(d < distance[k - 1])) continue;
-      let place = ids.length < k ? ids.length : k - 1;
-      for (; place && d < distance[place - 1]; place--) {
-        ids[place] = ids[place - 1];
-        distance[place] = distance[place - 1];
-      }
-      ids[place] = i;
-      distance[place] = d;
-    }
-    for (const i of ids) hamming.push(apart[i]);
-    return {ids, hamming, distance, counts, within};
+    const [ids, hamming, distance] = ["id", "hamming", "distance"].map(name => found.map(hit => hit[name]));
+    return {ids, hamming, distance, counts, within: counts.subarray(0, limit + 1).reduce((a, b) => a + b)};
   }
 
+  // Sums are in 64 bits, as in derm_hash.retrieval.
   distance(code, square, i, rank) {
-    const {codes, bits, work} = this, at = i * bits;
-    if (rank === "hamming") return this.apart[i];
+    const {codes, bits} = this, at = i * bits;
     if (rank === "cosine") {
       const norms = Math.sqrt(square * this.squares[i]);
       const same = square === this.squares[i] ? 1 : 0;  // for codes of zeros
       const cosine = norms > 0 ? dot(code, 0, codes, at, bits) / norms : same;
       return round32(Math.max(1 - cosine, 0));
     }
+    let sum = 0;
     for (let b = 0; b < bits; b++) {
       const d = round32(code[b] - codes[at + b]);
-      work[b] = rank === "euclidean" ? d * d : Math.abs(d);
+      sum += rank === "euclidean" ? d * d : Math.abs(d);
     }
-    const sum = sum32(work, 0, bits);
-    return rank === "euclidean" ? round32(Math.sqrt(sum)) : sum;
+    return round32(rank === "euclidean" ? Math.sqrt(sum) : sum);
   }
 }

@@ -50,14 +50,12 @@ export class Stage {
   }
 
   key(event) {
-    const by = event.shiftKey ? 15 : 1, key = event.key.toLowerCase();
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (key === "arrowleft" || key === "arrowup") this.turn(this.angle + by);
-    else if (key === "arrowright" || key === "arrowdown") this.turn(this.angle - by);
-    else if (key === "r") this.turn(this.angle + 90);
-    else if (key === "m") this.turn(this.angle, !this.mirrored);
-    else if (key === "home") this.turn(0, false);
-    else return;
+    const by = event.shiftKey ? 15 : 1, {angle, mirrored} = this, more = [angle + by], less = [angle - by];
+    const turns = {arrowleft: more, arrowup: more, arrowright: less, arrowdown: less, r: [angle + 90],
+      m: [angle, !mirrored], home: [0, false]};
+    const turn = turns[event.key.toLowerCase()];
+    if (!turn || event.ctrlKey || event.metaKey || event.altKey) return;
+    this.turn(...turn);
     event.preventDefault();
   }
 
@@ -100,20 +98,18 @@ export class Stage {
     this.network.classList.toggle("dh-cut", turned % 90 !== 0);
   }
 
-  // For each model {flips, changed}: shares from 0 to 1 for each angle, NaN where not known yet.
+  // For each model what is known of each angle, as Explorer.look() says it.
   rings(models) {
-    models.forEach(({flips, changed}, m) => {
+    models.forEach((angles, m) => {
       const inner = FIRST + m * (BAND + 4), bars = [], line = [];
-      for (let t = 0; t < TURNS; t++) {
-        if (flips[t] > 0)  // a share of one half fills the band
-          bars.push(`M${at(inner, t * STEP)}L${at(inner + BAND * Math.min(1, 2 * flips[t]), t * STEP)}`);
-        if (changed[t] > 0)
-          line.push(`M${at(inner - 3, t * STEP - 1.8)}A${inner - 3} ${inner - 3} 0 0 0 ` +
-            at(inner - 3, t * STEP - 1.8 + 3.6 * changed[t]));
-      }
+      angles.forEach(({flips, kept, before, code}, t) => {
+        const share = Math.min(1, 2 * flips / code.length), angle = t * STEP;  // one half fills the band
+        if (flips) bars.push(`M${at(inner, angle)}L${at(inner + BAND * share, angle)}`);
+        if (kept < before) line.push(`M${at(inner - 3, angle - 1.8)}A${inner - 3} ${inner - 3} 0 0 0 ` +
+          at(inner - 3, angle - 1.8 + 3.6 * (1 - kept / before)));
+      });
       this.flips[m].setAttribute("d", bars.join(""));
       this.kept[m].setAttribute("d", line.join(""));
     });
   }
 }
-

@@ -5,13 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-import benchmarks.questions as command
-from derm_hash.data.dataset import LesionDataset
-from derm_hash.errors import InputError
-from derm_hash.experiments import questions
-from derm_hash.experiments.file import read_experiment
-from derm_hash.experiments.plan import points_of
-from derm_hash.experiments.questions import (
+from benchmarks import questions
+from benchmarks.questions import (
     TRAINED,
     UNSEEN,
     Material,
@@ -23,11 +18,15 @@ from derm_hash.experiments.questions import (
     read_criteria,
     shared_criteria,
     subgroups,
-    summary,
     unseen_classes,
     with_chance,
 )
-from derm_hash.experiments.systems import HEADS, METHODS, head_config, same
+from benchmarks.systems import HEADS, METHODS, head_config, same
+from derm_hash.data.dataset import LesionDataset
+from derm_hash.errors import InputError
+from derm_hash.experiments.file import read_experiment
+from derm_hash.experiments.plan import points_of
+from derm_hash.experiments.questions import summary
 from derm_hash.settings import TrainConfig
 
 LABELS = (*TRAINED, *UNSEEN)
@@ -205,12 +204,12 @@ def test_a_stopped_run_goes_on_and_chance_stands_beside_every_score(
     material, tmp_path, monkeypatch
 ):
     few = {"chance": 1, "LSH": 2}
-    monkeypatch.setattr(command, "METHODS", few)
-    command.ask(material, tmp_path)
+    monkeypatch.setattr(questions, "METHODS", few)
+    questions.ask(material, tmp_path)
     (tmp_path / "parts" / "LSH-1.csv").unlink()
     first = (tmp_path / "parts" / "LSH-0.csv").stat().st_mtime_ns
     before = (tmp_path / "questions.csv").read_bytes()
-    command.ask(material, tmp_path)
+    questions.ask(material, tmp_path)
     assert (tmp_path / "parts" / "LSH-0.csv").stat().st_mtime_ns == first
     assert (tmp_path / "questions.csv").read_bytes() == before
     table = pd.read_csv(tmp_path / "questions.csv")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, ndcg_score
 
-from derm_hash.metrics import ranked
-from derm_hash.metrics.ranked import criteria_scores, label_scores
+from benchmarks import ranked
+from benchmarks.ranked import criteria_scores, label_scores
 from derm_hash.metrics.scores import query_scores
 from derm_hash.retrieval import HashIndex
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy import ndarray
 
 from derm_hash.data.dataset import LesionDataset
-from derm_hash.experiments.baselines import BASELINES
+from derm_hash.experiments.baselines import BASELINES, same
 from derm_hash.frozen import head_codes, train_head
 from derm_hash.settings import TrainConfig
 
@@ -57,11 +57,6 @@ def fit(method: str, data: LesionDataset, features: ndarray, seed: int) -> Syste
         return same(lambda x: np.zeros((x.shape[1], 1)))
     head, _, _ = train_head(head_config(method, seed), data, features)
     return same(lambda x: head_codes(head, x, method.endswith("orbit mean"))[0])
-
-
-def same(encode: Encode) -> System:
-    """Encode queries and databases alike."""
-    return encode, lambda x, _: encode(x)
 
 
 def head_config(method: str, seed: int) -> TrainConfig:

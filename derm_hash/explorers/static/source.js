@@ -1,0 +1,101 @@
+// Messages between an explorer and its kernel, or what stands in for a kernel in a page without one.
+
+import {DISC} from "./parts.js";
+
+const bytes = view => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+export const floats = view => new Float32Array(bytes(view).slice().buffer);
+export const picture = view => URL.createObjectURL(new Blob([view]));
+
+// model: a widget's model. The explorer sets what is done with answers: onquery, oncodes, onfamiliar,
+// onmap and onerror.
+export function connect(model) {
+  const about = model.get("about"), source = {model, about};
+  const pictures = {query: [], database: []}, wanted = {query: [], database: []};
+  let query = null;
+
+  // Write codes of some orientations where they belong: rows (o * bits) of the whole orbit.
+  const fill = (known, codes) => {
+    about.models.forEach(({bits}, m) => {
+      const found = floats(codes[m]);
+      query.codes[m] ??= new Float32Array((DISC + 1) * bits);
+      known.forEach((o, i) => query.codes[m].set(found.subarray(i * bits, (i + 1) * bits), o * bits));
+    });
+    for (const o of known) query.known[o] = 1;
+  };
+  // The kernel encodes a part at a time, so that a new query never waits for an old one.
+  const more = rest =>
+    model.send({kind: rest.length ? "more" : "familiar", serial: query.serial, rest});
+  const answers = {
+    error: ({text}) => source.onerror(text),
+    map: (view, buffers) => source.onmap(view, buffers),
+    thumbs: ({origin, positions}, buffers) =>
+      positions.forEach((p, i) => pictures[origin][p]?.resolve(picture(buffers[i]))),
+    query({about: row, known, rest, serial}, [shown, seen, ...codes]) {
+      query = {...row, serial, picture: picture(shown), seen: picture(seen), codes: [],
+        known: new Uint8Array(DISC + 1), familiar: null};
+      fill(known, codes);
+      source.onquery(query);
+      if (about.models.length) more(rest);
+    },
+    codes({serial, known, rest}, codes) {
+      if (serial !== query?.serial) return;
+      fill(known, codes);
+      source.oncodes();
+      more(rest);
+    },
+    familiar({serial, familiar}) {
+      if (serial === query?.serial) source.onfamiliar(query.familiar = familiar);
+    },
+  };
+  const listen = (content, buffers) => answers[content.kind]?.(content, buffers);
+  model.on("msg:custom", listen);
+  source.close = () => model.off("msg:custom", listen);
+
+  source.ask = question => model.send({kind: "ask", ...question});
+  source.upload = async file => {
+    if (file.size > about.most_bytes)
+      return source.onerror(`${file.name} has more than the ${about.most_bytes / 1e6} MB that are ` +
+        "taken: make it smaller first");
+    model.send({kind: "upload", name: file.name}, undefined, [await file.arrayBuffer()]);
+  };
+  // Small pictures are asked for together, and once.
+  source.thumb = async (origin, position, image) => {
+    if (!pictures[origin][position]) {
+      pictures[origin][position] = Promise.withResolvers();
+      if (!wanted[origin].length) setTimeout(() =>
+        model.send({kind: "thumbs", origin, positions: wanted[origin].splice(0)}));
+      wanted[origin].push(position);
+    }
+    image.src = await pictures[origin][position].promise;
+  };
+  return source;
+}
+
+// A model whose kernel is what derm_hash.explorers.page has written into the page.
+export function stored({traits, known, query, database}) {
+  const decoded = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
+  const state = {...traits, codes: traits.codes.map(decoded)}, parts = {query, database};
+  let answer, asked;
+  const place = ({origin, position, id}) => {
+    if (origin === "start") return ["query", 0];
+    if (origin !== "id") return [origin, position];
+    const found = name => state.about[name].findIndex(row => row.id === id || row.name === id);
+    return ["query", "database"].map(name => [name, found(name)]).find(([, i]) => i >= 0);
+  };
+  const kernel = {
+    ask(question) {
+      const [origin, position] = place(question) ?? [];
+      if (!origin) return answer({kind: "error", text: `There is no image ${question.id} on this page`});
+      asked = parts[origin][position];
+      const row = {...state.about[origin][position], origin, position}, image = decoded(asked.picture);
+      answer({kind: "query", about: row, known: known[origin], rest: []},
+        [image, image, ...asked.codes.map(decoded)]);
+    },
+    familiar: ({serial}) => answer({kind: "familiar", serial, familiar: asked.familiar}),
+    thumbs: ({origin, positions}) => answer({kind: "thumbs", origin, positions},
+      positions.map(p => decoded(parts[origin][p].picture))),
+  };
+  return {get: name => state[name], set() {}, save_changes() {}, off() {},
+    on: (event, listen) => { if (event === "msg:custom") answer = listen; },
+    send: content => kernel[content.kind](content)};
+}
