@@ -30,7 +30,8 @@ def server(browser, tmp_path_factory):
     """A JupyterLab on a copy of the course. It wants a browser first: without one, none starts."""
     home = tmp_path_factory.mktemp("jupyter")
     copy_course(ROOT / "notebooks", home / "notebooks")
-    change(home / "notebooks" / "08_reproduction.ipynb", "seeds = (0, 1, 2, 3, 4)", "seeds = (0, 1)")
+    reproduction = home / "notebooks" / "08_reproduction.ipynb"
+    change(reproduction, "seeds = (0, 1, 2, 3, 4)", "seeds = (0, 1)")
     # What a notebook shows of experiments that take hours lies beside the notebooks.
     shutil.copytree(ROOT / "benchmarks", home / "benchmarks")
     with jupyterlab(home / "notebooks", home) as server:
