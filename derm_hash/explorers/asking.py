@@ -13,7 +13,7 @@ from torch import Tensor
 
 from derm_hash.data.images import open_image, square, to_input
 from derm_hash.errors import InputError
-from derm_hash.explorers.familiar import Familiarity
+from derm_hash.metrics.familiarity import Familiarity
 from derm_hash.model import DermHash
 from derm_hash.retrieval import HashIndex
 from derm_hash.rotations import rotate, rotate_view

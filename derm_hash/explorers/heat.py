@@ -168,7 +168,8 @@ def outline(mask: np.ndarray | None) -> bytes:
     if mask is None:
         return b""
     lesion = Image.fromarray(mask).convert("L").resize((256, 256), Image.Resampling.NEAREST)
-    wider = [lesion.filter(ImageFilter.MaxFilter(pixels)) for pixels in (5, 7)]
+    blurred = [lesion.filter(ImageFilter.BoxBlur(pixels)) for pixels in (2, 3)]
+    wider = [each.point(lambda value: 255 * (value > 0)) for each in blurred]
     white, black = (ImageChops.difference(each, lesion) for each in wider)
     return as_file(Image.merge("LA", (white, black)), "PNG")
 

@@ -16,7 +16,7 @@ from derm_hash.explorers.frontend import module, style
 from derm_hash.plots import describe, figure_png
 
 THUMB = 160  # pixels of a small picture
-OPEN: dict[str, list[tuple[str, "Still"]]] = {}  # cell -> (run of it, explorer)
+OPEN: dict[str, tuple[str, list["Still"]]] = {}  # cell -> its last run, and the explorers of that
 NOTE = "A still picture: run the cell to use the explorer"
 
 
@@ -55,13 +55,12 @@ class Still(anywidget.AnyWidget):
         cell = parent.get("metadata", {}).get("cellId")
         if cell is None:
             return
-        run, same = parent["header"]["msg_id"], []
-        for earlier, explorer in OPEN.get(cell, []):
-            if earlier == run:
-                same.append((earlier, explorer))
-            else:
+        run, (earlier, explorers) = parent["header"]["msg_id"], OPEN.get(cell, ("", []))
+        if run != earlier:
+            for explorer in explorers:
                 explorer.close()
-        OPEN[cell] = [*same, (run, self)]
+            explorers = []
+        OPEN[cell] = (run, [*explorers, self])
 
 
 class Asked(Still):

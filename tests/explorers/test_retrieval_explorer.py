@@ -7,7 +7,6 @@ import threading
 
 import numpy as np
 import pytest
-import torch
 from helpers import flat_png
 from ipywidgets.widgets import widget
 from PIL import Image
@@ -23,7 +22,6 @@ from derm_hash.explorers import (
     still,
 )
 from derm_hash.explorers.asking import ORIENTATIONS, QUARTERS, orbit
-from derm_hash.explorers.familiar import Familiarity
 from derm_hash.model import encode
 from tests.explorers.common import ask, few
 
@@ -125,30 +123,6 @@ def test_what_comes_in_from_another_thread_waits(explorer, sent):
         assert other.is_alive() and sent == []
     other.join(10)
     assert len(sent) == 1
-
-
-def odd_pictures(size=32):
-    """Stripes, a coin and a face: nothing that a dermatoscope shows."""
-    y, x = np.mgrid[:size, :size] / size * 48
-    from_middle = np.hypot(x - 24, y - 24)
-    stripes = np.repeat((x // 4 % 2 * 255)[..., None], 3, axis=2)
-    coin = np.where((from_middle < 18)[..., None], [190, 160, 90], [235, 235, 235])
-    face = np.where((from_middle < 20)[..., None], [230, 190, 160], [120, 160, 210])
-    for eye in (17, 31):
-        face[np.hypot(x - eye, y - 20) < 3] = [40, 30, 30]
-    face[(abs(y - 34) < 2) & (abs(x - 24) < 8)] = [170, 60, 60]
-    pictures = np.stack([stripes, coin, face]).astype(np.uint8)
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2)
-
-
-@pytest.mark.parametrize("size", [48, 96])
-def test_stripes_a_coin_and_a_face_are_unlike_the_atlas(size):
-    from derm_hash import LesionDataset, make_atlas
-
-    atlas = LesionDataset.from_atlas(make_atlas(400, size, progress=False))
-    found = Familiarity(atlas.split("database"), atlas.split("val"))
-    assert (found.distance(odd_pictures(size)) > found.limit).all()
-    assert (found.distance(atlas.split("query").images) <= found.limit).mean() > 0.95
 
 
 def test_the_page_is_told_how_familiar_a_query_is(explorer, sent):

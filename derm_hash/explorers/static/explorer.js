@@ -21,18 +21,16 @@ export class Explorer {
     this.stage = new Stage(about.models, (angle, mirrored) => this.turn(angle, mirrored));
     this.panels = about.models.map((each, m) => new Panel(this, each, m));
     this.build();
-    this.forget();
     Object.assign(source, {
-      onquery: query => this.arrive(query), oncodes: () => { this.survey(); this.wish(); },
+      onquery: query => this.arrive(query), oncodes: () => this.known(),
       onfamiliar: familiar => this.familiar(familiar), onerror: text => this.say(text),
     });
     // Each trait on its own: while `tell` sets them one by one, the others are still the old ones.
-    const follow = name => {
+    for (const name of SHARED) model.on(`change:${name}`, () => {
       if (this.view[name] === model.get(name)) return;
       this.view[name] = model.get(name);
       this.changed();
-    };
-    for (const name of SHARED) model.on(`change:${name}`, () => follow(name));
+    });
     this.close = () => source.close();
     source.ask({origin: "start"});
   }
@@ -135,11 +133,6 @@ export class Explorer {
     this.tell();
   }
 
-  changed() {
-    this.forget();
-    this.wish();
-  }
-
   turn(angle, mirrored = this.view.mirrored) {
     const side = this.view.mirrored !== mirrored;
     Object.assign(this.view, {angle, mirrored});
@@ -221,8 +214,7 @@ export class Explorer {
         this.ask({origin: each.origin, position: each.position, id: each.id}, true);
       }, {class: "dh-thumb", disabled: each.origin === "upload"})));
     if (this.trail.length) this.way.prepend(h("span", {}, "back to"));
-    this.forget();
-    this.wish();
+    this.changed();
   }
 
   familiar(familiar) {
@@ -243,9 +235,16 @@ export class Explorer {
 
   // --- what is shown ----------------------------------------------------------------------
 
-  forget() {
+  // Forget what has been found, and find it again.
+  changed() {
     this.memo = this.about.models.map(() => []);
+    this.known();
+  }
+
+  // Codes of more orientations are known.
+  known() {
     this.survey();
+    this.wish();
   }
 
   // The encoded orientation that is nearest to the angle.
