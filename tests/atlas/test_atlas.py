@@ -85,7 +85,7 @@ def test_classes_overlap_more_and_more_in_a_harder_atlas(atlas, harder):
         return class_mean_precision(np.array([[*p.mean(0), *p.std(0)] for p in pixels]), one)
 
     easy, middle, hard = map(score, (atlas, *harder))
-    assert easy > 0.6 and middle < easy - 0.15 and hard < middle
+    assert easy > 0.5 and middle < easy - 0.15 and hard < middle - 0.05
     for one in harder:  # and still nothing but the criteria tells the classes apart
         skin = [im[~m].mean(0) for im, m in zip(one.images, one.masks, strict=True)]
         assert class_mean_precision(np.array(skin), one) < 0.35
