@@ -40,7 +40,7 @@ except MemoryError:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """The shared folder as `make hub` writes it, with this Python and two networks in the cache."""
+    """The shared folder as `make hub` writes it, with this Python and the networks of 00 and 06."""
     sys.path.insert(0, str(ROOT / "docs" / "teaching" / "hub"))
     import prepare
 
@@ -51,8 +51,9 @@ def shared(tmp_path_factory):
         shutil.copytree(proxy, folder / "hub" / "node_modules", symlinks=True)
     else:
         prepare.install_proxy(folder)
-    data = course_data()
-    for run in (course_run(data), course_run(data, invariance=None, classify="upright")):
+    data, harder = course_data(), course_data(difficulty=0.2)
+    without = course_run(harder, invariance=None, classify="upright")
+    for run in (course_run(data), course_run(harder, orbit_sample=2), without):
         shutil.copytree(run.path, folder / "cache" / "runs" / run.path.name)
     for path in home().glob("atlas-900-48px-*"):
         shutil.copy(path, folder / "cache")
