@@ -40,7 +40,12 @@ LEARNT_BY += ["model", "objectives", "rotations", "settings", "training"]
 
 
 def course_data(
-    source: str = "atlas", size: int = SIZE, images: int = IMAGES, seed: int = 0
+    source: str = "atlas",
+    size: int = SIZE,
+    images: int = IMAGES,
+    seed: int = 0,
+    *,
+    difficulty: float = 0.0,
 ) -> LesionDataset:
     """The data set of a lesson, split into database, val and query.
 
@@ -50,11 +55,12 @@ def course_data(
         "atlas" for the built-in one, or a folder with ``manifest.csv``.
     size : int, side of the images in pixels
     images, seed : int
-        Of the atlas; a folder ignores them.
+    difficulty : float
+        Of the atlas, see :func:`derm_hash.make_atlas`; a folder ignores them.
     """
     if source != "atlas":
         return LesionDataset.from_folder(source, size)
-    return LesionDataset.from_atlas(cached_atlas(images, size, seed))
+    return LesionDataset.from_atlas(cached_atlas(images, size, seed, difficulty))
 
 
 def course_query(queries: LesionDataset, follow: int | None = None) -> int:
@@ -70,17 +76,18 @@ def course_query(queries: LesionDataset, follow: int | None = None) -> int:
     return follow if follow is not None else int(thread[0]) if len(thread) else 0
 
 
-def cached_atlas(images: int, size: int, seed: int) -> Atlas:
+def cached_atlas(images: int, size: int, seed: int, difficulty: float) -> Atlas:
     """The built-in atlas, drawn once for each set of arguments and version of its code."""
-    path = home() / f"atlas-{images}-{size}px-seed{seed}-{checksum(*DRAWN_BY):08x}.npz"
+    numbers = f"{images}-{size}px-seed{seed}-difficulty{difficulty}"
+    path = home() / f"atlas-{numbers}-{checksum(*DRAWN_BY):08x}.npz"
     try:
         with np.load(path) as arrays:
-            return Atlas(**{**arrays, "seed": seed})
+            return Atlas(**{**arrays, "seed": seed, "difficulty": difficulty})
     except (OSError, EOFError, ValueError, zipfile.BadZipFile):  # missing or damaged: draw it
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass  # an error before the work where nothing can be written
-        atlas = make_atlas(images, size, seed)
+        atlas = make_atlas(images, size, seed, difficulty=difficulty)
     content = io.BytesIO()
     np.savez(content, **vars(atlas))
     write_atomically(path, lambda part: part.write_bytes(content.getvalue()))

@@ -39,6 +39,18 @@ def test_the_atlas_is_drawn_once(monkeypatch):
     np.testing.assert_array_equal(first.mask(3), second.mask(3))
 
 
+def test_an_atlas_of_each_difficulty_is_kept(tmp_path):
+    """With the same lesions in the same splits."""
+    easy, hard = (course_data(size=32, images=40, difficulty=each) for each in (0.0, 0.5))
+    assert not torch.equal(easy.images, hard.images)
+    assert (easy.table.drop(columns="source") == hard.table.drop(columns="source")).all(axis=None)
+    assert set(hard.table["source"]) == {"atlas, seed 0, difficulty 0.5"}
+    assert len(list(tmp_path.glob("atlas-*.npz"))) == 2
+    assert torch.equal(course_data(size=32, images=40).images, easy.images)
+    again = course_data(size=32, images=40, difficulty=0.5)
+    assert torch.equal(again.images, hard.images) and again.table.equals(hard.table)
+
+
 def test_an_atlas_that_cannot_be_read_is_drawn_again(tmp_path):
     first = course_data(size=32, images=40)
     [path] = tmp_path.glob("atlas-*.npz")

@@ -24,9 +24,10 @@ class Atlas:
     labels: np.ndarray  # (N,) str
     lesion_ids: np.ndarray  # (N,) str
     seed: int
+    difficulty: float = 0.0
 
 
-def draw_lesion(label, lesion_seed, view_seed=0, size=96):
+def draw_lesion(label, lesion_seed, view_seed=0, size=96, difficulty=0.0):
     """Draw one photograph of one lesion; `InputError` for arguments of another kind.
 
     Parameters
@@ -37,22 +38,26 @@ def draw_lesion(label, lesion_seed, view_seed=0, size=96):
     view_seed : int from 0
         Fixes the photograph: lesions with one view seed share position, light and blur.
     size : int from 32, in pixels
+    difficulty : float from 0 to 1
+        How much the classes overlap. Each criterion of the lesion gives way to one of a class that
+        it resembles (`LOOKALIKES`) with this probability, but for one that stays, and the
+        photograph gets worse. At 0, lesions show the criteria of their class alone.
 
     Returns
     -------
     image : (size, size, 3) uint8 RGB
     mask : (size, size) bool, True on the lesion, in one piece
     """
-    check_arguments(label, lesion_seed, view_seed, size=size)
+    check_arguments(label, lesion_seed, view_seed, size=size, difficulty=difficulty)
     skin_rng = np.random.default_rng([lesion_seed, 3])
     view_rng = np.random.default_rng([view_seed, 4])
     work = max(size, 96)  # small pictures are drawn larger and shrunk
     matrix = placement(view_rng, work)
     frame = int(2.2 * EXTENT * np.hypot(matrix[0, 0], matrix[1, 0]))
-    names = lesion_criteria(label, lesion_seed)
+    names = lesion_criteria(label, lesion_seed, difficulty)
     lesion = draw_criteria(label, names, lesion_seed, frame, skin_tone(skin_rng))
     image, inside = place_on_skin(lesion, skin_rng, matrix, work)
-    image = shrink(spoil(view_rng, image), size)
+    image = shrink(spoil(view_rng, image, difficulty), size)
     grain = view_rng.uniform(0.002, 0.015)
     image += grain * view_rng.standard_normal((size, size, 1), np.float32)
     mask = (shrink(inside, size) > 0.5).astype(np.uint8)
@@ -86,7 +91,7 @@ def draw_criterion(name, size=160, seed=0):
     return to_bytes(shrink(image, size))
 
 
-def make_atlas(images=800, size=96, seed=0, balance=None, progress=True):
+def make_atlas(images=800, size=96, seed=0, balance=None, progress=True, difficulty=0.0):
     """Draw an atlas in which each lesion is photographed one to three times.
 
     Parameters
@@ -97,6 +102,8 @@ def make_atlas(images=800, size=96, seed=0, balance=None, progress=True):
         Share of the images per class, such as {"MEL": 1, "NV": 3}, of `ALL_CLASSES`; by default
         the four `CLASSES` equally.
     progress : bool
+    difficulty : float, as in `draw_lesion`
+        The lesions, their classes and the order do not depend on it.
 
     Returns
     -------
@@ -109,14 +116,14 @@ def make_atlas(images=800, size=96, seed=0, balance=None, progress=True):
     if not balance or min(balance.values()) < 0 or sum(balance.values()) <= 0:
         raise InputError(f"The balance {balance} needs shares from 0, one of them above 0")
     for label in balance:
-        check_arguments(label, seed, size=size)
+        check_arguments(label, seed, size=size, difficulty=difficulty)
     plan = _plan(_counts(images, balance), np.random.default_rng([seed, 5]))
     pictures = np.empty((images, size, size, 3), np.uint8)
     masks = np.empty((images, size, size), bool)
     for k, job in enumerate(tqdm(plan, "Drawing", disable=not progress, unit="image")):
-        pictures[k], masks[k] = draw_lesion(*job, size)
+        pictures[k], masks[k] = draw_lesion(*job, size, difficulty)
     labels, ids = [job[0] for job in plan], [f"{job[0]}-{job[1]}" for job in plan]
-    return Atlas(pictures, masks, np.array(labels), np.array(ids), seed)
+    return Atlas(pictures, masks, np.array(labels), np.array(ids), seed, difficulty)
 
 
 def _counts(images, balance):

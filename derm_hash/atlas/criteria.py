@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
+
 import numpy as np
 
 from derm_hash.atlas.lesion import ALL_CLASSES, Lesion, check_arguments, smooth_step
@@ -220,22 +222,50 @@ def _ridges(lesion):
     lesion.melanin += lesion.inside * strength * (1.1 * smooth_step(0.1 - 1.1 * folds) - 0.25)
 
 
-def lesion_criteria(label, lesion_seed):
+LOOKALIKES = {
+    "MEL": ("NV", "BKL"),
+    "NV": ("MEL", "BKL"),
+    "BCC": ("MEL", "BKL"),
+    "BKL": ("MEL", "NV"),
+    "AKIEC": ("BCC", "BKL"),
+    "DF": ("NV", "BCC"),
+    "VASC": ("MEL", "BCC"),
+}
+"""Class -> the classes that a difficult lesion of it may resemble: our choice, not a statistic."""
+
+
+def lesion_criteria(label, lesion_seed, difficulty=0):
     """The names in `CRITERIA` that a lesion shows, two or more; arguments as in `draw_lesion`.
 
-    Raises `InputError` if the label is unknown or the seed negative.
+    Raises `InputError` if the label is unknown, or a number out of range.
     """
-    check_arguments(label, lesion_seed)
+    check_arguments(label, lesion_seed, difficulty=difficulty)
     rng = np.random.default_rng([lesion_seed, 1])
     base, *others = DRAW[label]
     count = rng.integers(1, 3) if label == "NV" else rng.integers(2, 4)
     chosen = sorted(rng.permutation(len(others))[:count])
-    return (base, *(others[k] for k in chosen))
+    return _confused(rng, label, (base, *(others[k] for k in chosen)), difficulty)
+
+
+def _confused(rng, label, own, difficulty):
+    """The criteria `own` after some have given way to those of one lookalike.
+
+    The outline and the pigment come from the lookalike, or a criterion is missing and one of the
+    lookalike's is there, each with a probability of `difficulty`. One criterion always stays. What
+    gives way at some difficulty does so at any higher one.
+    """
+    base, *others = DRAW[LOOKALIKES[label][rng.integers(2)]]
+    luck = rng.random(len(own))
+    theirs = [base, *rng.permutation(others)[: len(own) - 1]]
+    theirs += [None] * (len(own) - len(theirs))
+    gives_way = (luck < difficulty) & (luck < luck.max())
+    names = np.where(gives_way, theirs, own)
+    return tuple(str(name) for name in names if name)
 
 
 def draw_criteria(label, names, seed, size, skin):
     """A `Lesion` of a class with the criteria `names`, drawn in order."""
     lesion = Lesion(np.random.default_rng([seed, 2, ALL_CLASSES.index(label)]), size, skin)
     for name in names:
-        DRAW[label][name](lesion)
+        ChainMap(*DRAW.values())[name](lesion)
     return lesion

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from numbers import Real
 
 import cv2
 import numpy as np
@@ -146,8 +147,8 @@ class Lesion:
         return cv2.merge(planes)
 
 
-def check_arguments(label, *seeds, size=96):
-    """Raise InputError unless the atlas can draw this class with these seeds and size."""
+def check_arguments(label, *seeds, size=96, difficulty=0):
+    """Raise InputError unless the atlas can draw this class with these arguments."""
     if label not in ALL_CLASSES:
         raise InputError(f"The atlas has no class {label!r}: use one of {', '.join(ALL_CLASSES)}")
     for seed in seeds:
@@ -155,3 +156,5 @@ def check_arguments(label, *seeds, size=96):
             raise InputError(f"A seed is a whole number from 0, not {seed!r}")
     if not isinstance(size, int | np.integer) or size < 32:
         raise InputError(f"The image size is a whole number of pixels from 32, not {size!r}")
+    if not isinstance(difficulty, Real) or not 0 <= difficulty <= 1:
+        raise InputError(f"The difficulty is a number from 0 to 1, not {difficulty!r}")

@@ -108,12 +108,15 @@ def place_on_skin(lesion, skin_rng, matrix, size):
     return np.stack(cv2.split(image)) * _skin_texture(skin_rng, matrix, size), inside
 
 
-def spoil(rng, image):
-    """Add hair, ruler, bubbles, light and blur to (3, S, S); returns (S, S, 3)."""
+def spoil(rng, image, difficulty):
+    """Add hair, ruler, bubbles, light and blur to (3, S, S); returns (S, S, 3).
+
+    Difficulty 1 doubles the blur and the chances of hair, ruler and bubbles.
+    """
     for chance, nuisance in ((0.3, _hair), (0.1, _ruler), (0.15, _bubbles), (1, _light)):
-        if rng.random() < chance:
+        if rng.random() < chance * (1 + difficulty):
             nuisance(rng, image)
-    sigma = rng.uniform(0.25, 0.9) * image.shape[-1] / 96
+    sigma = rng.uniform(0.25, 0.9) * (1 + difficulty) * image.shape[-1] / 96
     return cv2.GaussianBlur(cv2.merge(list(image)), (0, 0), sigma)
 
 

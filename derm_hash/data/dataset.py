@@ -211,13 +211,14 @@ class LesionDataset:
 
 def atlas_table(atlas: Atlas) -> pd.DataFrame:
     """Manifest rows of the built-in atlas, not split; files are named after their positions."""
+    hard = f", difficulty {atlas.difficulty}" if atlas.difficulty else ""
     names = [f"ATLAS_{i:07d}" for i in range(len(atlas.labels))]
     table = {
         "image": [f"images/{name}.png" for name in names],
         "label": [str(label) for label in atlas.labels],
         "lesion_id": [str(lesion) for lesion in atlas.lesion_ids],
         "mask": [f"masks/{name}.png" for name in names],
-        "source": f"atlas, seed {atlas.seed}",
+        "source": f"atlas, seed {atlas.seed}{hard}",
     }
     return with_all_columns(pd.DataFrame(table))
 

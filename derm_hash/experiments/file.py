@@ -10,7 +10,7 @@ from derm_hash.errors import InputError, one_line
 from derm_hash.experiments.results import setting_kinds
 from derm_hash.settings import check_type
 
-DATA_KINDS = {"source": str, "size": int, "images": int, "seed": int}
+DATA_KINDS = {"source": str, "size": int, "images": int, "seed": int, "difficulty": float}
 """What [data] may hold: the arguments of :func:`derm_hash.course_data`."""
 
 

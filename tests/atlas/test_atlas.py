@@ -1,6 +1,8 @@
 """The atlas: same seeds, same pixels; masks that fit; only the criteria tell the classes apart."""
 
 from collections import Counter
+from itertools import pairwise
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from scipy import ndimage, stats
 from sklearn.neighbors import NearestNeighbors
 
 from derm_hash.atlas.atlas import draw_criterion, draw_lesion, make_atlas
-from derm_hash.atlas.criteria import CRITERIA, lesion_criteria
+from derm_hash.atlas.criteria import CRITERIA, LOOKALIKES, lesion_criteria
 from derm_hash.atlas.lesion import ALL_CLASSES, CLASSES
 from derm_hash.errors import InputError
 
@@ -18,6 +20,11 @@ RARE = ALL_CLASSES[len(CLASSES) :]
 @pytest.fixture(scope="module")
 def atlas():
     return make_atlas(400, size=32, seed=0, progress=False)
+
+
+@pytest.fixture(scope="module")
+def harder():
+    return make_atlas(400, size=32, seed=0, progress=False, difficulty=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +56,55 @@ def test_atlas_is_deterministic_and_changes_with_its_seed():
     assert a.lesion_ids.tolist() == b.lesion_ids.tolist()
     assert np.abs(a.images.astype(int) - c.images).mean() > 3
     assert not set(a.lesion_ids) & set(c.lesion_ids)
+
+
+def test_difficulty_0_is_the_atlas_that_the_shipped_networks_have_learnt():
+    drawn = [draw_lesion(label, seed, seed + 5, 32) for label in ALL_CLASSES for seed in (0, 1)]
+    value = 0
+    for image, mask in drawn:
+        value = crc32(np.packbits(mask).tobytes(), crc32(image.tobytes(), value))
+    assert value == 591820057
+
+
+def test_a_harder_atlas_has_the_same_lesions_and_is_deterministic(atlas, harder):
+    a, b = (make_atlas(12, 32, 3, progress=False, difficulty=0.5) for _ in range(2))
+    np.testing.assert_array_equal(a.images, b.images)
+    assert harder.lesion_ids.tolist() == atlas.lesion_ids.tolist()
+    assert (harder.images != atlas.images).any((1, 2, 3)).mean() > 0.9
+
+
+def test_classes_overlap_in_a_harder_atlas(atlas, harder):
+    """Nearest neighbours by the mean and the spread of the colours in the mask: 0.56 and 0.34, and
+    chance has 0.25."""
+
+    def score(one):
+        pixels = [im[m] / 255 for im, m in zip(one.images, one.masks, strict=True)]
+        return class_mean_precision(np.array([[*p.mean(0), *p.std(0)] for p in pixels]), one)
+
+    assert score(atlas) > 0.5 and score(harder) < 0.4
+    skin = [im[~m].mean(0) for im, m in zip(harder.images, harder.masks, strict=True)]
+    assert class_mean_precision(np.array(skin), harder) < 0.35  # only the criteria tell them apart
+
+
+@pytest.mark.parametrize("label", ALL_CLASSES)
+def test_a_difficult_lesion_has_criteria_of_one_lookalike_and_keeps_one_of_its_own(label):
+    for seed in range(40):
+        easy = lesion_criteria(label, seed)
+        kept = [set(lesion_criteria(label, seed, each / 8)) & set(easy) for each in range(9)]
+        assert kept[0] == set(easy) and len(kept[8]) == 1
+        assert all(after <= before for before, after in pairwise(kept))
+        shown = lesion_criteria(label, seed, 0.7)
+        assert len(shown) >= 2
+        others = {CRITERIA[name].split(":")[0] for name in shown} - {label}
+        assert len(others) <= 1 and others <= set(LOOKALIKES[label])
+
+
+def test_the_difficulty_is_the_probability_that_a_criterion_gives_way():
+    """But for the one that stays where all n would go, which has a probability of 0.5 ** n here."""
+    pairs = [(lesion_criteria("BCC", s), lesion_criteria("BCC", s, 0.5)) for s in range(600)]
+    gone = [len(set(easy) - set(hard)) for easy, hard in pairs]
+    expected = [len(easy) * 0.5 - 0.5 ** len(easy) for easy, _ in pairs]
+    assert np.mean(gone) == pytest.approx(np.mean(expected), abs=0.1)
 
 
 @pytest.mark.parametrize("size", [32, 50, 97, 224, 512])
@@ -201,6 +257,10 @@ def test_each_criterion_can_be_drawn_alone(name):
         (lambda: draw_lesion("MEL", -1), "-1"),
         (lambda: draw_lesion("MEL", 0, 1.5), "1.5"),
         (lambda: draw_lesion("MEL", 0, size=31), "32.*31"),
+        (lambda: draw_lesion("MEL", 0, difficulty=1.2), "from 0 to 1, not 1.2"),
+        (lambda: lesion_criteria("MEL", 0, -0.1), "from 0 to 1, not -0.1"),
+        (lambda: make_atlas(4, difficulty=float("nan")), "from 0 to 1, not nan"),
+        (lambda: make_atlas(4, difficulty="high"), "from 0 to 1, not 'high'"),
         (lambda: draw_criterion("rainbow"), "'rainbow'.*streaks"),
         (lambda: lesion_criteria("AK", 0), "'AK'"),
         (lambda: make_atlas(0), "from 1.*0"),

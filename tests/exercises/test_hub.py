@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import machine
-from derm_hash.course import course_data, home
+from derm_hash.course import course_data, course_run, home
 from derm_hash.files import write_json
 from tests.exercises.notebooks import EXERCISES, FOLDER, code_cells, mark, points, read
 
@@ -40,7 +40,7 @@ except MemoryError:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """The shared folder as `make hub` writes it, with this Python and an atlas in the cache."""
+    """The shared folder as `make hub` writes it, with this Python and the networks of 06."""
     sys.path.insert(0, str(ROOT / "docs" / "teaching" / "hub"))
     import prepare
 
@@ -51,8 +51,10 @@ def shared(tmp_path_factory):
         shutil.copytree(proxy, folder / "hub" / "node_modules", symlinks=True)
     else:
         prepare.install_proxy(folder)
-    course_data()  # draws the atlas where the cache does not have it
-    (folder / "cache").mkdir(exist_ok=True)
+    harder = course_data(difficulty=0.2)
+    without = course_run(harder, invariance=None, classify="upright")
+    for run in (course_run(harder, orbit_sample=2), without):
+        shutil.copytree(run.path, folder / "cache" / "runs" / run.path.name)
     for path in home().glob("atlas-900-48px-*"):
         shutil.copy(path, folder / "cache")
     return folder
