@@ -5,8 +5,22 @@
 export const METRICS = ["cosine", "euclidean", "manhattan", "hamming"];
 const round32 = Math.fround;
 
-// Soft codes -> hash codes, one byte for each bit.
-const hashed = codes => new Uint8Array(codes.map(value => value > 0.5));
+// Bits set in a 32-bit word, by adding neighbouring fields of 1, 2, 4 and then 8 bits.
+function popcount(x) {
+  x -= (x >>> 1) & 0x55555555;
+  x = (x & 0x33333333) + ((x >>> 2) & 0x33333333);
+  return Math.imul((x + (x >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
+}
+
+// Soft codes (n * bits) -> hash codes in words of 32 bits (n * words).
+function pack(codes, bits) {
+  const words = Math.ceil(bits / 32), packed = new Int32Array(codes.length / bits * words);
+  codes.forEach((value, at) => {
+    const b = at % bits;
+    if (value > 0.5) packed[(at - b) / bits * words + (b >> 5)] |= 1 << (b & 31);
+  });
+  return packed;
+}
 
 function dot(a, i, b, j, bits) {
   let sum = 0;
@@ -17,7 +31,7 @@ function dot(a, i, b, j, bits) {
 export class Index {
   // codes: Float32Array (n * bits) of soft codes.
   constructor(codes, bits) {
-    Object.assign(this, {codes, bits, size: codes.length / bits, hashed: hashed(codes)});
+    Object.assign(this, {codes, bits, size: codes.length / bits, packed: pack(codes, bits)});
     this.squares = Float64Array.from({length: this.size},
       (_, i) => dot(codes, i * bits, codes, i * bits, bits));
   }
@@ -26,12 +40,12 @@ export class Index {
   // radius: null for no limit; skip: an id that is left out; among: Uint8Array, 1 where searched.
   // counts: images at each Hamming distance from 0 to bits.
   search(code, {k = 10, radius = 4, rank = "cosine", skip = -1, among = null} = {}) {
-    const {size, bits} = this, database = this.hashed, own = hashed(code), limit = radius ?? bits;
+    const {size, bits, packed} = this, own = pack(code, bits), words = own.length, limit = radius ?? bits;
     const counts = new Uint32Array(bits + 1), found = [], square = dot(code, 0, code, 0, bits);
     for (let i = 0; i < size; i++) {
       if (i === skip || (among && !among[i])) continue;
       let hamming = 0;
-      for (let b = 0, at = i * bits; b < bits; b++) hamming += database[at + b] ^ own[b];
+      for (let w = 0; w < words; w++) hamming += popcount(packed[i * words + w] ^ own[w]);
       counts[hamming]++;
       if (hamming > limit) continue;
       const distance = rank === "hamming" ? hamming : this.distance(code, square, i, rank);
