@@ -16,7 +16,7 @@ dataset = LesionDataset.from_atlas(make_atlas(160, 48, progress=False))
 
 def untrained(seed):
     torch.manual_seed(seed)
-    model = DermHash("resnet10", classes=len(dataset.classes)).eval()
+    model = DermHash("resnet8", classes=len(dataset.classes)).eval()
     with torch.no_grad():
         model.hash_layer.weight.mul_(60)
         model.hash_layer.bias.zero_()

@@ -27,7 +27,7 @@ def path(tmp_path_factory):
     models = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        models.append(DermHash("resnet10", classes=len(dataset.classes)).eval())
+        models.append(DermHash("resnet8", classes=len(dataset.classes)).eval())
         with torch.no_grad():
             models[-1].hash_layer.weight.mul_(60)
             models[-1].hash_layer.bias.zero_()

@@ -52,7 +52,7 @@ def served(tmp_path_factory):
         Image.fromarray(dataset.picture(i)).save(folder / "data" / name)
     write_manifest(dataset.table.assign(mask=""), folder / "data")
     torch.manual_seed(0)
-    model = DermHash("resnet10")
+    model = DermHash("resnet8")
     model.class_names, model.image_size = dataset.classes, 48
     (folder / "run").mkdir()
     save_model(model, folder / "run" / "model.safetensors")

@@ -42,7 +42,7 @@ def foldered(dataset):
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    model = DermHash("resnet10", bits=12, class_names=CLASSES).eval()
+    model = DermHash("resnet8", bits=12, class_names=CLASSES).eval()
     with torch.no_grad():  # untrained codes are all alike: spread them
         model.hash_layer.weight.mul_(60)
         model.hash_layer.bias.zero_()

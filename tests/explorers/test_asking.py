@@ -93,7 +93,7 @@ def test_the_index_must_belong_to_database_and_model(model, index, dataset, libr
     with pytest.raises(InputError, match="not made from this database"):
         network(model, index, Library(dataset, database=dataset.split("query")))
     with pytest.raises(InputError, match="12 bits and the model makes 8"):
-        network(DermHash("resnet10", bits=8), index, library)
+        network(DermHash("resnet8", bits=8), index, library)
 
 
 def test_larger_pictures_are_of_the_same_images(dataset):

@@ -121,7 +121,7 @@ def test_a_query_of_the_database_has_one_hit_less(dataset, model, sent):
 
 def test_a_model_without_gates_has_grad_cam_still(dataset):
     torch.manual_seed(0)
-    model = DermHash("resnet10", bits=8, attention=None)
+    model = DermHash("resnet8", bits=8, attention=None)
     heat = HeatmapExplorer(model, build_index(model, dataset.split("database")), dataset)
     assert not any(title.startswith("gate") for title in heat.subjects)
     assert heat.view()["heat"].shape == (SIZE, SIZE)
