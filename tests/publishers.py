@@ -117,11 +117,11 @@ def dermamnist_arrays(size=28):
 
 
 def contents(root):
-    """Every file of a data folder but the lock, with its bytes."""
+    """Every file of a folder with its bytes, but locks and the file that fills a disk."""
     return {
         path.relative_to(root).as_posix(): path.read_bytes()
         for path in root.rglob("*")
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and path.name not in (".lock", "filler")
     }
 
 

@@ -45,7 +45,7 @@ def test_what_is_served_is_the_run_with_its_index(tmp_path, monkeypatch, size):
     monkeypatch.setattr(course_data, "__defaults__", ("atlas", 48, 60, 0))  # 60 images
     monkeypatch.setattr(app.subprocess, "Popen", Server)
     monkeypatch.setattr(app, "find_spec", lambda name: True)
-    model = DermHash("resnet10", image_size=size)
+    model = DermHash("resnet8", image_size=size)
     save_model(model, tmp_path / "model.safetensors")
     monkeypatch.setattr("derm_hash.course.course_pair", lambda data: (model, None))
     options = ["--run", str(tmp_path)] if size == 32 else []

@@ -23,7 +23,7 @@ from derm_hash.retrieval import HashIndex
 from derm_hash.runs import Run, load_model
 from derm_hash.settings import TrainConfig
 
-TINY = ["--backbone", "resnet10", "--bits", "8", "--epochs", "1", "--batch-size", "16"]
+TINY = ["--backbone", "resnet8", "--bits", "8", "--epochs", "1", "--batch-size", "16"]
 
 
 def write_folder(root, atlas):
@@ -194,7 +194,7 @@ def test_reproduce_leaves_a_table_and_a_figure(folder, tmp_path, capsys):
     file.write_text(
         f'[data]\nsource = "{folder.as_posix()}"\nsize = 32\n'
         '[grid]\nseed = [0, 1]\nreadout = ["plain", "orbit-mean"]\n'
-        '[train]\nbackbone = "resnet10"\nattention = "none"\nbits = 8\nepochs = 1\n'
+        '[train]\nbackbone = "resnet8"\nattention = "none"\nbits = 8\nepochs = 1\n'
         'batch_size = 16\n[baseline]\nreadout = "plain"\n'
     )
     assert main(["reproduce", str(file), "--out", str(tmp_path / "out")]) == 0

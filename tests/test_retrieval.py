@@ -334,7 +334,7 @@ def test_what_cannot_be_indexed_is_refused(codes, labels, items, said):
 @pytest.mark.parametrize("bf16", [False, True])
 def test_an_index_of_a_data_set_holds_its_codes_labels_and_rows(bf16, capsys):
     torch.manual_seed(0)
-    data, model = color_data(), DermHash("resnet10", bits=8, classes=3)
+    data, model = color_data(), DermHash("resnet8", bits=8, classes=3)
     index = build_index(model, data, bf16=bf16)
     np.testing.assert_array_equal(index.codes, encode(model, data, bf16=bf16))
     assert index.labels.tolist() == data.labels.tolist()

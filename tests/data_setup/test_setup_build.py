@@ -276,7 +276,7 @@ def test_force_that_is_interrupted_keeps_nothing_old(run, root, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 def test_ctrl_c_and_kill_in_real_processes(tmp_path):
-    root, content = tmp_path / "data", encoded(noise(1, 1200, 900), "PNG")
+    root, content = tmp_path / "data", encoded(noise(1, 600, 450), "PNG")
     arguments = two_classes(tmp_path / "source", 60, lambda _: content)
     arguments += ["--workers", "1", "--root"]
     command = [sys.executable, "-m", "data_setup", *arguments, str(root)]

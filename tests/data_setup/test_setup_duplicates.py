@@ -1,16 +1,16 @@
-"""Near-duplicates: copies are found however they were made, other lesions are not."""
+"""Near-duplicates: copies are found however they were made, other lesions are not.
+
+Those of all of HAM10000 are in test_setup_ham10000.py.
+"""
 
 import io
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image, ImageEnhance
 
 from data_setup import duplicates
 from data_setup.duplicates import connected_images, duplicate_groups
-from data_setup.sources import files_in
 from derm_hash.atlas.atlas import draw_lesion
 from derm_hash.atlas.lesion import CLASSES
 from derm_hash.errors import InputError
@@ -130,20 +130,3 @@ def test_groups_are_those_of_all_pairs(monkeypatch, block):
         groups = {frozenset(np.flatnonzero(found == g)) for g in found}
         assert groups == groups_by_hand(hashes, radius)
         assert 8 <= len(groups) < 40
-
-
-@pytest.mark.slow
-def test_real_lesions_do_not_chain(shared_ham10000, tmp_path):
-    """Four in ten lesions of HAM10000, with all their images."""
-    table = pd.read_csv(shared_ham10000 / "HAM10000_metadata.csv", index_col="image_id")
-    chosen = table[table["lesion_id"].str[-1].isin(list("0349"))].index.sort_values()
-    files = files_in(shared_ham10000 / "HAM10000_images_200x150.zip")
-    members = {Path(name).stem: one for name, one in files.items()}
-    for name in chosen:
-        (tmp_path / f"{name}.jpg").write_bytes(members[name].read_bytes())
-    groups = pd.Series(duplicate_groups(tmp_path, [f"{name}.jpg" for name in chosen]), chosen)
-    groups = groups[groups != ""]
-    assert groups.nunique() > 15 and groups.value_counts().max() <= 3
-    lesions = table.loc[groups.index, "lesion_id"].groupby(groups).nunique()
-    # One photograph that the archive gives as two lesions.
-    assert lesions[lesions > 1].index.tolist() == ["dup-ISIC_0025226.jpg"]

@@ -147,7 +147,7 @@ def test_a_damaged_archive_is_named(ham, command, refused):
 
 @pytest.mark.slow
 def test_all_of_ham10000(shared_ham10000, prepare, root, capsys):
-    frame = prepare("ham10000", "--archives", shared_ham10000, "--classes", "7")
+    frame = prepare("ham10000", "--archives", shared_ham10000, "--classes", "7", "--size", "64")
     with (shared_ham10000 / "HAM10000_metadata.csv").open(newline="") as file:
         records = {row["image_id"]: row for row in csv.DictReader(file)}
     expected = collections.Counter(ALL_NAMES[row["dx"]] for row in records.values())
@@ -165,9 +165,13 @@ def test_all_of_ham10000(shared_ham10000, prepare, root, capsys):
     for label, n in expected.items():
         queries = ((frame["split"] == "query") & (frame["label"] == label)).sum()
         assert abs(queries - n / 10) <= 3 + n / 100, label
+    groups = frame[frame["duplicate_group"] != ""].groupby("duplicate_group")["lesion_id"]
+    assert groups.ngroups > 50 and groups.size().max() <= 3, "near-duplicates chain"
+    # One photograph that the archive gives as two lesions.
+    assert groups.nunique().loc[lambda n: n > 1].index.tolist() == ["dup-images/ISIC_0025226.jpg"]
     assert main(["verify", str(root)]) == 0
     assert "as it was stored" in capsys.readouterr().out
-    shutil.rmtree(root)  # nearly a gigabyte, which pytest would keep
+    shutil.rmtree(root)  # which pytest would keep
 
 
 @pytest.mark.slow

@@ -15,20 +15,26 @@ from tests.exercises.tiny import SCRIPT, SOLVED, TESTED, TINY, nbgrader_cell
 
 
 @pytest.fixture
-def grading(tmp_path, monkeypatch):
-    """The module, with one exercise of three points that needs no package."""
+def script(monkeypatch):
+    """The grader as a module."""
     monkeypatch.syspath_prepend(FOLDER)
     spec = importlib.util.spec_from_file_location("grading", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "grading", module)  # dataclasses look their module up
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "HERE", tmp_path / "exercises")
+    return module
+
+
+@pytest.fixture
+def grading(script, tmp_path, monkeypatch):
+    """The module, with one exercise of three points that needs no package."""
+    monkeypatch.setattr(script, "HERE", tmp_path / "exercises")
     cells = [nbgrader_cell(SOLVED, "double", solution=True)]
     cells.append(nbgrader_cell(TESTED, "test_twice_as_much", grade=True, locked=True, points=3))
     notebook = new_notebook(cells=cells, metadata=KERNELSPEC)
-    module.HERE.mkdir()
-    nbformat.write(notebook, module.HERE / f"{TINY}.ipynb")
-    return module
+    script.HERE.mkdir()
+    nbformat.write(notebook, script.HERE / f"{TINY}.ipynb")
+    return script
 
 
 @pytest.fixture

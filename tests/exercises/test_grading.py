@@ -12,16 +12,16 @@ from tests.exercises.tiny import TINY, nbgrader_cell, released, run, said
 
 
 @pytest.mark.slow
-def test_a_class_from_the_release_to_the_tables(grading, tmp_path, hand_in):
+def test_a_class_from_the_release_to_the_tables(script, tmp_path, hand_in):
     """As the command does it: the solution has all points, the empty version none."""
     path = next(path for path in EXERCISES if path.stem.startswith("03"))
     course, name = tmp_path / "course", path.stem
-    assert run("--course", course, "release").returncode == 0
+    assert script.main(["--course", str(course), "release"]) == 0
     hand_in("ada", path, name)
     submissions = hand_in("bob", course / "release" / name / path.name, name)
     (submissions / "students.csv").write_text("student,id,name\nada,17,Ada Lovelace\n")
 
-    trust = [] if grading.running.has_sandbox() else ["--trust"]
+    trust = [] if script.running.has_sandbox() else ["--trust"]
     options = ["grade", "--timeout", "300", "--jobs", "2", *trust, submissions]
     done = run("--course", course, *options)
     assert done.returncode == 0, done.stderr

@@ -5,13 +5,11 @@ import zipfile
 from pathlib import Path
 
 from tests.exercises.notebooks import EXERCISES, code_cells, mark, points, read
-from tests.exercises.tiny import run
 
 
-def test_the_students_versions_have_stubs_and_no_hidden_tests(tmp_path):
-    done = run("--course", tmp_path, "release")
-    assert done.returncode == 0, done.stderr
-    written = [Path(line) for line in done.stdout.splitlines()]
+def test_the_students_versions_have_stubs_and_no_hidden_tests(script, tmp_path, capsys):
+    assert script.main(["--course", str(tmp_path), "release"]) == 0
+    written = [Path(line) for line in capsys.readouterr().out.splitlines()]
     assert [path.name for path in written] == [path.name for path in EXERCISES]
     for path, source in zip(written, EXERCISES, strict=True):
         text = path.read_text("utf-8")
@@ -23,10 +21,9 @@ def test_the_students_versions_have_stubs_and_no_hidden_tests(tmp_path):
             assert len(shown.source) < len(whole.source) or not mark(whole).get("grade")
 
 
-def test_the_kit_for_students_has_no_solution(tmp_path):
-    done = run("--course", tmp_path, "student-kit")
-    assert done.returncode == 0, done.stderr
-    with zipfile.ZipFile(done.stdout.strip()) as archive:
+def test_the_kit_for_students_has_no_solution(script, tmp_path, capsys):
+    assert script.main(["--course", str(tmp_path), "student-kit"]) == 0
+    with zipfile.ZipFile(capsys.readouterr().out.strip()) as archive:
         names = archive.namelist()
         assert len(names) == len(set(names))
         assert {"derm-hash/Makefile", "derm-hash/.student-kit"} <= set(names)

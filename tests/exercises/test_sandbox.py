@@ -143,10 +143,10 @@ def test_without_a_sandbox_the_command_refuses(grading, course, hand_in, monkeyp
 @pytest.mark.slow
 def test_the_time_limit_is_for_the_answers(grading, course, hand_in, monkeypatch):
     """Imports take long on a loaded machine; what prepares the exercise may never cost points."""
-    slow = "import time\ntime.sleep(8)"
+    slow = "import time\ntime.sleep(6)"
     hand_in("imports", copies(grading, RIGHT, before=[slow]))
     submissions = hand_in("answers", copies(grading, f"{slow}\n{RIGHT}"))
-    short = grading.Course(course.root, seconds=4, trust=course.trust)
+    short = grading.Course(course.root, seconds=4, trust=course.trust, jobs=2)
     grades = grading.grade(short, submissions)
     assert said(grades)["imports"] == ""
     assert "Cells stopped after 4 s: 1" in notes(grades)["answers"] and len(notes(grades)) == 1

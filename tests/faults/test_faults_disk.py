@@ -4,7 +4,6 @@ The tests mount a small disk of their own where the system lets them, and otherw
 the size of files, as every process can.
 """
 
-import hashlib
 import resource
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ import pandas as pd
 import pytest
 import victim
 from helpers import assert_equal_states, checkpoint_of, color_data, noise
+from publishers import contents
 
 from data_setup import __main__ as data_setup
 from derm_hash import cli, training
@@ -22,7 +22,7 @@ from derm_hash.training import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-DISK = 160_000_000
+DISK = 60_000_000
 
 
 class Limited:
@@ -92,18 +92,9 @@ def finished(pictures, tmp_path_factory, one_thread):
 def command(pictures, runs):
     return [
         *("train", "--data", str(pictures), "--runs", str(runs), "--size", "32"),
-        *("--name", "small", "--backbone", "resnet10", "--bits", "8", "--epochs", "1"),
+        *("--name", "small", "--backbone", "resnet8", "--bits", "8", "--epochs", "1"),
         *("--batch-size", "8", "--precision", "32-true"),
     ]
-
-
-def contents(folder):
-    """Name -> checksum of all that is below a folder, but for the file that fills the disk."""
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.rglob("*")
-        if path.is_file() and path.name not in ("filler", ".lock")
-    }
 
 
 def assert_one_sentence(error, program="derm-hash"):
@@ -151,7 +142,7 @@ def stop(history):
 # --- the commands -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [0, 10_000_000])
+@pytest.mark.parametrize("size", [0, 2_500_000])
 def test_train_says_that_the_disk_is_full(disk, pictures, size, capsys):
     with disk.room_for(size):
         assert cli.main(command(pictures, disk.folder / "runs")) == 2

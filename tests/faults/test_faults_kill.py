@@ -5,9 +5,12 @@
 
 import itertools
 import multiprocessing
+import os
 import random
 import signal
+import sys
 import time
+from multiprocessing import forkserver
 
 import pandas as pd
 import pytest
@@ -25,6 +28,10 @@ def start():
     """A function that starts the run in a process that has its imports behind it."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["victim"])
+    with pytest.MonkeyPatch.context() as patch:
+        # Without it, the server of Python 3.11 finds no victim, and each process imports all anew.
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        forkserver.ensure_running()
 
     def start(root, die_at=None):
         process = context.Process(target=victim.train_once, args=(str(root), die_at))

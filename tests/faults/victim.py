@@ -1,6 +1,6 @@
 """A short training run in a process of its own that somebody may kill: test_faults_kill.py does.
 
-The network is a real one, so that a checkpoint has tens of megabytes and takes its time to write.
+The network is a real one, so that a checkpoint has fifteen megabytes and takes its time to write.
 """
 
 import os
@@ -14,7 +14,7 @@ from helpers import color_data, tiny
 from derm_hash import training
 from derm_hash.training import train
 
-CONFIG = tiny(name="victim", backbone="resnet10", batch_size=4)
+CONFIG = tiny(name="victim", backbone="resnet8", batch_size=4)
 SPLITS = ["database"] * 12 + ["val"] * 3  # three steps an epoch
 
 

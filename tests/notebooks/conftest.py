@@ -15,3 +15,15 @@ def build():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def run_here(build, monkeypatch):
+    """Run the script on a folder in this process, without another start of Python; its status."""
+
+    def run(folder, *options):
+        monkeypatch.setenv("MPLBACKEND", "Agg")  # the script takes it away
+        places = ["--notebooks", folder, "--out", folder / "pages"]
+        return build.main([str(part) for part in (*places, *options)])
+
+    return run

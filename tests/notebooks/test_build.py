@@ -114,10 +114,9 @@ def test_the_whole_run(folder):
 
 
 @pytest.mark.slow
-def test_saving_outputs_in_place(folder):
+def test_saving_outputs_in_place(folder, run_here):
     failing = (folder / "01_second.ipynb").read_bytes()
-    done, _ = run(folder, "--inplace")
-    assert done.returncode == 1, done.stderr
+    assert run_here(folder, "--inplace") == 1
     saved = {path: path.read_text() for path in folder.glob("*.ipynb")}
     assert (folder / "01_second.ipynb").read_bytes() == failing, "what fails is not saved"
     first = nbformat.reads(saved[folder / "00_first.ipynb"], as_version=4)
@@ -131,19 +130,19 @@ def test_saving_outputs_in_place(folder):
     assert first.metadata.kernelspec.name == "python3"
 
     # a second run writes the same bytes: nothing random or timed is kept
-    done, _ = run(folder, "--inplace")
+    assert run_here(folder, "--inplace", "--only", "00", "--only", "02") == 0
     assert {path: path.read_text() for path in folder.glob("*.ipynb")} == saved
 
 
 @pytest.mark.slow
-def test_a_cell_that_takes_too_long_and_a_kernel_that_dies(tmp_path):
+def test_a_cell_that_takes_too_long_and_a_kernel_that_dies(tmp_path, run_here, capsys):
     write(tmp_path / "00_slow.ipynb", new_code_cell("import time"), new_code_cell("time.sleep(60)"))
     write(tmp_path / "01_dead.ipynb", new_code_cell("import os; os._exit(3)"), new_code_cell("1"))
-    done, pages = run(tmp_path, "--timeout", 2)
-    assert done.returncode == 1
-    assert "00_slow.ipynb, code cell 2 of 2:\n\ntime.sleep(60)\n" in done.stderr
-    assert "01_dead.ipynb, code cell 1 of 2:\n\nimport os; os._exit(3)\n" in done.stderr
-    assert (pages / "index.html").read_text().count("<td>FAILED</td>") == 2
+    assert run_here(tmp_path, "--timeout", 2) == 1
+    error = capsys.readouterr().err
+    assert "00_slow.ipynb, code cell 2 of 2:\n\ntime.sleep(60)\n" in error
+    assert "01_dead.ipynb, code cell 1 of 2:\n\nimport os; os._exit(3)\n" in error
+    assert (tmp_path / "pages" / "index.html").read_text().count("<td>FAILED</td>") == 2
 
 
 @pytest.mark.parametrize(
