@@ -13,7 +13,7 @@ from torch import Tensor
 from derm_hash.data.images import from_input, to_input
 from derm_hash.errors import InputError
 from derm_hash.explorers.asking import Library, Query, as_file, jpeg, network, turned
-from derm_hash.explorers.still import Asked
+from derm_hash.explorers.still import Asked, arrival
 from derm_hash.heatmaps import BitTarget, ClassTarget, MatchTarget, gate_maps, grad_cam, resize_map
 from derm_hash.metrics.overlap import mask_energy, pointing_game
 from derm_hash.model import encode
@@ -67,7 +67,7 @@ class HeatmapExplorer(Asked):
                 "There are no hits for the only image of the database: ask about a query image"
             )
         self.query = query
-        self._send_query(query)
+        self.send(*arrival(query))
 
     def answer_map(self, content: dict, _) -> None:
         """Send the maps of the query, as it is turned, and of its hit."""

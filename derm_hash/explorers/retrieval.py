@@ -15,12 +15,13 @@ from derm_hash.explorers.asking import (
     orbit,
     turned,
 )
-from derm_hash.explorers.still import Asked
+from derm_hash.explorers.still import Asked, arrival, thumbs
 from derm_hash.model import encode
 from derm_hash.plots import plot_hits
 from derm_hash.plots.style import class_color
 from derm_hash.retrieval import METRICS, HashIndex
 
+STRIP = 24  # pictures of queries that the page has from the beginning
 AT_ONCE = 24  # orientations that are encoded before the page may ask something else
 
 
@@ -100,6 +101,7 @@ class RetrievalExplorer(Asked):
         content = about(library, self.indexes, self.names) | {"most_bytes": MOST_BYTES}
         codes = [each.codes.tobytes() for each in self.indexes]
         super().__init__(library, query, about=content, codes=codes, **view)
+        self.start = self._beginning()
 
     def answer_upload(self, content: dict, buffers: list) -> None:
         """Make an uploaded file the query."""
@@ -111,8 +113,23 @@ class RetrievalExplorer(Asked):
         codes = self._codes(query, first)
         self.query = query
         self._serial += 1
-        rest = [o for o in ORIENTATIONS if o not in first]
-        self._send_query(query, codes, known=first, rest=rest, serial=self._serial)
+        self.send(*self._message(codes, first))
+
+    def _message(self, codes: list[bytes], known: list[int]) -> tuple[dict, list[bytes]]:
+        """What the page is first told of the query."""
+        rest = [o for o in ORIENTATIONS if o not in known]
+        return arrival(self.query, codes, known=known, rest=rest, serial=self._serial)
+
+    def _beginning(self) -> list[tuple[dict, list[bytes]]]:
+        """The first query, and the pictures that stand beside it: queries, and its hits."""
+        codes, found = self._codes(self.query, QUARTERS), set()
+        for index, each in zip(self.indexes, codes, strict=True):
+            for code in np.frombuffer(each, np.float32).reshape(-1, index.bits):
+                hits = self._hits(index, code, self.k, self.radius, self.rank)
+                found |= {position for position, *_ in hits}
+        shown = {"query": range(min(STRIP, len(self.library.queries))), "database": sorted(found)}
+        pictures = [thumbs(self.library, part, list(those)) for part, those in shown.items()]
+        return [*pictures, self._message(codes, QUARTERS)]
 
     def answer_more(self, content: dict, _) -> None:
         """Send the codes of more orientations, unless another query has come in between."""

@@ -72,6 +72,9 @@ class Asked(Still):
 
     angle = t.Float(0).tag(sync=True)
     mirrored = t.Bool(False).tag(sync=True)
+    # Messages, each with its buffers, that the page has without asking. While other cells run, no
+    # question would be answered.
+    start = t.List().tag(sync=True)
 
     def __init__(self, library: Library, query: str | None, **traits):
         # JupyterLab may handle messages from the page in several threads of the kernel.
@@ -92,6 +95,7 @@ class Asked(Still):
 
     def answer_ask(self, content: dict, _) -> None:
         """Make an image the query: of a part by its position, by its id, or the one from before."""
+        self.start = []  # another view of the page shows what is asked about then
         if content["origin"] == "start":
             self._show(self.query)
         elif content["origin"] == "id":
@@ -101,15 +105,7 @@ class Asked(Still):
 
     def answer_thumbs(self, content: dict, _) -> None:
         """Send small pictures of some images of a part."""
-        part = self.library.shown[content["origin"]]
-        pictures = [jpeg(part.picture(position), THUMB) for position in content["positions"]]
-        self.send(content, pictures)
-
-    def _send_query(self, query: Query, codes=(), **more) -> None:
-        """Send a query: what is known of it, its pictures, and codes of some orientations."""
-        seen = query.image.permute(1, 2, 0).numpy()
-        message = {"kind": "query", "about": query.about, "known": [], "rest": []} | more
-        self.send(message, [jpeg(query.shown), jpeg(seen), *codes])
+        self.send(*thumbs(self.library, content["origin"], content["positions"]))
 
     def _hits(self, index, code, k, radius=None, rank="cosine") -> list[tuple]:
         """The k images nearest to a code (bits,): id, Hamming distance and distance of each.
@@ -120,6 +116,19 @@ class Asked(Still):
         found = index.search(code[None], k + 1, radius, rank)
         rows = zip(*(each[0].tolist() for each in found), strict=True)
         return [row for row in rows if row[0] not in (-1, itself)][:k]
+
+
+def thumbs(library: Library, origin: str, positions: list[int]) -> tuple[dict, list[bytes]]:
+    """The message with small pictures of some images of a part, and its buffers."""
+    pictures = [jpeg(library.shown[origin].picture(position), THUMB) for position in positions]
+    return {"kind": "thumbs", "origin": origin, "positions": positions}, pictures
+
+
+def arrival(query: Query, codes=(), **more) -> tuple[dict, list[bytes]]:
+    """The message with a query, its pictures, and codes of some orientations; and its buffers."""
+    seen = query.image.permute(1, 2, 0).numpy()
+    message = {"kind": "query", "about": query.about, "known": [], "rest": []} | more
+    return message, [jpeg(query.shown), jpeg(seen), *codes]
 
 
 def stacked(pictures: list[bytes]) -> bytes:

@@ -184,10 +184,7 @@ def open_and_run(page, server, name, seconds=1200):
 
     Returns its non-empty code cells as nbformat dictionaries, with the outputs of this run.
     """
-    page.goto(f"{server.url}/{server.tree}/{name}?token={server.token}&reset")
-    page.wait_for_function(OPENED, arg=name)
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    start_run(page, server, name)
     try:
         page.wait_for_function(FINISHED, timeout=seconds * 1000, polling=200)
     except TimeoutError:
@@ -198,6 +195,14 @@ def open_and_run(page, server, name, seconds=1200):
     wait_for_widgets(page)
     screenshot(page, name)
     return page.evaluate(CELLS)
+
+
+def start_run(page, server, name):
+    """Open a notebook and choose Run All Cells."""
+    page.goto(f"{server.url}/{server.tree}/{name}?token={server.token}&reset")
+    page.wait_for_function(OPENED, arg=name)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
 
 
 def wait_for_widgets(page, seconds=60):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from explorerpage import SETUP, ExplorerPage
 from helpers import flat_png
-from labpage import SCREENSHOTS, open_and_run, write_notebook
+from labpage import SCREENSHOTS, open_and_run, start_run, write_notebook
 from playwright.sync_api import expect
 
 from derm_hash.losses import PENALTIES, OrbitPenalty, penalty_curve
@@ -177,3 +177,21 @@ def test_nothing_overlaps_and_all_can_be_read(notebook, theme, width):
         if faults := explorer.faults():
             found[name] = faults
     assert found == {} and notebook.errors == []
+
+
+def test_the_first_answer_does_not_wait_for_cells_that_still_run(page, server):
+    """Whoever runs all cells of notebook 00 can turn the lesion while the others compute."""
+    wait = (
+        "import time\nfrom pathlib import Path\nwhile not Path('go').exists():\n    time.sleep(0.1)"
+    )
+    cells = SETUP, "RetrievalExplorer(model, index, dataset)", wait
+    start_run(page, server, write_notebook(server, "busy.ipynb", *cells))
+    expect(page.locator(".dh-hits img[src^=blob]")).to_have_count(10)
+    explorer = ExplorerPage(page, 0)
+    explorer.wheel.focus()
+    explorer.wheel.press("r")
+    expect(explorer.degrees).to_have_text("90°")
+    expect(page.locator(".dh-hits img[src^=blob]")).to_have_count(10)
+    assert page.locator(".jp-InputPrompt", has_text="[*]").count() == 1  # the cell still runs
+    (server.folder / "go").touch()
+    expect(page.locator(".jp-InputPrompt", has_text="[*]")).to_have_count(0)

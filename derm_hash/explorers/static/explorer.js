@@ -32,7 +32,7 @@ export class Explorer {
       this.changed();
     });
     this.close = () => source.close();
-    source.ask({origin: "start"});
+    source.start();
   }
 
   // --- the page ---------------------------------------------------------------------------

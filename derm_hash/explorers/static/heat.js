@@ -50,7 +50,7 @@ export class HeatmapExplorer {
     Object.assign(source, {onquery: query => this.arrive(query), onerror: text => this.say(text),
       onmap: (view, files) => this.receive(view, files)});
     this.close = () => source.close();
-    source.ask({origin: "start"});
+    source.start();
   }
 
   say(text) {

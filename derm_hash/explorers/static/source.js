@@ -29,7 +29,8 @@ export function connect(model) {
     error: ({text}) => source.onerror(text),
     map: (view, buffers) => source.onmap(view, buffers),
     thumbs: ({origin, positions}, buffers) =>
-      positions.forEach((p, i) => pictures[origin][p]?.resolve(picture(buffers[i]))),
+      positions.forEach((p, i) =>
+        (pictures[origin][p] ??= Promise.withResolvers()).resolve(picture(buffers[i]))),
     query({about: row, known, rest, serial}, [shown, seen, ...codes]) {
       query = {...row, serial, picture: picture(shown), seen: picture(seen), codes: [],
         known: new Uint8Array(DISC + 1), familiar: null};
@@ -51,6 +52,12 @@ export function connect(model) {
   model.on("msg:custom", listen);
   source.close = () => model.off("msg:custom", listen);
 
+  // The first query comes with the widget; for another view of it later, the kernel is asked.
+  source.start = () => {
+    const beginning = model.get("start");
+    for (const [content, buffers] of beginning) listen(content, buffers);
+    if (!beginning.length) source.ask({origin: "start"});
+  };
   source.ask = question => model.send({kind: "ask", ...question});
   source.upload = async file => {
     if (file.size > about.most_bytes)
@@ -74,7 +81,7 @@ export function connect(model) {
 // A model whose kernel is what derm_hash.explorers.page has written into the page.
 export function stored({traits, known, query, database}) {
   const decoded = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
-  const state = {...traits, codes: traits.codes.map(decoded)}, parts = {query, database};
+  const state = {start: [], ...traits, codes: traits.codes.map(decoded)}, parts = {query, database};
   let answer, asked;
   const place = ({origin, position, id}) => {
     if (origin === "start") return ["query", 0];
