@@ -108,7 +108,7 @@ def place_on_skin(lesion, skin_rng, matrix, size):
     return np.stack(cv2.split(image)) * _skin_texture(skin_rng, matrix, size), inside
 
 
-def spoil(rng, image, difficulty):
+def spoil(rng, image, difficulty=0.0):
     """Add hair, ruler, bubbles, light and blur to (3, S, S); returns (S, S, 3).
 
     Difficulty 1 doubles the blur and the chances of hair, ruler and bubbles.
