@@ -112,6 +112,7 @@ class RetrievalExplorer(Asked):
         first = QUARTERS if query is self.query else QUARTERS[:1]  # a new one is not turned
         codes = self._codes(query, first)
         self.query = query
+        self.start = []  # another view of the page asks what is shown then
         self._serial += 1
         self.send(*self._message(codes, first))
 

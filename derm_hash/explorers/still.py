@@ -95,7 +95,6 @@ class Asked(Still):
 
     def answer_ask(self, content: dict, _) -> None:
         """Make an image the query: of a part by its position, by its id, or the one from before."""
-        self.start = []  # another view of the page shows what is asked about then
         if content["origin"] == "start":
             self._show(self.query)
         elif content["origin"] == "id":

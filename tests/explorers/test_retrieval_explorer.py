@@ -182,3 +182,9 @@ def test_running_a_cell_again_closes_what_it_made(monkeypatch):
     shell.cell = "b"
     LossExplorer()
     assert last.comm is not None
+
+
+def test_another_view_of_the_page_does_not_show_the_first_query_after_an_upload(explorer):
+    assert [content["kind"] for content, _ in explorer.start] == ["thumbs", "thumbs", "query"]
+    ask(explorer, "upload", [flat_png()], name="mine.png")
+    assert explorer.query.origin == "upload" and explorer.start == []
