@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from derm_hash.atlas.atlas import Atlas, make_atlas
+from derm_hash.atlas.atlas import Atlas, make_atlases
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.files import home, write_atomically
 from derm_hash.model import DermHash, encode
@@ -23,6 +23,7 @@ from derm_hash.settings import TrainConfig
 from derm_hash.training import train
 
 SIZE = 48  # pixels
+TOGETHER = (SIZE, 96)  # pixels
 IMAGES = 900
 # All four copies in a step, since this is the loss that the lessons derive.
 LESSON = {"backbone": "resnet8", "epochs": 5, "batch_size": 24, "learning_rate": 2e-3}
@@ -77,21 +78,29 @@ def course_query(queries: LesionDataset, follow: int | None = None) -> int:
 
 
 def cached_atlas(images: int, size: int, seed: int, difficulty: float) -> Atlas:
-    """The built-in atlas, drawn once for each set of arguments and version of its code."""
-    numbers = f"{images}-{size}px-seed{seed}-difficulty{difficulty}"
-    path = home() / f"atlas-{numbers}-{checksum(*DRAWN_BY):08x}.npz"
+    """The built-in atlas, drawn once for each set of arguments and version of its code.
+
+    The size that the lesson's networks see is drawn together with the one that people see.
+    """
+
+    def path(size: int) -> Path:
+        numbers = f"{images}-{size}px-seed{seed}-difficulty{difficulty}"
+        return home() / f"atlas-{numbers}-{checksum(*DRAWN_BY):08x}.npz"
+
     try:
-        with np.load(path) as arrays:
+        with np.load(path(size)) as arrays:
             return Atlas(**{**arrays, "seed": seed, "difficulty": difficulty})
     except (OSError, EOFError, ValueError, zipfile.BadZipFile):  # missing or damaged: draw it
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        home().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home()):
             pass  # an error before the work where nothing can be written
-        atlas = make_atlas(images, size, seed, difficulty=difficulty)
-    content = io.BytesIO()
-    np.savez(content, **vars(atlas))
-    write_atomically(path, lambda part: part.write_bytes(content.getvalue()))
-    return atlas
+    sizes = TOGETHER if size in TOGETHER else (size,)
+    drawn = make_atlases(images, sizes, seed, difficulty=difficulty)
+    for each, atlas in zip(sizes, drawn, strict=True):
+        content = io.BytesIO()
+        np.savez(content, **vars(atlas))
+        write_atomically(path(each), lambda part, it=content: part.write_bytes(it.getvalue()))
+    return drawn[sizes.index(size)]
 
 
 def checksum(*modules: str) -> int:

@@ -2,7 +2,8 @@
 
 :func:`grad_cam` explains a class, a bit, or a match with a hit; :func:`gate_maps` reads the
 attention gates; :func:`road_curve` tests whether a map is faithful: if the pixels that it calls
-important are removed, does the evidence drop? The package grad-cam does the mathematics.
+important are removed, does the evidence drop? The package grad-cam does the mathematics; it takes a
+second to import, so it is imported where it is used.
 
 A target is a callable that takes the HashOutput of one image, logits (classes,) and code (bits,),
 and returns the number to explain, such as ``ClassTarget``, ``BitTarget`` or ``MatchTarget``.
@@ -15,8 +16,6 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import torch
-from pytorch_grad_cam import GradCAM
-from pytorch_grad_cam.metrics.road import ROADMostRelevantFirst
 from torch import Tensor, nn
 
 from derm_hash.errors import InputError
@@ -126,6 +125,8 @@ def grad_cam(
     (B, H, W) float32 array in [0, 1]
         Each map has minimum 0 and maximum 1; it is 0 if no pixel supports the target.
     """
+    from pytorch_grad_cam import GradCAM
+
     network = OneTensor(model)
     targets = [lambda row: target(network.output(row))] * len(x)
     layer = layer or cam_layer(model, x.shape[-1])
@@ -215,6 +216,8 @@ def road_curve(
         grad-cam's ``ROADCombined``; a random map has 0 on average. InputError if the heatmaps do
         not have the images' size, or a share is not in (0, 1).
     """
+    from pytorch_grad_cam.metrics.road import ROADMostRelevantFirst
+
     heatmaps = np.asarray(heatmaps)
     if heatmaps.shape != (len(x), *x.shape[2:]):
         text = f"Heatmaps {heatmaps.shape} do not fit images {tuple(x.shape)}"

@@ -27,7 +27,7 @@ def test_the_cache_is_where_the_user_wants_it(tmp_path, monkeypatch, value, fold
 
 def test_the_atlas_is_drawn_once(monkeypatch):
     first = course_data(size=32, images=40)
-    monkeypatch.setattr(course, "make_atlas", None)
+    monkeypatch.setattr(course, "make_atlases", None)
     second = course_data(size=32, images=40)
     assert torch.equal(first.images, second.images)
     pd.testing.assert_frame_equal(first.table, second.table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 
 import cv2
@@ -13,6 +14,8 @@ from derm_hash.atlas.criteria import CRITERIA, DRAW, draw_criteria, lesion_crite
 from derm_hash.atlas.lesion import CLASSES, EXTENT, check_arguments
 from derm_hash.atlas.photograph import place_on_skin, placement, shrink, skin_tone, spoil, to_bytes
 from derm_hash.errors import InputError
+
+WORK = 96  # pixels; smaller pictures are drawn at this size and shrunk
 
 
 @dataclass(frozen=True)
@@ -49,17 +52,27 @@ def draw_lesion(label, lesion_seed, view_seed=0, size=96, difficulty=0.0):
     mask : (size, size) bool, True on the lesion, in one piece
     """
     check_arguments(label, lesion_seed, view_seed, size=size, difficulty=difficulty)
+    return _photographs(label, lesion_seed, view_seed, [size], difficulty)[0]
+
+
+def _photographs(label, lesion_seed, view_seed, sizes, difficulty):
+    """The image and mask of `draw_lesion` at several sizes: up to `WORK`, or else one size."""
     skin_rng = np.random.default_rng([lesion_seed, 3])
     view_rng = np.random.default_rng([view_seed, 4])
-    work = max(size, 96)  # small pictures are drawn larger and shrunk
+    work = max(WORK, *sizes)
     matrix = placement(view_rng, work)
     frame = int(2.2 * EXTENT * np.hypot(matrix[0, 0], matrix[1, 0]))
     names = lesion_criteria(label, lesion_seed, difficulty)
     lesion = draw_criteria(label, names, lesion_seed, frame, skin_tone(skin_rng))
     image, inside = place_on_skin(lesion, skin_rng, matrix, work)
-    image = shrink(spoil(view_rng, image, difficulty), size)
-    grain = view_rng.uniform(0.002, 0.015)
-    image += grain * view_rng.standard_normal((size, size, 1), np.float32)
+    image = spoil(view_rng, image, difficulty)
+    return [_print(image, inside, size, deepcopy(view_rng)) for size in sizes]
+
+
+def _print(image, inside, size, rng):
+    """The photograph at its final size, with grain, and the mask."""
+    image, grain = shrink(image, size), rng.uniform(0.002, 0.015)
+    image = image + grain * rng.standard_normal((size, size, 1), np.float32)
     mask = (shrink(inside, size) > 0.5).astype(np.uint8)
     _, parts, stats, _ = cv2.connectedComponentsWithStats(mask)
     return to_bytes(image), parts == 1 + np.argmax(stats[1:, cv2.CC_STAT_AREA])  # the largest part
@@ -82,7 +95,7 @@ def draw_criterion(name, size=160, seed=0):
     label = CRITERIA[name].split(":")[0]
     check_arguments(label, seed, size=size)
     base = next(iter(DRAW[label]))
-    work, skin = max(size, 96), np.array([0.88, 0.72, 0.71], np.float32)
+    work, skin = max(size, WORK), np.array([0.88, 0.72, 0.71], np.float32)
     lesion = draw_criteria(label, dict.fromkeys([base, name]), seed, work, skin)
     middle = (work - 1) / 2
     matrix = np.array([[0.33 * work, 0, middle], [0, 0.33 * work, middle], [0, 0, 1]])
@@ -110,20 +123,32 @@ def make_atlas(images=800, size=96, seed=0, balance=None, progress=True, difficu
     Atlas
         In random order. A lesion's id is its class and the lesion seed of `draw_lesion`.
     """
+    return make_atlases(images, [size], seed, balance, progress, difficulty)[0]
+
+
+def make_atlases(images, sizes, seed=0, balance=None, progress=True, difficulty=0.0):
+    """Draw one atlas at several sizes of at most `WORK` pixels, and each lesion only once.
+
+    Each is what `make_atlas` draws at its size, with the same arguments.
+    """
     balance = dict.fromkeys(CLASSES, 1) if balance is None else dict(balance)
     if not isinstance(images, int | np.integer) or images < 1:
         raise InputError(f"An atlas has a whole number of images from 1, not {images!r}")
     if not balance or min(balance.values()) < 0 or sum(balance.values()) <= 0:
         raise InputError(f"The balance {balance} needs shares from 0, one of them above 0")
     for label in balance:
-        check_arguments(label, seed, size=size, difficulty=difficulty)
+        for size in sizes:
+            check_arguments(label, seed, size=size, difficulty=difficulty)
     plan = _plan(_counts(images, balance), np.random.default_rng([seed, 5]))
-    pictures = np.empty((images, size, size, 3), np.uint8)
-    masks = np.empty((images, size, size), bool)
+    pictures = [np.empty((images, size, size, 3), np.uint8) for size in sizes]
+    masks = [np.empty((images, size, size), bool) for size in sizes]
     for k, job in enumerate(tqdm(plan, "Drawing", disable=not progress, unit="image")):
-        pictures[k], masks[k] = draw_lesion(*job, size, difficulty)
-    labels, ids = [job[0] for job in plan], [f"{job[0]}-{job[1]}" for job in plan]
-    return Atlas(pictures, masks, np.array(labels), np.array(ids), seed, difficulty)
+        for i, photograph in enumerate(_photographs(*job, sizes, difficulty)):
+            pictures[i][k], masks[i][k] = photograph
+    labels = np.array([job[0] for job in plan])
+    ids = np.array([f"{job[0]}-{job[1]}" for job in plan])
+    pairs = zip(pictures, masks, strict=True)
+    return [Atlas(*pair, labels, ids, seed, difficulty) for pair in pairs]
 
 
 def _counts(images, balance):

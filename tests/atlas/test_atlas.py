@@ -8,7 +8,7 @@ import pytest
 from scipy import ndimage, stats
 from sklearn.neighbors import NearestNeighbors
 
-from derm_hash.atlas.atlas import draw_criterion, draw_lesion, make_atlas
+from derm_hash.atlas.atlas import draw_criterion, draw_lesion, make_atlas, make_atlases
 from derm_hash.atlas.criteria import CRITERIA, LOOKALIKES, lesion_criteria
 from derm_hash.atlas.lesion import ALL_CLASSES, CLASSES
 from derm_hash.errors import InputError
@@ -123,6 +123,13 @@ def test_shapes_and_types_at_any_size(size):
         image, mask = draw_lesion(label, 1, 1, size=size)
         assert (image.shape, image.dtype) == ((size, size, 3), np.uint8)
         assert (mask.shape, mask.dtype) == ((size, size), bool)
+
+
+def test_one_drawing_serves_several_sizes():
+    for drawn, size in zip(make_atlases(6, (48, 96), seed=2), (48, 96), strict=True):
+        alone = make_atlas(6, size, seed=2)
+        assert np.array_equal(drawn.images, alone.images)
+        assert np.array_equal(drawn.masks, alone.masks)
 
 
 def test_a_lesion_is_the_same_at_every_size():

@@ -74,7 +74,7 @@ def test_a_disk_without_locks_is_named(number, tmp_path, monkeypatch, capsys):
 
 
 def test_an_unwritable_cache_is_found_before_anything_is_drawn(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(course, "make_atlas", lambda *_: pytest.fail("drawn for nothing"))
+    monkeypatch.setattr(course, "make_atlases", lambda *_: pytest.fail("drawn for nothing"))
     monkeypatch.setattr(course.tempfile, "TemporaryFile", lambda dir: raises(errno.EROFS, dir)())
     monkeypatch.setenv("DERM_HASH_HOME", str(tmp_path))
     assert cli.main(["train", "--data", "atlas", "--runs", str(tmp_path)]) == 2
