@@ -8,6 +8,10 @@
 papermill runs the notebooks and nbconvert writes the pages. `--parameters` sets variables of the
 cell tagged `parameters`: papermill adds a cell with the new values after it. If a notebook fails,
 the others still run, and the exit status is 1.
+
+As many notebooks run at a time as the machine has cores, up to four, and share these. With
+`--inplace` they run one by one with all cores, because the last digits of what a network learns
+depend on the number of threads.
 """
 
 import argparse
@@ -19,6 +23,7 @@ import os
 import re
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -55,6 +60,7 @@ TEMPLATE = """{% extends 'lab/index.html.j2' %}
 {% block data_latex %}{{ output.data['text/latex'].strip('$') | mathml }}{% endblock %}"""
 LARGE = 30_000  # bytes; larger pictures are saved as JPEG where that is much smaller
 QUALITY = 78  # of a JPEG: text stays easy to read
+LONGEST = "08"  # runs first, so that the others fill the time
 
 
 class OwnKernel(AsyncKernelManager):
@@ -79,20 +85,15 @@ def main(argv=None):
 
     os.environ.pop("MPLBACKEND", None)  # figures belong in the notebook, whatever the shell says
     options.out.mkdir(parents=True, exist_ok=True)
-    results = []
-    for path in paths:
-        started = time.perf_counter()
-        notebook, error = run(path, given[path], options.timeout)
-        seconds, status = time.perf_counter() - started, "FAILED" if error else "ok"
-        print(f"{path.name:40} {status:>8} {seconds:7.1f} s", flush=True)
-        if error:
-            report(path.name, notebook, error)
-        freeze_widgets(notebook)
-        if options.inplace and not error:
-            save(notebook, path)
-        title = write_page(notebook, options.out / f"{path.stem}.html")
-        results.append((path.stem, title, status, seconds))
-    write_index(results, options.out / "index.html")
+    if options.jobs > 1:
+        os.environ["OMP_NUM_THREADS"] = str(max(1, os.cpu_count() // options.jobs))
+    longest_first = sorted(paths, key=lambda path: not path.name.startswith(LONGEST))
+    pool, started = ThreadPoolExecutor(options.jobs), time.perf_counter()
+    try:
+        results = sorted(pool.map(lambda path: build(path, given[path], options), longest_first))
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C, no other notebook starts
+    write_index(results, (time.perf_counter() - started) / 60, options.out / "index.html")
     print(f"pages: {options.out / 'index.html'}")
 
     failed = [name for name, _, status, _ in results if status == "FAILED"]
@@ -113,7 +114,9 @@ def parse(argv):
     parser.add_argument("--notebooks", type=Path, default=HERE, help="folder of the notebooks")
     parser.add_argument("--timeout", type=int, default=3600, help="seconds a cell may take")
     parser.add_argument("--inplace", action="store_true", help="save outputs in the notebooks")
+    parser.add_argument("--jobs", type=int, metavar="N", help="notebooks that run at a time")
     options = parser.parse_args(argv)
+    options.jobs = options.jobs or (1 if options.inplace else min(4, os.cpu_count()))
     if options.inplace and options.parameters:
         parser.error("--inplace saves the course with its own parameters: leave --parameters out")
     return options
@@ -134,6 +137,21 @@ def assignment(text):
 def known(path, values):
     """The parameters among `values` that the notebook at `path` has."""
     return {k: value for k, value in values.items() if k in papermill.inspect_notebook(path)}
+
+
+def build(path, values, options):
+    """Run a notebook and write its page: (name, title, "ok" or "FAILED", seconds)."""
+    started = time.perf_counter()
+    notebook, error = run(path, values, options.timeout)
+    seconds, status = time.perf_counter() - started, "FAILED" if error else "ok"
+    print(f"{path.name:40} {status:>8} {seconds:7.1f} s", flush=True)
+    if error:
+        report(path.name, notebook, error)
+    freeze_widgets(notebook)
+    if options.inplace and not error:
+        save(notebook, path)
+    title = write_page(notebook, options.out / f"{path.stem}.html")
+    return path.stem, title, status, seconds
 
 
 def run(path, values, timeout):
@@ -263,10 +281,9 @@ def mathml(formula, display="inline"):
     return found.replace('stretchy="false">&#x0007C;', 'stretchy="false" lspace="0" rspace="0">|')
 
 
-def write_index(results, path):
+def write_index(results, minutes, path):
     """Write a page that lists the other pages: title, status and seconds of each notebook."""
     failed = sum(status == "FAILED" for _, _, status, _ in results)
-    minutes = sum(seconds for *_, seconds in results) / 60
     rows = [f"| [{title}]({name}.html) | {status} | {seconds:.0f} s |\n"
             for name, title, status, seconds in results]  # fmt: skip
     text = (
