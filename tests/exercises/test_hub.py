@@ -55,7 +55,7 @@ def shared(tmp_path_factory):
     without = course_run(harder, invariance=None, classify="upright")
     for run in (course_run(harder, orbit_sample=2), without):
         shutil.copytree(run.path, folder / "cache" / "runs" / run.path.name)
-    for path in home().glob("atlas-900-48px-*"):
+    for path in home().glob("atlas-900-*"):
         shutil.copy(path, folder / "cache")
     return folder
 
