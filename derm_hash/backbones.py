@@ -1,7 +1,8 @@
 """Networks that compute features: ResNets, any network of timm, or your own; and their weights.
 
-timm and the weights of EfficientNet-lite0 are the extra ``pretrained``. timm takes seconds to
-import, so it is imported where it is used.
+timm and the weights of EfficientNet-lite0 are the extra ``pretrained``. timm and torchvision take
+seconds to import, so they are imported where they are used. The small networks of the course need
+neither.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,10 +11,8 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
-import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, ResNet
 
 from derm_hash.errors import InputError, one_line
 
@@ -37,8 +36,74 @@ HEADS = ("fc", "classifier", "head")  # names of the layer that turns features i
 # --- networks -----------------------------------------------------------------------------
 
 
-def torchvision_resnet(name: str, weights: str | None) -> ResNet:
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions, and a shortcut around them (He et al., CVPR 2016)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        shortcut = None  # made first, as in torchvision, so that a seed gives the same weights
+        if stride > 1:
+            conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            shortcut = nn.Sequential(conv, nn.BatchNorm2d(outputs))
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.downsample = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
+        branch = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu_()))
+        return (branch + (x if self.downsample is None else self.downsample(x))).relu_()
+
+
+class ResNet10(nn.Module):
+    """ResNet-18 with one block per stage instead of two: half the work, for lessons on a CPU.
+
+    Names, initial weights and features are those of torchvision's ResNet with such stages.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1 = nn.Sequential(BasicBlock(64, 64, stride=1))
+        self.layer2 = nn.Sequential(BasicBlock(64, 128, stride=2))
+        self.layer3 = nn.Sequential(BasicBlock(128, 256, stride=2))
+        self.layer4 = nn.Sequential(BasicBlock(256, 512, stride=2))
+        self.fc = nn.Linear(512, 1000)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 1000), or features (B, F) once ``fc`` is removed."""
+        x = self.maxpool(self.bn1(self.conv1(x)).relu_())
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(x.mean(dim=(2, 3)))
+
+
+def resnet10(weights: str | None) -> ResNet10:
+    """A random ResNet-10."""
+    if weights:
+        raise InputError(
+            "There are no ImageNet weights for resnet10 and resnet8: use resnet18 or larger"
+        )
+    return ResNet10()
+
+
+def resnet8(weights: str | None) -> ResNet10:
+    """ResNet-10 without its last stage: a quarter of the weights, small enough to be passed on."""
+    network = resnet10(weights)
+    network.layer4, network.fc = nn.Identity(), nn.Linear(256, 1000)
+    return network
+
+
+def torchvision_resnet(name: str, weights: str | None) -> nn.Module:
     """A torchvision ResNet, random or with "imagenet" weights; InputError if they do not load."""
+    import torchvision
+
     try:
         return torchvision.models.get_model(name, weights="DEFAULT" if weights else None)
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
@@ -49,22 +114,6 @@ def torchvision_resnet(name: str, weights: str | None) -> ResNet:
             f"network, delete {name}-*.pth in {torch.hub.get_dir()}/checkpoints if it is there "
             "and try again, or go on without them (weights=None)"
         ) from error
-
-
-def resnet10(weights: str | None) -> ResNet:
-    """ResNet-18 with one block per stage instead of two: half the work, for lessons on a CPU."""
-    if weights:
-        raise InputError(
-            "There are no ImageNet weights for resnet10 and resnet8: use resnet18 or larger"
-        )
-    return ResNet(BasicBlock, [1, 1, 1, 1])
-
-
-def resnet8(weights: str | None) -> ResNet:
-    """ResNet-10 without its last stage: a quarter of the weights, small enough to be passed on."""
-    network = resnet10(weights)
-    network.layer4, network.fc = nn.Identity(), nn.Linear(256, 1000)
-    return network
 
 
 def timm_network(name: str, weights: str | None, image_size: int | None = None) -> nn.Module:

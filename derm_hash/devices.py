@@ -1,4 +1,9 @@
-"""Devices and processes: where a run computes, in which precision, and how a batch is shared."""
+"""Devices and processes: where a run computes, in which precision, and how a batch is shared.
+
+Lightning Fabric takes seconds to import, so it is imported where a training starts.
+"""
+
+from __future__ import annotations
 
 import math
 import os
@@ -6,20 +11,25 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor
 
 from derm_hash.errors import InputError, one_line
 from derm_hash.precision import best_precision
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 DEVICES = ("auto", "cpu", "cuda")
 
 
 def make_fabric(precision: str = "auto", device: str = "auto") -> Fabric:
     """Fabric on one device (a name in ``DEVICES``), or those of the launcher (torchrun, fabric)."""
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies import DDPStrategy
+
     check_device(device)
     precision = best_precision(device) if precision == "auto" else precision
     if "LT_CLI_USED" in os.environ:  # fabric run has chosen the devices, and launches itself

@@ -5,16 +5,18 @@ device, mixed precision and several GPUs. Checkpoints are in ``runs``, random vi
 ``data.views``, Ctrl-C and the sharing of a batch between processes in ``devices``.
 """
 
+from __future__ import annotations
+
 import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -48,6 +50,9 @@ from derm_hash.runs import (
     settled,
 )
 from derm_hash.settings import TrainConfig
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 SECONDS_BETWEEN_CHECKPOINTS = 300
 
@@ -107,8 +112,7 @@ def train(
     fabric = fabric or make_fabric(config.precision)
     first = fabric.global_rank == 0
     trained, val = data.split("train"), data.split("val")
-    batch = min(config.batch_size, len(trained))
-    check_batch(batch, config.copies, data.size, fabric.world_size)
+    check_batch(min(config.batch_size, len(trained)), config.copies, data.size, fabric.world_size)
     state = set_up(config, trained, fabric, resumed=(path / CHECKPOINT).exists())
     if compiled:
         check_compiler(fabric.device)
@@ -217,7 +221,7 @@ def make_scheduler(config: TrainConfig, optimizer, steps: int):
     )
 
 
-# --- epoch --------------------------------------------------------------------------------
+# --- epoch and step -----------------------------------------------------------------------
 
 
 def train_epoch(state: State, trained: LesionDataset, path: Path, bar: tqdm) -> None:
@@ -273,10 +277,9 @@ def train_step(state: State, trained: LesionDataset) -> None:
 
 def batch_of(state: State, labels: Tensor) -> Tensor:
     """Positions of this step's images among all, which have these labels (N,)."""
-    key = state.config.seed, state.epoch
-    order = order_of_images(labels, key, state.config.class_weights == "sampling")
-    batch = state.config.batch_size
-    return order[state.step * batch : (state.step + 1) * batch]
+    config = state.config
+    order = order_of_images(labels, (config.seed, state.epoch), config.class_weights == "sampling")
+    return order.split(config.batch_size)[state.step]
 
 
 def add_losses(state: State, losses: dict[str, Tensor], trained: LesionDataset) -> None:
@@ -290,9 +293,6 @@ def add_losses(state: State, losses: dict[str, Tensor], trained: LesionDataset) 
                 f"check the images of the batch ({', '.join(images)}), or {REMEDY}"
             )
         state.totals[name] = state.totals.get(name, 0.0) + number
-
-
-# --- step ---------------------------------------------------------------------------------
 
 
 def step_losses(

@@ -9,8 +9,9 @@ import torchvision
 from helpers import Pocket, color_data, network_input, one_sentence, tiny, train_quietly
 from safetensors.torch import save_file
 from torch import nn
+from torchvision.models.resnet import BasicBlock, ResNet
 
-from derm_hash.backbones import INSTALL, LITE0, Normalise, make_backbone
+from derm_hash.backbones import BACKBONES, INSTALL, LITE0, Normalise, make_backbone
 from derm_hash.data.images import to_input
 from derm_hash.errors import InputError
 from derm_hash.model import DermHash
@@ -44,6 +45,21 @@ class Means(nn.Module):
 
     def forward(self, x):
         return x.mean(dim=(2, 3))
+
+
+def test_resnet10_is_torchvisions_resnet_with_one_block_per_stage():
+    torch.manual_seed(3)
+    theirs = ResNet(BasicBlock, [1, 1, 1, 1])
+    torch.manual_seed(3)
+    ours = BACKBONES["resnet10"](None)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    x, outputs = network_input(2), []
+    for network in (ours, theirs):
+        outputs.append(network(x))
+        outputs[-1].square().sum().backward()
+    assert torch.equal(*outputs)
+    for our, their in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(our, their) and torch.equal(our.grad, their.grad)
 
 
 def test_a_function_gives_a_network_with_features_or_with_a_last_layer_fc():

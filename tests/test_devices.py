@@ -28,7 +28,9 @@ def test_fabric_run_launches_its_processes_itself(monkeypatch):
 def test_torchrun_says_how_many_devices_and_machines_there_are(monkeypatch):
     asked = {}
     monkeypatch.setattr(torch.distributed, "is_torchelastic_launched", lambda: True)
-    monkeypatch.setattr(devices, "Fabric", lambda **options: asked.update(options) or Mock())
+    monkeypatch.setattr(
+        "lightning_fabric.Fabric", lambda **options: asked.update(options) or Mock()
+    )
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     monkeypatch.setenv("WORLD_SIZE", "8")
     devices.make_fabric("32-true", "cpu")
@@ -40,7 +42,9 @@ def test_processes_that_share_a_gpu_talk_through_gloo(monkeypatch):
     monkeypatch.setattr(torch.distributed, "is_torchelastic_launched", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(devices, "Fabric", lambda **options: asked.update(options) or Mock())
+    monkeypatch.setattr(
+        "lightning_fabric.Fabric", lambda **options: asked.update(options) or Mock()
+    )
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setenv("WORLD_SIZE", "2")
     devices.make_fabric("32-true")

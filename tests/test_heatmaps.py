@@ -131,8 +131,8 @@ def test_gate_maps_are_the_gates_that_multiply(model, x):
     block = model.backbone.layer1[0]
     net = model.backbone
     with torch.no_grad():
-        before = net.maxpool(net.relu(net.bn1(net.conv1(x))))
-        residual = block.bn2.norm(block.conv2(block.relu(block.bn1(block.conv1(before)))))
+        before = net.maxpool(net.bn1(net.conv1(x)).relu())
+        residual = block.bn2.norm(block.conv2(block.bn1(block.conv1(before)).relu()))
         gate = torch.as_tensor(maps["layer1.0"])[:, None]
         torch.testing.assert_close(torch.relu(before + gate * residual), block(before))
     assert all(gate.min() > 0 and gate.max() < 1 for gate in maps.values())
