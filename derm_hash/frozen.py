@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.views import generator, order_of_images
 from derm_hash.errors import InputError
-from derm_hash.files import home, load_tensors, locked, save_tensors, write_atomically
+from derm_hash.files import home, locked, write_atomically
 from derm_hash.longtail import CURRICULA, curriculum, make_contrast
 from derm_hash.losses import class_weights
 from derm_hash.metrics.classification import f1_columns
@@ -26,6 +26,7 @@ from derm_hash.model import DermHash, HashOutput, encode
 from derm_hash.objectives import BY_CLASSIFIER, orbit_losses
 from derm_hash.runs import MODEL_FILE, Run, claim_folder, save_model
 from derm_hash.settings import TrainConfig
+from derm_hash.tensors import load_tensors, save_tensors
 from derm_hash.training import make_optimizer, make_scheduler, val_score
 
 QUARTERS = (0, 1, 2, 3)

@@ -21,8 +21,8 @@ from torch import nn
 from derm_hash.data.classes import class_indices
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.errors import InputError
-from derm_hash.files import load_tensors, save_tensors
 from derm_hash.model import encode
+from derm_hash.tensors import load_tensors, save_tensors
 
 METRICS = ("cosine", "euclidean", "manhattan", "hamming")
 LEAST = np.finfo(np.float64).tiny  # length of a zero code, by which we can divide

@@ -11,10 +11,11 @@ import torch
 
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.errors import InputError, one_line
-from derm_hash.files import load_state, load_tensors, save_state, save_tensors, write_json
+from derm_hash.files import write_json
 from derm_hash.model import DermHash
 from derm_hash.precision import fastest_precision
 from derm_hash.settings import TrainConfig
+from derm_hash.tensors import load_state, load_tensors, save_state, save_tensors
 
 MODEL_FILE = "model.safetensors"
 CHECKPOINT = "checkpoint.safetensors"

@@ -18,10 +18,10 @@ from torchvision.models.resnet import BasicBlock
 
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.errors import InputError
-from derm_hash.files import load_state
 from derm_hash.metrics import ranking
 from derm_hash.model import BACKBONES
 from derm_hash.settings import TrainConfig
+from derm_hash.tensors import load_state
 from derm_hash.training import train
 
 CLASSES = ("MEL", "NV", "BCC")

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "derm_hash"
 LAYERS = (  # from the ground up; a module imports from its own layer or a lower one
-    *("errors", "files precision", "rotations backbones"),
+    *("errors", "files precision tensors", "rotations backbones"),
     *("attention losses longtail objectives settings", "data atlas", "model", "devices metrics"),
     *("retrieval runs", "training heatmaps", "plots", "course", "frozen"),
     *("experiments explorers options", "commands", "app cli doctor lab"),

@@ -13,11 +13,11 @@ from derm_hash.attention import GATES
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.errors import InputError
 from derm_hash.experiments.scoring import score_model
-from derm_hash.files import save_tensors
 from derm_hash.model import BACKBONES, DermHash, OrbitMean, encode
 from derm_hash.retrieval import build_index
 from derm_hash.rotations import disc_mask, inside_disc, rotate, rotation_orbit
 from derm_hash.runs import load_model, save_model
+from derm_hash.tensors import save_tensors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

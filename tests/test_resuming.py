@@ -22,9 +22,9 @@ from helpers import (
 )
 
 from derm_hash import training
-from derm_hash.files import save_state
 from derm_hash.objectives import OBJECTIVES
 from derm_hash.runs import Run
+from derm_hash.tensors import save_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 HASHING = [name for name in OBJECTIVES if name != "classification"]

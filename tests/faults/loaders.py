@@ -18,10 +18,10 @@ from data_setup.sources import files_in
 from derm_hash import experiments
 from derm_hash.data import images, tables
 from derm_hash.data import manifest as manifests
-from derm_hash.files import load_state
 from derm_hash.model import DermHash
 from derm_hash.retrieval import HashIndex
 from derm_hash.runs import load_model, save_model
+from derm_hash.tensors import load_state
 
 CLASSES = ("MEL", "NV")
 OWN = ("checkpoint", "model", "index", "pixels", "record")

@@ -17,8 +17,8 @@ import pytest
 import victim
 from helpers import RUN_FILES, assert_equal_states, checkpoint_of
 
-from derm_hash.files import load_state
 from derm_hash.runs import load_model, read_config
+from derm_hash.tensors import load_state
 
 KINDS = ("operation", "writing", "time", "operation")
 
