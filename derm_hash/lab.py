@@ -43,11 +43,15 @@ def run(options: list[str]) -> None:
 
 
 def refresh(originals: Path, course: Path) -> list[str]:
-    """Copy the notebooks, but over no changed copy; return a sentence for each that is outdated."""
+    """Copy the notebooks and their figures, but over no changed copy.
+
+    Returns a sentence for each copy that is outdated.
+    """
     record, notes = read_record(course / RECORD), []
+    patterns = ("[0-9]*.ipynb", "figures/*.svg", "exercises/[0-9]*.ipynb", "exercises/[0-9]*.csv")
     names = [
         path.relative_to(originals).as_posix()
-        for pattern in ("[0-9]*.ipynb", "exercises/[0-9]*.ipynb", "exercises/[0-9]*.csv")
+        for pattern in patterns
         for path in sorted(originals.glob(pattern))
     ]
     for name in names:

@@ -19,11 +19,13 @@ import ast
 import base64
 import html
 import io
+import mimetypes
 import os
 import re
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -150,7 +152,7 @@ def build(path, values, options):
     freeze_widgets(notebook)
     if options.inplace and not error:
         save(notebook, path)
-    title = write_page(notebook, options.out / f"{path.stem}.html")
+    title = write_page(notebook, options.out / f"{path.stem}.html", path.parent)
     return path.stem, title, status, seconds
 
 
@@ -230,9 +232,10 @@ def shrink_pictures(notebook):
                 data["image/jpeg"] = base64.b64encode(jpeg.getvalue()).decode()
 
 
-def write_page(notebook, path):
+def write_page(notebook, path, folder=HERE):
     """Write a notebook as a page whose links lead to the other pages; return its title.
 
+    The pictures that its text names are read from the notebook's folder, and put into the page.
     Where the page of the explorer is beside it, that stands in for stills of the explorer.
     """
     for cell in notebook.cells if (path.parent / EXPLORER).exists() else ():
@@ -244,7 +247,8 @@ def write_page(notebook, path):
         cell.source = re.sub(r"\]\((\d\d_\w+)\.ipynb", r"](\1.html", cell.source)
     headings = [re.match(r"#\s+(.+)", cell.source) for cell in prose]
     title = next((found[1].strip() for found in headings if found), path.stem)
-    filters = {"markdown2html": markdown2html, "mathml": mathml, "picture": with_alt}
+    markdown = partial(markdown2html, folder=folder)
+    filters = {"markdown2html": markdown, "mathml": mathml, "picture": with_alt}
     exporter = HTMLExporter(raw_template=TEMPLATE, filters=filters)
     page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})
     path.write_text(page, encoding="utf-8")
@@ -260,7 +264,7 @@ def with_alt(output, kind):
 
 
 class Formulas(IPythonRenderer):
-    """Markdown cells whose formulas browsers draw by themselves."""
+    """Markdown cells whose formulas browsers draw by themselves, with their pictures inside."""
 
     def inline_math(self, body):
         return mathml(body)
@@ -268,10 +272,17 @@ class Formulas(IPythonRenderer):
     def block_math(self, body):
         return mathml(body, "block")
 
+    def image(self, text, url, title=None):
+        file = Path(self.path, url)
+        if file.is_file():
+            content = base64.b64encode(file.read_bytes()).decode()
+            url = f"data:{mimetypes.guess_type(url)[0]};base64,{content}"
+        return super().image(text, url, title)
 
-def markdown2html(source):
-    """The HTML of a Markdown cell."""
-    return MarkdownWithMath(renderer=Formulas(escape=False)).render(source)
+
+def markdown2html(source, folder):
+    """The HTML of a Markdown cell of a notebook in this folder."""
+    return MarkdownWithMath(renderer=Formulas(escape=False, path=folder)).render(source)
 
 
 def mathml(formula, display="inline"):

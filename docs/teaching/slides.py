@@ -6,6 +6,7 @@ slides.toml lists the cells. Each page holds its pictures and formulas (MathML),
 without a network: the arrow keys turn the slides, and the browser prints them.
 """
 
+import base64
 import html
 import re
 import sys
@@ -21,6 +22,7 @@ from derm_hash.files import write_text
 HERE = Path(__file__).resolve().parent
 NOTEBOOKS = HERE.parents[1] / "notebooks"
 LONGEST = {"text": 900, "output": 420}  # characters of the text on a slide
+PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)]*)\)")
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$", re.DOTALL)
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{title}</title>
@@ -35,6 +37,7 @@ h1 {{ font-size: 2.6em; margin-top: 30vh }}
 h2 {{ font-size: 1.5em }}
 p, ul, ol {{ margin: 0 }} li + li, p + p {{ margin-top: .5em }}
 .text {{ max-width: 60em }} .text:last-of-type, h2 + ol {{ font-size: 1.3em; max-width: 50em }}
+.text:last-of-type:has(img) {{ font-size: 1.1em }} .text img {{ width: 100%; max-height: 49vh }}
 .output {{ flex: 1; min-height: 0; display: flex; gap: 2vmin; justify-content: center;
   align-items: center }}
 .output img {{ max-width: 100%; max-height: 100%; object-fit: contain; flex: 1; min-width: 0;
@@ -121,13 +124,16 @@ def slide(notebook, name: str, chosen: str) -> str:
 
 
 def beginning(source: str, longest: int) -> str:
-    """The first paragraph of a text, and more if they fit, but no headings, hints and tables."""
+    """The first paragraph below the last heading, and more if they fit; no hints, no tables."""
     source = re.sub(r"<details>.*?</details>", "", source, flags=re.DOTALL)
-    source = re.sub(r"^#+ .*$|^\[previous.*$|^\[next.*$", "", source, flags=re.MULTILINE)
+    source = re.split(r"^#+ .*$", source, flags=re.MULTILINE)[-1]
+    source = re.sub(r"^\[previous.*$|^\[next.*$", "", source, flags=re.MULTILINE)
     source = source.partition("**What you will learn")[0]
     paragraphs = [part for part in re.split(r"\n{2,}", source.strip()) if part[:1] not in ("", "|")]
     kept = paragraphs[:1]
     for part in paragraphs[1:]:
+        if PICTURE.match(part):  # it gets the rest of the slide
+            return "\n\n".join([*kept, part])
         if len("\n\n".join([*kept, part])) > longest:
             break
         kept.append(part)
@@ -159,18 +165,29 @@ def to_think_about(notebook, name: str) -> str:
 
 
 def rendered(text: str, inline: bool = False) -> str:
-    """A text in Markdown as HTML, with its formulas as MathML; links lose their targets."""
-    formulas = []
+    """A text in Markdown as HTML, with its pictures, and formulas as MathML; without links."""
+    kept = []
 
-    def keep(match) -> str:
-        display = "block" if match[1] else "inline"
-        formulas.append(convert(match[1] or match[2], display=display))
-        return f"\x02{len(formulas) - 1}\x03"
+    def keep(made: str) -> str:
+        kept.append(made)
+        return f"\x02{len(kept) - 1}\x03"
 
-    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", FORMULA.sub(keep, text))
-    page = mistune.html(text)
-    page = re.sub("\x02(\\d+)\x03", lambda match: formulas[int(match[1])], page)
+    text = PICTURE.sub(lambda match: keep(picture(match[1], NOTEBOOKS / match[2])), text)
+    text = FORMULA.sub(lambda match: keep(formula(match)), text)
+    page = mistune.html(re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text))
+    page = re.sub("\x02(\\d+)\x03", lambda match: kept[int(match[1])], page)
     return re.sub(r"^<p>|</p>\s*$", "", page) if inline else page
+
+
+def picture(alt: str, path: Path) -> str:
+    """A drawing (SVG) with its alternative text, inside the page."""
+    content = base64.b64encode(path.read_bytes()).decode()
+    return f'<img alt="{html.escape(alt)}" src="data:image/svg+xml;base64,{content}">'
+
+
+def formula(match: re.Match) -> str:
+    """What FORMULA found, as MathML."""
+    return convert(match[1] or match[2], display="block" if match[1] else "inline")
 
 
 if __name__ == "__main__":

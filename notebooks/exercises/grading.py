@@ -49,7 +49,8 @@ COURSE = HERE.parents[1] / "build" / "exercises"
 SECONDS = 30  # for a cell
 KIT = (
     *("[A-Z]*", "*.toml", "*.txt", "*.yml", ".ci/**/*", "derm_hash/**/*", "data_setup/**/*"),
-    *("docs/*", "notebooks/[0-9]*.ipynb", "benchmarks/results/**/*", "benchmarks/configs/*"),
+    *("docs/*", "notebooks/[0-9]*.ipynb", "notebooks/figures/*"),
+    *("benchmarks/results/**/*", "benchmarks/configs/*"),
 )
 LECTURERS = re.compile(r"# For lecturers and authors.*?# For everybody again\.\n", re.DOTALL)
 NO_SANDBOX = (

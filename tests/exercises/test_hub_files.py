@@ -19,6 +19,7 @@ def start(monkeypatch):
 @pytest.fixture
 def shared(tmp_path):
     files = ["notebooks/00_a.ipynb", "notebooks/exercises/02_b.ipynb", "benchmarks/results/r.csv"]
+    files += ["notebooks/figures/gate.svg"]
     files += ["cache/runs/1/.lock", "cache/runs/1/metrics.csv", "hand-in/ada/x"]
     for name in files:
         (tmp_path / "srv" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -29,7 +30,8 @@ def shared(tmp_path):
 def test_the_course_is_copied_and_what_all_share_is_linked(start, shared, tmp_path):
     home = tmp_path / "ada"
     assert start.hand_out(shared, home, "ada") == []
-    for name in ("course/00_a.ipynb", "course/exercises/02_b.ipynb", "benchmarks/results/r.csv"):
+    copies = ("course/00_a.ipynb", "course/exercises/02_b.ipynb", "course/figures/gate.svg")
+    for name in (*copies, "benchmarks/results/r.csv"):
         assert (home / "derm-hash" / name).read_text() == "as handed out"
     (home / "derm-hash" / "hand-in" / "02_b.ipynb").write_text("mine")
     assert (shared / "hand-in" / "ada" / "02_b.ipynb").read_text() == "mine"

@@ -4,7 +4,9 @@ import re
 import zipfile
 from pathlib import Path
 
-from tests.exercises.notebooks import EXERCISES, code_cells, mark, points, read
+from tests.exercises.notebooks import EXERCISES, FOLDER, code_cells, mark, points, read
+
+FIGURES = sorted((FOLDER.parent / "figures").iterdir())
 
 
 def test_the_students_versions_have_stubs_and_no_hidden_tests(script, tmp_path, capsys):
@@ -28,6 +30,8 @@ def test_the_kit_for_students_has_no_solution(script, tmp_path, capsys):
         assert len(names) == len(set(names))
         assert {"derm-hash/Makefile", "derm-hash/.student-kit"} <= set(names)
         assert {"derm-hash/benchmarks/configs/presets.toml"} <= set(names), "notebook 08 reads it"
+        figures = {f"derm-hash/notebooks/figures/{path.name}" for path in FIGURES}
+        assert figures and figures <= set(names)
         commands = archive.read("derm-hash/Makefile").decode()
         assert {"setup:", "lab:", "app:", "clean:"} <= set(re.findall(r"^\w+:", commands, re.M))
         assert not re.search(r"^(release|grade|hub|test|walkthrough):", commands, re.MULTILINE)

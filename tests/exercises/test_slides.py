@@ -1,5 +1,6 @@
 """Slides are made from the notebooks as they are, and open without a network."""
 
+import base64
 import re
 
 import pytest
@@ -29,6 +30,15 @@ def test_each_session_of_the_plan_has_slides_that_need_no_network(slides):
         assert page.count("<section>") == len(ids) + lessons + 2  # a title, questions, the question
         assert re.findall(r'(?:src|href)="(?!data:)[^"]*"|url\(|@import', page) == []
         assert "$$" not in page and "\\frac" not in re.sub(r"<annotation.*?</annotation>", "", page)
+
+
+def test_a_picture_in_a_text_is_in_the_slide_which_shows_no_other_section(slides):
+    gate = base64.b64encode((slides.NOTEBOOKS / "figures" / "gate.svg").read_bytes()).decode()
+    text = "Before.\n\n## A\n\nThe [gate](there):\n\n![a gate, $x$](figures/gate.svg)\n\nAfter."
+    cell = new_markdown_cell(text, id="gate")
+    slide = slides.slide(new_notebook(cells=[cell]), "02", "gate")
+    assert f'<img alt="a gate, $x$" src="data:image/svg+xml;base64,{gate}">' in slide
+    assert "The gate:" in slide and "Before" not in slide and "After" not in slide
 
 
 def test_a_slide_has_a_heading_a_text_and_what_the_cell_has_drawn(slides):

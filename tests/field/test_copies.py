@@ -10,13 +10,14 @@ from derm_hash.lab import refresh
 
 ROOT = Path(__file__).resolve().parents[2]
 FIRST, SECOND, EXERCISE = "00_start.ipynb", "01_data.ipynb", "exercises/02_gate.ipynb"
+FIGURE = "figures/gate.svg"
 
 
 @pytest.fixture
 def folders(tmp_path):
     """The originals, and the copies that `make lab` has made of them."""
     originals, course = tmp_path / "notebooks", tmp_path / "course"
-    for name in (FIRST, SECOND, EXERCISE):
+    for name in (FIRST, SECOND, EXERCISE, FIGURE):
         (originals / name).parent.mkdir(parents=True, exist_ok=True)
         (originals / name).write_text(f"first version of {name}")
     (originals / "build.py").write_text("no notebook")
@@ -26,14 +27,17 @@ def folders(tmp_path):
 
 def texts(folder):
     return {
-        path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*.ipynb")
+        path.relative_to(folder).as_posix(): path.read_text()
+        for path in folder.rglob("*.*")
+        if path.suffix in (".ipynb", ".svg")
     }
 
 
-def test_the_copies_are_those_of_the_notebooks_alone(folders):
+def test_the_copies_are_those_of_the_notebooks_and_their_figures_alone(folders):
     originals, course = folders
     assert texts(course) == texts(originals)
-    assert {path.name for path in course.iterdir()} == {FIRST, SECOND, "exercises", lab.RECORD}
+    names = {FIRST, SECOND, "exercises", "figures", lab.RECORD}
+    assert {path.name for path in course.iterdir()} == names
 
 
 def test_a_newer_original_replaces_a_copy_that_nobody_has_changed(folders):
@@ -67,7 +71,7 @@ def test_a_notebook_that_the_course_gives_up_goes_unless_it_was_changed(folders)
     for name in (SECOND, EXERCISE):
         (originals / name).unlink()
     assert refresh(originals, course) == []
-    assert texts(course).keys() == {FIRST, SECOND}
+    assert texts(course).keys() == {FIRST, SECOND, FIGURE}
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{", None])
@@ -78,7 +82,7 @@ def test_without_its_record_every_changed_copy_stays(folders, content):
     (course / FIRST).write_text("my answer")
     assert len(refresh(originals, course)) == 1
     assert (course / FIRST).read_text() == "my answer"
-    assert json.loads(record.read_text()).keys() == {SECOND, EXERCISE}
+    assert json.loads(record.read_text()).keys() == {SECOND, EXERCISE, FIGURE}
 
 
 def test_git_ignores_the_copies_and_the_paths_in_them_hold():

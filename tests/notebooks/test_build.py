@@ -214,11 +214,14 @@ FETCHED = re.compile(  # scripts, styles and pictures from elsewhere; links do n
     r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^>]*"
     r"|\bimport\b[^;]{0,200}https?:|url\(.?http"
 )
+PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
 CODE, FORMULA = r"```.*?```|`[^`\n]*`", r"\$\$.+?\$\$|\$[^$\n]+\$"
 
 
 @pytest.mark.parametrize("path", sorted(SCRIPT.parent.glob("0*.ipynb")), ids=lambda path: path.stem)
-def test_a_page_needs_no_network_and_its_formulas_are_drawn(build, path, tmp_path):
+def test_a_page_needs_no_network_and_no_other_file_and_its_formulas_are_drawn(
+    build, path, tmp_path
+):
     notebook = nbformat.read(path, as_version=4)
     prose = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     formulas = len(re.findall(FORMULA, re.sub(CODE, "", prose, flags=re.S), flags=re.S))
@@ -229,6 +232,11 @@ def test_a_page_needs_no_network_and_its_formulas_are_drawn(build, path, tmp_pat
     build.write_page(notebook, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text("utf-8")
     assert FETCHED.findall(page) == []
+    assert re.findall(r'<img\b[^>]*\bsrc="(?!data:)[^"]*', page) == []
+    for alt, name in PICTURE.findall(prose):
+        drawing = base64.b64encode((path.parent / name).read_bytes()).decode()
+        image = f'<img alt="{html.escape(alt)}" src="data:image/svg+xml;base64,{drawing}"'
+        assert len(alt) > 40 and page.count(image) == 1, f"{name}: what does the picture show?"
     drawn = re.findall(r"<math\b.*?</math>", page, flags=re.S)
     assert len(drawn) == formulas
     assert [each for each in drawn if "\\" in each] == []

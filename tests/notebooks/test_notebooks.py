@@ -4,16 +4,19 @@ The course is committed with its outputs, so that it can be read where it cannot
 """
 
 import re
+import shlex
 import subprocess
 import symtable
 import sys
 from collections import Counter
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 
 import nbformat
 import papermill
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 COURSE = sorted(FOLDER.glob("[0-9]*.ipynb"))
@@ -96,6 +99,36 @@ def test_it_follows_the_query_lesion(path):
     assert re.search(r"\bour query\b|\b[Qq]uery lesion\b", prose(path))
 
 
+INSTALL = cells(COURSE[0], "code")[0].source
+
+
+@each
+def test_its_first_code_cell_is_the_one_that_installs_the_package(path):
+    assert cells(path, "code")[0].source == INSTALL
+
+
+def test_that_cell_calls_pip_only_where_the_package_is_missing(monkeypatch, tmp_path):
+    calls = []
+    shell = SimpleNamespace(run_line_magic=lambda name, line: calls.append((name, line)))
+    code = TransformerManager().transform_cell(INSTALL)
+    exec(code, {"get_ipython": lambda: shell})
+    assert calls == []
+    with monkeypatch.context() as patch:
+        patch.setattr("importlib.util.find_spec", lambda name: None)
+        exec(code, {"get_ipython": lambda: shell})
+    ((name, line),) = calls
+    assert name == "pip" and line.startswith('install -q "..[lab]"')
+
+    # IPython hands the line to a shell. Here the folder above is no checkout.
+    (tmp_path / "content").mkdir()
+    command = f"{shlex.quote(sys.executable)} -m pip --disable-pip-version-check {line}"
+    done = subprocess.run(
+        command, shell=True, cwd=tmp_path / "content", capture_output=True, text=True
+    )
+    assert "is not installable" in done.stderr
+    assert done.stdout.strip() == "First run !git clone ADDRESS and %cd derm-hash/notebooks"
+
+
 @each
 def test_one_cell_sets_parameters_that_papermill_can_replace(path):
     tagged = [c for c in cells(path, "code") if "parameters" in c.metadata.get("tags", ())]
@@ -114,7 +147,8 @@ def test_code_cells_are_short(path):
 
 def names(source):
     """The names that a cell sets at its top level, and those that it uses from other cells."""
-    top = symtable.symtable(re.sub(r"^[%!].*", "", source, flags=re.MULTILINE), "cell", "exec")
+    python = re.sub(r"^( *)[%!].*", r"\1pass", source, flags=re.MULTILINE)
+    top = symtable.symtable(python, "cell", "exec")
     tables, taken = [top], set()
     for table in tables:  # grows while it is walked: functions in functions
         tables += table.get_children()
@@ -124,7 +158,8 @@ def names(source):
 
 
 def test_names_that_a_cell_sets_and_uses():
-    source = "%matplotlib inline\nfor i in rows:\n    x = f(i)\ndef g(a):\n    return a + b + x"
+    source = "%matplotlib inline\nfor i in rows:\n    %cd {i}\n    x = f(i)\n"
+    source += "def g(a):\n    return a + b + x"
     assert names(source) == ({"i", "x", "g"}, {"rows", "f", "b"})
 
 
