@@ -23,15 +23,11 @@ def home() -> Path:
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a file beside ``path``, then put it in place in one step.
 
-    An OSError (such as a full disk) names the file, and leaves the previous one as it was. Who may
-    read the file is for the umask to say, whatever ``write`` makes of it.
+    An OSError (such as a full disk) names the file, and leaves the previous one as it was.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.touch()
-        mode = part.stat().st_mode
         write(part)
-        part.chmod(mode)
         part.replace(path)
     except OSError as error:
         if error.errno and str(error.filename) in ("None", str(part)):  # a full disk names no file

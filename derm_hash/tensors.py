@@ -1,16 +1,13 @@
 """Files of tensors: safetensors, which cannot run code, with JSON texts in the header."""
 
-import errno
 import json
-import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from derm_hash.errors import InputError, one_line
@@ -23,16 +20,9 @@ def save_tensors(
     """Write tensors, and JSON texts about them by name, to one safetensors file, all or nothing."""
     path = Path(path)
     tensors = {key: torch.as_tensor(value).contiguous() for key, value in tensors.items()}
-
-    def write(part: Path) -> None:
-        try:
-            save_file(tensors, part, dict(about))
-        except SafetensorError as error:  # its text ends in "(os error 28)" on a full disk
-            number = re.search(r"os error (\d+)", str(error))
-            number = int(number[1]) if number else errno.EIO
-            raise OSError(number, os.strerror(number), str(path)) from error
-
-    write_atomically(path, write)
+    # Its function for files writes another file first, which stays where the process is killed.
+    content = save(tensors, dict(about))
+    write_atomically(path, lambda part: part.write_bytes(content))
     return path
 
 
