@@ -9,9 +9,9 @@ papermill runs the notebooks and nbconvert writes the pages. `--parameters` sets
 cell tagged `parameters`: papermill adds a cell with the new values after it. If a notebook fails,
 the others still run, and the exit status is 1.
 
-As many notebooks run at a time as the machine has cores, up to four, and share these. With
-`--inplace` they run one by one with all cores, because the last digits of what a network learns
-depend on the number of threads.
+Two notebooks run at a time (`--jobs`), with half of the cores each. With `--inplace` they run one
+by one with all cores, because the last digits of what a network learns depend on the number of
+threads.
 """
 
 import argparse
@@ -118,7 +118,7 @@ def parse(argv):
     parser.add_argument("--inplace", action="store_true", help="save outputs in the notebooks")
     parser.add_argument("--jobs", type=int, metavar="N", help="notebooks that run at a time")
     options = parser.parse_args(argv)
-    options.jobs = options.jobs or (1 if options.inplace else min(4, os.cpu_count()))
+    options.jobs = options.jobs or (1 if options.inplace else 2)
     if options.inplace and options.parameters:
         parser.error("--inplace saves the course with its own parameters: leave --parameters out")
     return options
