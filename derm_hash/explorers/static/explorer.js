@@ -1,13 +1,13 @@
 // The retrieval explorer: what is asked, the controls, and one repaint a frame.
 
 import {exportPicture, table} from "./export.js";
-import {Panel} from "./panel.js";
+import {MOST, Panel} from "./panel.js";
 import {DISC, STEP, TURNS, button, chooser, field, group, h, mount, put, save} from "./parts.js";
 import {Index, METRICS} from "./search.js";
 import {floats} from "./source.js";
 import {Stage} from "./stage.js";
 
-const MOST = 20, TRAIL = 8;  // hits, and queries that the way back shows
+const TRAIL = 8;  // queries that the way back shows
 const SHARED = ["k", "radius", "rank", "angle", "mirrored"];  // traits that the kernel knows as well
 
 export class Explorer {
@@ -295,6 +295,7 @@ export class Explorer {
       const now = this.look(panel.number, o);
       panel.show(now, this.look(panel.number, this.reference(o)), this.query, view.k);
       panel.point(now.code, view.angle);
+      if (panel.glide()) this.wish();
       return `${panel.model.name} ${now.flips} of ${now.code.length} bits flipped, ` +
         `${now.kept} of ${now.before} hits kept`;
     });

@@ -60,10 +60,10 @@ export function exportPicture(explorer) {
       pen.fillRect(left + b * 960 / now.code.length, top + 54, 960 / now.code.length - 3, 26);
     });
     now.ids.forEach((id, place) => {
-      const {label} = about.database[id], {el} = panel.cards.get(id), image = el.querySelector("img");
+      const {label} = about.database[id], image = panel.images.get(id);
       const x = left + place % 10 * (side + 4), y = top + 100 + Math.floor(place / 10) * (side + 40);
       if (image.complete && image.naturalWidth) pen.drawImage(image, x, y, side, side);
-      write(`${place + 1} ${label} ${el.querySelector(".dh-mark").textContent}`, x, y + side + 18, 14);
+      write(`${place + 1} ${label} ${panel.cards[place].mark.textContent}`, x, y + side + 18, 14);
     });
   });
   canvas.toBlob(file => save(file, "image/png", `${query.id}-${view.angle}.png`), "image/png");
