@@ -267,8 +267,6 @@ export class Explorer {
     return now;
   }
 
-  now(m) { return this.look(m, this.orientation()); }
-
   // Ask for a repaint in the next frame.
   wish() {
     if (this.dirty || !this.query) return;

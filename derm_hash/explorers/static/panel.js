@@ -117,10 +117,10 @@ export class Panel {
   }
 
   card(place) {
-    const {explorer} = this, card = {off: [0, 0, 0], dot: explorer.dot(), label: h("span"), mark: h("b", {class: "dh-mark"})};
+    const {explorer} = this, card = {off: [0, 0, 0], dot: explorer.dot(), label: h("span"),
+      picture: h("span", {class: "dh-picture"}), bits: h("i", {class: "dh-own-bits"}),
+      mark: h("b", {class: "dh-mark"}), apart: h("span", {class: "dh-apart"})};
     const point = () => this.compare(card.id), leave = () => this.compare();
-    Object.assign(card, {picture: h("span", {class: "dh-picture"}), bits: h("i", {class: "dh-own-bits"}),
-      apart: h("span", {class: "dh-apart"})});
     card.press = h("button", {type: "button",
       onclick: () => explorer.ask({origin: "database", position: card.id}),
       onpointerenter: point, onfocus: point, onpointerleave: leave, onblur: leave}, card.picture, card.bits,
@@ -140,14 +140,15 @@ export class Panel {
       this.images.set(id, h("img", {alt: name}));
       source.thumb("database", id, this.images.get(id));
     }
-    const right = query.label === null ? null : label === query.label;
+    const marks = label === query.label ? ["dh-right", "✓"] : ["dh-wrong", "✗"];
+    const [kind, mark] = query.label === null ? ["", ""] : marks;
     const own = query.lesion && lesion === query.lesion;
-    card.press.className = `dh-hit ${right === null ? "" : right ? "dh-right" : "dh-wrong"}`;
+    card.press.className = `dh-hit ${kind}`;
     card.press.title = name;
     card.picture.replaceChildren(this.images.get(id), ...(own ? [h("em", {}, "own lesion")] : []));
     card.dot.style.background = colours[label];
     put(card.label, label);
-    put(card.mark, {true: "✓", false: "✗", null: ""}[right]);
+    put(card.mark, mark);
   }
 
   // A hit's own bits, those that differ from the query's in the accent colour.
@@ -163,10 +164,9 @@ export class Panel {
 
   // Mark the bits in which a hit differs from the query.
   compare(id = null) {
-    const {bits, codes} = this.explorer.indexes[this.number];
-    const now = this.explorer.now(this.number);
+    const {bits, codes} = this.explorer.indexes[this.number], {code} = this.now;
     this.bits.forEach((bit, b) => bit.classList.toggle("dh-differs",
-      id !== null && on(codes[id * bits + b]) !== on(now.code[b])));
+      id !== null && on(codes[id * bits + b]) !== on(code[b])));
   }
 
   // The carpet of this side of the orbit, and the query's path on the map.
