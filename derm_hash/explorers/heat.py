@@ -143,8 +143,8 @@ class HeatmapExplorer(Asked):
         """The hits of a code (bits,), and what the page is told of each."""
         rows, label = self.library.rows["database"], self.query.label
         return [
-            {"position": i, "hamming": hamming, "right": rows[i]["label"] == label} | rows[i]
-            for i, hamming, _ in self._hits(self.index, code, HITS)
+            {"position": i, "right": rows[i]["label"] == label} | rows[i]
+            for i, *_ in self._hits(self.index, code, HITS)
         ]
 
     def figures(self) -> list[Figure]:

@@ -6,7 +6,6 @@ searches by itself. It opens from the disk, from any static host, and on a phone
 
 import argparse
 import base64
-import html
 import json
 import sys
 from pathlib import Path
@@ -31,11 +30,6 @@ FIRST = "ATLAS_0000617"
 LARGE, SMALL = 144, 80  # pixels of a query and of a database image
 VIEW = {"k": 10, "radius": 4, "rank": "cosine", "angle": 90, "mirrored": False}
 NAMES = ("trained to ignore turning", "trained without")
-TITLE = "Turn a lesion: does its code hold?"
-TEXT = (
-    "Two networks turn a picture of skin into 16 bits and look up similar ones. Only one of them "
-    "learnt that a lesion has no “up”."
-)
 
 
 def texts(arrays) -> list[str]:
@@ -88,12 +82,11 @@ def page_data(
     }
 
 
-def write_page(path: Path, data: dict, title: str = TITLE, text: str = TEXT) -> Path:
+def write_page(path: Path, data: dict) -> Path:
     """Write the page as one file."""
     content = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     template = (STATIC / "page.html").read_text("utf-8")
-    words = {"title": html.escape(title), "text": html.escape(text), "data": content}
-    page = template.format(style=style(), module=module(), **words)
+    page = template.format(style=style(), module=module(), data=content)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, page)
     return path

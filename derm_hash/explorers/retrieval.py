@@ -22,7 +22,7 @@ from derm_hash.plots.style import class_color
 from derm_hash.retrieval import METRICS, HashIndex
 
 STRIP = 24  # pictures of queries that the page has from the beginning
-AT_ONCE = 24  # orientations that are encoded before the page may ask something else
+AT_ONCE = 36  # orientations that are encoded before the page may ask something else
 
 
 def about(library: Library, indexes: list[HashIndex], names: list[str]) -> dict:

@@ -1,13 +1,13 @@
 // The retrieval explorer: what is asked, the controls, and one repaint a frame.
 
 import {exportPicture, table} from "./export.js";
-import {Panel} from "./panel.js";
+import {MOST, Panel} from "./panel.js";
 import {DISC, STEP, TURNS, button, chooser, field, group, h, mount, put, save} from "./parts.js";
 import {Index, METRICS} from "./search.js";
 import {floats} from "./source.js";
 import {Stage} from "./stage.js";
 
-const MOST = 20, TRAIL = 8;  // hits, and queries that the way back shows
+const TRAIL = 8;  // queries that the way back shows
 const SHARED = ["k", "radius", "rank", "angle", "mirrored"];  // traits that the kernel knows as well
 
 export class Explorer {
@@ -69,7 +69,10 @@ export class Explorer {
         h("span", {class: "dh-radius"}, h("span", {class: "dh-bars"}, this.bars), this.radius)),
       field("ranking", this.rank), field("search in", only),
       names.length > 1 && group("models", names),
-      group("query", this.id, ids, button("random", "any query of the class", () => this.random()),
+      group("query", this.id, ids, button("random", "any query of the class", () => {
+        const among = [...this.thumbs.children].filter(thumb => !thumb.hidden);
+        among[Math.floor(Math.random() * among.length)]?.click();
+      }),
         about.most_bytes && button("upload", "a picture of a lesion; it is not kept",
           () => file.click()), file),
       group("save", button("PNG", "save this view as a picture", () => exportPicture(this)),
@@ -168,12 +171,6 @@ export class Explorer {
     this.thumbs.scrollLeft = 0;
   }
 
-  random() {
-    const among = this.about.query.map(({label}, i) => (this.shown && label !== this.shown ? -1 : i))
-      .filter(i => i >= 0);
-    this.ask({origin: "query", position: among[Math.floor(Math.random() * among.length)]});
-  }
-
   toggle(m, press) {
     const {el} = this.panels[m];
     if (this.shownPanels().length === 1 && !el.hidden) return;
@@ -201,12 +198,11 @@ export class Explorer {
     this.about_query.replaceChildren(...(query.label ? [this.dot(query.label)] : []),
       h("b", {}, query.label ?? "class not known"), h("span", {class: "dh-id"}, query.id + where));
     this.familiar(query.familiar);
-    this.about.query.forEach((_, i) => {
-      const chosen = query.origin === "query" && query.position === i;
-      this.thumbs.children[i].setAttribute("aria-current", String(chosen));
-      const strip = this.thumbs, left = strip.children[i].offsetLeft - strip.offsetLeft - strip.scrollLeft;
-      if (chosen && (left < 0 || left > strip.clientWidth - 48)) strip.scrollLeft += left - strip.clientWidth / 2;
-    });
+    this.chosen?.setAttribute("aria-current", "false");
+    this.chosen = query.origin === "query" ? this.thumbs.children[query.position] : null;
+    this.chosen?.setAttribute("aria-current", "true");
+    const strip = this.thumbs, left = this.chosen?.offsetLeft - strip.offsetLeft - strip.scrollLeft;
+    if (left < 0 || left > strip.clientWidth - 48) strip.scrollLeft += left - strip.clientWidth / 2;
     // A query of the trail that was uploaded is no longer with the kernel: its picture only reminds.
     this.way.replaceChildren(...this.trail.map((each, i) => button([h("img", {alt: "", src: each.seen})],
       `back to ${each.id}`, () => {
@@ -230,7 +226,6 @@ export class Explorer {
   say(text) {
     this.alert.textContent = `⚠ ${text}`;
     this.back = false;
-    this.id.value = this.query?.origin === "upload" ? "" : this.query?.id ?? "";
   }
 
   // --- what is shown ----------------------------------------------------------------------
@@ -247,15 +242,11 @@ export class Explorer {
     this.wish();
   }
 
-  // The encoded orientation that is nearest to the angle.
+  // The encoded orientation that is nearest to the angle; until it is known, a quarter turn.
   orientation() {
-    const {angle, mirrored} = this.view, middle = Math.round(angle / STEP), side = mirrored ? TURNS : 0;
-    for (let by = 0; by <= TURNS / 2; by++)
-      for (const t of [middle + by, middle - by]) {
-        const o = side + (t + TURNS) % TURNS;
-        if (this.query.known[o]) return o;
-      }
-    return 0;
+    const {angle, mirrored} = this.view, side = mirrored ? TURNS : 0;
+    const near = [STEP, 90].map(step => side + Math.round(angle / step) * step / STEP % TURNS);
+    return near.find(o => this.query.known[o]) ?? 0;
   }
 
   // The unturned query that an orientation is compared with: between quarter turns, its disc.
@@ -276,8 +267,6 @@ export class Explorer {
     return now;
   }
 
-  now(m) { return this.look(m, this.orientation()); }
-
   // Ask for a repaint in the next frame.
   wish() {
     if (this.dirty || !this.query) return;
@@ -295,6 +284,7 @@ export class Explorer {
       const now = this.look(panel.number, o);
       panel.show(now, this.look(panel.number, this.reference(o)), this.query, view.k);
       panel.point(now.code, view.angle);
+      if (panel.glide()) this.wish();
       return `${panel.model.name} ${now.flips} of ${now.code.length} bits flipped, ` +
         `${now.kept} of ${now.before} hits kept`;
     });

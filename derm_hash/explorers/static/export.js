@@ -11,24 +11,21 @@ export function table(explorer) {
     const text = String(value ?? "");
     return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
-  const rows = explorer.shownPanels().flatMap(({number, model}) => {
-    const now = explorer.now(number);
-    return now.ids.map((id, place) => {
+  const rows = explorer.shownPanels().flatMap(({now, model}) =>
+    now.ids.map((id, place) => {
       const {name, label, lesion} = about.database[id];
       const right = query.label === null ? "" : query.label === label;
       return [model.name, query.name, query.label, view.angle, view.mirrored, place + 1, name,
         label, now.hamming[place], now.distance[place].toPrecision(6), right,
         Boolean(query.lesion) && query.lesion === lesion];
-    });
-  });
+    }));
   return [COLUMNS, ...rows].map(row => row.map(cell).join(",") + "\n").join("");
 }
 
 // The lesion as it is turned, and for each model its numbers, bits and hits, as a PNG file.
 export function exportPicture(explorer) {
   const {query, view, about, stage} = explorer, shown = explorer.shownPanels();
-  const side = 96;
-  const rows = Math.ceil(view.k / 10), height = 190 + rows * (side + 40);
+  const side = 96, rows = Math.ceil(view.k / 10), height = 190 + rows * (side + 40);
   const canvas = h("canvas", {width: 1400, height: 40 + Math.max(shown.length * height, 380)});
   const pen = canvas.getContext("2d");
   const write = (text, x, y, size = 16, weight = 400) => {
@@ -50,7 +47,7 @@ export function exportPicture(explorer) {
   write(`${query.label ?? "class not known"} ${query.id}`, 40, 368, 18, 600);
   write(`turned by ${view.angle}°${view.mirrored ? ", mirrored" : ""}. Not a diagnosis.`, 40, 392);
   shown.forEach((panel, row) => {
-    const now = explorer.now(panel.number), top = 40 + row * height, left = 380;
+    const {now} = panel, top = 40 + row * height, left = 380;
     write(panel.model.name || "hits", left, top + 10, 18, 600);
     write(panel.numbers.map(n => `${n.lastChild.textContent} ${n.firstChild.textContent}`).join("   "),
       left, top + 38);
@@ -60,10 +57,10 @@ export function exportPicture(explorer) {
       pen.fillRect(left + b * 960 / now.code.length, top + 54, 960 / now.code.length - 3, 26);
     });
     now.ids.forEach((id, place) => {
-      const {label} = about.database[id], {el} = panel.cards.get(id), image = el.querySelector("img");
+      const {label} = about.database[id], image = panel.images.get(id);
       const x = left + place % 10 * (side + 4), y = top + 100 + Math.floor(place / 10) * (side + 40);
       if (image.complete && image.naturalWidth) pen.drawImage(image, x, y, side, side);
-      write(`${place + 1} ${label} ${el.querySelector(".dh-mark").textContent}`, x, y + side + 18, 14);
+      write(`${place + 1} ${label} ${panel.cards[place].mark.textContent}`, x, y + side + 18, 14);
     });
   });
   canvas.toBlob(file => save(file, "image/png", `${query.id}-${view.angle}.png`), "image/png");

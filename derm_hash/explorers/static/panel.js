@@ -2,13 +2,14 @@
 
 import {ACCENT, HIGH, LOW, STEP, TURNS, h, mix, put, quiet} from "./parts.js";
 
+export const MOST = 20;  // hits
 const on = value => value > 0.5;
 const short = d => (d && d < 0.001 ? d.toExponential(0) : String(+d.toFixed(3)));
 
 export class Panel {
   // model: {name, bits, map}; explorer: the one whose panel it is.
   constructor(explorer, model, number) {
-    Object.assign(this, {explorer, model, number, cards: new Map(), spots: new Map()});
+    Object.assign(this, {explorer, model, number, images: new Map(), ids: [], places: []});
     this.numbers = [0, 1, 2, 3].map(() => h("div", {class: "dh-number"}, h("b"), h("span")));
     this.bits = Array.from({length: model.bits}, (_, i) => h("span", {class: "dh-bit"},
       h("i"), h("b", {}, "0")));
@@ -27,7 +28,8 @@ export class Panel {
       "aria-label": "map of the codes in two dimensions, by class, with the query's path"},
       this.dots(), this.path);
     this.spot = h("i", {class: "dh-spot"});
-    this.hits = h("ol", {class: "dh-hits"});
+    this.cards = Array.from({length: MOST}, (_, place) => this.card(place));
+    this.hits = h("ol", {class: "dh-hits"}, this.cards.map(({el}) => el));
     this.none = h("p", {class: "dh-none", hidden: true},
       "No image lies within this radius. Choose a larger one.");
     const axis = [0, 90, 180, 270].map(a => h("span", {style: `left: ${a / 3.6}%`}, `${a}°`));
@@ -39,6 +41,7 @@ export class Panel {
         h("figure", {}, this.rug, h("div", {class: "dh-axis"}, axis)),
         h("figure", {class: "dh-map"}, this.map, this.spot)),
       this.none, this.hits);
+    new ResizeObserver(() => { this.places = []; }).observe(this.el.firstChild);
   }
 
   // Where the database images lie on the map: a path of dots for each class.
@@ -60,6 +63,8 @@ export class Panel {
 
   // now: what explorer.look() says of the query as it is turned; first: of the query unturned.
   show(now, first, query, k) {
+    if (this.now === now) return;
+    this.now = now;
     const {code, ids} = now, reference = first.code;
     const right = ids.filter(i => this.explorer.about.database[i].label === query.label).length;
     const numbers = [[query.label === null ? "–" : (right / Math.max(ids.length, 1)).toFixed(2), `precision@${k}`],
@@ -76,59 +81,81 @@ export class Panel {
     });
     const digits = Array.from(code, v => (on(v) ? "1" : "0")).join("");
     this.strip.setAttribute("aria-label", `code ${digits}, ${now.flips} bits flipped`);
-    this.list(now, query, digits);
+    this.list(now, query);
     this.none.hidden = ids.length > 0;
   }
 
-  // The hits glide to their new places. Cards are kept while the query is the same.
-  list({ids, hamming, distance, code}, query, digits) {
-    if (this.ofQuery !== query) [this.cards, this.spots] = [new Map(), new Map()];
-    this.ofQuery = query;
+  // Each place has its card, and what stands there changes: to attach cards anew would be slow.
+  list({ids, hamming, distance, code}, query) {
+    const before = this.query === query ? this.ids : [], offs = this.cards.map(({off}) => off);
+    Object.assign(this, {ids, query});
+    this.cards.forEach((card, place) => this.fill(card, ids[place], query));
+    // Where the cards lie is read once: after a change it would make the browser compute its layout twice.
+    if (this.places.length < ids.length)
+      this.places = ids.map((_, place) => [this.cards[place].el.offsetLeft, this.cards[place].el.offsetTop]);
     ids.forEach((id, place) => {
-      if (!this.cards.has(id)) this.cards.set(id, this.card(id, query));
-      const card = this.cards.get(id), bits = hamming[place] === 1 ? "1 bit" : `${hamming[place]} bits`;
-      put(card.rank, place + 1);
-      put(card.apart, `${bits} · ${short(distance[place])}`);
-      this.own(card, id, code, digits);
+      const card = this.cards[place], from = before.indexOf(id), [x, y] = this.places[place];
+      const [left, top] = this.places[from] ?? [x, y];
+      const [across, down, veil] = offs[from] ?? [0, 0, before.length ? 1 : 0];
+      put(card.apart, `${hamming[place] === 1 ? "1 bit" : `${hamming[place]} bits`} · ${short(distance[place])}`);
+      this.own(card, code);
+      Object.assign(card, {off: [left - x + across, top - y + down, veil], gliding: true});
     });
-    const items = ids.map(id => this.cards.get(id).el), before = this.spots;
-    if (items.length === before.size && items.every((el, i) => el === this.hits.children[i])) return;
-    this.hits.replaceChildren(...items);
-    this.spots = new Map(items.map(el => [el, [el.offsetLeft, el.offsetTop]]));
-    if (quiet() || !before.size) return;
-    for (const [el, [x, y]] of this.spots) {
-      const [left, top] = before.get(el) ?? [], motion = {duration: 240, easing: "ease-out"};
-      if (left === undefined) el.animate({opacity: [0, 1]}, motion);
-      else if (left !== x || top !== y) el.animate({translate: [`${left - x}px ${top - y}px`, "0 0"]}, motion);
-    }
   }
 
-  card(id, query) {
-    const {explorer} = this, row = explorer.about.database[id];
-    const right = query.label === null ? null : row.label === query.label;
-    const image = h("img", {alt: row.id}), rank = h("b"), apart = h("span", {class: "dh-apart"});
-    const bits = h("i", {class: "dh-own-bits"});
-    const own = query.lesion && row.lesion === query.lesion;
-    explorer.source.thumb("database", id, image);
-    const mark = {true: "✓", false: "✗", null: ""}[right];
-    const press = h("button", {type: "button", title: row.id,
-      class: `dh-hit ${right === null ? "" : right ? "dh-right" : "dh-wrong"}`,
-      onclick: () => explorer.ask({origin: "database", position: id}),
-      onpointerenter: () => this.compare(id), onpointerleave: () => this.compare(null),
-      onfocus: () => this.compare(id), onblur: () => this.compare(null)},
-      h("span", {class: "dh-picture"}, image, own ? h("em", {}, "own lesion") : null), bits,
-      h("span", {class: "dh-what"}, rank, explorer.dot(row.label), h("span", {}, row.label),
-        h("b", {class: "dh-mark"}, mark)), apart);
-    return {el: h("li", {}, press), rank, apart, bits};
+  // Hits glide to their places, and new ones appear: each frame takes them a part of the way.
+  glide() {
+    const gliding = this.cards.filter(card => card.gliding), still = quiet();
+    for (const card of gliding) {
+      card.off = card.off.map(v => (still || Math.abs(v) < 0.02 ? 0 : 0.7 * v));
+      card.gliding = card.off.some(Boolean);
+      const [x, y, veil] = card.off, {style} = card.el;
+      style.translate = `${x}px ${y}px`;
+      style.opacity = 1 - veil;
+    }
+    return gliding.length > 0;
+  }
+
+  card(place) {
+    const {explorer} = this, card = {off: [0, 0, 0], dot: explorer.dot(), label: h("span"),
+      picture: h("span", {class: "dh-picture"}), bits: h("i", {class: "dh-own-bits"}),
+      mark: h("b", {class: "dh-mark"}), apart: h("span", {class: "dh-apart"})};
+    const point = () => this.compare(card.id), leave = () => this.compare();
+    card.press = h("button", {type: "button",
+      onclick: () => explorer.ask({origin: "database", position: card.id}),
+      onpointerenter: point, onfocus: point, onpointerleave: leave, onblur: leave}, card.picture, card.bits,
+      h("span", {class: "dh-what"}, h("b", {}, place + 1), card.dot, card.label, card.mark), card.apart);
+    card.el = h("li", {hidden: true}, card.press);
+    return card;
+  }
+
+  // Put a database image on a card, or nothing.
+  fill(card, id, query) {
+    if (card.id === id && card.query === query) return;
+    Object.assign(card, {id, query});
+    card.el.hidden = id === undefined;
+    if (card.el.hidden) return;
+    const {about, colours, source} = this.explorer, {id: name, label, lesion} = about.database[id];
+    if (!this.images.has(id)) {
+      this.images.set(id, h("img", {alt: name}));
+      source.thumb("database", id, this.images.get(id));
+    }
+    const marks = label === query.label ? ["dh-right", "✓"] : ["dh-wrong", "✗"];
+    const [kind, mark] = query.label === null ? ["", ""] : marks;
+    const own = query.lesion && lesion === query.lesion;
+    card.press.className = `dh-hit ${kind}`;
+    card.press.title = name;
+    card.picture.replaceChildren(this.images.get(id), ...(own ? [h("em", {}, "own lesion")] : []));
+    card.dot.style.background = colours[label];
+    put(card.label, label);
+    put(card.mark, mark);
   }
 
   // A hit's own bits, those that differ from the query's in the accent colour.
-  own(card, id, code, digits) {
-    if (card.digits === digits) return;
-    card.digits = digits;
+  own(card, code) {
     const {bits, codes} = this.explorer.indexes[this.number];
     const cells = Array.from(code, (v, b) => {
-      const bit = on(codes[id * bits + b]);
+      const bit = on(codes[card.id * bits + b]);
       const colour = bit !== on(v) ? "accent" : bit ? "high" : "low";
       return `var(--${colour}) ${100 * b / bits}% ${100 * (b + 1) / bits}%`;
     });
@@ -136,11 +163,10 @@ export class Panel {
   }
 
   // Mark the bits in which a hit differs from the query.
-  compare(id) {
-    const {bits, codes} = this.explorer.indexes[this.number];
-    const now = this.explorer.now(this.number);
+  compare(id = null) {
+    const {bits, codes} = this.explorer.indexes[this.number], {code} = this.now;
     this.bits.forEach((bit, b) => bit.classList.toggle("dh-differs",
-      id !== null && on(codes[id * bits + b]) !== on(now.code[b])));
+      id !== null && on(codes[id * bits + b]) !== on(code[b])));
   }
 
   // The carpet of this side of the orbit, and the query's path on the map.

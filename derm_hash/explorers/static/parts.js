@@ -3,8 +3,8 @@
 const SVG = new Set(["svg", "path", "circle", "line", "g", "text", "rect", "title"]);
 export const STEP = 5, TURNS = 72;  // degrees between encoded orientations, and how many there are
 export const DISC = 2 * TURNS;      // the unturned query, cut to the disc that other angles show
-const LEFT = 44, TOP = 26;  // of a chart's axes, in pixels
 export const quiet = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+const LEFT = 44, TOP = 26;  // of a chart's axes, in pixels
 
 // An element with attributes, listeners (on...) and children. Text becomes text nodes, never markup.
 export function h(tag, attributes = {}, ...children) {

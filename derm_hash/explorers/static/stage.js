@@ -1,6 +1,6 @@
 // The lesion that is turned by hand, and around it a ring that shows what turning does to the code.
 
-import {STEP, TURNS, button, h} from "./parts.js";
+import {STEP, TURNS, button, h, put} from "./parts.js";
 
 const MIDDLE = 200, BAND = 30, FIRST = 128;  // of the drawing's 400 units
 const clean = angle => ((Math.round(angle) % 360) + 360) % 360;
@@ -89,7 +89,7 @@ export class Stage {
     Object.assign(this, {angle, mirrored});
     this.image.style.transform = pose(angle, mirrored);
     this.knob.style.transform = pose(angle, false);
-    this.degrees.textContent = `${angle}°`;
+    put(this.degrees, `${angle}°`);
     this.mirror.setAttribute("aria-pressed", String(mirrored));
     this.wheel.setAttribute("aria-valuenow", angle);
     this.wheel.setAttribute("aria-valuetext", `${angle} degrees${mirrored ? ", mirrored" : ""}`);
