@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers import network_input
@@ -14,6 +15,7 @@ from derm_hash.metrics.stability import (
     expected_overlap,
     flipped_bits,
     hit_chances,
+    orbit_scores,
     rotation_report,
     rotation_scores,
 )
@@ -194,6 +196,19 @@ def test_the_report_is_the_mean_of_the_scores_of_single_images():
     # An image that is not turned is itself, and nothing moves.
     assert report["code_distance"].iloc[2] == 0
     assert "overlap_at_10" not in report
+
+
+def test_the_scores_of_an_orbit_are_the_means_over_its_rotations():
+    draw = torch.Generator().manual_seed(2)
+    images = torch.rand(7, 1, 12, 12, generator=draw) * 2 - 1
+    index = HashIndex.build(torch.rand(40, 4, generator=draw), np.zeros(40, int), range(40))
+    orbit = torch.stack([quadrants(torch.rot90(images, k, (2, 3))) for k in range(4)])
+    scores = rotation_scores(HandMade(quadrants), images, index=index)
+    columns = ["flipped_bits", "overlap_at_10", "tied_at_10"]
+    expected = scores.groupby("image")[columns].mean()
+    found = orbit_scores(orbit.numpy(), index)
+    pd.testing.assert_frame_equal(found, expected, check_names=False)
+    assert (found[columns[:2]].nunique() > 1).all()
 
 
 @pytest.mark.parametrize(("size", "share", "tied"), [(3, 1, 0), (10, 1, 0), (12, 0.9, 4)])
