@@ -14,6 +14,7 @@ from safetensors import safe_open
 from scipy.spatial import distance as scipy_distance
 
 from derm_hash.errors import InputError
+from derm_hash.files import save_tensors
 from derm_hash.model import DermHash, encode
 from derm_hash.retrieval import METRICS, HashIndex, build_index, pack_bits, soft_distance
 
@@ -152,7 +153,8 @@ def test_within_counts_the_coarse_candidates(radius):
     database, queries = random_codes(80, 20, seed=0), random_codes(6, 20, seed=1)
     apart = ((queries[:, None] > 0.5) != (database > 0.5)).sum(axis=2)
     expected = (apart <= (20 if radius is None else radius)).sum(axis=1)
-    assert make_index(database).within(queries, radius).tolist() == expected.tolist()
+    counts = make_index(database).within(queries, radius)
+    assert counts.dtype == np.int64 and counts.tolist() == expected.tolist()
     if radius == 4:
         assert make_index(database).within(queries).tolist() == expected.tolist()
 
@@ -263,7 +265,7 @@ def test_an_index_survives_saving_and_loading(tmp_path):
             "share": [0.1, 0.25, 1e-12],
         }
     )
-    index = HashIndex.build(random_codes(6, 20, seed=0)[::2], np.arange(6)[::2], items)
+    index = HashIndex.build(random_codes(6, 20, seed=0)[::2], np.arange(6)[::2], items, "ABCDE")
     path = index.save(tmp_path / "index.safetensors")
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     with safe_open(path, "np") as file:
@@ -272,6 +274,7 @@ def test_an_index_survives_saving_and_loading(tmp_path):
     np.testing.assert_array_equal(again.codes, index.codes)
     np.testing.assert_array_equal(again.labels, [0, 2, 4])
     assert again.items.to_dict("list") == items.to_dict("list")
+    assert again.classes == index.classes == tuple("ABCDE")
     queries = random_codes(4, 20, seed=1)
     for field, expected in zip(again.search(queries, 3), index.search(queries, 3), strict=True):
         np.testing.assert_array_equal(field, expected)
@@ -281,6 +284,13 @@ def test_a_missing_index_says_how_to_make_one(tmp_path):
     for path in (tmp_path / "absent", tmp_path):
         with pytest.raises(InputError, match="derm-hash encode"):
             HashIndex.load(path)
+
+
+def test_another_file_is_not_taken_for_an_index(tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_tensors(path, {"codes": np.zeros((2, 8))}, {})
+    with pytest.raises(InputError, match=r"other\.safetensors is not an index that derm-hash has"):
+        HashIndex.load(path)
 
 
 # --- bad input ------------------------------------------------------------------------
