@@ -120,7 +120,10 @@ def test_descending_the_loss_makes_the_copies_agree():
         (lambda: CauchyRotationLoss(math.nan), "greater than 0"),
         (lambda: CauchyRotationLoss()(torch.zeros(4, 16)), r"\(n, B, bits\)"),
         (lambda: CauchyRotationLoss()(torch.zeros(1, 4, 2, 16)), r"\(n, B, bits\)"),
-        (lambda: class_weights(torch.tensor([0]), 1, "balanced"), "'balanced': use one of inverse"),
+        (
+            lambda: class_weights(torch.tensor([0]), 1, "balanced"),
+            "'balanced': use one of inverse, rel",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(call, said):

@@ -103,6 +103,13 @@ def test_each_image_can_have_its_own_angle():
         torch.testing.assert_close(together[i : i + 1], rotate(x[i : i + 1], angle))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_images_of_16_bits_are_rotated_in_32_and_stay_what_they_are(dtype):
+    x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)).to(dtype)
+    expected = rotate(x.float(), 30.0).to(dtype)
+    torch.testing.assert_close(rotate(x, 30.0), expected, rtol=0, atol=0)
+
+
 @settings(max_examples=15)
 @given(angle=st.floats(-720, 720))
 def test_the_corners_are_grey_at_every_angle(angle):

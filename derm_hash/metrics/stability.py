@@ -38,7 +38,7 @@ def hit_chances(distance: np.ndarray, k: int = K) -> np.ndarray:
     ``min(k, N)``.
     """
     k = min(k, distance.shape[1])
-    last = np.partition(distance, k - 1, axis=1)[:, k - 1, None].astype(np.float64)
+    last = np.partition(distance, k - 1, axis=1)[:, k - 1, None]
     certain = distance < last - TIED
     tied = ~certain & (distance <= last + TIED)
     places = k - certain.sum(axis=1, keepdims=True)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from derm_hash.errors import InputError
 from derm_hash.metrics.codes import code_quality
-from derm_hash.metrics.scores import evaluate_retrieval, paper_scores, query_scores
+from derm_hash.metrics.scores import evaluate_retrieval, mean_scores, paper_scores, query_scores
 from derm_hash.retrieval import HashIndex
 
 CLASSES = ("MEL", "NV", "BCC")
@@ -212,6 +212,8 @@ def test_means_are_those_of_the_scores_of_single_queries():
     table = query_scores(index, codes, labels, k=5, radius=2)
     scores = evaluate_retrieval(index, codes, labels, k=5, radius=2, class_names=CLASSES)
     assert table["label"].tolist() == labels.tolist()
+    assert mean_scores(table, CLASSES) | code_quality(index.codes) == scores
+    assert mean_scores(table)["ap_1"] == scores["ap_NV"]
     for column in table.columns.drop("label"):
         by_class = table.groupby("label")[column].mean()
         for label, mean in by_class.items():

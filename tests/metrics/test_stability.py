@@ -71,7 +71,7 @@ def test_without_ties_the_expected_overlap_is_that_of_the_hits():
 
 
 def test_chances_of_hits_by_hand():
-    near, tied, far = [0.1] * 2, [0.3, 0.3 + TIED / 2, 0.3 - TIED / 2, 0.3], [0.3 + 3 * TIED, 1]
+    near, tied, far = [0.1] * 2, [0.5, 0.5 + TIED, 0.5 - TIED, 0.5], [0.5 + 3 * TIED, 1]
     chances = hit_chances(np.array([near + tied + far]), 5)
     assert chances.tolist() == [[1, 1, 0.75, 0.75, 0.75, 0.75, 0, 0]]
     assert hit_chances(np.array([near + tied + far]), 6).tolist() == [[1] * 6 + [0] * 2]
