@@ -154,7 +154,7 @@ def test_retrieval_scores_by_hand():
 
 
 def test_the_paper_scores_alone_are_those_among_all_scores():
-    index, codes, labels = random_case(4, bits=6)  # most queries have more than ten within reach
+    index, codes, labels = random_case(4, bits=10)  # all have more than ten within reach
     alone, table = paper_scores(index, codes, labels), query_scores(index, codes, labels)
     assert list(alone) == ["paper_precision", "paper_reciprocal_rank"]
     assert "precision_at_10" in table
@@ -227,6 +227,15 @@ def test_means_are_those_of_the_scores_of_single_queries():
         assert scores.pop(f"class_mean_{name}") == pytest.approx(by_class.mean())
     counts = {f"queries_{CLASSES[c]}": (labels == c).sum() for c in range(3)}
     assert scores == pytest.approx(counts | code_quality(index.codes))
+
+
+def test_classes_are_matched_with_those_of_the_index_by_name():
+    index, codes, labels = random_case(seed=5)
+    named = HashIndex.build(index.codes, index.labels, range(len(index)), CLASSES)
+    others = ("BCC", "MEL", "NV")
+    renumbered = [others.index(CLASSES[label]) for label in labels]
+    found = evaluate_retrieval(named, codes, renumbered, class_names=others)
+    assert found == pytest.approx(evaluate_retrieval(index, codes, labels, class_names=CLASSES))
 
 
 def test_tie_aware_scores_do_not_know_the_order_of_the_database():
