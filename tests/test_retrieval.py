@@ -348,6 +348,7 @@ def test_an_index_of_a_data_set_holds_its_codes_labels_and_rows(bf16, capsys):
     index = build_index(model, data, bf16=bf16)
     np.testing.assert_array_equal(index.codes, encode(model, data, bf16=bf16))
     assert index.labels.tolist() == data.labels.tolist()
+    assert index.classes == data.classes
     assert index.items["image"].tolist() == data.table["image"].tolist()
     assert capsys.readouterr().err == ""
     exact = build_index(model, data, progress=True)

@@ -80,7 +80,7 @@ def test_other_orbits_agree_with_scipy_inside_the_disc(n):
         expected = ndimage.rotate(image, 360 * k / n, reshape=False, order=3, mode="nearest")
         difference = np.abs(member.squeeze().numpy() - expected)[inside]
         assert difference.max() < 0.01
-    assert not orbit[..., radius(len(image)) > 1].any()  # in every member, also the first
+    assert not orbit.numpy()[..., radius(len(image)) > 1].any()  # in every member, also the first
     # The comparison tells the direction: the opposite turn is far away.
     assert np.abs(orbit[1].squeeze().numpy() - orbit[-1].squeeze().numpy())[inside].max() > 0.5
 
