@@ -206,6 +206,13 @@ def test_the_best_hits_are_the_first_of_the_whole_ranking(codes, radius, k):
     np.testing.assert_array_equal(everything.ids, order)
 
 
+def test_a_hundred_hits_are_the_first_of_the_whole_ranking_too():
+    index, queries = make_index(random_codes(3000, 16, seed=0)), random_codes(40, 16, seed=1)
+    everything = index.search(queries, len(index), None)
+    for field, expected in zip(index.search(queries, 100, None), everything, strict=True):
+        np.testing.assert_array_equal(field, expected[:, :100])
+
+
 def test_what_rounds_to_the_same_distance_is_not_lost():
     # In 64 bits the second half is nearer, in the 32 bits that decide it is not.
     codes = np.full((2000, 2), [0.25, 1.0], dtype=np.float32)
