@@ -135,6 +135,16 @@ def test_codes_that_nearly_agree_are_still_ranked_by_their_distance(spread):
     np.testing.assert_array_equal(hits.ids, ids)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_distances_are_summed_in_64_bits_and_rounded_to_32(metric):
+    a, b = random_codes(200, 512, seed=0), random_codes(200, 512, seed=1)
+    pairs = zip(a.astype(np.float64), b.astype(np.float64), strict=True)
+    expected = np.array([DISTANCE[metric](x, y) for x, y in pairs], dtype=np.float32)
+    found = soft_distance(a, b, metric)
+    assert found.dtype == np.float32
+    np.testing.assert_array_max_ulp(found, expected)
+
+
 def test_a_bit_is_what_exceeds_a_half():
     codes = np.array([[0.5, 0.50001, 0.0, 1.0, 0.49999]], dtype=np.float32)
     assert pack_bits(codes).tolist() == [[0b01010000]]
