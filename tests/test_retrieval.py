@@ -121,6 +121,15 @@ def test_a_large_search_is_many_small_ones_and_bounded_in_memory(metric, radius)
             np.testing.assert_array_equal(field[q], one[0])
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("radius", [6, None])
+def test_a_search_in_many_blocks_is_the_double_loop(metric, radius, monkeypatch):
+    monkeypatch.setattr("derm_hash.retrieval.PAIRS_AT_ONCE", 130)  # two hash codes at a time
+    database, queries = random_codes(60, 16, seed=0), random_codes(11, 16, seed=1)
+    hits = make_index(database).search(queries, 5, radius, metric)
+    assert_hits(hits, double_loop(database, queries, 5, radius, metric))
+
+
 @pytest.mark.parametrize("spread", [1e-3, 1e-2])
 def test_codes_that_nearly_agree_are_still_ranked_by_their_distance(spread):
     # A trained model's codes: close to 0 or 1, and to those of their class.
