@@ -194,6 +194,8 @@ def test_numbers_and_codes_may_come_from_numpy_torch_or_lists():
     for same in (torch.from_numpy(codes), codes.tolist(), codes.astype(np.float64)):
         hits = index.search(same, k=np.int64(3), radius=np.int64(6))
         np.testing.assert_array_equal(hits.ids, expected)
+    fine = np.full((1, 16), 0.5 + 1e-12)  # more than a half in 64 bits only
+    assert make_index(fine).search(fine, 1, radius=0).ids.tolist() == [[0]]
 
 
 # --- many queries ----------------------------------------------------------------------
