@@ -375,6 +375,11 @@ def test_what_cannot_be_indexed_is_refused(codes, labels, items, said):
         HashIndex.build(codes, labels, list(items))
 
 
+def test_a_label_that_is_none_of_the_classes_is_refused():
+    with pytest.raises(InputError, match="the label 2 is none of the 2 classes"):
+        HashIndex.build(np.zeros((1, 16)), [2], "a", ("MEL", "NV"))
+
+
 # --- with a model -----------------------------------------------------------------------
 
 
