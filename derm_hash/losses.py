@@ -138,7 +138,7 @@ def cross_entropy(
 
 def penalty_curve(kind: str, gamma: float, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A penalty rho(d) and its slope by autograd, to plot: d (N,) >= 0 -> two (N,) arrays."""
-    x = torch.as_tensor(d, dtype=torch.float64).clone().requires_grad_()
+    x = torch.tensor(d, requires_grad=True)
     value = PENALTIES[kind](x, gamma)
     (slope,) = torch.autograd.grad(value.sum(), x)
     return value.detach().numpy(), slope.numpy()

@@ -268,7 +268,7 @@ def shortlist(similarity: np.ndarray, k: int) -> np.ndarray:
     # Distances are compared in 32 bits, so keep what may round to the distance of the bound.
     near = similarity >= 1 - (1 - bound) * (1 + 1e-6) - 1e-12
     rows, columns = np.divmod(np.flatnonzero(near), similarity.shape[1])
-    counts = np.bincount(rows, minlength=len(near))
+    counts = np.bincount(rows)  # each row has k of them or more
     table = np.full((len(near), counts.max()), -1)
     table[np.arange(counts.max()) < counts[:, None]] = columns
     return table

@@ -20,7 +20,6 @@ from derm_hash.longtail import (
     bwce_weights,
     proxies_per_class,
 )
-from derm_hash.losses import class_weights, cross_entropy
 from derm_hash.objectives import supcon
 
 COUNTS = [84, 195, 69, 4023, 308, 659, 667]
@@ -243,24 +242,6 @@ def test_a_class_that_is_never_found_counts_most_but_not_alone():
     weights = bwce_weights([100, 100, 100], [0.0, 0.9, math.nan], 100, 20, 50, 100)
     assert weights[0] > weights[2] > weights[1] > 0.05
     assert weights.mean().item() == pytest.approx(1)
-
-
-# --- the other ways to balance ----------------------------------------------------------------
-
-
-def test_logit_adjustment_adds_the_log_of_the_shares():
-    labels, logits = torch.tensor([0, 0, 0, 1, 2, 2]), torch.randn(6, 4)
-    weights = class_weights(labels, 4, "logit-adjusted")
-    share = torch.tensor([3.0, 1.0, 2.0]) / 6
-    expected = F.cross_entropy(logits[:, :3] + share.log(), labels)  # class 3 has no images
-    torch.testing.assert_close(cross_entropy(logits, labels, weights, "logit-adjusted"), expected)
-
-
-def test_the_focal_loss_by_hand():
-    logits, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 2, 1])
-    p = logits.softmax(1)[range(5), labels]
-    expected = (-((1 - p) ** 2) * p.log()).mean()
-    torch.testing.assert_close(cross_entropy(logits, labels, None, "focal"), expected)
 
 
 # --- in training ------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from derm_hash.losses import (
     CauchyRotationLoss,
     OrbitPenalty,
     class_weights,
+    cross_entropy,
     penalty_curve,
 )
 
@@ -118,7 +120,10 @@ def test_descending_the_loss_makes_the_copies_agree():
         (lambda: CauchyRotationLoss(math.nan), "greater than 0"),
         (lambda: CauchyRotationLoss()(torch.zeros(4, 16)), r"\(n, B, bits\)"),
         (lambda: CauchyRotationLoss()(torch.zeros(1, 4, 2, 16)), r"\(n, B, bits\)"),
-        (lambda: class_weights(torch.tensor([0]), 1, "balanced"), "'balanced': use one of inverse"),
+        (
+            lambda: class_weights(torch.tensor([0]), 1, "balanced"),
+            "'balanced': use one of inverse, rel",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(call, said):
@@ -143,6 +148,33 @@ def test_inverse_weights_make_the_classes_equal(labels):
     total = class_weights(labels, 5).double()[labels]
     for c in present:
         assert total[labels == c].sum().item() == pytest.approx(len(labels) / 5, rel=1e-5)
+
+
+# --- balanced cross-entropy ---------------------------------------------------------------
+
+
+def test_weights_count_in_the_numerator_and_in_the_denominator():
+    logits, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 2, 1])
+    weights = torch.tensor([0.2, 1.0, 3.0])
+    own, p = weights[labels], logits.softmax(1)[range(5), labels]
+    expected = -(own * p.log()).sum() / own.sum()
+    torch.testing.assert_close(cross_entropy(logits, labels, weights), expected)
+    torch.testing.assert_close(cross_entropy(logits, labels), -p.log().mean())
+
+
+def test_logit_adjustment_adds_the_log_of_the_shares():
+    labels, logits = torch.tensor([0, 0, 0, 1, 2, 2]), torch.randn(6, 4)
+    weights = class_weights(labels, 4, "logit-adjusted")
+    share = torch.tensor([3.0, 1.0, 2.0]) / 6
+    expected = F.cross_entropy(logits[:, :3] + share.log(), labels)  # class 3 has no images
+    torch.testing.assert_close(cross_entropy(logits, labels, weights, "logit-adjusted"), expected)
+
+
+def test_the_focal_loss_by_hand():
+    logits, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 2, 1])
+    p = logits.softmax(1)[range(5), labels]
+    expected = (-((1 - p) ** 2) * p.log()).mean()
+    torch.testing.assert_close(cross_entropy(logits, labels, None, "focal"), expected)
 
 
 @pytest.mark.parametrize("gamma", [0.2, 1.0])

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from scipy.spatial import distance as scipy_distance
 
 from derm_hash.errors import InputError
+from derm_hash.files import save_tensors
 from derm_hash.model import DermHash, encode
 from derm_hash.retrieval import METRICS, HashIndex, build_index, pack_bits, soft_distance
 
@@ -120,6 +121,15 @@ def test_a_large_search_is_many_small_ones_and_bounded_in_memory(metric, radius)
             np.testing.assert_array_equal(field[q], one[0])
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("radius", [6, None])
+def test_a_search_in_many_blocks_is_the_double_loop(metric, radius, monkeypatch):
+    monkeypatch.setattr("derm_hash.retrieval.PAIRS_AT_ONCE", 130)  # two hash codes at a time
+    database, queries = random_codes(60, 16, seed=0), random_codes(11, 16, seed=1)
+    hits = make_index(database).search(queries, 5, radius, metric)
+    assert_hits(hits, double_loop(database, queries, 5, radius, metric))
+
+
 @pytest.mark.parametrize("spread", [1e-3, 1e-2])
 def test_codes_that_nearly_agree_are_still_ranked_by_their_distance(spread):
     # A trained model's codes: close to 0 or 1, and to those of their class.
@@ -132,6 +142,25 @@ def test_codes_that_nearly_agree_are_still_ranked_by_their_distance(spread):
     np.testing.assert_allclose(hits.distance, distance, rtol=1e-4, atol=1e-12)
     assert hits.ids[:, 0].tolist() == [0, 1, 2, 3, 4]
     np.testing.assert_array_equal(hits.ids, ids)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_distances_are_those_of_scipy_rounded_to_32_bits(metric):
+    a, b = random_codes(200, 512, seed=0), random_codes(200, 512, seed=1)
+    pairs = zip(a.astype(np.float64), b.astype(np.float64), strict=True)
+    expected = np.array([DISTANCE[metric](x, y) for x, y in pairs], dtype=np.float32)
+    found = soft_distance(a, b, metric)
+    assert found.dtype == np.float32
+    np.testing.assert_array_max_ulp(found, expected)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_codes_of_the_same_bits_in_another_order_tie(metric):
+    # Seen from the middle; in 32 bits the sums would depend on the order.
+    row, rng = random_codes(1, 16, seed=0)[0], np.random.default_rng(1)
+    index = make_index(np.array([rng.permutation(row) for _ in range(200)]))
+    hits = index.search(np.full((1, 16), 0.5), 10, None, metric)
+    assert hits.ids.tolist() == [[*range(10)]]
 
 
 def test_a_bit_is_what_exceeds_a_half():
@@ -152,7 +181,8 @@ def test_within_counts_the_coarse_candidates(radius):
     database, queries = random_codes(80, 20, seed=0), random_codes(6, 20, seed=1)
     apart = ((queries[:, None] > 0.5) != (database > 0.5)).sum(axis=2)
     expected = (apart <= (20 if radius is None else radius)).sum(axis=1)
-    assert make_index(database).within(queries, radius).tolist() == expected.tolist()
+    counts = make_index(database).within(queries, radius)
+    assert counts.dtype == np.int64 and counts.tolist() == expected.tolist()
     if radius == 4:
         assert make_index(database).within(queries).tolist() == expected.tolist()
 
@@ -164,6 +194,8 @@ def test_numbers_and_codes_may_come_from_numpy_torch_or_lists():
     for same in (torch.from_numpy(codes), codes.tolist(), codes.astype(np.float64)):
         hits = index.search(same, k=np.int64(3), radius=np.int64(6))
         np.testing.assert_array_equal(hits.ids, expected)
+    fine = np.full((1, 16), 0.5 + 1e-12)  # more than a half in 64 bits only
+    assert make_index(fine).search(fine, 1, radius=0).ids.tolist() == [[0]]
 
 
 # --- many queries ----------------------------------------------------------------------
@@ -202,6 +234,13 @@ def test_the_best_hits_are_the_first_of_the_whole_ranking(codes, radius, k):
     order = np.argsort(distance, axis=1, kind="stable")
     order[np.isnan(np.take_along_axis(distance, order, axis=1))] = -1
     np.testing.assert_array_equal(everything.ids, order)
+
+
+def test_a_hundred_hits_are_the_first_of_the_whole_ranking_too():
+    index, queries = make_index(random_codes(3000, 16, seed=0)), random_codes(40, 16, seed=1)
+    everything = index.search(queries, len(index), None)
+    for field, expected in zip(index.search(queries, 100, None), everything, strict=True):
+        np.testing.assert_array_equal(field, expected[:, :100])
 
 
 def test_what_rounds_to_the_same_distance_is_not_lost():
@@ -263,7 +302,7 @@ def test_an_index_survives_saving_and_loading(tmp_path):
             "share": [0.1, 0.25, 1e-12],
         }
     )
-    index = HashIndex.build(random_codes(6, 20, seed=0)[::2], np.arange(6)[::2], items)
+    index = HashIndex.build(random_codes(6, 20, seed=0)[::2], np.arange(6)[::2], items, "ABCDE")
     path = index.save(tmp_path / "index.safetensors")
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     with safe_open(path, "np") as file:
@@ -272,6 +311,7 @@ def test_an_index_survives_saving_and_loading(tmp_path):
     np.testing.assert_array_equal(again.codes, index.codes)
     np.testing.assert_array_equal(again.labels, [0, 2, 4])
     assert again.items.to_dict("list") == items.to_dict("list")
+    assert again.classes == index.classes == tuple("ABCDE")
     queries = random_codes(4, 20, seed=1)
     for field, expected in zip(again.search(queries, 3), index.search(queries, 3), strict=True):
         np.testing.assert_array_equal(field, expected)
@@ -281,6 +321,13 @@ def test_a_missing_index_says_how_to_make_one(tmp_path):
     for path in (tmp_path / "absent", tmp_path):
         with pytest.raises(InputError, match="derm-hash encode"):
             HashIndex.load(path)
+
+
+def test_another_file_is_not_taken_for_an_index(tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_tensors(path, {"codes": np.zeros((2, 8))}, {})
+    with pytest.raises(InputError, match=r"other\.safetensors is not an index that derm-hash has"):
+        HashIndex.load(path)
 
 
 # --- bad input ------------------------------------------------------------------------
@@ -328,6 +375,11 @@ def test_what_cannot_be_indexed_is_refused(codes, labels, items, said):
         HashIndex.build(codes, labels, list(items))
 
 
+def test_a_label_that_is_none_of_the_classes_is_refused():
+    with pytest.raises(InputError, match="the label 2 is none of the 2 classes"):
+        HashIndex.build(np.zeros((1, 16)), [2], "a", ("MEL", "NV"))
+
+
 # --- with a model -----------------------------------------------------------------------
 
 
@@ -338,6 +390,7 @@ def test_an_index_of_a_data_set_holds_its_codes_labels_and_rows(bf16, capsys):
     index = build_index(model, data, bf16=bf16)
     np.testing.assert_array_equal(index.codes, encode(model, data, bf16=bf16))
     assert index.labels.tolist() == data.labels.tolist()
+    assert index.classes == data.classes
     assert index.items["image"].tolist() == data.table["image"].tolist()
     assert capsys.readouterr().err == ""
     exact = build_index(model, data, progress=True)

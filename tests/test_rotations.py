@@ -80,6 +80,7 @@ def test_other_orbits_agree_with_scipy_inside_the_disc(n):
         expected = ndimage.rotate(image, 360 * k / n, reshape=False, order=3, mode="nearest")
         difference = np.abs(member.squeeze().numpy() - expected)[inside]
         assert difference.max() < 0.01
+    assert not orbit.numpy()[..., radius(len(image)) > 1].any()  # in every member, also the first
     # The comparison tells the direction: the opposite turn is far away.
     assert np.abs(orbit[1].squeeze().numpy() - orbit[-1].squeeze().numpy())[inside].max() > 0.5
 
@@ -100,6 +101,13 @@ def test_each_image_can_have_its_own_angle():
     together = rotate(x, angles)
     for i, angle in enumerate(angles.tolist()):
         torch.testing.assert_close(together[i : i + 1], rotate(x[i : i + 1], angle))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_images_of_16_bits_are_rotated_in_32_and_stay_what_they_are(dtype):
+    x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)).to(dtype)
+    expected = rotate(x.float(), 30.0).to(dtype)
+    torch.testing.assert_close(rotate(x, 30.0), expected, rtol=0, atol=0)
 
 
 @settings(max_examples=15)

@@ -80,8 +80,8 @@ def precision_at_recall(relevant: np.ndarray, levels=RECALL_LEVELS) -> np.ndarra
     best_from = np.maximum.accumulate(at_rank[:, ::-1], axis=1)[:, ::-1]
     curve = []
     for level in levels:  # in whole per cent, since 0.07 * 100 is more than 7
-        needed = -(-level * hits[:, -1:] // 100)
-        curve.append(np.take_along_axis(best_from, (hits < needed).sum(axis=1)[:, None], axis=1))
+        before = (100 * hits < level * hits[:, -1:]).sum(axis=1)  # ranks that do not reach it
+        curve.append(np.take_along_axis(best_from, before[:, None], axis=1))
     return np.concatenate(curve, axis=1)
 
 

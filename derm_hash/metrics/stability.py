@@ -38,7 +38,7 @@ def hit_chances(distance: np.ndarray, k: int = K) -> np.ndarray:
     ``min(k, N)``.
     """
     k = min(k, distance.shape[1])
-    last = np.partition(distance, k - 1, axis=1)[:, k - 1, None].astype(np.float64)
+    last = np.partition(distance, k - 1, axis=1)[:, k - 1, None]
     certain = distance < last - TIED
     tied = ~certain & (distance <= last + TIED)
     places = k - certain.sum(axis=1, keepdims=True)
@@ -105,8 +105,8 @@ def rotation_scores(
 def _hits_in_common(upright: np.ndarray, turned: np.ndarray, index) -> dict[str, np.ndarray]:
     """Columns overlap_at_10 and tied_at_10 for the codes (Q, bits) of images and rotated images."""
     shares, ties = [], []
-    blocks = -(-len(turned) * len(index) // PAIRS_AT_ONCE)
-    for part in np.array_split(np.arange(len(turned)), max(blocks, 1)):
+    blocks = len(turned) * len(index) // PAIRS_AT_ONCE + 1
+    for part in np.array_split(np.arange(len(turned)), blocks):
         a, b = (hit_chances(_cosine_distance(x[part], index.codes)) for x in (upright, turned))
         shares.append(expected_overlap(a, b))
         ties.append(((b > 0) & (b < 1)).sum(axis=1))

@@ -107,10 +107,8 @@ def expected_average_precision_at(total: np.ndarray, relevant: np.ndarray, k: in
     n, m, t, r = (np.take_along_axis(x, group, axis=1) for x in (start, hits, total, relevant))
     s = k[:, None] - n
     x = np.arange(np.minimum(s, r).max() + 1)[None]
-    possible = x <= np.minimum(s, r)
-    chance = np.where(possible, hypergeom.pmf(np.where(possible, x, 0), t, r, s), 0)
     value = (before + _precisions(harmonic, n, m, s, x)) / np.maximum(m + x, 1)
-    return (chance * value).sum(axis=1)
+    return (hypergeom.pmf(x, t, r, s) * value).sum(axis=1)
 
 
 def expected_reciprocal_rank(total: np.ndarray, relevant: np.ndarray) -> np.ndarray:
@@ -122,8 +120,7 @@ def expected_reciprocal_rank(total: np.ndarray, relevant: np.ndarray) -> np.ndar
     """
     group = (relevant > 0).argmax(axis=1)[:, None]
     n, t, r = (
-        np.take_along_axis(x, group, axis=1)[:, 0].astype(float)
-        for x in (_before(total), total, relevant)
+        np.take_along_axis(x, group, axis=1)[:, 0] for x in (_before(total), total, relevant)
     )
     expected, left = np.zeros(len(total)), (r > 0).astype(float)
     j = 0

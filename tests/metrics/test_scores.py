@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from derm_hash.errors import InputError
 from derm_hash.metrics.codes import code_quality
-from derm_hash.metrics.scores import evaluate_retrieval, paper_scores, query_scores
+from derm_hash.metrics.scores import evaluate_retrieval, mean_scores, paper_scores, query_scores
 from derm_hash.retrieval import HashIndex
 
 CLASSES = ("MEL", "NV", "BCC")
@@ -154,7 +154,7 @@ def test_retrieval_scores_by_hand():
 
 
 def test_the_paper_scores_alone_are_those_among_all_scores():
-    index, codes, labels = random_case(4, bits=6)  # most queries have more than ten within reach
+    index, codes, labels = random_case(4, bits=10)  # all have more than ten within reach
     alone, table = paper_scores(index, codes, labels), query_scores(index, codes, labels)
     assert list(alone) == ["paper_precision", "paper_reciprocal_rank"]
     assert "precision_at_10" in table
@@ -212,6 +212,8 @@ def test_means_are_those_of_the_scores_of_single_queries():
     table = query_scores(index, codes, labels, k=5, radius=2)
     scores = evaluate_retrieval(index, codes, labels, k=5, radius=2, class_names=CLASSES)
     assert table["label"].tolist() == labels.tolist()
+    assert mean_scores(table, CLASSES) | code_quality(index.codes) == scores
+    assert mean_scores(table)["ap_1"] == scores["ap_NV"]
     for column in table.columns.drop("label"):
         by_class = table.groupby("label")[column].mean()
         for label, mean in by_class.items():
@@ -225,6 +227,15 @@ def test_means_are_those_of_the_scores_of_single_queries():
         assert scores.pop(f"class_mean_{name}") == pytest.approx(by_class.mean())
     counts = {f"queries_{CLASSES[c]}": (labels == c).sum() for c in range(3)}
     assert scores == pytest.approx(counts | code_quality(index.codes))
+
+
+def test_classes_are_matched_with_those_of_the_index_by_name():
+    index, codes, labels = random_case(seed=5)
+    named = HashIndex.build(index.codes, index.labels, range(len(index)), CLASSES)
+    others = ("BCC", "MEL", "NV")
+    renumbered = [others.index(CLASSES[label]) for label in labels]
+    found = evaluate_retrieval(named, codes, renumbered, class_names=others)
+    assert found == pytest.approx(evaluate_retrieval(index, codes, labels, class_names=CLASSES))
 
 
 def test_tie_aware_scores_do_not_know_the_order_of_the_database():

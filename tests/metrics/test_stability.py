@@ -1,8 +1,10 @@
 """Turned images: flips and overlaps by hand, and by models whose code is worked by hand."""
 
 import math
+import tracemalloc
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers import network_input
@@ -14,6 +16,7 @@ from derm_hash.metrics.stability import (
     expected_overlap,
     flipped_bits,
     hit_chances,
+    orbit_scores,
     rotation_report,
     rotation_scores,
 )
@@ -23,7 +26,7 @@ from derm_hash.rotations import rotate
 
 
 def test_flipped_bits_is_the_triple_loop():
-    codes = np.random.default_rng(0).random((4, 5, 6))
+    codes = np.random.default_rng(0).random((4, 5, 6)).round(1)  # some lie on the threshold
     changed = [
         (codes[k, i, b] > 0.5) != (codes[0, i, b] > 0.5)
         for k in range(1, 4)
@@ -32,6 +35,7 @@ def test_flipped_bits_is_the_triple_loop():
     ]
     assert flipped_bits(codes) == pytest.approx(sum(changed) / len(changed))
     assert flipped_bits(torch.from_numpy(codes)) == flipped_bits(codes)
+    assert flipped_bits(codes[:2]) == pytest.approx(np.mean(changed[: 5 * 6]))
     assert flipped_bits(np.full((4, 3, 16), 0.7)) == 0
 
 
@@ -67,7 +71,7 @@ def test_without_ties_the_expected_overlap_is_that_of_the_hits():
 
 
 def test_chances_of_hits_by_hand():
-    near, tied, far = [0.1] * 2, [0.3, 0.3 + TIED / 2, 0.3 - TIED / 2, 0.3], [0.3 + 3 * TIED, 1]
+    near, tied, far = [0.1] * 2, [0.5, 0.5 + TIED, 0.5 - TIED, 0.5], [0.5 + 3 * TIED, 1]
     chances = hit_chances(np.array([near + tied + far]), 5)
     assert chances.tolist() == [[1, 1, 0.75, 0.75, 0.75, 0.75, 0, 0]]
     assert hit_chances(np.array([near + tied + far]), 6).tolist() == [[1] * 6 + [0] * 2]
@@ -140,6 +144,11 @@ def test_the_report_leaves_the_mode_and_takes_no_gradient(training):
     assert model.nothing.grad is None
 
 
+def test_no_bar_is_drawn_where_nobody_can_see_it(capsys):
+    rotation_report(HandMade(mean_colour), torch.zeros(1, 3, 8, 8))
+    assert capsys.readouterr().err == ""
+
+
 def quadrants(x):
     """Four bits: whether each quarter of the image is brighter than the whole."""
     half = x.shape[-1] // 2
@@ -196,6 +205,24 @@ def test_the_report_is_the_mean_of_the_scores_of_single_images():
     assert "overlap_at_10" not in report
 
 
+def test_the_scores_of_an_orbit_are_the_means_over_its_rotations():
+    draw = torch.Generator().manual_seed(2)
+    images = torch.rand(7, 1, 12, 12, generator=draw) * 2 - 1
+    index = HashIndex.build(torch.rand(40, 4, generator=draw), np.zeros(40, int), range(40))
+
+    def in_quarters(x):
+        return (4 * quadrants(x)).round() / 4  # some lie on the threshold
+
+    orbit = torch.stack([in_quarters(torch.rot90(images, k, (2, 3))) for k in range(4)])
+    assert (orbit == 0.5).any()
+    scores = rotation_scores(HandMade(in_quarters), images, index=index)
+    columns = ["flipped_bits", "overlap_at_10", "tied_at_10"]
+    expected = scores.groupby("image")[columns].mean()
+    found = orbit_scores(orbit.numpy(), index)
+    pd.testing.assert_frame_equal(found, expected, check_names=False)
+    assert (found[columns[:2]].nunique() > 1).all()
+
+
 @pytest.mark.parametrize(("size", "share", "tied"), [(3, 1, 0), (10, 1, 0), (12, 0.9, 4)])
 def test_an_image_that_is_not_rotated_shares_all_hits_that_no_tie_decides(size, share, tied):
     # Three codes: of twelve images, eight are certain hits, and four are tied for two places.
@@ -207,23 +234,33 @@ def test_an_image_that_is_not_rotated_shares_all_hits_that_no_tie_decides(size, 
     assert scores["tied_at_10"].tolist() == [tied] * 3
 
 
-def test_codes_of_zeros_are_near_each_other_alone():
-    codes = torch.zeros(30, 2)
-    codes[12:] = 1
+@pytest.mark.parametrize("code", [0, 1])
+@pytest.mark.parametrize(
+    # Twelve are tied for ten places; or five are certain, and the rest is tied for the other five.
+    ("alike", "tied", "share"),
+    [(12, 12, 10 / 12), (5, 25, (5 + 5 * 5 / 25) / 10)],
+)
+def test_codes_of_zeros_are_near_each_other_alone(code, alike, tied, share):
+    codes = torch.full((30, 2), float(code))
+    codes[alike:] = 1 - code
     index = HashIndex.build(codes, np.zeros(30, int), range(30))
-    zeros = HandMade(lambda x: torch.zeros(len(x), 2))
-    scores = rotation_scores(zeros, torch.zeros(1, 1, 8, 8), (90,), index)
-    assert scores["tied_at_10"].item() == 12
-    assert scores["overlap_at_10"].item() == pytest.approx(10 / 12)
+    model = HandMade(lambda x: torch.full((len(x), 2), float(code)))
+    scores = rotation_scores(model, torch.zeros(1, 1, 8, 8), (90,), index)
+    assert scores["tied_at_10"].item() == tied
+    assert scores["overlap_at_10"].item() == pytest.approx(share)
 
 
-def test_many_queries_are_compared_in_blocks(monkeypatch):
+def test_many_queries_are_compared_in_blocks_that_bound_the_memory(monkeypatch):
     draw = torch.Generator().manual_seed(2)
-    images = torch.rand(7, 1, 12, 12, generator=draw) * 2 - 1
-    index = HashIndex.build(torch.rand(40, 4, generator=draw), np.zeros(40, int), range(40))
+    images = torch.rand(70, 1, 12, 12, generator=draw) * 2 - 1
+    index = HashIndex.build(torch.rand(4000, 4, generator=draw), np.zeros(4000, int), range(4000))
     whole = rotation_scores(HandMade(quadrants), images, (90,), index)
-    monkeypatch.setattr("derm_hash.metrics.stability.PAIRS_AT_ONCE", 80)
+    monkeypatch.setattr("derm_hash.metrics.stability.PAIRS_AT_ONCE", 20_000)
+    tracemalloc.start()
     assert rotation_scores(HandMade(quadrants), images, (90,), index).equals(whole)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 70 * 4000 * 8  # the distances of all pairs
 
 
 def test_a_bit_on_the_threshold_is_no_flip():

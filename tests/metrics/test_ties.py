@@ -55,6 +55,17 @@ def test_expectations_are_the_mean_over_every_order():
         assert ours == pytest.approx(truth, abs=1e-12), (total, relevant, k)
 
 
+def test_many_queries_at_once_are_scored_as_each_alone():
+    rng = np.random.default_rng(1)
+    total = rng.integers(0, 5, (40, 4)) + np.array([1, 0, 0, 0])  # at least one item
+    relevant = rng.binomial(total, 0.4)
+    for k in (1, 4, 12):
+        together = expected(total, relevant, k)
+        for q in range(40):
+            for name, value in expected(total[q : q + 1], relevant[q : q + 1], k).items():
+                assert together[name][q] == pytest.approx(value.item(), abs=1e-12)
+
+
 @pytest.mark.parametrize("k", [1, 3, 10])
 def test_all_tied_is_chance(k):
     # One group of ten, four relevant, in all 210 orders.
