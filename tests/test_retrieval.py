@@ -14,9 +14,9 @@ from safetensors import safe_open
 from scipy.spatial import distance as scipy_distance
 
 from derm_hash.errors import InputError
-from derm_hash.files import save_tensors
 from derm_hash.model import DermHash, encode
 from derm_hash.retrieval import METRICS, HashIndex, build_index, pack_bits, soft_distance
+from derm_hash.tensors import save_tensors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
