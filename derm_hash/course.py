@@ -23,7 +23,7 @@ from derm_hash.settings import TrainConfig
 from derm_hash.training import train
 
 SIZE = 48  # pixels
-TOGETHER = (SIZE, 96)  # pixels
+TOGETHER = (SIZE, 96)  # pixels, drawn at once: networks see the first, people the second
 IMAGES = 900
 # All four copies in a step, since this is the loss that the lessons derive.
 LESSON = {"backbone": "resnet8", "epochs": 5, "batch_size": 24, "learning_rate": 2e-3}
@@ -80,7 +80,7 @@ def course_query(queries: LesionDataset, follow: int | None = None) -> int:
 def cached_atlas(images: int, size: int, seed: int, difficulty: float) -> Atlas:
     """The built-in atlas, drawn once for each set of arguments and version of its code.
 
-    The size that the lesson's networks see is drawn together with the one that people see.
+    If it has one of the sizes ``TOGETHER``, it is drawn and kept in both.
     """
 
     def path(size: int) -> Path:

@@ -56,7 +56,7 @@ def draw_lesion(label, lesion_seed, view_seed=0, size=96, difficulty=0.0):
 
 
 def _photographs(label, lesion_seed, view_seed, sizes, difficulty):
-    """The image and mask of `draw_lesion` at several sizes: up to `WORK`, or else one size."""
+    """The image and mask of `draw_lesion` at each size; several sizes are at most `WORK` each."""
     skin_rng = np.random.default_rng([lesion_seed, 3])
     view_rng = np.random.default_rng([view_seed, 4])
     work = max(WORK, *sizes)
