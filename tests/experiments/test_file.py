@@ -96,7 +96,7 @@ def test_a_missing_experiment_file_gets_one_sentence(tmp_path):
         ("ham10000", 24),
         ("equal-passes", 40),
         ("frozen-tuning", 78),
-        ("fine-tuned", 24),
+        ("fine-tuned", 15),
         ("budget", 27),
         ("presets", 12),
     ],
