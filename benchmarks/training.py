@@ -14,8 +14,9 @@ from lightning_fabric import Fabric
 from benchmarks import Row, child, has_bf16, released, side_by_side
 from benchmarks.memory import UNKNOWN, peak_added
 from derm_hash.model import DermHash
+from derm_hash.optimizers import make_optimizer
 from derm_hash.settings import TrainConfig
-from derm_hash.training import make_optimizer, step_losses
+from derm_hash.training import step_losses
 
 BATCH, SIZE = 16, 224
 WHAT = f"ResNet-18 + HDC-SA, {SIZE} px, batch {BATCH}"

@@ -37,7 +37,7 @@ PAIR = {"with_loss": {}, "without_loss": {"invariance": None, "classify": "uprig
 # The modules that decide how an image is drawn, and how a network is trained.
 DRAWN_BY = ["atlas/atlas", "atlas/criteria", "atlas/lesion", "atlas/photograph"]
 LEARNT_BY = ["attention", "data/dataset", "data/images", "data/views", "longtail", "losses"]
-LEARNT_BY += ["model", "objectives", "rotations", "settings", "training"]
+LEARNT_BY += ["model", "objectives", "optimizers", "rivals", "rotations", "settings", "training"]
 
 
 def course_data(

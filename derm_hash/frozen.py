@@ -24,10 +24,11 @@ from derm_hash.losses import class_weights
 from derm_hash.metrics.classification import f1_columns
 from derm_hash.model import DermHash, HashOutput, encode
 from derm_hash.objectives import BY_CLASSIFIER, orbit_losses
+from derm_hash.optimizers import make_optimizer, make_scheduler
 from derm_hash.runs import MODEL_FILE, Run, claim_folder, save_model
 from derm_hash.settings import TrainConfig
 from derm_hash.tensors import load_tensors, save_tensors
-from derm_hash.training import make_optimizer, make_scheduler, val_score
+from derm_hash.training import val_score
 
 QUARTERS = (0, 1, 2, 3)
 

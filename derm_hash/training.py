@@ -2,7 +2,8 @@
 
 A step passes the whole orbit through the network in one batch. Lightning Fabric provides the
 device, mixed precision and several GPUs. Checkpoints are in ``runs``, random views in
-``data.views``, Ctrl-C and the sharing of a batch between processes in ``devices``.
+``data.views``, optimizer and schedule in ``optimizers``, Ctrl-C and the sharing of a batch between
+processes in ``devices``.
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ from derm_hash.metrics.classification import f1_columns
 from derm_hash.metrics.ranking import precision, relevance
 from derm_hash.metrics.scores import class_means
 from derm_hash.model import DermHash, classify, encode
-from derm_hash.objectives import BY_CLASSIFIER, hash_centres, orbit_losses
+from derm_hash.objectives import BY_CLASSIFIER, orbit_losses
+from derm_hash.optimizers import make_optimizer, make_scheduler
 from derm_hash.retrieval import build_index
+from derm_hash.rivals import hash_centres
 from derm_hash.rotations import rotation_orbit
 from derm_hash.runs import (
     CHECKPOINT,
@@ -195,30 +198,6 @@ def set_up(config: TrainConfig, trained: LesionDataset, fabric: Fabric, resumed:
     weights = class_weights(trained.labels.to(fabric.device), classes, config.class_weights)
     model, optimizer = fabric.setup(model, optimizer)
     return State(config, fabric, model, optimizer, scheduler, weights, contrast, steps)
-
-
-def make_optimizer(
-    config: TrainConfig, model: nn.Module, contrast: ClassContrast | None = None
-) -> torch.optim.Optimizer:
-    """SGD or AdamW, as the config says, for the network and a projection head."""
-    rate, decay = config.learning_rate, config.weight_decay
-    parameters = [*model.parameters(), *(contrast.head.parameters() if contrast else ())]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, rate, config.momentum, weight_decay=decay)
-    return torch.optim.AdamW(parameters, rate, weight_decay=decay)
-
-
-def make_scheduler(config: TrainConfig, optimizer, steps: int):
-    """The schedule of the learning rate, advanced after every step."""
-    if config.schedule == "steps":
-        milestones = [epoch * steps for epoch in config.milestones]
-        return torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones)
-    return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        config.learning_rate,
-        total_steps=config.epochs * steps + 1,  # or the last step would have a rate of almost 0
-        cycle_momentum=config.optimizer == "adamw",  # it would overwrite the momentum of SGD
-    )
 
 
 # --- epoch and step -----------------------------------------------------------------------

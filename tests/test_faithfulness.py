@@ -7,7 +7,8 @@ from pytorch_grad_cam.metrics.road import ROADLeastRelevantFirst, ROADMostReleva
 from torch import nn
 
 from derm_hash.errors import InputError
-from derm_hash.heatmaps import BitTarget, ClassTarget, MatchTarget, OneTensor, grad_cam, road_curve
+from derm_hash.faithfulness import road_curve
+from derm_hash.heatmaps import BitTarget, ClassTarget, MatchTarget, OneTensor, grad_cam
 from derm_hash.model import DermHash
 
 pytestmark = pytest.mark.usefixtures("one_thread")

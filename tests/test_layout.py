@@ -8,8 +8,9 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "derm_hash"
 LAYERS = (  # from the ground up; a module imports from its own layer or a lower one
     *("errors", "files precision tensors", "rotations backbones"),
-    *("attention losses longtail objectives settings", "data atlas", "model", "devices metrics"),
-    *("retrieval runs", "training heatmaps", "plots", "course", "frozen"),
+    *("attention losses longtail rivals objectives settings", "optimizers data atlas", "model"),
+    "devices metrics",
+    *("retrieval runs", "training heatmaps faithfulness", "plots", "course", "frozen"),
     *("experiments explorers options", "commands", "app cli doctor lab"),
 )
 LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names.split()}

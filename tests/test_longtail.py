@@ -20,7 +20,7 @@ from derm_hash.longtail import (
     bwce_weights,
     proxies_per_class,
 )
-from derm_hash.objectives import supcon
+from derm_hash.rivals import supcon
 
 COUNTS = [84, 195, 69, 4023, 308, 659, 667]
 """Images of VASC, AKIEC, DF, NV, BCC, BKL, MEL in the authors' training part of ISIC 2018."""

@@ -59,7 +59,7 @@ NETWORKS: dict[str, dict] = {
     "+ random rotations, mean code of four": network("none", **ROTATIONS, **MEAN),
     "+ HDC-SA, random rotations, mean code of four": network("hdcsa", **ROTATIONS, **MEAN),
 }
-"""The same of benchmarks/configs/equal-passes.toml."""
+"""The same of benchmarks/configs/equal-passes.toml and fine-tuned.toml."""
 BINARY = ("LSH", "ITQ", "predicted class", "known class")
 """Systems whose codes tie in masses: their mAP is the tie-aware one."""
 BITS = {"float cosine": "1,280 floats", "softmax": "4 floats"}
@@ -113,7 +113,8 @@ def headline(
     Parameters
     ----------
     results : DataFrame of :func:`read_results`
-        Of benchmarks/configs/frozen.toml, or of equal-passes.toml for ``NETWORKS``.
+        Of benchmarks/configs/frozen.toml; for ``NETWORKS``, of equal-passes.toml or
+        fine-tuned.toml.
     out : str or Path
         The folder that the results come from, with the scores of every query.
     questions : DataFrame, optional
