@@ -42,7 +42,7 @@ from derm_hash.experiments.results import (
     table_value,
     write_queries,
 )
-from derm_hash.experiments.scoring import Coded, encode_data, score_codes
+from derm_hash.experiments.scoring import Coded, encode_data, encode_orbit, score_codes
 from derm_hash.files import locked, read_json, remove_parts, write_json
 from derm_hash.frozen import frozen_features, head_codes, train_head
 from derm_hash.runs import CHECKPOINT, Run, settled
@@ -176,8 +176,13 @@ def network_coder(run: PlannedRun, out: Path, progress: bool):
         write_json(trained, conditions() | {"seconds": seconds})
     model = Run.load(path).model.to(fabric.device)
 
+    coded: dict[str, Coded] = {}
+
     def code(scoring: Scoring) -> Coded:
-        return encode_data(READOUTS[scoring.readout](model), run.data.dataset, scoring.scored_on)
+        network, given = READOUTS[scoring.readout](model), (run.data.dataset, scoring.scored_on)
+        if known := coded.get(scoring.readout):  # only the queries are others
+            return known._replace(orbit=encode_orbit(network, *given))
+        return coded.setdefault(scoring.readout, encode_data(network, *given))
 
     return code, read_json(trained, AGAIN)
 

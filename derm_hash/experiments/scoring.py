@@ -83,9 +83,16 @@ def encode_data(
 ) -> Coded:
     """Encode every image once, and the rotated copies of the queries."""
     codes = encode(model, data, progress=progress)
-    rotated = rotation_orbit(data.split(scored_on).images)
-    orbit = np.stack([encode(model, to_input(copy), progress=progress) for copy in rotated])
+    orbit = encode_orbit(model, data, scored_on, progress)
     return Coded(codes, softmax(classify(model, codes), axis=1), orbit)
+
+
+def encode_orbit(
+    model: torch.nn.Module, data: LesionDataset, scored_on: str = "query", progress: bool = False
+) -> np.ndarray:
+    """Encode the queries, rotated by 0, 90, 180 and 270 degrees: (4, Q, bits)."""
+    rotated = rotation_orbit(data.split(scored_on).images)
+    return np.stack([encode(model, to_input(copy), progress=progress) for copy in rotated])
 
 
 def score_codes(
