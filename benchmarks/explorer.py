@@ -1,20 +1,26 @@
-"""How fast the explorers answer, in a JupyterLab and a headless Chromium.
+"""How fast the explorers answer in a headless Chromium: in a JupyterLab, and without a kernel.
 
 ``python -m benchmarks.explorer`` measures, in the page, the time from a pointer's move until bits
 and hits have been painted; the kernel's time for a new query, its first answer and all angles; and
-the page's own search. An index of 10,000 images of 96 px, ResNet-18 with attention on the CPU.
+the page's own search. An index of 10,000 images of 96 px, ResNet-18 with attention on the CPU; and
+the page of ``make page`` with two networks, whose database is repeated up to 10,000 images.
 """
 
 import statistics
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from benchmarks import Row, machine
 from derm_hash.doctor import find_browser
+from derm_hash.explorers.page import run as make_page
 
+ALONE = "pointer move to repainted page, without a kernel"
 PROMISED = {  # seconds, median
-    "pointer move to repainted page": 0.016,
+    ALONE: 0.016,
+    "pointer move to repainted page, in JupyterLab": 0.016,
     "new query to first answer": 0.150,
     "new query to all angles": 1.5,
     "turn to new heatmap": 0.500,
@@ -89,6 +95,20 @@ HEAT = """root => new Promise(done => {
         new KeyboardEvent('keydown', {key: 'ArrowLeft', shiftKey: true, bubbles: true}));
 })"""
 
+# In the page: repeat the database up to 10,000 images, with codes that differ a little.
+REPEAT = """root => {
+    const {explorer} = root, {about, source, indexes} = explorer, {thumb} = source;
+    const n = about.database.length, size = 10000, images = about.database;
+    const near = value => Math.min(Math.max(value + 0.1 * (Math.random() - 0.5), 0), 1);
+    about.database = Array.from({length: size}, (_, i) => images[i % n]);
+    source.thumb = (origin, position, image) =>
+        thumb(origin, origin === 'database' ? position % n : position, image);
+    explorer.indexes = indexes.map(({codes, bits, constructor: Index}) => {
+        const repeated = (_, i) => near(codes[i % codes.length]);
+        return new Index(Float32Array.from({length: size * bits}, repeated), bits);
+    });
+    explorer.changed();
+}"""
 SEARCH = """root => {
     const Index = root.explorer.indexes[0].constructor, times = [];
     const codes = Float32Array.from({length: 100000 * 16}, Math.random);
@@ -102,8 +122,27 @@ SEARCH = """root => {
 }"""
 
 
+def moves_without_kernel() -> list[float]:
+    """Seconds of each move on the page of ``make page``."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.browser.labpage import CHROMIUM_FLAGS
+
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        path = Path(folder) / "index.html"
+        make_page(["--out", str(path)])
+        browser = playwright.chromium.launch(executable_path=find_browser(), args=CHROMIUM_FLAGS)
+        page = browser.new_page(viewport={"width": 1366, "height": 1600})
+        page.goto(path.as_uri())
+        root = page.locator(".dh")
+        root.locator(".dh-near", has_text="distance").wait_for()
+        root.evaluate(REPEAT)
+        page.wait_for_timeout(2000)  # until the page has looked at all angles
+        return root.evaluate(MOVE)
+
+
 def measure(page) -> dict[str, list[float]]:
-    """Seconds of each try, by what is promised."""
+    """Seconds of each try in JupyterLab, by what is promised."""
     retrieval, heat = (page.locator(".dh").nth(number) for number in range(2))
     retrieval.locator(".dh-near", has_text="distance").wait_for()  # the kernel has said all
     moves = retrieval.evaluate(MOVE)
@@ -112,7 +151,7 @@ def measure(page) -> dict[str, list[float]]:
     turns = [heat.evaluate(HEAT) for _ in range(12)][2:]
     first, last = zip(*asked, strict=True)
     found = (moves, first, last, turns, retrieval.evaluate(SEARCH))
-    return dict(zip(PROMISED, found, strict=True))
+    return dict(zip([name for name in PROMISED if name != ALONE], found, strict=True))
 
 
 def explorers() -> list[Row]:
@@ -136,11 +175,14 @@ def explorers() -> list[Row]:
     except ImportError:
         return [replace(row, note="Playwright is not installed") for row in rows]
 
+    found = {ALONE: moves_without_kernel()}
     with page_of((SETUP, *CELLS), 1366, 1600) as page:
-        for row, times in zip(rows, measure(page).values(), strict=True):
-            row.measured, row.note = statistics.median(times), ""
-            row.details = {"95 % within": float(np.quantile(times, 0.95))}
-    return rows
+        found |= measure(page)
+    for row, times in zip(rows, found.values(), strict=True):
+        row.measured, row.note = statistics.median(times), ""
+        row.details = {"95 % within": float(np.quantile(times, 0.95))}
+    slow = replace(rows[0], what=rows[0].what.replace("median", "95 % within"), target=0.033)
+    return [*rows, replace(slow, measured=rows[0].details["95 % within"], details={})]
 
 
 def main() -> None:
