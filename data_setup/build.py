@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
+from pooch import file_hash
 
 from data_setup.audit import duplicates, duplicates_sentence, leakage, split_table
 from data_setup.duplicates import duplicate_groups
@@ -104,7 +105,8 @@ def fill(root: Path, args: argparse.Namespace, frame: pd.DataFrame, record: dict
     if args.split in SPLITTERS:
         frame = SPLITTERS[args.split](frame, seed=args.seed, unseen=args.unseen or 0.0)
     files = [*images, *filter(None, frame["mask"]), *([pixels.name] if pixels else [])]
-    digests = thread_map(lambda name: sha256(root / name), files, "checksums", True, args.workers)
+    paths = [root / name for name in files]
+    digests = thread_map(file_hash, paths, "checksums", True, args.workers)
     sums = dict(zip(files, digests, strict=True))
     sums[MANIFEST] = hashlib.sha256(manifest_bytes(frame)).hexdigest()
     text = "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode()
@@ -112,12 +114,6 @@ def fill(root: Path, args: argparse.Namespace, frame: pd.DataFrame, record: dict
     result = {"counts": counts(frame), "bad": bad, SUMS: hashlib.sha256(text).hexdigest()}
     write_json(root / RECORD, record | result)
     write_manifest(frame, root)
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def bad_images(bad: dict[str, str], count: int) -> str:

@@ -4,7 +4,9 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_setup.build import counts, sha256
+from pooch import file_hash
+
+from data_setup.build import counts
 from data_setup.options import add_workers_argument
 from data_setup.record import RECORD, SUMS, is_own_record, is_scaffold, read_record
 from derm_hash.data.manifest import MANIFEST, read_manifest
@@ -56,7 +58,7 @@ def check(root: Path, record: dict, workers: int | None = None) -> Iterator[str]
     except InputError as error:
         yield f"damaged: {error}"
         return
-    if sha256(root / SUMS) != record.get(SUMS):
+    if file_hash(root / SUMS) != record.get(SUMS):
         yield f"changed: {SUMS} is not the one that {RECORD} names: {ANEW}"
     found = thread_map(
         lambda item: problem(root, *item), list(sums.items()), "verifying", True, workers
@@ -77,7 +79,7 @@ def problem(root: Path, name: str, expected: str) -> str:
     """What is wrong with one file; "" if nothing is."""
     remedy = f"copy it back, or {ANEW}"
     try:
-        return "" if sha256(root / name) == expected else f"changed: {name}: {remedy}"
+        return "" if file_hash(root / name) == expected else f"changed: {name}: {remedy}"
     except FileNotFoundError:
         return f"missing: {name}: {remedy}"
     except OSError as error:
