@@ -21,11 +21,6 @@ OWN_SPLITS = {
 HELP = "your own images: one folder per class, or a CSV or Excel file with image and label columns"
 
 
-def names(text: str) -> tuple[str, ...]:
-    """ "MEL,NV" -> ("MEL", "NV")."""
-    return tuple(text.split(","))
-
-
 def renaming(text: str) -> tuple[str, str]:
     """ "Common Nevus=NV" -> ("Common Nevus", "NV")."""
     before, equals, after = (part.strip() for part in text.rpartition("="))
@@ -52,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, default in COLUMNS.items():
         text = f"column of --csv (default: {default})"
         option(f"--{name}-column", metavar="NAME", help=text)
-    option("--classes", type=names, metavar="A,B,C", help="labels to use (default: all)")
+    text = "labels to use (default: all)"
+    option("--classes", type=lambda names: names.split(","), metavar="A,B,C", help=text)
     text = "rename labels, such as 'Common Nevus=NV'; several may get one name"
     several = {"nargs": "+", "action": "extend", "default": [], "metavar": "OLD=NEW"}
     option("--map", type=renaming, help=text, **several)
@@ -79,10 +75,9 @@ def run(args: argparse.Namespace) -> None:
         )
     if args.no_labels:
         args.split = "query"
-    masks = files_of("--masks", args.masks) if args.masks else {}
+    masks = files_in(args.masks.expanduser().resolve()) if args.masks else {}
     known = set(masks.values())
-    files = files_of("--source", source)
-    files = {name: file for name, file in files.items() if file not in known}
+    files = {name: file for name, file in files_in(source).items() if file not in known}
     table = labelled(args, source, files, masks or files)
     table = chosen_classes(args, with_split(args, table), source)
     table = with_masks(args, table.sort_values("file", ignore_index=True), files, masks)
@@ -96,14 +91,6 @@ def run(args: argparse.Namespace) -> None:
     own = [f"{name}_column" for name in COLUMNS] + ["classes", "map", "no_labels", "partial"]
     options = {name: getattr(args, name) for name in own if getattr(args, name)}
     build(args, "folder", options, sources, lambda: rows(source, table), {"title": source.stem})
-
-
-def files_of(option: str, place: Path) -> dict[str, Source]:
-    """The files of the folder or zip file that an option names."""
-    place = place.expanduser().resolve()
-    if not place.exists():
-        raise InputError(f"the folder or zip file {option} {place} does not exist: check the path")
-    return files_in(place)
 
 
 def labelled(

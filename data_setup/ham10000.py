@@ -64,8 +64,6 @@ def run(args: argparse.Namespace) -> None:
 
 def find_files(place: Path) -> tuple[dict[str, Source], ...]:
     """Images, masks (maybe none) and the metadata table, by path in a folder or archive."""
-    if not place.exists():
-        raise InputError(f"the folder or zip file --archives {place} does not exist: check it")
     likely = [pattern for group in FOLDERS.values() for pattern in group if pattern != "*"]
     for patterns in (likely, ["*"]):  # other archives are opened only if these do not do
         files = files_in(place, lambda name, wanted=patterns: is_in(name, wanted))

@@ -155,7 +155,7 @@ def members(place: Path | Member) -> dict[str, Member]:
             archive.filename = str(place)
             weakref.finalize(archive, copy.close)
     except FileNotFoundError:
-        raise InputError(f"the archive {place} does not exist: check the path") from None
+        raise InputError(f"the folder or zip file {place} does not exist: check it") from None
     except Exception as error:  # as in `Member.read_bytes`
         if isinstance(error, OSError) and remedy(error):  # such as a full disk
             raise
