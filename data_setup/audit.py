@@ -122,9 +122,7 @@ def leakage(frame: pd.DataFrame) -> pd.DataFrame:
     known). Of the manifest only label, lesion_id and split are used.
     """
     query, known = frame["split"] == "query", frame["lesion_id"] != ""
-    elsewhere = set(
-        frame.loc[known & frame["split"].isin(["train", "database", "val"]), "lesion_id"]
-    )
+    elsewhere = set(frame.loc[known & ~query & (frame["split"] != ""), "lesion_id"])
     mate = frame["lesion_id"].isin(elsewhere)
     table = per_class(frame, {"queries": query, "with_mate": query & mate, "known": query & known})
     table["share"] = table["with_mate"] / table["queries"].where(table["known"] > 0)
