@@ -11,7 +11,7 @@ from data_setup import publisher
 from data_setup.info import INFO
 from data_setup.options import add_common_arguments
 from data_setup.sources import Source, files_in, images_by_id, named, path_of, states_of
-from data_setup.tables import labels_from, published_rows, refuse_repeated, refuse_several_labels
+from data_setup.tables import labels_from, published_rows, refuse_repeated
 from derm_hash.data.tables import read_table
 from derm_hash.errors import InputError
 
@@ -101,6 +101,5 @@ def read_metadata(path: Source) -> pd.DataFrame:
     refuse_repeated(table["image_id"], path, REMEDY)
     codes = table.set_index("image_id")["dx"]
     table["label"] = labels_from(codes, INFO[NAME].labels, path, REMEDY).to_numpy()
-    refuse_several_labels(table, path)
     columns = ("image_id", "label", "lesion_id", *PATIENT_COLUMNS)
     return table[[column for column in columns if column in table]]
