@@ -35,14 +35,12 @@ class Audit:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
     parser.add_argument("root", type=Path, metavar="ROOT", help="data folder with a manifest.csv")
     text = "another data folder: report near-duplicates and lesions that are in both, instead"
     parser.add_argument("--against", type=Path, metavar="OTHER", help=text)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Audit the data folder ``args.root``, and print what was found."""
     root = args.root.expanduser()
     if args.against is not None:
         print(f"\n{compared(root, args.against.expanduser())}")
@@ -213,7 +211,6 @@ def holds_several(cells: pd.Series) -> pd.Series:
 
 
 def leakage_sentence(table: pd.DataFrame) -> str:
-    """What a table of `leakage` means."""
     queries, with_mate, share = table.loc["all", ["queries", "with_mate", "share"]]
     if not queries:
         return "There are no queries: split the images first."
@@ -231,7 +228,6 @@ def leakage_sentence(table: pd.DataFrame) -> str:
 
 
 def duplicates_sentence(table: pd.DataFrame) -> str:
-    """What a table of `duplicates` means; queries with copies are counted apart."""
     if table.empty:
         return "No near-duplicate images are known."
     groups = counted(len(table), "group")
@@ -251,7 +247,6 @@ def duplicates_sentence(table: pd.DataFrame) -> str:
 
 
 def balance_sentence(table: pd.DataFrame) -> str:
-    """What a table of `split_table` means."""
     classes = table.iloc[:-1]
     if not classes["all"].any():
         return "No image is in a part yet."
@@ -273,7 +268,6 @@ def balance_sentence(table: pd.DataFrame) -> str:
 
 
 def sizes_sentence(table: pd.DataFrame) -> str:
-    """What a table of sizes means."""
     sides = table[["width", "height"]].min(axis=1)
     low, high = sides.min(), sides.max()
     span = f"{low}" if low == high else f"{low} to {high}"
@@ -281,7 +275,6 @@ def sizes_sentence(table: pd.DataFrame) -> str:
 
 
 def gaps_sentence(table: pd.DataFrame) -> str:
-    """What a table of `gaps` means."""
     masks, lesions = table.loc["all", ["without mask", "without lesion_id"]]
     texts = []
     if masks:

@@ -29,7 +29,6 @@ PARTS = {"train": "database", "val": "val", "test": "query"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
     add_common_arguments(
         parser, size=64, own_splits={"medmnist": "the publisher's"}, default_split="medmnist"
     )
@@ -37,7 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Build the data folder ``args.root``."""
     if args.size not in SIZES:
         sizes = ", ".join(map(str, SIZES))
         raise InputError(f"DermaMNIST comes in the sizes {sizes}: give --size one of them")

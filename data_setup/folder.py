@@ -30,7 +30,6 @@ def renaming(text: str) -> tuple[str, str]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
     add_common_arguments(parser, own_splits=OWN_SPLITS, default_split=None)
     option = parser.add_argument
     text = (
@@ -66,7 +65,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Build the data folder ``args.root`` from the images in ``args.source``."""
     source, root = args.source.expanduser().resolve(), args.root.expanduser().resolve()
     if source == root or source in root.parents or root in source.parents:
         raise InputError(

@@ -38,7 +38,6 @@ PATIENT_COLUMNS = ("dx_type", "age", "sex", "localization")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
     add_common_arguments(parser)
     publisher.add_arguments(parser)
     publisher.add_classes(parser, NAME)
@@ -47,7 +46,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Build the data folder ``args.root`` from the archives in ``args.archives``."""
     images, masks, metadata = find_files(place := publisher.files(args, NAME))
     (table,) = metadata.values()
 

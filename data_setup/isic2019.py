@@ -32,7 +32,6 @@ REMEDY = f"download it from {INFO[NAME].home}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
     add_common_arguments(parser, need_root=False)
     publisher.add_arguments(parser)
     publisher.add_classes(parser, NAME)
@@ -44,7 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Build the data folder ``args.root``, or report what it would hold."""
     if args.root is None and not args.dry_run:
         raise InputError("isic2019 needs a data folder to fill: name it with --root FOLDER")
     place = publisher.files(args, NAME, [TRUTH, METADATA] if args.dry_run else None)

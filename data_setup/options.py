@@ -47,7 +47,6 @@ def pixels(text: str) -> int | None:
 
 
 def add_workers_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the number of threads."""
     text = "threads (default: a few more than cores)"
     parser.add_argument("--workers", type=at_least(1), help=text)
 

@@ -98,7 +98,6 @@ def refuse_huge(source: Source) -> None:
 
 
 def size_of(source: Source) -> int:
-    """Bytes of a file."""
     return source.stat().st_size if isinstance(source, Path) else source.size
 
 

@@ -18,7 +18,6 @@ ANEW = "make the folder anew with --force"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
     parser.add_argument("root", type=Path, metavar="ROOT", help="data folder to check")
     add_workers_argument(parser)
 
