@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
     files = {name: file for name, file in files_in(source).items() if file not in known}
     table = labelled(args, source, files, masks or files)
     table = chosen_classes(args, with_split(args, table), source)
-    table = with_masks(args, table.sort_values("file", ignore_index=True), files, masks)
+    table = with_files(args, source, table.sort_values("file", ignore_index=True), files, masks)
     used = {*table["image_from"], *table["mask_from"]} - {*known, None}
     sources = {str(source): state_of(source, used)}
     if args.csv:
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
         sources[str(args.masks)] = state_of(args.masks.expanduser().resolve(), masks.values())
     own = [f"{name}_column" for name in COLUMNS] + ["classes", "map", "no_labels", "partial"]
     options = {name: getattr(args, name) for name in own if getattr(args, name)}
-    build(args, "folder", options, sources, lambda: rows(source, table), {"title": source.stem})
+    build(args, "folder", options, sources, lambda: table, {"title": source.stem})
 
 
 def labelled(
@@ -140,13 +140,14 @@ def class_folders(
     return labels
 
 
-def with_masks(
+def with_files(
     args: argparse.Namespace,
+    source: Path,
     table: pd.DataFrame,
     files: Mapping[str, Source],
     masks: Mapping[str, Source],
 ) -> pd.DataFrame:
-    """The rows with the files of images and masks, in the columns image_from and mask_from.
+    """The manifest's rows, with the files of images and masks.
 
     Masks are those of the column mask, of ``--masks``, or files beside the images that have their
     names with an ending such as _mask.
@@ -161,14 +162,10 @@ def with_masks(
     mask_from = [masks.get(own or found.get(name, "")) for name, own in pairs]
     if count := len(found.keys() & set(table["file"])):
         print(f"Masks found in {place}: {count:,} of {len(table):,} images")
-    return table.assign(image_from=table["file"].map(files), mask_from=mask_from)
-
-
-def rows(source: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """The manifest's rows of a table of `with_masks`."""
+    table = table.assign(image_from=table["file"].map(files), mask_from=mask_from)
     stored = [
         f"masks/{Path(name).with_suffix(suffix_of(mask)).as_posix()}" if mask else ""
-        for name, mask in zip(table["file"], table["mask_from"], strict=True)
+        for name, mask in zip(table["file"], mask_from, strict=True)
     ]
     table = table.assign(image="images/" + table["file"], mask=stored, source=source.stem)
     return table.drop(columns="file")
