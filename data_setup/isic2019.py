@@ -6,8 +6,6 @@ a lesion that is in the database too.
 """
 
 import argparse
-from collections.abc import Mapping
-from pathlib import Path
 
 import pandas as pd
 
@@ -47,7 +45,10 @@ def run(args: argparse.Namespace) -> None:
         raise InputError("isic2019 needs a data folder to fill: name it with --root FOLDER")
     place = publisher.files(args, NAME, [TRUTH, METADATA] if args.dry_run else None)
     files = files_in(place, lambda name: f"{IMAGES}.zip" in name and not args.dry_run)
-    tables = find_tables(files, place)
+    paths = [path_of(files, [name]) for name in (TRUTH, METADATA)]
+    if None in paths:
+        raise InputError(f"{place} has no {(TRUTH, METADATA)[paths.index(None)]}: {REMEDY}")
+    tables = {path: files[path] for path in paths}
     truth, metadata = tables.values()
     table = read_labels(truth, metadata)
     if args.dry_run:
@@ -65,14 +66,6 @@ def run(args: argparse.Namespace) -> None:
         return published_rows(NAME, table, classes, (image_of, {}), truth, by_hand)
 
     publisher.run(args, NAME, {"classes": args.classes}, states_of(place, images | tables), rows)
-
-
-def find_tables(files: Mapping[str, Source], place: Path) -> dict[str, Source]:
-    """Ground truth and metadata by path; `InputError` if one is not there."""
-    paths = [path_of(files, [name]) for name in (TRUTH, METADATA)]
-    if None in paths:
-        raise InputError(f"{place} has no {(TRUTH, METADATA)[paths.index(None)]}: {REMEDY}")
-    return {path: files[path] for path in paths}
 
 
 def read_labels(truth_file: Source, metadata_file: Source) -> pd.DataFrame:
