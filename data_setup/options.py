@@ -46,11 +46,6 @@ def pixels(text: str) -> int | None:
     return None if text == "original" else at_least(1)(text)
 
 
-def add_workers_argument(parser: argparse.ArgumentParser) -> None:
-    text = "threads (default: a few more than cores)"
-    parser.add_argument("--workers", type=at_least(1), help=text)
-
-
 def add_common_arguments(
     parser: argparse.ArgumentParser,
     need_root: bool = True,
@@ -93,7 +88,8 @@ def add_common_arguments(
     )
     option("--unseen", type=share, metavar="SHARE", help=text)
     option("--seed", type=at_least(0), default=0, help="seed of everything random (default: 0)")
-    add_workers_argument(parser)
+    text = "threads (default: a few more than cores)"
+    option("--workers", type=at_least(1), help=text)
     text = "leave out images that cannot be read and list them in dataset.json, instead of stopping"
     option("--skip-bad", action="store_true", help=text)
     text = "make a finished data folder anew, with these options"
