@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 from pooch import file_hash
 
-from data_setup.audit import duplicates, duplicates_sentence, leakage, split_table
+from data_setup.audit import duplicates, duplicates_sentence, leakage, leakage_sentence, split_table
 from data_setup.duplicates import duplicate_groups
 from data_setup.labels import UNLABELLED
 from data_setup.options import SPLITTERS
@@ -218,10 +218,8 @@ def report(frame: pd.DataFrame, root: Path) -> None:
     if bad := read_record(root)["bad"]:
         print(f"Left out: {counted(len(bad), 'image')} that cannot be used; see {root / RECORD}.")
     parts = sorted(set(frame["split"]))
-    if len(parts) > 1 and not numbers["lesions"]:
-        print("Which images show the same lesion is not known, so a lesion may be in two parts.")
-    elif (share := leakage(frame).at["all", "share"]) > 0:
-        print(f"{share:.0%} of the query images show a lesion that is in another part too.")
+    if "query" in parts and len(parts) > 1:
+        print(leakage_sentence(leakage(frame)))
     if len(groups := duplicates(frame)):
         print(f"{duplicates_sentence(groups)} `python -m data_setup audit` lists them.")
     empty = [part for part in SPLITS if part not in (*parts, "train")]
