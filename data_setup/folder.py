@@ -32,10 +32,7 @@ def renaming(text: str) -> tuple[str, str]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_common_arguments(parser, own_splits=OWN_SPLITS, default_split=None)
     option = parser.add_argument
-    text = (
-        "folder or zip file of the images; without --csv it has one folder per class, with the "
-        "label as its name"
-    )
+    text = "folder or zip file of the images; without --csv, one folder per class, named as it"
     option("--source", type=Path, required=True, metavar="PATH", help=text)
     text = (
         "table (CSV, TSV or Excel) with one line per image; images are named by path or by file "
@@ -51,14 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "rename labels, such as 'Common Nevus=NV'; several may get one name"
     several = {"nargs": "+", "action": "extend", "default": [], "metavar": "OLD=NEW"}
     option("--map", type=renaming, help=text, **several)
-    text = (
-        "folder or zip file of lesion masks named as their images, also with _segmentation or _mask"
-    )
+    text = "folder or zip file of masks, named as the images, also with _segmentation or _mask"
     option("--masks", type=Path, metavar="PATH", help=text)
-    text = (
-        "the images have no diagnoses, which is enough to score heatmaps against masks; all are "
-        "queries"
-    )
+    text = "images without diagnoses, all queries: enough to score heatmaps against masks"
     option("--no-labels", action="store_true", help=text)
     text = "leave out images of --csv that are missing, instead of stopping"
     option("--partial", action="store_true", help=text)

@@ -33,10 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_common_arguments(parser, need_root=False)
     publisher.add_arguments(parser)
     publisher.add_classes(parser, NAME)
-    text = (
-        "prepare nothing: print the numbers of images and how far the splits leak; needs the two "
-        "CSV files alone"
-    )
+    text = "only print the numbers of images and how far splits leak; needs the two CSV files alone"
     parser.add_argument("--dry-run", action="store_true", help=text)
 
 

@@ -65,9 +65,7 @@ def add_common_arguments(
         "keeps the files as they are (default: %(default)s)"
     )
     option("--size", type=pixels, default=size, help=text)
-    text = (
-        "crop: the centre square; pad: the whole image, its edge colour around it (default: crop)"
-    )
+    text = "crop: the centre square; pad: all of it, its edge colour around it (default: crop)"
     option("--fit", choices=FITS, default="crop", help=text)
     text = (
         "lesion: no lesion and no near-duplicate is in two parts; paper: by image, 10 %% of each "
