@@ -3,7 +3,6 @@
 import argparse
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,17 +22,6 @@ BETWEEN = " + "  # of the labels of one group, and of its parts
 LISTED = 20  # lines of a long table
 
 
-@dataclass(frozen=True)
-class Audit:
-    """The tables of an audit; `sizes` counts the images of each width and height."""
-
-    leakage: pd.DataFrame
-    duplicates: pd.DataFrame
-    balance: pd.DataFrame
-    sizes: pd.DataFrame
-    gaps: pd.DataFrame
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("root", type=Path, metavar="ROOT", help="data folder with a manifest.csv")
     text = "another data folder: report near-duplicates and lesions that are in both, instead"
@@ -50,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
         frame["duplicate_group"] = duplicate_groups(root, frame["image"].tolist())
     paths = [root / name for name in frame["image"]]
     sizes = list(thread_map(image_size, paths, "reading image sizes", True))
-    print(f"\n{root}: {counted(len(frame), 'image')}\n\n{as_text(audit(frame, sizes))}")
+    print(f"\n{root}: {counted(len(frame), 'image')}\n\n{as_text(frame, sizes)}")
 
 
 def compared(root: Path, other: Path) -> str:
@@ -105,13 +93,6 @@ def shared(frames: Sequence[pd.DataFrame], keys: Sequence[Sequence]) -> pd.DataF
     return table.assign(labels=labels).set_index(names)
 
 
-def audit(frame: pd.DataFrame, sizes: Sequence[tuple[int, int]] | None = None) -> Audit:
-    """All tables, from a split manifest and, if known, width and height of each image."""
-    measured = pd.DataFrame(sizes or [], columns=["width", "height"])
-    counted = measured.value_counts().rename("images").reset_index()
-    return Audit(leakage(frame), duplicates(frame), split_table(frame), counted, gaps(frame))
-
-
 def leakage(frame: pd.DataFrame) -> pd.DataFrame:
     """Queries whose lesion is in another part too: a row per class, and one named "all".
 
@@ -164,16 +145,23 @@ def per_class(frame: pd.DataFrame, flags: dict[str, pd.Series]) -> pd.DataFrame:
     return table.rename_axis(index="class").astype(int)
 
 
-def as_text(found: Audit) -> str:
-    """The tables, each with what it means and what to do."""
-    torn = found.duplicates[holds_several(found.duplicates["parts"])]
-    gaps = found.gaps if found.gaps.loc["all"].drop("images").any() else found.gaps.head(0)
+def as_text(frame: pd.DataFrame, sizes: Sequence[tuple[int, int]]) -> str:
+    """The tables of a split manifest, each with what it means and what to do.
+
+    `sizes` are width and height of each image.
+    """
+    leaks, copies = leakage(frame), duplicates(frame)
+    balance, missing = split_table(frame), gaps(frame)
+    measured = pd.DataFrame(sizes, columns=["width", "height"])
+    measured = measured.value_counts().rename("images").reset_index()
+    torn = copies[holds_several(copies["parts"])]
+    listed = missing if missing.loc["all"].drop("images").any() else missing.head(0)
     sections = [
-        ("Leakage", leakage_sentence(found.leakage), found.leakage),
-        ("Near-duplicates", duplicates_sentence(found.duplicates), torn),
-        ("Class balance", balance_sentence(found.balance), found.balance),
-        ("Image sizes", sizes_sentence(found.sizes), found.sizes),
-        ("Gaps", gaps_sentence(found.gaps), gaps),
+        ("Leakage", leakage_sentence(leaks), leaks),
+        ("Near-duplicates", duplicates_sentence(copies), torn),
+        ("Class balance", balance_sentence(balance), balance),
+        ("Image sizes", sizes_sentence(measured), measured),
+        ("Gaps", gaps_sentence(missing), listed),
     ]
     return "\n\n\n".join(
         f"{title}\n{textwrap.fill(sentence, WIDTH)}{table_text(table)}"
