@@ -109,13 +109,11 @@ def leakage(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def duplicates(frame: pd.DataFrame) -> pd.DataFrame:
-    """Near-duplicates: a row per group, by name; none without the column ``duplicate_group``.
+    """Near-duplicates: a row per group of the column ``duplicate_group``, by name.
 
     The columns are ``images`` and ``lesions`` (how many; an image without lesion_id is a lesion of
     its own), ``labels`` and ``parts`` (which).
     """
-    if "duplicate_group" not in frame:
-        frame = frame.assign(duplicate_group="")
     rows = frame[frame["duplicate_group"] != ""]
     grouped = rows.assign(lesion=lesion_keys(rows)).groupby("duplicate_group")
     labels, parts = (grouped[column].unique() for column in ("label", "split"))

@@ -50,7 +50,6 @@ def test_near_duplicates_say_how_many_lesions_labels_and_parts(frame):
     assert table["lesions"].tolist() == [2, 2, 2]
     assert table["labels"].tolist() == ["NV", "MEL", "BCC + MEL"]
     assert table["parts"].tolist() == ["query", "database + query", "database"]
-    assert duplicates(frame.drop(columns="duplicate_group")).empty
     assert duplicates(frame.assign(duplicate_group="")).empty
 
 
@@ -94,6 +93,7 @@ def test_a_good_split_is_told_so():
     frame = pd.DataFrame({"image": [f"{i:03}.png" for i in range(200)]}).assign(mask="m")
     frame = frame.assign(label=["MEL", "NV"] * 100, lesion_id=[f"L{i // 4}" for i in range(200)])
     frame["lesion_id"] += frame["label"]
+    frame["duplicate_group"] = ""
     text = " ".join(report(split_by_lesion(frame)).split())
     for part in (
         "No query shows a lesion that is in the database",
