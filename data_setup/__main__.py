@@ -1,4 +1,8 @@
-"""The command line: ``python -m data_setup NAME --root FOLDER``."""
+"""The command line: ``python -m data_setup NAME --root FOLDER``.
+
+A command is a module: HELP, ``add_arguments`` for its options, and ``run``, which fills the folder
+``args.root`` or prints what it finds there.
+"""
 
 import argparse
 import sys

@@ -3,7 +3,6 @@
 import argparse
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,26 +22,13 @@ BETWEEN = " + "  # of the labels of one group, and of its parts
 LISTED = 20  # lines of a long table
 
 
-@dataclass(frozen=True)
-class Audit:
-    """The tables of an audit; `sizes` counts the images of each width and height."""
-
-    leakage: pd.DataFrame
-    duplicates: pd.DataFrame
-    balance: pd.DataFrame
-    sizes: pd.DataFrame
-    gaps: pd.DataFrame
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
     parser.add_argument("root", type=Path, metavar="ROOT", help="data folder with a manifest.csv")
     text = "another data folder: report near-duplicates and lesions that are in both, instead"
     parser.add_argument("--against", type=Path, metavar="OTHER", help=text)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Audit the data folder ``args.root``, and print what was found."""
     root = args.root.expanduser()
     if args.against is not None:
         print(f"\n{compared(root, args.against.expanduser())}")
@@ -52,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
         frame["duplicate_group"] = duplicate_groups(root, frame["image"].tolist())
     paths = [root / name for name in frame["image"]]
     sizes = list(thread_map(image_size, paths, "reading image sizes", True))
-    print(f"\n{root}: {counted(len(frame), 'image')}\n\n{as_text(audit(frame, sizes))}")
+    print(f"\n{root}: {counted(len(frame), 'image')}\n\n{as_text(frame, sizes)}")
 
 
 def compared(root: Path, other: Path) -> str:
@@ -107,13 +93,6 @@ def shared(frames: Sequence[pd.DataFrame], keys: Sequence[Sequence]) -> pd.DataF
     return table.assign(labels=labels).set_index(names)
 
 
-def audit(frame: pd.DataFrame, sizes: Sequence[tuple[int, int]] | None = None) -> Audit:
-    """All tables, from a split manifest and, if known, width and height of each image."""
-    measured = pd.DataFrame(sizes or [], columns=["width", "height"])
-    counted = measured.value_counts().rename("images").reset_index()
-    return Audit(leakage(frame), duplicates(frame), split_table(frame), counted, gaps(frame))
-
-
 def leakage(frame: pd.DataFrame) -> pd.DataFrame:
     """Queries whose lesion is in another part too: a row per class, and one named "all".
 
@@ -122,9 +101,7 @@ def leakage(frame: pd.DataFrame) -> pd.DataFrame:
     known). Of the manifest only label, lesion_id and split are used.
     """
     query, known = frame["split"] == "query", frame["lesion_id"] != ""
-    elsewhere = set(
-        frame.loc[known & frame["split"].isin(["train", "database", "val"]), "lesion_id"]
-    )
+    elsewhere = set(frame.loc[known & ~query & (frame["split"] != ""), "lesion_id"])
     mate = frame["lesion_id"].isin(elsewhere)
     table = per_class(frame, {"queries": query, "with_mate": query & mate, "known": query & known})
     table["share"] = table["with_mate"] / table["queries"].where(table["known"] > 0)
@@ -132,13 +109,11 @@ def leakage(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def duplicates(frame: pd.DataFrame) -> pd.DataFrame:
-    """Near-duplicates: a row per group, by name; none without the column ``duplicate_group``.
+    """Near-duplicates: a row per group of the column ``duplicate_group``, by name.
 
     The columns are ``images`` and ``lesions`` (how many; an image without lesion_id is a lesion of
     its own), ``labels`` and ``parts`` (which).
     """
-    if "duplicate_group" not in frame:
-        frame = frame.assign(duplicate_group="")
     rows = frame[frame["duplicate_group"] != ""]
     grouped = rows.assign(lesion=lesion_keys(rows)).groupby("duplicate_group")
     labels, parts = (grouped[column].unique() for column in ("label", "split"))
@@ -168,16 +143,23 @@ def per_class(frame: pd.DataFrame, flags: dict[str, pd.Series]) -> pd.DataFrame:
     return table.rename_axis(index="class").astype(int)
 
 
-def as_text(found: Audit) -> str:
-    """The tables, each with what it means and what to do."""
-    torn = found.duplicates[holds_several(found.duplicates["parts"])]
-    gaps = found.gaps if found.gaps.loc["all"].drop("images").any() else found.gaps.head(0)
+def as_text(frame: pd.DataFrame, sizes: Sequence[tuple[int, int]]) -> str:
+    """The tables of a split manifest, each with what it means and what to do.
+
+    `sizes` are width and height of each image.
+    """
+    leaks, copies = leakage(frame), duplicates(frame)
+    balance, missing = split_table(frame), gaps(frame)
+    measured = pd.DataFrame(sizes, columns=["width", "height"])
+    measured = measured.value_counts().rename("images").reset_index()
+    torn = copies[holds_several(copies["parts"])]
+    listed = missing if missing.loc["all"].drop("images").any() else missing.head(0)
     sections = [
-        ("Leakage", leakage_sentence(found.leakage), found.leakage),
-        ("Near-duplicates", duplicates_sentence(found.duplicates), torn),
-        ("Class balance", balance_sentence(found.balance), found.balance),
-        ("Image sizes", sizes_sentence(found.sizes), found.sizes),
-        ("Gaps", gaps_sentence(found.gaps), gaps),
+        ("Leakage", leakage_sentence(leaks), leaks),
+        ("Near-duplicates", duplicates_sentence(copies), torn),
+        ("Class balance", balance_sentence(balance), balance),
+        ("Image sizes", sizes_sentence(measured), measured),
+        ("Gaps", gaps_sentence(missing), listed),
     ]
     return "\n\n\n".join(
         f"{title}\n{textwrap.fill(sentence, WIDTH)}{table_text(table)}"
@@ -215,7 +197,6 @@ def holds_several(cells: pd.Series) -> pd.Series:
 
 
 def leakage_sentence(table: pd.DataFrame) -> str:
-    """What a table of `leakage` means."""
     queries, with_mate, share = table.loc["all", ["queries", "with_mate", "share"]]
     if not queries:
         return "There are no queries: split the images first."
@@ -233,7 +214,6 @@ def leakage_sentence(table: pd.DataFrame) -> str:
 
 
 def duplicates_sentence(table: pd.DataFrame) -> str:
-    """What a table of `duplicates` means; queries with copies are counted apart."""
     if table.empty:
         return "No near-duplicate images are known."
     groups = counted(len(table), "group")
@@ -253,7 +233,6 @@ def duplicates_sentence(table: pd.DataFrame) -> str:
 
 
 def balance_sentence(table: pd.DataFrame) -> str:
-    """What a table of `split_table` means."""
     classes = table.iloc[:-1]
     if not classes["all"].any():
         return "No image is in a part yet."
@@ -275,7 +254,6 @@ def balance_sentence(table: pd.DataFrame) -> str:
 
 
 def sizes_sentence(table: pd.DataFrame) -> str:
-    """What a table of sizes means."""
     sides = table[["width", "height"]].min(axis=1)
     low, high = sides.min(), sides.max()
     span = f"{low}" if low == high else f"{low} to {high}"
@@ -283,7 +261,6 @@ def sizes_sentence(table: pd.DataFrame) -> str:
 
 
 def gaps_sentence(table: pd.DataFrame) -> str:
-    """What a table of `gaps` means."""
     masks, lesions = table.loc["all", ["without mask", "without lesion_id"]]
     texts = []
     if masks:

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
+from pooch import file_hash
 
-from data_setup.audit import duplicates, duplicates_sentence, leakage, split_table
+from data_setup.audit import duplicates, duplicates_sentence, leakage, leakage_sentence, split_table
 from data_setup.duplicates import duplicate_groups
 from data_setup.labels import UNLABELLED
 from data_setup.options import SPLITTERS
@@ -104,7 +105,8 @@ def fill(root: Path, args: argparse.Namespace, frame: pd.DataFrame, record: dict
     if args.split in SPLITTERS:
         frame = SPLITTERS[args.split](frame, seed=args.seed, unseen=args.unseen or 0.0)
     files = [*images, *filter(None, frame["mask"]), *([pixels.name] if pixels else [])]
-    digests = thread_map(lambda name: sha256(root / name), files, "checksums", True, args.workers)
+    paths = [root / name for name in files]
+    digests = thread_map(file_hash, paths, "checksums", True, args.workers)
     sums = dict(zip(files, digests, strict=True))
     sums[MANIFEST] = hashlib.sha256(manifest_bytes(frame)).hexdigest()
     text = "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode()
@@ -112,12 +114,6 @@ def fill(root: Path, args: argparse.Namespace, frame: pd.DataFrame, record: dict
     result = {"counts": counts(frame), "bad": bad, SUMS: hashlib.sha256(text).hexdigest()}
     write_json(root / RECORD, record | result)
     write_manifest(frame, root)
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def bad_images(bad: dict[str, str], count: int) -> str:
@@ -222,10 +218,8 @@ def report(frame: pd.DataFrame, root: Path) -> None:
     if bad := read_record(root)["bad"]:
         print(f"Left out: {counted(len(bad), 'image')} that cannot be used; see {root / RECORD}.")
     parts = sorted(set(frame["split"]))
-    if len(parts) > 1 and not numbers["lesions"]:
-        print("Which images show the same lesion is not known, so a lesion may be in two parts.")
-    elif (share := leakage(frame).at["all", "share"]) > 0:
-        print(f"{share:.0%} of the query images show a lesion that is in another part too.")
+    if "query" in parts and len(parts) > 1:
+        print(leakage_sentence(leakage(frame)))
     if len(groups := duplicates(frame)):
         print(f"{duplicates_sentence(groups)} `python -m data_setup audit` lists them.")
     empty = [part for part in SPLITS if part not in (*parts, "train")]

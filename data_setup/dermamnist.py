@@ -29,7 +29,6 @@ PARTS = {"train": "database", "val": "val", "test": "query"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
     add_common_arguments(
         parser, size=64, own_splits={"medmnist": "the publisher's"}, default_split="medmnist"
     )
@@ -37,7 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Build the data folder ``args.root``."""
     if args.size not in SIZES:
         sizes = ", ".join(map(str, SIZES))
         raise InputError(f"DermaMNIST comes in the sizes {sizes}: give --size one of them")
@@ -52,19 +50,12 @@ def run(args: argparse.Namespace) -> None:
 def rows(path: Path, size: int) -> pd.DataFrame:
     """The manifest's rows, split as published."""
     images, labels = load(path, size)
-    table = pd.DataFrame(
-        [
-            (
-                f"images/{part}_{i:05d}.png",
-                LABELS[label],
-                split,
-                Drawn(pixels, f"{part} {i} of {path}"),
-            )
-            for part, split in PARTS.items()
-            for i, (pixels, label) in enumerate(zip(images[part], labels[part], strict=True))
-        ],
-        columns=["image", "label", "split", "image_from"],
-    )
+    lines = [
+        (f"images/{part}_{i:05d}.png", LABELS[label], split, Drawn(pixels, f"{part} {i} of {path}"))
+        for part, split in PARTS.items()
+        for i, (pixels, label) in enumerate(zip(images[part], labels[part], strict=True))
+    ]
+    table = pd.DataFrame(lines, columns=["image", "label", "split", "image_from"])
     table = table.assign(lesion_id="", mask="", source=INFO[NAME].title, mask_from=None)
     return table.sort_values("image", ignore_index=True)
 
@@ -78,10 +69,9 @@ def load(path: Path, size: int) -> tuple[dict[str, np.ndarray], dict[str, np.nda
             for part in PARTS:
                 pixels, numbers = arrays[f"{part}_images"], arrays[f"{part}_labels"].ravel()
                 shape = len(numbers), size, size, 3
-                if pixels.shape != shape or {pixels.dtype, numbers.dtype} != {np.dtype(np.uint8)}:
+                other = pixels.shape != shape or numbers.max(initial=0) >= len(LABELS)
+                if other or {pixels.dtype, numbers.dtype} != {np.dtype(np.uint8)}:
                     raise ValueError(f"the part {part} has other images or labels")
-                if numbers.max(initial=0) >= len(LABELS):
-                    raise ValueError(f"the part {part} has labels above {len(LABELS) - 1}")
                 images[part], labels[part] = pixels, numbers
     except Exception as error:  # damaged bytes raise almost anything in zipfile and numpy
         raise InputError(

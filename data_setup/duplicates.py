@@ -43,8 +43,6 @@ def duplicate_groups(root: Path, images: Sequence[str], workers: int | None = No
     near-duplicates, else the same name for all that are connected, "dup-" and the path of the first
     of them in the alphabet.
     """
-    if not len(images):
-        return []
     group = connected_images(image_hashes(root, images, workers), RADIUS)
     names = pd.Series(images).groupby(group)
     return ("dup-" + names.transform("min")).where(names.transform("size") > 1, "").tolist()
@@ -66,13 +64,9 @@ def image_hashes(root: Path, images: Sequence[str], workers: int | None = None) 
 def view_hashes(image: Image.Image) -> np.ndarray:
     """Hashes of the eight views of a square grey image, the image itself first: uint8 (8, 96)."""
     views = [image if view is None else image.transpose(view) for view in VIEWS]
-    return np.stack([np.packbits(hash_bits(view)) for view in views])
-
-
-def hash_bits(image: Image.Image) -> np.ndarray:
-    """Coarse shapes and the direction of change from cell to cell: bool (768,)."""
-    kinds = (imagehash.phash, imagehash.dhash, imagehash.dhash_vertical)
-    return np.concatenate([kind(image, hash_size=16).hash.ravel() for kind in kinds])
+    kinds = imagehash.phash, imagehash.dhash, imagehash.dhash_vertical
+    bits = np.array([[kind(view, hash_size=16).hash for kind in kinds] for view in views])
+    return np.packbits(bits.reshape(len(views), -1), axis=1)
 
 
 def connected_images(hashes: np.ndarray, radius: int) -> np.ndarray:

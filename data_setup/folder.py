@@ -21,11 +21,6 @@ OWN_SPLITS = {
 HELP = "your own images: one folder per class, or a CSV or Excel file with image and label columns"
 
 
-def names(text: str) -> tuple[str, ...]:
-    """ "MEL,NV" -> ("MEL", "NV")."""
-    return tuple(text.split(","))
-
-
 def renaming(text: str) -> tuple[str, str]:
     """ "Common Nevus=NV" -> ("Common Nevus", "NV")."""
     before, equals, after = (part.strip() for part in text.rpartition("="))
@@ -35,13 +30,9 @@ def renaming(text: str) -> tuple[str, str]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
     add_common_arguments(parser, own_splits=OWN_SPLITS, default_split=None)
     option = parser.add_argument
-    text = (
-        "folder or zip file of the images; without --csv it has one folder per class, with the "
-        "label as its name"
-    )
+    text = "folder or zip file of the images; without --csv, one folder per class, named as it"
     option("--source", type=Path, required=True, metavar="PATH", help=text)
     text = (
         "table (CSV, TSV or Excel) with one line per image; images are named by path or by file "
@@ -52,25 +43,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, default in COLUMNS.items():
         text = f"column of --csv (default: {default})"
         option(f"--{name}-column", metavar="NAME", help=text)
-    option("--classes", type=names, metavar="A,B,C", help="labels to use (default: all)")
+    text = "labels to use (default: all)"
+    option("--classes", type=lambda names: names.split(","), metavar="A,B,C", help=text)
     text = "rename labels, such as 'Common Nevus=NV'; several may get one name"
     several = {"nargs": "+", "action": "extend", "default": [], "metavar": "OLD=NEW"}
     option("--map", type=renaming, help=text, **several)
-    text = (
-        "folder or zip file of lesion masks named as their images, also with _segmentation or _mask"
-    )
+    text = "folder or zip file of masks, named as the images, also with _segmentation or _mask"
     option("--masks", type=Path, metavar="PATH", help=text)
-    text = (
-        "the images have no diagnoses, which is enough to score heatmaps against masks; all are "
-        "queries"
-    )
+    text = "images without diagnoses, all queries: enough to score heatmaps against masks"
     option("--no-labels", action="store_true", help=text)
     text = "leave out images of --csv that are missing, instead of stopping"
     option("--partial", action="store_true", help=text)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Build the data folder ``args.root`` from the images in ``args.source``."""
     source, root = args.source.expanduser().resolve(), args.root.expanduser().resolve()
     if source == root or source in root.parents or root in source.parents:
         raise InputError(
@@ -79,13 +65,12 @@ def run(args: argparse.Namespace) -> None:
         )
     if args.no_labels:
         args.split = "query"
-    masks = files_of("--masks", args.masks) if args.masks else {}
+    masks = files_in(args.masks.expanduser().resolve()) if args.masks else {}
     known = set(masks.values())
-    files = files_of("--source", source)
-    files = {name: file for name, file in files.items() if file not in known}
+    files = {name: file for name, file in files_in(source).items() if file not in known}
     table = labelled(args, source, files, masks or files)
     table = chosen_classes(args, with_split(args, table), source)
-    table = with_masks(args, table.sort_values("file", ignore_index=True), files, masks)
+    table = with_files(args, source, table.sort_values("file", ignore_index=True), files, masks)
     used = {*table["image_from"], *table["mask_from"]} - {*known, None}
     sources = {str(source): state_of(source, used)}
     if args.csv:
@@ -95,15 +80,7 @@ def run(args: argparse.Namespace) -> None:
         sources[str(args.masks)] = state_of(args.masks.expanduser().resolve(), masks.values())
     own = [f"{name}_column" for name in COLUMNS] + ["classes", "map", "no_labels", "partial"]
     options = {name: getattr(args, name) for name in own if getattr(args, name)}
-    build(args, "folder", options, sources, lambda: rows(source, table), {"title": source.stem})
-
-
-def files_of(option: str, place: Path) -> dict[str, Source]:
-    """The files of the folder or zip file that an option names."""
-    place = place.expanduser().resolve()
-    if not place.exists():
-        raise InputError(f"the folder or zip file {option} {place} does not exist: check the path")
-    return files_in(place)
+    build(args, "folder", options, sources, lambda: table, {"title": source.stem})
 
 
 def labelled(
@@ -155,13 +132,14 @@ def class_folders(
     return labels
 
 
-def with_masks(
+def with_files(
     args: argparse.Namespace,
+    source: Path,
     table: pd.DataFrame,
     files: Mapping[str, Source],
     masks: Mapping[str, Source],
 ) -> pd.DataFrame:
-    """The rows with the files of images and masks, in the columns image_from and mask_from.
+    """The manifest's rows, with the files of images and masks.
 
     Masks are those of the column mask, of ``--masks``, or files beside the images that have their
     names with an ending such as _mask.
@@ -176,14 +154,10 @@ def with_masks(
     mask_from = [masks.get(own or found.get(name, "")) for name, own in pairs]
     if count := len(found.keys() & set(table["file"])):
         print(f"Masks found in {place}: {count:,} of {len(table):,} images")
-    return table.assign(image_from=table["file"].map(files), mask_from=mask_from)
-
-
-def rows(source: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """The manifest's rows of a table of `with_masks`."""
+    table = table.assign(image_from=table["file"].map(files), mask_from=mask_from)
     stored = [
         f"masks/{Path(name).with_suffix(suffix_of(mask)).as_posix()}" if mask else ""
-        for name, mask in zip(table["file"], table["mask_from"], strict=True)
+        for name, mask in zip(table["file"], mask_from, strict=True)
     ]
     table = table.assign(image="images/" + table["file"], mask=stored, source=source.stem)
     return table.drop(columns="file")

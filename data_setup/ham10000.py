@@ -11,7 +11,7 @@ from data_setup import publisher
 from data_setup.info import INFO
 from data_setup.options import add_common_arguments
 from data_setup.sources import Source, files_in, images_by_id, named, path_of, states_of
-from data_setup.tables import labels_from, published_rows, refuse_repeated, refuse_several_labels
+from data_setup.tables import labels_from, published_rows, refuse_repeated
 from derm_hash.data.tables import read_table
 from derm_hash.errors import InputError
 
@@ -38,7 +38,6 @@ PATIENT_COLUMNS = ("dx_type", "age", "sex", "localization")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
     add_common_arguments(parser)
     publisher.add_arguments(parser)
     publisher.add_classes(parser, NAME)
@@ -47,7 +46,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Build the data folder ``args.root`` from the archives in ``args.archives``."""
     images, masks, metadata = find_files(place := publisher.files(args, NAME))
     (table,) = metadata.values()
 
@@ -64,8 +62,6 @@ def run(args: argparse.Namespace) -> None:
 
 def find_files(place: Path) -> tuple[dict[str, Source], ...]:
     """Images, masks (maybe none) and the metadata table, by path in a folder or archive."""
-    if not place.exists():
-        raise InputError(f"the folder or zip file --archives {place} does not exist: check it")
     likely = [pattern for group in FOLDERS.values() for pattern in group if pattern != "*"]
     for patterns in (likely, ["*"]):  # other archives are opened only if these do not do
         files = files_in(place, lambda name, wanted=patterns: is_in(name, wanted))
@@ -103,6 +99,5 @@ def read_metadata(path: Source) -> pd.DataFrame:
     refuse_repeated(table["image_id"], path, REMEDY)
     codes = table.set_index("image_id")["dx"]
     table["label"] = labels_from(codes, INFO[NAME].labels, path, REMEDY).to_numpy()
-    refuse_several_labels(table, path)
     columns = ("image_id", "label", "lesion_id", *PATIENT_COLUMNS)
     return table[[column for column in columns if column in table]]

@@ -200,7 +200,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print the table."""
     print("\n\n".join(describe(name) for name in INFO))
     print(
         "\nNotebooks 00 to 08 start with the atlas; name another prepared folder in their "

@@ -6,8 +6,6 @@ a lesion that is in the database too.
 """
 
 import argparse
-from collections.abc import Mapping
-from pathlib import Path
 
 import pandas as pd
 
@@ -16,13 +14,7 @@ from data_setup.audit import leakage, split_table
 from data_setup.info import INFO
 from data_setup.options import SPLITTERS, add_common_arguments
 from data_setup.sources import Source, files_in, images_by_id, path_of, states_of
-from data_setup.tables import (
-    UNKNOWN,
-    one_hot_labels,
-    published_rows,
-    refuse_repeated,
-    refuse_several_labels,
-)
+from data_setup.tables import UNKNOWN, one_hot_labels, published_rows, refuse_repeated
 from derm_hash.data.tables import read_table
 from derm_hash.errors import InputError, counted
 
@@ -38,24 +30,22 @@ REMEDY = f"download it from {INFO[NAME].home}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
     add_common_arguments(parser, need_root=False)
     publisher.add_arguments(parser)
     publisher.add_classes(parser, NAME)
-    text = (
-        "prepare nothing: print the numbers of images and how far the splits leak; needs the two "
-        "CSV files alone"
-    )
+    text = "only print the numbers of images and how far splits leak; needs the two CSV files alone"
     parser.add_argument("--dry-run", action="store_true", help=text)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Build the data folder ``args.root``, or report what it would hold."""
     if args.root is None and not args.dry_run:
         raise InputError("isic2019 needs a data folder to fill: name it with --root FOLDER")
     place = publisher.files(args, NAME, [TRUTH, METADATA] if args.dry_run else None)
     files = files_in(place, lambda name: f"{IMAGES}.zip" in name and not args.dry_run)
-    tables = find_tables(files, place)
+    paths = [path_of(files, [name]) for name in (TRUTH, METADATA)]
+    if None in paths:
+        raise InputError(f"{place} has no {(TRUTH, METADATA)[paths.index(None)]}: {REMEDY}")
+    tables = {path: files[path] for path in paths}
     truth, metadata = tables.values()
     table = read_labels(truth, metadata)
     if args.dry_run:
@@ -75,14 +65,6 @@ def run(args: argparse.Namespace) -> None:
     publisher.run(args, NAME, {"classes": args.classes}, states_of(place, images | tables), rows)
 
 
-def find_tables(files: Mapping[str, Source], place: Path) -> dict[str, Source]:
-    """Ground truth and metadata by path; `InputError` if one is not there."""
-    paths = [path_of(files, [name]) for name in (TRUTH, METADATA)]
-    if None in paths:
-        raise InputError(f"{place} has no {(TRUTH, METADATA)[paths.index(None)]}: {REMEDY}")
-    return {path: files[path] for path in paths}
-
-
 def read_labels(truth_file: Source, metadata_file: Source) -> pd.DataFrame:
     """Ground truth and metadata together, checked: a row per image, sorted by image_id."""
     truth = read_truth(truth_file)
@@ -94,9 +76,7 @@ def read_labels(truth_file: Source, metadata_file: Source) -> pd.DataFrame:
                 f"{file} lacks {counted(len(alone), 'image')} of the other table, such as "
                 f"{alone[0]}: download both from {INFO[NAME].home}"
             )
-    table = pd.concat([truth, metadata], axis=1).sort_index().rename_axis("image_id")
-    refuse_several_labels(table, truth_file)
-    return table.reset_index()
+    return pd.concat([truth, metadata], axis=1).sort_index().rename_axis("image_id").reset_index()
 
 
 def read_truth(path: Source) -> pd.Series:

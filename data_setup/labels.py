@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from data_setup.sources import listing
 from derm_hash.errors import InputError, shown
 
 MISSING = {"", "nan", "none", "null", "nil", "na", "n/a", "n.a.", "<na>", "#n/a", "?", "-", "--"}
@@ -104,9 +105,7 @@ def refuse_other_levels(source: Path, names: Sequence[str]) -> None:
 
 def quoted(names: Collection[str]) -> str:
     """At most five names as a message lists them."""
-    names = sorted(names)
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(repr(shown(name)) for name in names[:5]) + more
+    return listing([repr(shown(name)) for name in sorted(names)], most=5)
 
 
 def _meaning(label: str) -> str:

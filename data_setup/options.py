@@ -46,12 +46,6 @@ def pixels(text: str) -> int | None:
     return None if text == "original" else at_least(1)(text)
 
 
-def add_workers_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the number of threads."""
-    text = "threads (default: a few more than cores)"
-    parser.add_argument("--workers", type=at_least(1), help=text)
-
-
 def add_common_arguments(
     parser: argparse.ArgumentParser,
     need_root: bool = True,
@@ -71,9 +65,7 @@ def add_common_arguments(
         "keeps the files as they are (default: %(default)s)"
     )
     option("--size", type=pixels, default=size, help=text)
-    text = (
-        "crop: the centre square; pad: the whole image, its edge colour around it (default: crop)"
-    )
+    text = "crop: the centre square; pad: all of it, its edge colour around it (default: crop)"
     option("--fit", choices=FITS, default="crop", help=text)
     text = (
         "lesion: no lesion and no near-duplicate is in two parts; paper: by image, 10 %% of each "
@@ -94,7 +86,8 @@ def add_common_arguments(
     )
     option("--unseen", type=share, metavar="SHARE", help=text)
     option("--seed", type=at_least(0), default=0, help="seed of everything random (default: 0)")
-    add_workers_argument(parser)
+    text = "threads (default: a few more than cores)"
+    option("--workers", type=at_least(1), help=text)
     text = "leave out images that cannot be read and list them in dataset.json, instead of stopping"
     option("--skip-bad", action="store_true", help=text)
     text = "make a finished data folder anew, with these options"

@@ -40,7 +40,6 @@ LAYOUT = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
     add_common_arguments(parser)
     home = INFO[NAME].home.replace("%", "%%")
     text = f"the folder PH2Dataset, or a zip file of it; ask its publisher for it at {home}"
@@ -48,7 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Build the data folder ``args.root`` from the folder or zip file ``args.archives``."""
     place = args.archives.expanduser()
     files = files_in(place)
     publisher.run(args, NAME, {}, states_of(place, files), lambda: rows(files, place))

@@ -18,16 +18,15 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import ExifTags, Image
 
-from data_setup.sources import Source, read
+from data_setup.sources import Source, encoded, read
 from derm_hash.data.images import IMAGE_FORMATS, open_image, read_mask, square
 from derm_hash.errors import InputError
 from derm_hash.files import thread_map, write_atomically
 
 QUALITY = 95
 FITS = ("crop", "pad")
-ORIENTATION = 0x0112  # the EXIF tag
 KEPT = {"JPEG": ".jpg", "PNG": ".png"}
 
 
@@ -104,14 +103,14 @@ def store(
         check_shapes(picture, str(image_from), lesion, str(mask_from))
         if size is not None:
             lesion = lesion.resize(picture.size, Image.Resampling.NEAREST)
-            mask_data = _encoded(squared(lesion, size, fit, nearest=True), "PNG")
+            mask_data = encoded(squared(lesion, size, fit, nearest=True), "PNG")
         put(root / stored_mask, mask_data)
     stored_image = image
     if size is not None:
         small = squared(picture, size, fit)
         kind = plain_format(data) if small.size == picture.size else None
         if kind is None:
-            kind, data = "JPEG", _encoded(small, "JPEG", quality=QUALITY)
+            kind, data = "JPEG", encoded(small, "JPEG", quality=QUALITY)
         stored_image = _with_suffix(image, KEPT[kind])
     put(root / stored_image, data)
     return stored_image, stored_mask
@@ -154,15 +153,9 @@ def _edge_colour(image: Image.Image) -> tuple[int, ...]:
 def plain_format(data: bytes) -> str | None:
     """``JPEG`` or ``PNG`` if any program shows the file's pixels as `open_image` reads them."""
     with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
-        upright = image.getexif().get(ORIENTATION, 1) == 1
+        upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
         plain = image.mode == "RGB" and not image.has_transparency_data
         return image.format if upright and plain and image.format in KEPT else None
-
-
-def _encoded(image: Image.Image, kind: str, **options: int) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format=kind, **options)
-    return buffer.getvalue()
 
 
 def _with_suffix(name: str, suffix: str) -> str:

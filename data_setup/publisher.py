@@ -14,10 +14,7 @@ from derm_hash.errors import InputError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the commands whose files a publisher offers."""
-    text = (
-        "folder with the publisher's files, already downloaded, or a zip file of it; nothing is "
-        "fetched then"
-    )
+    text = "folder or zip file of the publisher's files, if you have them: nothing is fetched then"
     parser.add_argument("--archives", type=Path, metavar="PATH", help=text)
     text = (
         "accept the licence that `python -m data_setup list` shows; needed for a download, which "

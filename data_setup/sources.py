@@ -67,15 +67,20 @@ class Drawn:
 
     def read_bytes(self) -> bytes:
         """The PNG file."""
-        buffer = io.BytesIO()
-        Image.fromarray(self.pixels).save(buffer, format="PNG")
-        return buffer.getvalue()
+        return encoded(Image.fromarray(self.pixels), "PNG")
 
     def __str__(self) -> str:
         return self.name
 
 
 Source = Path | Member | Drawn
+
+
+def encoded(image: Image.Image, kind: str, **options: int) -> bytes:
+    """An image file of a format, JPEG or PNG."""
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, **options)
+    return buffer.getvalue()
 
 
 def read(source: Source) -> bytes:
@@ -98,7 +103,6 @@ def refuse_huge(source: Source) -> None:
 
 
 def size_of(source: Source) -> int:
-    """Bytes of a file."""
     return source.stat().st_size if isinstance(source, Path) else source.size
 
 
@@ -155,7 +159,7 @@ def members(place: Path | Member) -> dict[str, Member]:
             archive.filename = str(place)
             weakref.finalize(archive, copy.close)
     except FileNotFoundError:
-        raise InputError(f"the archive {place} does not exist: check the path") from None
+        raise InputError(f"the folder or zip file {place} does not exist: check it") from None
     except Exception as error:  # as in `Member.read_bytes`
         if isinstance(error, OSError) and remedy(error):  # such as a full disk
             raise
@@ -245,7 +249,7 @@ def states_of(place: Path, files: Mapping[str, Source]) -> dict[str, int | str]:
     return {top: state_of(place / top, used[top]) for top in sorted(used)}
 
 
-def listing(names: Sequence[str]) -> str:
+def listing(names: Sequence[str], most: int = LISTED) -> str:
     """The first names, and how many more there are."""
-    more = len(names) - LISTED
-    return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

@@ -17,14 +17,12 @@ HELP = "draw the built-in atlas: no download, no account"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
     add_common_arguments(parser, size=128)
     text = "how many (default: %(default)s)"
     parser.add_argument("--images", type=at_least(1), default=2000, help=text)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Draw the atlas into ``args.root``."""
     if args.size is None:
         raise InputError("the atlas is drawn in the size that you want: give --size a number")
     check_memory(args.images, args.size)

@@ -30,11 +30,12 @@ def one_hot_columns(table: pd.DataFrame) -> list[str]:
 
     These are all columns of 0 and 1, or those of ISIC's class names: what fits more rows.
     """
+    numbers = as_numbers(table)
     official = [name for name in table if name.upper() in {*ISIC_CLASSES, *ALIASES, UNKNOWN}]
-    binary = [name for name in table if as_numbers(table[name]).isin([0, 1]).all()]
+    binary = [name for name in table if numbers[name].isin([0, 1]).all()]
 
     def fit(classes: list[str]) -> float:
-        alone = as_numbers(table[classes]).sum(axis=1) == 1
+        alone = numbers[classes].sum(axis=1) == 1
         return alone.mean() if len(classes) > 1 else 0
 
     classes = max(official, binary, key=fit)
@@ -58,19 +59,14 @@ def one_hot_labels(table: pd.DataFrame, classes: Sequence[str], path: object, re
     return label
 
 
-def as_numbers(values: pd.DataFrame | pd.Series):
+def as_numbers(table: pd.DataFrame) -> pd.DataFrame:
     """The numbers in cells, with decimal points or commas; NaN where there is none.
 
     True and x are 1; False and an empty cell are 0.
     """
-    if isinstance(values, pd.DataFrame):
-        return values.apply(as_numbers)
-    plain = (
-        values.str.lower()
-        .replace({"true": "1", "x": "1", "false": "0", "": "0"})
-        .str.replace(",", ".")
-    )
-    return pd.to_numeric(plain, errors="coerce")
+    words = {"true": "1", "x": "1", "false": "0", "": "0"}
+    plain = table.apply(lambda cells: cells.str.lower().replace(words).str.replace(",", "."))
+    return plain.apply(pd.to_numeric, errors="coerce")
 
 
 def refuse_repeated(images: pd.Series, table: object, remedy: str) -> None:
@@ -85,15 +81,6 @@ def lesions_with_several_labels(table: pd.DataFrame) -> list[str]:
     """The lesion_ids of a table whose images have different labels."""
     labels = table[table["lesion_id"] != ""].groupby("lesion_id")["label"].nunique()
     return sorted(labels.index[labels > 1])
-
-
-def refuse_several_labels(table: pd.DataFrame, path: object) -> None:
-    """Refuse a table whose images of one lesion have different labels."""
-    if lesions := lesions_with_several_labels(table):
-        raise InputError(
-            f"{path} gives the images of the lesion {lesions[0]} different classes: correct the "
-            "wrong ones"
-        )
 
 
 def report_unlabelled(images: Collection[str], listed: Collection[str], table: object) -> None:
@@ -128,6 +115,11 @@ def published_rows(
     use; `files` are the images and the masks by image id; messages call the table `listed_in`.
     Images that are listed and missing are refused with the `remedy`, or left out if `partial`.
     """
+    if lesions := lesions_with_several_labels(table):
+        raise InputError(
+            f"{listed_in} gives the images of the lesion {lesions[0]} different classes: correct "
+            "the wrong ones"
+        )
     image_of = files[0]
     report_unlabelled(image_of, table["image_id"], listed_in)
     table = table[table["label"].isin(classes)].sort_values("image_id")
@@ -136,12 +128,8 @@ def published_rows(
     table = table[there].reset_index(drop=True)
     if table.empty:
         raise InputError(f"none of the images of {listed_in} is in an archive: check the files")
-    images, masks = ([of.get(key) for key in table["image_id"]] for of in files)
-
-    def names(folder: str, files: Sequence[Source | None]) -> list[str]:
-        pairs = zip(table["image_id"], files, strict=True)
-        return [f"{folder}/{key}{suffix_of(file)}" if file else "" for key, file in pairs]
-
-    table = table.assign(image=names("images", images), mask=names("masks", masks))
-    table = table.assign(source=INFO[name].title, image_from=images, mask_from=masks)
-    return table.drop(columns="image_id")
+    for kind, of in zip(("image", "mask"), files, strict=True):
+        found = [(key, of.get(key)) for key in table["image_id"]]
+        table[f"{kind}_from"] = [file for _, file in found]
+        table[kind] = [f"{kind}s/{key}{suffix_of(file)}" if file else "" for key, file in found]
+    return table.assign(source=INFO[name].title).drop(columns="image_id")

@@ -4,8 +4,9 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_setup.build import counts, sha256
-from data_setup.options import add_workers_argument
+from pooch import file_hash
+
+from data_setup.build import counts
 from data_setup.record import RECORD, SUMS, is_own_record, is_scaffold, read_record
 from derm_hash.data.manifest import MANIFEST, read_manifest
 from derm_hash.errors import InputError
@@ -16,9 +17,7 @@ ANEW = "make the folder anew with --force"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
     parser.add_argument("root", type=Path, metavar="ROOT", help="data folder to check")
-    add_workers_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
             "verify it: check the path"
         )
     print("\n".join(history(record)))
-    problems = list(check(root, record, args.workers))
+    problems = list(check(root, record))
     print("".join(f"{problem}\n" for problem in problems), end="")
     print(f"{root}: {f'problems: {len(problems)}' if problems else 'as it was stored'}")
     return 1 if problems else 0
@@ -47,7 +46,7 @@ def history(record: dict) -> Iterator[str]:
         yield f"  without {name}: {reason}"
 
 
-def check(root: Path, record: dict, workers: int | None = None) -> Iterator[str]:
+def check(root: Path, record: dict) -> Iterator[str]:
     """What is wrong with a data folder: one line per problem, each with its remedy."""
     if not (root / MANIFEST).exists():
         yield f"unfinished: {root} has no {MANIFEST}: run the command that made it again"
@@ -56,11 +55,9 @@ def check(root: Path, record: dict, workers: int | None = None) -> Iterator[str]
     except InputError as error:
         yield f"damaged: {error}"
         return
-    if sha256(root / SUMS) != record.get(SUMS):
+    if file_hash(root / SUMS) != record.get(SUMS):
         yield f"changed: {SUMS} is not the one that {RECORD} names: {ANEW}"
-    found = thread_map(
-        lambda item: problem(root, *item), list(sums.items()), "verifying", True, workers
-    )
+    found = thread_map(lambda item: problem(root, *item), list(sums.items()), "verifying", True)
     problems = [line for line in found if line]
     yield from problems
     own = sums.keys() | {SUMS}
@@ -77,7 +74,7 @@ def problem(root: Path, name: str, expected: str) -> str:
     """What is wrong with one file; "" if nothing is."""
     remedy = f"copy it back, or {ANEW}"
     try:
-        return "" if sha256(root / name) == expected else f"changed: {name}: {remedy}"
+        return "" if file_hash(root / name) == expected else f"changed: {name}: {remedy}"
     except FileNotFoundError:
         return f"missing: {name}: {remedy}"
     except OSError as error:

@@ -46,7 +46,7 @@ class SpatialGate(nn.Module):
     """
 
     def __init__(self, channels: int, kernel_size: int = 7):
-        super().__init__()  # the channels are not needed, but every gate is made with them
+        super().__init__()  # `channels` is not used; every gate is made from it
         self.merge = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
 
     def attention(self, x: Tensor) -> Tensor:
@@ -169,9 +169,9 @@ LAST_NORM = {
 def last_norm(block: nn.Module) -> str | None:
     """The name of the last norm of a block's residual branch; None for any other module.
 
-    Blocks are known by the name of their class, because importing timm takes seconds. torchvision
-    has an InvertedResidual, too, which has no such norm. Inverted residuals without a shortcut
-    have no residual branch.
+    Blocks are known by the name of their class, because importing timm takes seconds. The
+    InvertedResidual of torchvision is another class, without a ``bn3``. Blocks of timm without a
+    shortcut (``has_skip`` is False) have no residual branch.
     """
     names = (LAST_NORM.get(kind.__name__, "") for kind in type(block).__mro__)
     name = next(filter(None, names), None)
@@ -229,7 +229,7 @@ def add_attention(
 def released_init(module: nn.Module) -> None:
     """Draw a convolution's weights with standard deviation sqrt(2 / (k * k * out)) and mean 0.
 
-    So does the released code, and so do torchvision's ResNets for their own convolutions. Other
+    The released code does this, and torchvision's ResNets do it for their own convolutions. Other
     modules stay as they are.
     """
     if isinstance(module, nn.Conv2d):

@@ -1,4 +1,4 @@
-"""Is a heatmap faithful? Without the pixels that it calls important, is there less evidence?"""
+"""Is a heatmap faithful? Remove the pixels that it calls important: the evidence should fall."""
 
 from collections.abc import Callable, Sequence
 

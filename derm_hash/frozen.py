@@ -98,7 +98,9 @@ def frozen_features(
 def train_head(
     config: TrainConfig, data: LesionDataset, features: np.ndarray, progress: bool = False
 ) -> tuple[nn.Linear, nn.Linear, list[dict[str, float]]]:
-    """Train a hash layer and a classifier on frozen features, as :func:`train` trains a network.
+    """Train a hash layer and a classifier on frozen features.
+
+    Settings mean what they mean in :func:`derm_hash.training.train`, which trains a whole network.
 
     Parameters
     ----------
@@ -176,9 +178,10 @@ def drawn_quarters(config: TrainConfig, images: int, key: tuple[int, ...]) -> Te
 def train_frozen(
     config: TrainConfig, data: LesionDataset, root: str | Path = "runs", progress: bool = True
 ) -> Run:
-    """Train a run whose backbone stays as its weights are; arguments and result of :func:`train`.
+    """Train a run whose backbone stays as its weights are.
 
-    The run keeps the last epoch. InputError if the config is not that of a frozen run.
+    Arguments and result are those of :func:`derm_hash.training.train`, but the run keeps the last
+    epoch. InputError if the config is not that of a frozen run.
     """
     if not config.frozen:
         raise InputError("train_frozen trains a hash layer alone: set frozen, or call train")

@@ -1,8 +1,8 @@
 """Where does the network look? HDC-SA gates, and Grad-CAM.
 
 :func:`grad_cam` explains a class, a bit, or a match with a hit; :func:`gate_maps` reads the
-attention gates. Whether a map is faithful is asked in ``faithfulness``. The package grad-cam does
-the mathematics; it takes a second to import, so it is imported where it is used.
+attention gates. :mod:`derm_hash.faithfulness` tests whether a map can be trusted. The package
+grad-cam does the mathematics; it takes a second to import, so it is imported where it is used.
 
 A target is a callable that takes the HashOutput of one image, logits (classes,) and code (bits,),
 and returns the number to explain, such as ``ClassTarget``, ``BitTarget`` or ``MatchTarget``.

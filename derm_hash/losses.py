@@ -1,8 +1,9 @@
-"""The Cauchy rotation-invariance loss, the penalties it is compared with, balanced cross-entropy.
+"""The Cauchy rotation-invariance loss, the penalties it is compared with, and the cross-entropy.
 
 For the orbit u_k = h(R_k x), k = 0..n-1, of soft codes and its mean ubar, an invariance loss is
 ``L = sum_k mean_{batch, bits} rho(|u_k - ubar|)``. The penalty rho decides how much a deviating
-bit costs, and how large its gradient is. The loss is its sum over the orbit.
+bit costs, and how large its gradient is. The cross-entropy trains the classifier; it can be
+balanced over classes of different size.
 """
 
 import numpy as np
@@ -82,7 +83,7 @@ class CauchyRotationLoss(OrbitPenalty):
 
 CLASS_WEIGHTS = ("inverse", "released", "none", "logit-adjusted", "sampling", "focal")
 CLASS_WEIGHTS += ("bwce", "bwce-smooth")
-"""How the classes are balanced: weights in the loss, or one of the rivals to weights."""
+"""How the classes are balanced: by weights in the cross-entropy, or in another way."""
 
 
 def class_weights(labels: Tensor, classes: int, mode: str = "inverse") -> Tensor | None:
@@ -94,11 +95,12 @@ def class_weights(labels: Tensor, classes: int, mode: str = "inverse") -> Tensor
     classes : int
     mode : a name in ``CLASS_WEIGHTS``, else `InputError`
         ``"inverse"``: N / (classes * count), so that all classes have the same total weight.
-        ``"logit-adjusted"``: the same numbers, see :func:`cross_entropy`. ``"released"``: count /
-        N, as in the code that was published with the paper; it strengthens the imbalance and is
-        here for comparison. The others have no weights: "none"; "sampling", which draws the images
-        of all classes equally often; "focal"; and "bwce" and "bwce-smooth", whose weights change
-        from epoch to epoch (:func:`derm_hash.longtail.bwce_weights`).
+        ``"logit-adjusted"``: the weights of "inverse", which :func:`cross_entropy` uses in another
+        way. ``"released"``: count / N, as in the code that was published with the paper; it
+        strengthens the imbalance and is here for comparison. The others get no weights here:
+        "none"; "sampling", which draws the images of all classes equally often; "focal", see
+        :func:`cross_entropy`; and "bwce" and "bwce-smooth", whose weights change from epoch to
+        epoch (:func:`derm_hash.longtail.bwce_weights`).
 
     Returns
     -------

@@ -143,7 +143,7 @@ class OrbitMean(nn.Module):
         super().__init__()
         self.model = model
         self.bf16 = getattr(model, "bf16", False)
-        self.train(model.training)  # the mode of the model inside stays
+        self.train(model.training)  # keeps the model's mode
 
     @property
     def classifier(self) -> nn.Linear:
@@ -188,7 +188,7 @@ def encode(
     bf16 : bool, optional
         Compute the features in bfloat16: faster where the hardware computes in it (GPUs, CPUs
         with AMX or AVX-512 BF16), very slow elsewhere. Soft codes differ by up to about 0.01. By
-        default there, if the model was trained in bfloat16.
+        default it is used on such hardware if the model was trained in bfloat16.
 
     Returns
     -------

@@ -1,14 +1,19 @@
-"""What the codes are trained for: the paper's classification, or one of its rivals; and the orbit.
+"""What the codes are trained for, and the whole loss of a training step.
 
-Every ``objective(codes, logits, labels, weights)`` returns a scalar:
+The paper trains the codes by classification. The objectives of other hashing methods are in
+:mod:`derm_hash.rivals`. The objective "ecl" has parameters of its own, so it is not a function but
+a module: :class:`derm_hash.longtail.ClassContrast`. :func:`orbit_losses` puts the objective, the
+classifier and the penalty on the orbit together.
+
+Every ``objective(codes, logits, labels, weights)`` returns a scalar, which is finite for any code,
+and for a batch of one image:
 
 codes : (N, bits) tensor
     Soft codes h in (0, 1) of N images.
 logits : (N, classes) tensor
-labels : (N,) int64 tensor
-weights : (classes,) tensor w, or None
-
-It is finite for any code, and for a batch of one image.
+    Output of the classifier. The rivals read its number of columns alone, or nothing of it.
+labels : (N,) int64 tensor of class indices
+weights : (classes,) tensor of class weights w, or None
 """
 
 from collections.abc import Callable
@@ -45,7 +50,7 @@ OBJECTIVES: dict[str, Callable[..., Tensor]] = {
     "supcon": supcon,
 }
 BY_CLASSIFIER = ("classification", "supcon", "ecl")
-"""Objectives whose classifier shapes the code; with the others it only reads it."""
+"""With these objectives the classifier's gradient shapes the code; with the others it does not."""
 
 
 def orbit_losses(
@@ -58,13 +63,13 @@ def orbit_losses(
     contrast: ClassContrast | None = None,
     strong: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Losses of a batch of orbits.
+    """Losses of a batch of orbits: classifier, objective, penalty on the orbit.
 
     ``loss = cross_entropy + hashing + rise * invariance_weight * invariance``, where rise goes from
     0 to 1 while ``share_done``, the share of the run that is done, goes from 0 to
     ``invariance_rise``. ``hashing`` is the config's objective if that is not classification; the
-    cross-entropy then trains the classifier alone. Only "supcon" and "ecl" are joined with it, as
-    in the ECL paper: ``loss = 2 * cross_entropy + hashing + ...``.
+    cross-entropy then trains the classifier alone. The exceptions are "supcon" and "ecl": both
+    losses shape the code, weighted as in the ECL paper, ``2 * cross_entropy + hashing + ...``.
 
     Parameters
     ----------
@@ -74,7 +79,7 @@ def orbit_losses(
     weights : (classes,) tensor of class weights, optional
     share_done : float in [0, 1]
     contrast : ClassContrast
-        For the objective "ecl".
+        The objective "ecl".
     strong : (B, bits) tensor, optional
         Codes of a strong view of each image, which ``hashing`` sees as well.
 
@@ -83,18 +88,19 @@ def orbit_losses(
     dict of scalar tensors: ``loss``, ``cross_entropy``, and ``hashing``, ``invariance`` if used
     """
     copies, balance = len(codes), config.class_weights
-    # 1. The classifier, on all copies or on the unrotated one.
+    # 1. The classifier, on all copies or on the first one.
     used = copies if config.classify == "orbit" else 1
     repeated = y.repeat(used)
     if balance == "released":  # from each batch, as in the released code
         weights = class_weights(repeated, logits.shape[-1], "released")
     classified = cross_entropy(logits[:used].flatten(0, 1), repeated, weights, balance)
     losses = {"cross_entropy": classified, "loss": classified}
-    # 2. The objective, if it is another one, on the same copies and the strong view.
+    # 2. The objective, if it is not classification, on the same copies and the strong view.
     views = codes[:used] if strong is None else torch.cat([codes[:used], strong[None]])
     if config.objective == "ecl":
         losses["hashing"] = contrast(views, y)
     elif config.objective != "classification":
+        # "logit-adjusted" turns the weights into shifts of the logits, which rivals do not have.
         of_images = None if balance == "logit-adjusted" else weights
         inputs = views.flatten(0, 1), logits[0], y.repeat(len(views)), of_images
         losses["hashing"] = OBJECTIVES[config.objective](*inputs)
@@ -104,7 +110,7 @@ def orbit_losses(
     # 3. The penalty on the orbit.
     if config.invariance:
         penalty = OrbitPenalty(config.invariance, config.gamma)(codes)
-        # What the whole orbit would give, on average, if some of its members were drawn.
+        # If the step drew some members of the orbit: on average, what the whole orbit would give.
         losses["invariance"] = penalty * (config.orbit - 1) / max(1, copies - 1)
         rise = min(1.0, share_done / config.invariance_rise) if config.invariance_rise else 1.0
         losses["loss"] = losses["loss"] + rise * config.invariance_weight * losses["invariance"]

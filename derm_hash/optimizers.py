@@ -10,7 +10,10 @@ from derm_hash.settings import TrainConfig
 def make_optimizer(
     config: TrainConfig, model: nn.Module, contrast: ClassContrast | None = None
 ) -> torch.optim.Optimizer:
-    """SGD or AdamW, as the config says, for the network and a projection head."""
+    """SGD or AdamW, as the config says, for the network and the projection head of "ecl", if any.
+
+    The class proxies of "ecl" are not among them: they step once an epoch, by a rule of their own.
+    """
     rate, decay = config.learning_rate, config.weight_decay
     parameters = [*model.parameters(), *(contrast.head.parameters() if contrast else ())]
     if config.optimizer == "sgd":

@@ -259,9 +259,9 @@ def shortlist(similarity: np.ndarray, k: int) -> np.ndarray:
     The result holds columns of the float64 cosine similarity, ascending; -1 fills short rows. It
     makes large searches faster and changes no hit, so a first reading can skip it.
     """
-    # Split the candidates into at least 4 k runs. At least k runs have a maximum that is no less
-    # than the k-th largest maximum, so that as many similarities are: whatever lies below this
-    # bound is not among the k nearest. Runs are quicker to sort than all similarities.
+    # Split the candidates into at least 4 k runs, and take the maximum of each. At least k
+    # similarities reach the k-th largest maximum, so whatever lies below this bound is not among
+    # the k nearest. The maxima are quicker to sort than all similarities.
     run = max(1, similarity.shape[1] // (4 * k))
     best = np.maximum.reduceat(similarity, np.arange(0, similarity.shape[1], run), axis=1)
     bound = np.partition(best, -k, axis=1)[:, -k, None]

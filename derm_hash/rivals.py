@@ -1,9 +1,10 @@
 """The rivals of the paper's objective: what other hashing methods train their codes for.
 
-The arguments are those of :mod:`derm_hash.objectives`. Two images are similar if their labels
-agree: s_ij is 1 for a similar pair, else 0. Hashing papers mostly write codes in [-1, 1]; here
-``v = 2 h - 1``, which is tanh of half of the hash layer's output. To compare only the objectives,
-all differ from the papers in three ways:
+:mod:`derm_hash.objectives` describes the arguments: soft codes h (N, bits), logits, labels (N,) and
+class weights (classes,) or None. Two images are similar if their labels agree: s_ij is 1 for a
+similar pair, else 0. Hashing papers mostly write codes in [-1, 1]; here ``v = 2 h - 1``, which is
+tanh of half of the hash layer's output. To compare only the objectives, all differ from the papers
+in three ways:
 
 - Means replace sums. They run over the images of the batch, or over its unordered pairs of
   different images (the rotated copies in an orbit are images too). So neither the batch size
@@ -121,7 +122,8 @@ def supcon(codes: Tensor, logits: Tensor, labels: Tensor, weights: Tensor | None
 
     ``mean_images -1/|P_i| sum_{j in P_i} log [exp(s_ij) / sum_{k != i} w(y_k) exp(s_ik)]`` with
     ``s_ij = cos(v_i, v_j) / 0.1``, P_i the other images of i's class; an image without such is left
-    out. Like ECL it is trained together with the classifier, see :func:`.orbit_losses`.
+    out. Like ECL it is trained together with the classifier, see
+    :func:`derm_hash.objectives.orbit_losses`.
     """
     each = image_weights(labels, weights)
     losses, counted = anchor_losses(unit(2 * codes - 1), labels, each)

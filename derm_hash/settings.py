@@ -30,8 +30,8 @@ class TrainConfig:
     name: str = "recommended"
     """Name of the run and of its folder."""
     backbone: str = "resnet18"
-    """The network that computes the features, or any other that timm knows: a name in
-    ``backbones.BACKBONES``."""
+    """The network that computes the features (timm's others work, too): a name in
+    ``backbones.BACKBONES``, or one of timm."""
     bits: int = 16
     """Length of the hash code."""
     attention: str | None = "hdcsa"
@@ -44,11 +44,11 @@ class TrainConfig:
     which draws them with standard deviation sqrt(2 / (k * k * out))."""
     frozen: bool = False
     """Train the hash layer and the classifier alone, on the features of the weights as they are.
-    Needs attention=None; nothing is augmented but by rotations. See :mod:`derm_hash.frozen`."""
+    Needs attention=None; rotations are the only augmentation. See :mod:`derm_hash.frozen`."""
     objective: str = "classification"
     """What the codes are trained for: a name in ``objectives.OBJECTIVES``, or "ecl" for
     class-enhancement contrastive learning. The classifier shapes the codes with "classification",
-    "supcon" and "ecl"; with the others it reads them only."""
+    "supcon" and "ecl"; with the others its gradient stops at them."""
     views: str = "orbit"
     """What contrastive objectives compare: the copies of an image in a step ("orbit"), or these and
     a strongly changed view of it ("weak-strong")."""
@@ -72,10 +72,11 @@ class TrainConfig:
     other than 1, 2 or 4 are all cut to the inscribed disc, see ``disc``. The penalty is a sum over
     the copies, so a smaller orbit pulls less."""
     orbit_sample: int = 2
-    """How many members of the orbit a step draws at random: fewer forward passes. With 0, or where
-    there are no more, a step has the whole orbit. The penalty on m of n members counts
-    (n - 1) / (m - 1) times, so that its expected pull is that of the whole orbit (exactly so for
-    "l2"). For the same passes, two find more than four (benchmarks/configs/equal-passes.toml)."""
+    """How many members of the orbit a step draws at random: fewer forward passes. With 0, or with
+    ``orbit`` or more, a step has the whole orbit. The penalty on m of n members is multiplied by
+    (n - 1) / (m - 1), so that its expected pull is that of the whole orbit (exactly so for "l2").
+    For the same number of forward passes, two members give a higher mAP than four
+    (benchmarks/configs/equal-passes.toml)."""
     classify: str = "orbit"
     """The objective sees all copies of an image ("orbit") or the first alone ("upright"). The first
     is not rotated, unless ``orbit_sample`` or ``random_rotations`` is set."""

@@ -2,8 +2,9 @@
 
 A step passes the whole orbit through the network in one batch. Lightning Fabric provides the
 device, mixed precision and several GPUs. Checkpoints are in ``runs``, random views in
-``data.views``, optimizer and schedule in ``optimizers``, Ctrl-C and the sharing of a batch between
-processes in ``devices``.
+``data.views``, the losses in ``objectives``, optimizer and schedule in ``optimizers``, Ctrl-C and
+the sharing of a batch between processes in ``devices``. What is named contrast, proxies or
+curriculum belongs to the second method, ECL (``longtail``); a first reading can skip it.
 """
 
 from __future__ import annotations
@@ -111,6 +112,7 @@ def train(
     if config.frozen:
         raise InputError("train trains the whole network: call derm_hash.frozen.train_frozen")
     path = Path(root) / config.name
+    # The precision "auto" becomes the one that the run began in, or the faster one here.
     config = config if fabric else settled(config, data.size, path)
     fabric = fabric or make_fabric(config.precision)
     first = fabric.global_rank == 0
@@ -235,7 +237,7 @@ def train_step(state: State, trained: LesionDataset) -> None:
     y = trained.labels[chosen].to(fabric.device)
     # 2. Losses, gradients, and a step of the optimizer and the schedule.
     done = (state.epoch + state.step / state.steps) / config.epochs
-    members = None
+    members = None  # of the orbit: all, unless the config draws some
     if 1 < config.copies < config.orbit:
         rng = generator(*key, "members")
         members = torch.randperm(config.orbit, generator=rng)[: config.copies]
@@ -248,7 +250,7 @@ def train_step(state: State, trained: LesionDataset) -> None:
     state.optimizer.step()
     state.optimizer.zero_grad()
     state.scheduler.step()
-    # 3. The epoch's sums.
+    # 3. Sums over the epoch, for the history.
     add_losses(state, losses, trained)
     state.totals["lr"] = state.totals.get("lr", 0.0) + rate
     state.step += 1

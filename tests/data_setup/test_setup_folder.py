@@ -32,7 +32,7 @@ def test_images_keep_their_files_if_asked_to_and_get_their_folders_label(
         assert (row.lesion_id, row.mask, row.source) == ("", "", "own images")
     out = capsys.readouterr().out
     assert "in no class folder: 2, such as naevus/notes.docx" in out
-    assert "same lesion is not known" in out
+    assert "not known which images show the same lesion, so a query may find its own" in out
     assert f"derm-hash train --data {root}" in out
     assert record()["counts"]["classes"] == {
         label: {"database": 8, "val": 1, "query": 1, "all": 10}

@@ -59,7 +59,7 @@ def test_paper_splits_by_image_and_says_what_leaks(ham, command, prepare, capsys
     split = prepare(*command, "--split", "paper", "--seed", "3")["split"]
     counts = collections.Counter(r["dx"] for r in ham.records if r["dx"] in ISIC_NAMES)
     assert (split == "query").sum() == sum(n // 10 for n in counts.values()) > 0
-    assert "100% of the query images show a lesion" in capsys.readouterr().out
+    assert "100.0% of the queries show a lesion that is in the database" in capsys.readouterr().out
 
 
 def test_a_published_split_decides_which_images_are_stored_and_where(
