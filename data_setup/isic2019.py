@@ -14,7 +14,13 @@ from data_setup.audit import leakage, split_table
 from data_setup.info import INFO
 from data_setup.options import SPLITTERS, add_common_arguments
 from data_setup.sources import Source, files_in, images_by_id, path_of, states_of
-from data_setup.tables import UNKNOWN, one_hot_labels, published_rows, refuse_repeated
+from data_setup.tables import (
+    UNKNOWN,
+    one_hot_labels,
+    published_rows,
+    refuse_repeated,
+    refuse_several_labels,
+)
 from derm_hash.data.tables import read_table
 from derm_hash.errors import InputError, counted
 
@@ -76,7 +82,9 @@ def read_labels(truth_file: Source, metadata_file: Source) -> pd.DataFrame:
                 f"{file} lacks {counted(len(alone), 'image')} of the other table, such as "
                 f"{alone[0]}: download both from {INFO[NAME].home}"
             )
-    return pd.concat([truth, metadata], axis=1).sort_index().rename_axis("image_id").reset_index()
+    table = pd.concat([truth, metadata], axis=1).sort_index().rename_axis("image_id")
+    refuse_several_labels(table, truth_file)  # also before a dry run
+    return table.reset_index()
 
 
 def read_truth(path: Source) -> pd.Series:

@@ -83,6 +83,15 @@ def lesions_with_several_labels(table: pd.DataFrame) -> list[str]:
     return sorted(labels.index[labels > 1])
 
 
+def refuse_several_labels(table: pd.DataFrame, path: object) -> None:
+    """Refuse a table whose images of one lesion have different labels."""
+    if lesions := lesions_with_several_labels(table):
+        raise InputError(
+            f"{path} gives the images of the lesion {lesions[0]} different classes: correct the "
+            "wrong ones"
+        )
+
+
 def report_unlabelled(images: Collection[str], listed: Collection[str], table: object) -> None:
     """Print which images the table does not list."""
     if unlabelled := sorted(set(images) - set(listed)):
@@ -115,11 +124,7 @@ def published_rows(
     use; `files` are the images and the masks by image id; messages call the table `listed_in`.
     Images that are listed and missing are refused with the `remedy`, or left out if `partial`.
     """
-    if lesions := lesions_with_several_labels(table):
-        raise InputError(
-            f"{listed_in} gives the images of the lesion {lesions[0]} different classes: correct "
-            "the wrong ones"
-        )
+    refuse_several_labels(table, listed_in)
     image_of = files[0]
     report_unlabelled(image_of, table["image_id"], listed_in)
     table = table[table["label"].isin(classes)].sort_values("image_id")
