@@ -218,17 +218,13 @@ def plot_gates(picture, maps: Mapping[str, np.ndarray]) -> Figure:
     as ``gate_maps`` returns for one image.
     """
     picture = as_picture(picture)
-    columns = min(5, len(maps) + 1)
-    rows = -(-(len(maps) + 1) // columns)
-    figure = new_figure(WIDTH, rows * (WIDTH / columns + 0.25))
-    axes = picture_axes(figure, rows, columns)
-    show_picture(axes[0], picture, "image\n")
-    for ax, (name, gate) in zip(axes[1:], maps.items(), strict=False):
-        gate = np.squeeze(gate)
+    pictures, titles = [picture], ["image\n"]
+    for name, gate in maps.items():
         low, high = float(gate.min()), float(gate.max())
-        scaled = (gate - low) / max(high - low, 1e-9)
-        show_picture(ax, overlay(picture, scaled), f"{name}\n{low:.2f} to {high:.2f}")
-    _heat_bar(figure, axes.tolist(), "gate", ["lowest", "highest"])
+        pictures.append(overlay(picture, np.squeeze(gate - low) / max(high - low, 1e-9)))
+        titles.append(f"{name}\n{low:.2f} to {high:.2f}")
+    figure = image_grid(pictures, titles, columns=5)
+    _heat_bar(figure, "gate", ["lowest", "highest"])
     return figure
 
 
@@ -237,18 +233,13 @@ def plot_heatmaps(
 ) -> Figure:
     """Heatmaps (h, w) in [0, 1], by title, over a picture; a mask (S, S) bool gets an outline."""
     picture = as_picture(picture)
-    columns = min(columns, len(heatmaps) + 1)
-    rows = -(-(len(heatmaps) + 1) // columns)
-    side = min(WIDTH / columns, 2.4)
-    figure = new_figure(side * columns + 0.7, rows * (side + 0.2))
-    axes = picture_axes(figure, rows, columns)
-    show_picture(axes[0], picture, "image" if mask is None else "image, lesion outlined")
-    for ax, (name, heat) in zip(axes[1:], heatmaps.items(), strict=False):
-        show_picture(ax, overlay(picture, np.squeeze(heat)), name)
-    for ax in axes[: len(heatmaps) + 1]:
-        if mask is not None:
+    pictures = [picture, *(overlay(picture, np.squeeze(heat)) for heat in heatmaps.values())]
+    titles = ["image" if mask is None else "image, lesion outlined", *heatmaps]
+    figure = image_grid(pictures, titles, columns)
+    if mask is not None:
+        for ax in figure.axes[: len(pictures)]:
             draw_outline(ax, mask)
-    _heat_bar(figure, axes.tolist(), "heat (share of its maximum)", ["0", "1"])
+    _heat_bar(figure, "heat (share of its maximum)", ["0", "1"])
     return figure
 
 
@@ -260,13 +251,14 @@ def draw_outline(ax: Axes, mask) -> None:
             ax.contour(mask, levels=[0.5], colors=color, linewidths=width)
 
 
-def _heat_bar(figure: Figure, axes: list[Axes], label: str, ends: list[str]) -> None:
+def _heat_bar(figure: Figure, label: str, ends: list[str]) -> None:
     """Add a colour bar of ``overlay`` on skin, where cold colours are transparent."""
+    figure.set_figwidth(figure.get_figwidth() + 0.7)
     x = np.linspace(0, 1, 12)[:, None]
     skin, heat = np.array([0.82, 0.65, 0.6]), mpl.colormaps["inferno"](x[:, 0])[:, :3]
     colors = ListedColormap(skin * (1 - OPACITY * x) + heat * OPACITY * x)
     heat = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 1), colors)
-    bar = figure.colorbar(heat, ax=axes, fraction=0.02, pad=0.01, aspect=30)
+    bar = figure.colorbar(heat, ax=figure.axes, fraction=0.02, pad=0.01, aspect=30)
     bar.set_ticks([0, 1], labels=ends)
     bar.set_label(label, labelpad=2, fontsize=9)
     bar.outline.set_color(GREY)
