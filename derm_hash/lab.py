@@ -14,6 +14,7 @@ from pathlib import Path
 from derm_hash import doctor
 from derm_hash.app import own_folders
 from derm_hash.errors import InputError, exit_code
+from derm_hash.files import write_atomically, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = ".copies.json"  # in course/: name of a copy -> checksum of what it was copied from
@@ -59,7 +60,8 @@ def refresh(originals: Path, course: Path) -> list[str]:
         new, there = checksum(content), checksum(copy.read_bytes()) if copy.exists() else None
         if there in (None, new, record.get(name)):
             if there != new:
-                put(copy, content)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(copy, lambda part, it=content: part.write_bytes(it))
             record[name] = new
         elif new != record.get(name):
             notes.append(
@@ -71,7 +73,7 @@ def refresh(originals: Path, course: Path) -> list[str]:
         if copy.exists() and checksum(copy.read_bytes()) == record[name]:
             copy.unlink()
         del record[name]
-    put(course / RECORD, json.dumps(record, indent=1).encode())
+    write_json(course / RECORD, record)
     return notes
 
 
@@ -87,14 +89,6 @@ def read_record(path: Path) -> dict[str, str]:
 def checksum(content: bytes) -> str:
     """SHA-256 of a file's content."""
     return hashlib.sha256(content).hexdigest()
-
-
-def put(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all (without torch, which :mod:`derm_hash.files` loads)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)
 
 
 if __name__ == "__main__":
