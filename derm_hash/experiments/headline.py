@@ -87,10 +87,8 @@ ASKED = {
 
 def runs_of(results: pd.DataFrame, settings: dict) -> pd.DataFrame:
     """The rows of results that have all the settings."""
-    chosen = pd.Series(True, results.index)
-    for name, value in settings.items():
-        chosen &= results[name].astype(str) == str(value)
-    return results[chosen]
+    values = [str(value) for value in settings.values()]
+    return results[(results[list(settings)].astype(str) == values).all(axis=1)]
 
 
 def named_layers(

@@ -1,7 +1,5 @@
 """Do a model's heatmaps point at the lesions? Scores against the masks of a data set."""
 
-from functools import partial
-
 import numpy as np
 import pandas as pd
 from torch import Tensor
@@ -13,7 +11,7 @@ from derm_hash.errors import InputError
 from derm_hash.heatmaps import BitTarget, MatchTarget, gate_maps, grad_cam, resize_map
 from derm_hash.metrics.intervals import bootstrap_interval
 from derm_hash.metrics.overlap import iou_at_mask_area, mask_energy, pointing_game
-from derm_hash.model import DermHash, HashOutput, encode
+from derm_hash.model import DermHash, encode
 from derm_hash.retrieval import HashIndex
 
 TARGETS = ("class", "match", "bit", "gate")
@@ -84,14 +82,9 @@ def explain(model: DermHash, x: Tensor, target: str, code=None) -> dict[str, np.
     explained = {
         "class": lambda output: output.logits.max(),
         "match": MatchTarget(code),
-        "bit": partial(evidence_for_code, bits=model.bits),
+        "bit": lambda output: sum(BitTarget(bit)(output) for bit in range(model.bits)),
     }
     return {f"Grad-CAM, {target}": grad_cam(model, x, explained[target])[0]}
-
-
-def evidence_for_code(output: HashOutput, bits: int) -> Tensor:
-    """Evidence for the value of every bit: the sum of their logits, each with its bit's sign."""
-    return sum(BitTarget(bit)(output) for bit in range(bits))
 
 
 def centred_blob(size: int) -> np.ndarray:

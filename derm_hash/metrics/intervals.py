@@ -195,16 +195,12 @@ def compare_runs(
     ``groups``, ``labels`` and ``repeats`` are those of :func:`paired_test`.
     """
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    _, low, high, p_lesions = paired_test(a.mean(axis=0), b.mean(axis=0), groups, labels, repeats)
+    _, *interval, p_lesions = paired_test(a.mean(axis=0), b.mean(axis=0), groups, labels, repeats)
     own, rival = _seed_means(a, labels), _seed_means(b, labels)
-    seed_low, seed_high, p_seeds = _over_seeds(own - rival)
-    mean, baseline = float(own.mean()), float(rival.mean())
-    p_value = max(p_lesions, p_seeds) if len(a) > 1 else np.nan
-    over_lesions, over_seeds = (low, high), (seed_low, seed_high)
-    p_values = (p_lesions, p_seeds, p_value)
-    return Comparison(
-        mean, baseline, mean - baseline, *over_lesions, *over_seeds, *p_values, len(a)
-    )
+    *over_seeds, p_seeds = _over_seeds(own - rival)
+    p_values = p_lesions, p_seeds, max(p_lesions, p_seeds) if len(a) > 1 else np.nan
+    means = own.mean(), rival.mean(), own.mean() - rival.mean()
+    return Comparison(*map(float, means), *interval, *over_seeds, *p_values, len(a))
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:

@@ -16,26 +16,8 @@ import pandas as pd
 
 from derm_hash.data.classes import indices_in, names_in
 from derm_hash.errors import InputError
+from derm_hash.metrics import ranking, ties
 from derm_hash.metrics.codes import code_quality
-from derm_hash.metrics.ranking import (
-    RECALL_LEVELS,
-    average_precision,
-    ndcg,
-    precision,
-    precision_at_recall,
-    recall,
-    reciprocal_rank,
-    relevance,
-)
-from derm_hash.metrics.ties import (
-    expected_average_precision,
-    expected_average_precision_at,
-    expected_ndcg,
-    expected_precision,
-    expected_recall,
-    expected_reciprocal_rank,
-    hamming_histograms,
-)
 
 SCORES = ("class_mean_map", "class_mean_precision_at_10", "flipped_bits", "overlap_at_10")
 QUERIES_AT_ONCE = 256  # whole rankings that are held at once: bounds memory
@@ -60,8 +42,11 @@ def paper_scores(
     Arguments and names are those of :func:`query_scores`.
     """
     labels = indices_in(index, labels)
-    near = relevance(index.search(codes, k, radius, metric).ids, index.labels, labels)
-    return {"paper_precision": precision(near), "paper_reciprocal_rank": reciprocal_rank(near)}
+    near = ranking.relevance(index.search(codes, k, radius, metric).ids, index.labels, labels)
+    return {
+        "paper_precision": ranking.precision(near),
+        "paper_reciprocal_rank": ranking.reciprocal_rank(near),
+    }
 
 
 def query_scores(
@@ -123,8 +108,8 @@ def query_scores(
     parts = []
     for part in np.array_split(np.arange(len(codes)), len(codes) // QUERIES_AT_ONCE + 1):
         ids = index.search(codes[part], len(index), radius=None, rank=metric).ids
-        ranked = relevance(ids, index.labels, labels[part])
-        histograms = hamming_histograms(index.codes, index.labels, codes[part], labels[part])
+        ranked = ranking.relevance(ids, index.labels, labels[part])
+        histograms = ties.hamming_histograms(index.codes, index.labels, codes[part], labels[part])
         parts.append(_ranking_scores(ranked, k) | _hamming_scores(*histograms, k))
     scores |= {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return pd.DataFrame(scores)
@@ -132,15 +117,15 @@ def query_scores(
 
 def _ranking_scores(ranked: np.ndarray, k: int) -> dict[str, np.ndarray]:
     top, wanted = ranked[:, :k], (ranked == 1).sum(axis=1)
-    curve = precision_at_recall(ranked)
+    curve = ranking.precision_at_recall(ranked)
     return {
-        f"precision_at_{k}": precision(top),
-        f"recall_at_{k}": recall(top, wanted),
-        f"ndcg_at_{k}": ndcg(top, wanted),
-        f"ap_at_{k}": average_precision(top),
-        "ap": average_precision(ranked),
-        "reciprocal_rank": reciprocal_rank(ranked),
-        **{f"precision_at_recall_{r}": curve[:, i] for i, r in enumerate(RECALL_LEVELS)},
+        f"precision_at_{k}": ranking.precision(top),
+        f"recall_at_{k}": ranking.recall(top, wanted),
+        f"ndcg_at_{k}": ranking.ndcg(top, wanted),
+        f"ap_at_{k}": ranking.average_precision(top),
+        "ap": ranking.average_precision(ranked),
+        "reciprocal_rank": ranking.reciprocal_rank(ranked),
+        **{f"precision_at_recall_{r}": curve[:, i] for i, r in enumerate(ranking.RECALL_LEVELS)},
     }
 
 
@@ -149,12 +134,12 @@ def _hamming_scores(total: np.ndarray, relevant: np.ndarray, k: int) -> dict[str
     return {
         f"precision_within_{LOOKUP_RADIUS}_bits": right / np.maximum(found, 1),
         f"nothing_within_{LOOKUP_RADIUS}_bits": (found == 0).astype(float),
-        f"tie_aware_precision_at_{k}": expected_precision(total, relevant, k),
-        f"tie_aware_recall_at_{k}": expected_recall(total, relevant, k),
-        f"tie_aware_ndcg_at_{k}": expected_ndcg(total, relevant, k),
-        f"tie_aware_ap_at_{k}": expected_average_precision_at(total, relevant, k),
-        "tie_aware_ap": expected_average_precision(total, relevant),
-        "tie_aware_reciprocal_rank": expected_reciprocal_rank(total, relevant),
+        f"tie_aware_precision_at_{k}": ties.expected_precision(total, relevant, k),
+        f"tie_aware_recall_at_{k}": ties.expected_recall(total, relevant, k),
+        f"tie_aware_ndcg_at_{k}": ties.expected_ndcg(total, relevant, k),
+        f"tie_aware_ap_at_{k}": ties.expected_average_precision_at(total, relevant, k),
+        "tie_aware_ap": ties.expected_average_precision(total, relevant),
+        "tie_aware_reciprocal_rank": ties.expected_reciprocal_rank(total, relevant),
     }
 
 
