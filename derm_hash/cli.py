@@ -27,26 +27,29 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"derm-hash {__version__}")
     subparsers = top.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name, function, summary, stopped="stopped; nothing new is kept"):
-        command = subparsers.add_parser(name, help=summary, description=summary)
+    data, run, device = (argparse.ArgumentParser(add_help=False) for _ in range(3))
+    data.add_argument("--data", required=True, help="folder with manifest.csv, or 'atlas'")
+    run.add_argument("--run", type=Path, required=True, help="folder of a run, runs/NAME")
+    text = "where to compute (auto: on a GPU if there is one)"
+    device.add_argument("--device", choices=DEVICES, default="auto", help=text)
+    split = {"choices": [*SPLITS, "all"], "help": "part of the data folder (%(default)s)"}
+
+    def add(name, function, summary, *parents, stopped="stopped; nothing new is kept"):
+        command = subparsers.add_parser(name, help=summary, description=summary, parents=parents)
         command.set_defaults(run_command=function, stopped=stopped)
         return command
 
     summary = "Train a model, or go on where it was stopped."
-    command = add("train", commands.train_command, summary)
+    command = add("train", commands.train_command, summary, data, device)
     option = command.add_argument
-    add_data(option)
     option("--size", type=int, default=USUAL_SIZE, help="image side in px (%(default)s)")
     option("--runs", default="runs", type=Path, help="folder of all runs (%(default)s)")
     option("--compile", action="store_true", help="torch.compile the network: meant for GPUs")
-    add_device(option)
     add_settings(command)
 
     summary = "Encode images: the run's search index, or other codes."
-    option = add("encode", commands.encode_command, summary).add_argument
-    add_run(option)
-    add_data(option)
-    add_split(option, "database")
+    option = add("encode", commands.encode_command, summary, run, data, device).add_argument
+    option("--split", default="database", **split)
     text = (
         "an index, NAME.safetensors, or the soft codes alone, NAME.npy, in the manifest's order "
         "(default for the database of the run's data: the run's index)"
@@ -60,9 +63,8 @@ def parser() -> argparse.ArgumentParser:
     option("--bf16", action=argparse.BooleanOptionalAction, help=text)
 
     summary = "Find the cases that are similar to an image."
-    option = add("search", commands.search_command, summary).add_argument
+    option = add("search", commands.search_command, summary, run, device).add_argument
     option("image", type=Path)
-    add_run(option)
     option("--index", type=Path, help="where to search (default: the run's index)")
     option("--k", type=int, default=10, help="hits wanted (%(default)s)")
     option("--radius", type=int, default=4, help="Hamming radius (%(default)s)")
@@ -71,9 +73,7 @@ def parser() -> argparse.ArgumentParser:
     option("--out", type=Path, default=Path("hits.png"), help="picture (%(default)s)")
 
     summary = "Score a run on the queries of a data folder."
-    option = add("evaluate", commands.evaluate_command, summary).add_argument
-    add_run(option)
-    add_data(option)
+    option = add("evaluate", commands.evaluate_command, summary, run, data, device).add_argument
     text = (
         "another folder, whose images are searched for in the database of --data; its query split, "
         "or all of it if it has none"
@@ -81,10 +81,8 @@ def parser() -> argparse.ArgumentParser:
     option("--queries", help=text)
 
     summary = "Score a run's heatmaps against lesion masks."
-    option = add("heatmaps", commands.heatmaps_command, summary).add_argument
-    add_run(option)
-    add_data(option)
-    add_split(option, "all")
+    option = add("heatmaps", commands.heatmaps_command, summary, run, data, device).add_argument
+    option("--split", default="all", **split)
     text = (
         "what is explained: the predicted class, the match with the nearest hit, the bits of the "
         "code together, or the gates as they are (%(default)s)"
@@ -95,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
 
     summary = "Run a grid of experiments from a TOML file."
     kept = "stopped; finished runs and checkpoints are kept: the same command goes on"
-    option = add("reproduce", commands.reproduce_command, summary, kept).add_argument
+    option = add("reproduce", commands.reproduce_command, summary, stopped=kept).add_argument
     option("file", type=Path, help="such as benchmarks/configs/smoke.toml")
     option("--out", type=Path, help="folder (default: runs/NAME OF THE FILE)")
     option("--jobs", type=int, default=1, help="runs at a time on this machine (%(default)s)")
@@ -104,26 +102,3 @@ def parser() -> argparse.ArgumentParser:
     summary = "Check this computer, and say what to do about problems."
     add("doctor", lambda _: doctor.print_report(), summary)
     return top
-
-
-def add_data(option) -> None:
-    """The option for the data folder."""
-    option("--data", required=True, help="folder with manifest.csv, or 'atlas'")
-
-
-def add_run(option) -> None:
-    """The options for a trained run, and where it computes."""
-    option("--run", type=Path, required=True, help="folder of a run, runs/NAME")
-    add_device(option)
-
-
-def add_device(option) -> None:
-    """The option for the device."""
-    text = "where to compute (auto: on a GPU if there is one)"
-    option("--device", choices=DEVICES, default="auto", help=text)
-
-
-def add_split(option, default: str) -> None:
-    """The option for a part of the data."""
-    text = "part of the data folder (%(default)s)"
-    option("--split", choices=[*SPLITS, "all"], default=default, help=text)
