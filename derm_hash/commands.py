@@ -56,7 +56,6 @@ def save_picture(figure, path: Path) -> None:
 
 
 def train_command(args) -> None:
-    """derm-hash train"""
     config = chosen_config(args)
     if config.frozen and (args.compile or args.device == "cuda"):
         raise InputError(
@@ -107,7 +106,6 @@ class EpochLines:
 
 
 def encode_command(args) -> None:
-    """derm-hash encode"""
     run = open_run(args)
     data = course_data(args.data, run.model.image_size)
     out = args.out or own_index(run, data, args)
@@ -146,7 +144,6 @@ def write_index(
 
 
 def search_command(args) -> None:
-    """derm-hash search"""
     if args.label is not None and cannot_be_shown(args.label):
         raise InputError(
             f"The --label '{shown(args.label)}' has a control character or more than "
@@ -216,7 +213,6 @@ def draw_hits(args, table: pd.DataFrame, code: np.ndarray, index: HashIndex) -> 
 
 
 def evaluate_command(args) -> None:
-    """derm-hash evaluate"""
     run = open_run(args)
     size, queries = run.model.image_size, args.queries or args.data
     data = evaluation.in_classes_of(run, course_data(args.data, size), args.data)
@@ -254,7 +250,6 @@ def evaluate_command(args) -> None:
 
 
 def reproduce_command(args) -> None:
-    """derm-hash reproduce"""
     experiment = read_experiment(args.file)
     out = args.out or Path("runs") / args.file.stem
     data = course_data(**experiment.data)
@@ -276,7 +271,6 @@ def reproduce_command(args) -> None:
 
 
 def heatmaps_command(args) -> None:
-    """derm-hash heatmaps"""
     run = open_run(args)
     data = course_data(args.data, run.model.image_size)
     data = data if args.split == "all" else data.split(args.split)

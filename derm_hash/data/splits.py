@@ -87,10 +87,9 @@ def split_by_image(
     for _, images in frame["image"].groupby(frame["label"]):
         names = _shuffled(images, seed)
         ends = [0]
-        for share in shares:
-            ends.append(ends[-1] + _floor(share * (len(names) - ends[-1])))
-        parts = np.repeat(parts_of(shares), np.diff([*ends, len(names)]))
-        part_of |= dict(zip(names, parts.tolist(), strict=True))
+        for share in shares:  # 0.29 * 100 is 28.999999999999996 in binary; it means 29
+            ends.append(ends[-1] + int(share * (len(names) - ends[-1]) + 1e-9))
+        part_of |= _in_parts(names, ends)
     return frame.assign(split=frame["image"].map(part_of))
 
 
@@ -208,8 +207,7 @@ def _cut(keys: list[str], images: np.ndarray, shares: Sequence[float]) -> dict[s
             later = sum(s > 0 for s in shares[i + 1 :])
             cut = int(np.clip(cut, cuts[-1] + (share > 0), len(keys) - 1 - later))
         cuts.append(cut)
-    parts = np.repeat(parts_of(shares), np.diff([*cuts, len(keys)]))
-    return dict(zip(keys, parts.tolist(), strict=True))
+    return _in_parts(keys, cuts)
 
 
 def shares_of_parts(query: float, val: float, unseen: float) -> tuple[float, ...]:
@@ -220,11 +218,8 @@ def shares_of_parts(query: float, val: float, unseen: float) -> tuple[float, ...
     return (query, val, unseen) if unseen else (query, val)
 
 
-def parts_of(shares: Sequence[float]) -> list[str]:
-    """The names of the parts that the shares cut, and of what is left."""
-    return ["query", "val", "database", "train"][: len(shares) + 1]
-
-
-def _floor(x: float) -> int:
-    # 0.29 * 100 is 28.999999999999996 in binary; it means 29.
-    return int(x + 1e-9)
+def _in_parts(names: list[str], starts: Sequence[int]) -> dict[str, str]:
+    """Name -> part, for parts that start at some positions of the list."""
+    parts = ["query", "val", "database", "train"][: len(starts)]
+    parts = np.repeat(parts, np.diff([*starts, len(names)])).tolist()
+    return dict(zip(names, parts, strict=True))

@@ -212,10 +212,8 @@ def do_run(run: PlannedRun, out: Path, progress: bool) -> None:
     path = out / run.config.name
     with ONE_RUN_AT_A_TIME:
         path.mkdir(parents=True, exist_ok=True)
-        coder = (
-            head_coder(run, progress) if run.config.frozen else network_coder(run, out, progress)
-        )
-        code, trained = coder
+        frozen = run.config.frozen
+        code, trained = head_coder(run, progress) if frozen else network_coder(run, out, progress)
         config = {name: table_value(value) for name, value in vars(run.config).items()}
         config.pop("name")
         coded = {}

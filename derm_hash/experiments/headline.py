@@ -154,11 +154,8 @@ def _chance(results: pd.DataFrame, questions: pd.DataFrame) -> dict[str, str]:
     chance = results.groupby("database")["chance_class_mean_map"].mean()
     row = {f"mAP, {side} database": f"{chance[side]:.3f}" for side in ("trained", "unseen")}
     asked = questions.groupby("score")["chance"].mean() if len(questions) else {}
-    return (
-        row
-        | {"95 %": ""}
-        | {title: f"{asked[s]:.3f}" for title, s in QUESTIONS.items() if s in asked}
-    )
+    answers = {title: f"{asked[s]:.3f}" for title, s in QUESTIONS.items() if s in asked}
+    return row | {"95 %": ""} | answers
 
 
 def _answers(questions: pd.DataFrame, method: str) -> dict[str, str]:

@@ -32,8 +32,7 @@ CHOICES = {
     "scored_on": ("query", "val"),
     "database": DATABASES,
 }
-DEFAULTS = {"split": "given", "split_seed": 0, "system": "trained"}
-DEFAULTS |= {"readout": "plain", "scored_on": "query", "database": "full"}
+DEFAULTS = {name: next(iter(choices)) for name, choices in CHOICES.items()} | {"split_seed": 0}
 
 
 class SharedData:

@@ -148,16 +148,15 @@ def plot_orbit(pictures: Sequence, codes=None) -> Figure:
     Bits that differ from the first picture's are marked.
     """
     n = len(pictures)
-    side = min(WIDTH / n, 2.3)
-    figure = new_figure(side * n, side + 0.3 + 0.62 * (codes is not None))
-    axes = picture_axes(figure, 1, n)
-    for k, ax in enumerate(axes):
-        show_picture(ax, pictures[k], f"{360 * k / n:g}°")
-        if codes is not None:
-            strip_below(ax, codes[k], None if k == 0 else codes[0])
-            changed = int((_hash_code(codes[k]) != _hash_code(codes[0])).sum())
-            text = "code" if k == 0 else f"{changed} of {len(codes[k])} bits differ"
-            ax.text(0.5, -0.2, text, fontsize=9, ha="center", va="top", transform=ax.transAxes)
+    figure = image_grid(pictures, [f"{360 * k / n:g}°" for k in range(n)], columns=n)
+    if codes is None:
+        return figure
+    figure.set_figheight(figure.get_figheight() + 0.62)
+    for k, ax in enumerate(figure.axes):
+        strip_below(ax, codes[k], None if k == 0 else codes[0])
+        changed = int((_hash_code(codes[k]) != _hash_code(codes[0])).sum())
+        text = "code" if k == 0 else f"{changed} of {len(codes[k])} bits differ"
+        ax.text(0.5, -0.2, text, fontsize=9, ha="center", va="top", transform=ax.transAxes)
     return figure
 
 
