@@ -123,21 +123,16 @@ def table_notes(
     run. A plan that was extended after a look at the scores makes p-values too small.
     """
     lesions = results.filter(regex="^lesions_").min().dropna().astype(int)
-    few = [
-        f"{name.removeprefix('lesions_')} {count}"
-        for name, count in lesions.items()
-        if count < FEW_LESIONS
-    ]
-    notes = []
-    if few:
+    few, notes = lesions[lesions < FEW_LESIONS], []
+    if len(few):
+        counts = ", ".join(f"{name.removeprefix('lesions_')} {n}" for name, n in few.items())
         notes.append(
-            f"warning: few query lesions ({', '.join(few)}; fewer than {FEW_LESIONS} in a class): "
-            "the scores of these classes, and class means, may change much with other queries"
+            f"warning: few query lesions ({counts}; fewer than {FEW_LESIONS} in a class): the "
+            "scores of these classes, and class means, may change much with other queries"
         )
     if planned_seeds is not None:
-        notes.append(
-            _seed_note(results.groupby(list(by), dropna=False)["seed"].nunique(), planned_seeds)
-        )
+        seeds = results.groupby(list(by), dropna=False)["seed"].nunique()
+        notes.append(_seed_note(seeds, planned_seeds))
     return notes
 
 

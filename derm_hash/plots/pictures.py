@@ -235,19 +235,12 @@ def plot_heatmaps(
     pictures = [picture, *(overlay(picture, np.squeeze(heat)) for heat in heatmaps.values())]
     titles = ["image" if mask is None else "image, lesion outlined", *heatmaps]
     figure = image_grid(pictures, titles, columns)
-    if mask is not None:
+    if mask is not None and 0 < np.mean(mask) < 1:
         for ax in figure.axes[: len(pictures)]:
-            draw_outline(ax, mask)
+            for color, width in (("black", 2.6), ("white", 1.2)):  # stands out on any picture
+                ax.contour(np.asarray(mask, float), levels=[0.5], colors=color, linewidths=width)
     _heat_bar(figure, "heat (share of its maximum)", ["0", "1"])
     return figure
-
-
-def draw_outline(ax: Axes, mask) -> None:
-    """Draw the outline of a mask (S, S) bool, white on black to stand out on any picture."""
-    mask = np.asarray(mask, dtype=float)
-    if 0 < mask.mean() < 1:
-        for color, width in (("black", 2.6), ("white", 1.2)):
-            ax.contour(mask, levels=[0.5], colors=color, linewidths=width)
 
 
 def _heat_bar(figure: Figure, label: str, ends: list[str]) -> None:
