@@ -190,7 +190,5 @@ def write_evaluation(
 
 
 def _of_other_data(path: Path, where: dict[str, str]) -> bool:
-    if not path.exists():
-        return False
-    first = pd.read_csv(path, nrows=1, dtype=str)
-    return any(column not in first or first[column].item() != where[column] for column in where)
+    about = pd.read_csv(path, nrows=1, dtype=str).iloc[0].to_dict() if path.exists() else where
+    return not where.items() <= about.items()
