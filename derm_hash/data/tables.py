@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 import pandas as pd
 
@@ -24,8 +25,15 @@ Rows = dict[int, list[str]]
 """The cells of each line that has any, by its number in the file, from 1."""
 
 
+class Readable(Protocol):
+    """A path, or a file in an archive; ``str()`` is its name in messages."""
+
+    def read_bytes(self) -> bytes:
+        """The contents of the file."""
+
+
 def read_table(
-    file: str | Path,
+    file: str | Readable,
     columns: Sequence[str] = (),
     remedy: str = "",
     optional: Sequence[str] = (),
@@ -39,7 +47,7 @@ def read_table(
 
     Parameters
     ----------
-    file : path, or a file in an archive with ``read_bytes``; ``str()`` is its name in messages
+    file : path or Readable
     columns : sequence of str
         Columns that the table must have. Where some are named, it must have rows, too.
     remedy : str
@@ -90,7 +98,7 @@ def read_table(
     return table
 
 
-def _rows(file: Path, columns: Sequence[str]) -> tuple[Rows, str]:
+def _rows(file: Readable, columns: Sequence[str]) -> tuple[Rows, str]:
     """The lines of a table, and what kind of table it is."""
     try:
         data = file.read_bytes()
@@ -117,14 +125,14 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s-]", "_", name.casefold())
 
 
-def _no_table(file: Path, kind: str, problem: str) -> InputError:
+def _no_table(file: Readable, kind: str, problem: str) -> InputError:
     return InputError(
         f"{file} cannot be read as a table {kind} ({problem}): correct that line, or save it as "
         "CSV again"
     )
 
 
-def _lines(data: bytes, file: Path, columns: Sequence[str]) -> tuple[Rows, str]:
+def _lines(data: bytes, file: Readable, columns: Sequence[str]) -> tuple[Rows, str]:
     """The lines of a text."""
     text = _decoded(data, file)
     stated = text.partition("\n")[0].strip().strip('"').lower()
@@ -146,7 +154,7 @@ def _lines(data: bytes, file: Path, columns: Sequence[str]) -> tuple[Rows, str]:
     return rows, kind
 
 
-def _decoded(data: bytes, file: Path) -> str:
+def _decoded(data: bytes, file: Readable) -> str:
     """Text from bytes; `InputError` if they are no text, a warning if the encoding is a guess."""
     encoding = "utf-8-sig"
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -185,7 +193,7 @@ def _separator(text: str, columns: Sequence[str]) -> str:
 # --- workbooks ----------------------------------------------------------------------------
 
 
-def _sheet(data: bytes, file: Path, columns: Sequence[str]) -> tuple[Rows, str]:
+def _sheet(data: bytes, file: Readable, columns: Sequence[str]) -> tuple[Rows, str]:
     """The lines of the first sheet with the columns, or else of the first that has any lines."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
