@@ -16,7 +16,7 @@ from derm_hash.experiments.headline import NETWORKS, SYSTEMS, headline, named_la
 from derm_hash.experiments.results import read_csv, read_results
 
 README = Path(__file__).parents[1] / "README.md"
-FROZEN, WHOLE = RESULTS / "frozen", RESULTS / "equal-passes"
+FROZEN, WHOLE, TUNED = (RESULTS / name for name in ("frozen", "equal-passes", "fine-tuned"))
 QUESTIONS = RESULTS / "questions" / "questions.csv"
 BASELINE = "+ random rotations"
 PAIRS = {
@@ -38,9 +38,9 @@ def systems() -> str:
     return markdown(headline(read_results(FROZEN), FROZEN, read_csv(QUESTIONS)), "system")
 
 
-def networks() -> str:
+def networks(folder: Path) -> str:
     """Networks that were trained whole, at equal passes."""
-    return markdown(headline(read_results(WHOLE), WHOLE, systems=NETWORKS), "network")
+    return markdown(headline(read_results(folder), folder, systems=NETWORKS), "network")
 
 
 def against(baseline: str, folder: Path, rows: dict[str, dict]) -> pd.DataFrame:
@@ -62,11 +62,11 @@ def against_rotations(folder: Path, rows: dict[str, dict]) -> str:
     return markdown(against(BASELINE, folder, rows), f"against {BASELINE!r}")
 
 
-def pairs() -> str:
+def pairs(folder: Path) -> str:
     """What the gate, and the mean code, add to the network beside them."""
     found = []
     for name, baseline in PAIRS.items():
-        row = against(baseline, WHOLE, NETWORKS).loc[[name]]
+        row = against(baseline, folder, NETWORKS).loc[[name]]
         found.append(row.set_axis([f"{name}, against {baseline!r}"]))
     return markdown(pd.concat(found), "pair")
 
@@ -79,9 +79,12 @@ def intervals(table: pd.DataFrame, low: str, high: str) -> list[str]:
 TABLES = {
     "systems": systems,
     "against-rotations": lambda: against_rotations(FROZEN, SYSTEMS),
-    "networks": networks,
+    "networks": lambda: networks(WHOLE),
     "networks-against-rotations": lambda: against_rotations(WHOLE, NETWORKS),
-    "pairs": pairs,
+    "pairs": lambda: pairs(WHOLE),
+    "fine-tuned": lambda: networks(TUNED),
+    "fine-tuned-against-rotations": lambda: against_rotations(TUNED, NETWORKS),
+    "fine-tuned-pairs": lambda: pairs(TUNED),
 }
 
 
