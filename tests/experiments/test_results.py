@@ -75,7 +75,9 @@ def test_without_a_table_the_experiment_has_to_run_first(tmp_path):
         read_results(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["equal-passes", "fine-tuned", "frozen", "frozen-tuning", "presets"])
+@pytest.mark.parametrize(
+    "name", ["equal-passes", "fine-tuned", "frozen", "frozen-tuning", "presets"]
+)
 def test_the_stored_results_can_be_read(name, request):
     table = read_results(request.config.rootpath / "benchmarks" / "results" / name)
     assert set(setting_kinds()) <= set(table)
