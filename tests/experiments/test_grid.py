@@ -196,6 +196,18 @@ def test_scores_on_val_do_not_depend_on_the_queries(run, data, trained, tmp_path
         compare(both, ["scored_on"], "map", {"scored_on": "val"}, tmp_path)
 
 
+@pytest.mark.parametrize("order", [("val", "query"), ("query", "val")])
+def test_val_and_queries_together_have_the_scores_of_each_alone(run, data, order, tmp_path):
+    table = run({"scored_on": order, "readout": ["plain", "orbit-mean"]})
+    model = Run.load(tmp_path / table["run"][0]).model
+    for _, row in table.iterrows():
+        read = OrbitMean(model) if row["readout"] == "orbit-mean" else model
+        scores, _ = score_model(read, data, scored_on=row["scored_on"])
+        for name, value in scores.items():
+            assert row[name] == pytest.approx(value, abs=1e-9, nan_ok=True), name
+    assert len(table) == 4
+
+
 def test_the_seconds_of_a_run_that_was_stopped_stay_empty(run, monkeypatch):
     train = grid_module.train
 
