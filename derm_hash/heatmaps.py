@@ -139,6 +139,15 @@ def grad_cam(
         model.zero_grad(set_to_none=True)
 
 
+def spatial_gates(model: DermHash) -> dict[str, nn.Module]:
+    """The spatial gates of the residual blocks, by the name of the block ("layer1.0", ...)."""
+    return {
+        path.rsplit(".", 2)[0]: module  # layer1.0.bn2.gate -> layer1.0
+        for path, module in model.backbone.named_modules()
+        if path.endswith(".gate") and hasattr(module, "attention")
+    }
+
+
 @torch.no_grad()
 def gate_maps(model: DermHash, x: Tensor) -> dict[str, np.ndarray]:
     """Compute the spatial gate of every residual block for a batch of images.
@@ -155,13 +164,11 @@ def gate_maps(model: DermHash, x: Tensor) -> dict[str, np.ndarray]:
     """
     maps, hooks = {}, []
 
-    def keep(path, gate, inputs, _):
-        block = path.rsplit(".", 2)[0]  # layer1.0.bn2.gate -> layer1.0
+    def keep(block, gate, inputs, _):
         maps[block] = gate.attention(inputs[0])[:, 0].float().cpu().numpy()
 
-    for path, module in model.backbone.named_modules():
-        if path.endswith(".gate") and hasattr(module, "attention"):
-            hooks.append(module.register_forward_hook(partial(keep, path)))
+    for block, gate in spatial_gates(model).items():
+        hooks.append(gate.register_forward_hook(partial(keep, block)))
     if not hooks:
         raise InputError("This model has no spatial gate: train one with attention='hdcsa'")
     try:

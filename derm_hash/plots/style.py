@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 from derm_hash.data.images import from_input
 from derm_hash.heatmaps import resize_map
@@ -88,17 +88,34 @@ def use_style() -> None:
     sns.set_theme(style="whitegrid", rc=STYLE)
 
 
-def figure_png(figure: Figure) -> bytes:
-    """A figure as PNG, cropped, with 256 colours: less than half the usual size."""
-    buffer, small = io.BytesIO(), io.BytesIO()
-    # A layout engine keeps everything inside the figure.
-    tight = None if figure.get_layout_engine() else "tight"
-    figure.savefig(buffer, format="png", bbox_inches=tight)
-    image = Image.open(buffer).convert("RGB")
-    # Crop to what is not white, and add a margin.
-    image = ImageOps.expand(image.crop(ImageOps.invert(image).getbbox()), 8, "white")
-    with_palette(image).save(small, format="PNG", optimize=True)
-    return small.getvalue()
+def figure_png(*figures: Figure) -> bytes:
+    """Figures, one below the other, as PNG, cropped, with 256 colours: less than half the size."""
+    rows = []
+    for figure in figures:
+        buffer = io.BytesIO()
+        # A layout engine keeps everything inside the figure.
+        tight = None if figure.get_layout_engine() else "tight"
+        figure.savefig(buffer, format="png", bbox_inches=tight)
+        image = Image.open(buffer).convert("RGB")
+        # Crop to what is not white, and add a margin.
+        rows.append(ImageOps.expand(image.crop(ImageOps.invert(image).getbbox()), 8, "white"))
+    width = max(row.width for row in rows)
+    rows = [ImageOps.expand(row, (0, 0, width - row.width, 0), "white") for row in rows]
+    return as_file(with_palette(Image.fromarray(np.vstack(rows))), "PNG", optimize=True)
+
+
+def as_file(image: Image.Image, kind: str, **options) -> bytes:
+    """An image as the content of a file, such as "PNG"."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def jpeg(picture: np.ndarray, most: int = 1000) -> bytes:
+    """A picture as JPEG with its colours at full resolution, at most ``most`` pixels wide."""
+    image = Image.fromarray(picture)
+    image.thumbnail((most, most), Image.Resampling.BOX)
+    return as_file(image, "JPEG", quality=85, subsampling=0)
 
 
 def with_palette(image: Image.Image) -> Image.Image:
@@ -189,3 +206,18 @@ def overlay(picture: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
     colour = mpl.colormaps["inferno"](heat)[..., :3] * 255
     weight = OPACITY * heat[..., None]
     return (picture * (1 - weight) + colour * weight).round().astype(np.uint8)
+
+
+def heat_layer(heatmap: np.ndarray) -> bytes:
+    """A heatmap (S, S) in [0, 1] as PNG, as opaque as it is hot, to be laid over a picture."""
+    colours = mpl.colormaps["inferno"](heatmap, heatmap, bytes=True)
+    return as_file(Image.fromarray(colours), "PNG")
+
+
+def outline_layer(mask: np.ndarray) -> bytes:
+    """The edge of a mask (S, S) as PNG, white and around it black, to be laid over a picture."""
+    lesion = Image.fromarray(mask).convert("L").resize((256, 256), Image.Resampling.NEAREST)
+    blurred = [lesion.filter(ImageFilter.BoxBlur(pixels)) for pixels in (2, 3)]
+    wider = [each.point(lambda value: 255 * (value > 0)) for each in blurred]
+    white, black = (ImageChops.difference(each, lesion) for each in wider)
+    return as_file(Image.merge("LA", (white, black)), "PNG")
