@@ -16,11 +16,12 @@ import torch
 
 from derm_hash.course import course_data, course_pair
 from derm_hash.errors import exit_code
-from derm_hash.explorers.asking import ORIENTATIONS, QUARTERS, Library, jpeg, orbit
-from derm_hash.explorers.frontend import STATIC, module, style
-from derm_hash.explorers.retrieval import about
+from derm_hash.explorers.asking import ORIENTATIONS, QUARTERS
+from derm_hash.explorers.frontend import STATIC, STYLE, module
+from derm_hash.explorers.retrieval import RetrievalExplorer
 from derm_hash.files import write_text
 from derm_hash.model import encode
+from derm_hash.plots.style import jpeg
 from derm_hash.retrieval import build_index
 
 OUT = Path("build/page/index.html")
@@ -32,50 +33,54 @@ VIEW = {"k": 10, "radius": 4, "rank": "cosine", "angle": 90, "mirrored": False}
 NAMES = ("trained to ignore turning", "trained without")
 
 
-def texts(arrays) -> list[str]:
-    """Arrays or bytes as base64."""
-    return [base64.b64encode(bytes(each)).decode() for each in arrays]
+def text(content) -> str:
+    """Bytes as base64."""
+    return base64.b64encode(content).decode()
 
 
-def choose(turned: np.ndarray, labels: np.ndarray, count: int) -> list[int]:
+def choose(flips: np.ndarray, labels: pd.Series, count: int) -> list[int]:
     """Positions of ``count`` queries: the classes take turns, each with its most telling first.
 
-    turned: (N,) bits that a quarter turn flips in the second network.
+    flips: (N,) bits that a quarter turn flips in the second network.
     """
-    ranked = np.argsort(-turned, kind="stable")
-    classes = pd.Series(labels[ranked]).groupby(labels[ranked], sort=False)
-    return ranked[np.lexsort((classes.ngroup(), classes.cumcount()))][:count].tolist()
+    table = pd.DataFrame({"label": labels.to_numpy(), "flips": -flips})
+    table = table.sort_values("flips", kind="stable")
+    turns = table.groupby("label").cumcount()
+    return turns.sort_values(kind="stable").index[:count].tolist()
 
 
 def page_data(
     dataset, models, indexes, larger=None, names=NAMES, queries=QUERIES, first=None
 ) -> dict:
-    """What the page holds: codes, the orbits of the queries, pictures; ``first``: id of a query."""
-    library = Library(dataset, larger=larger)
-    both = [encode(models[-1], library.queries.images.rot90(k, (2, 3))) > 0.5 for k in (0, 1)]
-    chosen = choose((both[0] != both[1]).sum(axis=1), library.queries.labels.numpy(), queries)
+    """What the page holds: the traits of an explorer, and its answers to all that can be asked.
+
+    ``first``: id of the query that the page begins with.
+    """
+    pair, other = zip(models, indexes, strict=True)
+    explorer = RetrievalExplorer(*pair, dataset, other=other, names=names, larger=larger)
+    library = explorer.library
+    upright, turned = (encode(models[-1], library.queries.images.rot90(k, (2, 3))) for k in (0, 1))
+    flips = ((upright > 0.5) != (turned > 0.5)).sum(axis=1)
+    chosen = choose(flips, library.queries.table["label"], queries)
     if first:
         chosen = list(dict.fromkeys([library.find(first).position, *chosen]))[:queries]
-    told = about(library, indexes, names)
-    told["query"] = [told["query"][i] for i in chosen]
+    about = explorer.about | {"query": [explorer.about["query"][i] for i in chosen]}
+    del about["most_bytes"]  # without a kernel nothing is uploaded
 
     def stored(origin: str, positions, orientations: list[int], pixels: int) -> list[dict]:
-        queries = [library.get(origin, int(i)) for i in positions]
-        x = torch.cat([orbit(query.image, orientations) for query in queries])
-        codes = [encode(model, x).reshape(len(queries), -1) for model in models]
-        familiar = library.familiarity.about(torch.stack([query.image for query in queries]))
+        asked = [library.get(origin, i) for i in positions]
+        familiar = library.familiarity.about(torch.stack([query.image for query in asked]))
         return [
             {
-                "picture": texts([jpeg(query.shown, pixels)])[0],
-                "codes": texts(each[i].tobytes() for each in codes),
-                "familiar": familiar[i],
+                "picture": text(jpeg(query.shown, pixels)),
+                "codes": [text(codes) for codes in explorer.codes_of(query, orientations)],
+                "familiar": each,
             }
-            for i, query in enumerate(queries)
+            for query, each in zip(asked, familiar, strict=True)
         ]
 
-    codes = texts(index.codes.tobytes() for index in indexes)
     return {
-        "traits": {"about": told, "codes": codes, **VIEW},
+        "traits": {"about": about, "codes": [text(codes) for codes in explorer.codes], **VIEW},
         "known": {"query": ORIENTATIONS, "database": QUARTERS},
         "query": stored("query", chosen, ORIENTATIONS, LARGE),
         "database": stored("database", range(len(library.database)), QUARTERS, SMALL),
@@ -86,7 +91,7 @@ def write_page(path: Path, data: dict) -> Path:
     """Write the page as one file."""
     content = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     template = (STATIC / "page.html").read_text("utf-8")
-    page = template.format(style=style(), module=module(), data=content)
+    page = template.format(style=STYLE, module=module(), data=content)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, page)
     return path
@@ -106,4 +111,4 @@ def run(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code("make page", lambda: run(None), "stopped"))
+    sys.exit(exit_code("make page", run, "stopped"))

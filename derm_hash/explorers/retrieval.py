@@ -9,44 +9,21 @@ from derm_hash.explorers.asking import (
     MOST_BYTES,
     ORIENTATIONS,
     QUARTERS,
+    Asked,
     Library,
+    Message,
     Query,
     network,
     orbit,
     turned,
 )
-from derm_hash.explorers.still import Asked, arrival, thumbs
 from derm_hash.model import encode
 from derm_hash.plots import plot_hits
 from derm_hash.plots.style import class_color
-from derm_hash.retrieval import METRICS, HashIndex
+from derm_hash.retrieval import METRICS
 
 STRIP = 24  # pictures of queries that the page has from the beginning
 AT_ONCE = 36  # orientations that are encoded before the page may ask something else
-
-
-def about(library: Library, indexes: list[HashIndex], names: list[str]) -> dict:
-    """What the page has to know of the data and the models."""
-    return {
-        "classes": [{"name": c, "color": class_color(c)} for c in library.classes],
-        "models": [
-            {"name": name, "bits": index.bits, "map": principal_axes(index.codes)}
-            for name, index in zip(names, indexes, strict=True)
-        ],
-        **library.rows,
-    }
-
-
-def principal_axes(codes: np.ndarray) -> dict:
-    """A map of soft codes (N, bits): ``axes @ code + offset`` lies in the unit square.
-
-    The axes are the first two principal ones.
-    """
-    _, axes = np.linalg.eigh(np.atleast_2d(np.cov(codes.T, bias=True)))
-    axes = np.resize(axes[:, ::-1][:, :2].T, (2, codes.shape[1]))  # a single bit has one axis
-    places = codes @ axes.T
-    axes /= np.ptp(places, axis=0)[:, None] + 1e-9
-    return {"axes": axes.tolist(), "offset": (-(codes @ axes.T).min(axis=0)).tolist()}
 
 
 class RetrievalExplorer(Asked):
@@ -94,55 +71,57 @@ class RetrievalExplorer(Asked):
     ):  # fmt: skip
         pairs = [(model, index)] if other is None else [(model, index), other]
         library = Library(dataset, database, larger)
-        self.indexes = [each for _, each in pairs]
         self.models = [network(*pair, library) for pair in pairs]
+        self.indexes = [each for _, each in pairs]
         self.names = list(names) if other is not None else [""]
-        self._serial = 0
-        content = about(library, self.indexes, self.names) | {"most_bytes": MOST_BYTES}
+        about = {
+            "classes": [{"name": c, "color": class_color(c)} for c in dataset.classes],
+            "models": [
+                {"name": name, "bits": index.bits, "map": principal_axes(index.codes)}
+                for name, index in zip(self.names, self.indexes, strict=True)
+            ],
+            "most_bytes": MOST_BYTES,
+            **library.rows,
+        }
         codes = [each.codes.tobytes() for each in self.indexes]
-        super().__init__(library, query, about=content, codes=codes, **view)
+        super().__init__(library, query, about=about, codes=codes, **view)
         self.start = self._beginning()
+
+    def _beginning(self) -> list[Message]:
+        """The first query, and the pictures that stand beside it: queries, and its hits."""
+        message, buffers = self._arrival(self.query)
+        hits = set()
+        for index, each in zip(self.indexes, buffers[2:], strict=True):
+            codes = np.frombuffer(each, np.float32).reshape(-1, index.bits)
+            found = index.search(codes, self.k + 1, self.radius, self.rank)  # 1 may be the query
+            hits.update(found.ids[found.ids >= 0].tolist())
+        strip = [*range(len(self.library.queries))][:STRIP]
+        pictures = [self._thumbs("query", strip), self._thumbs("database", sorted(hits))]
+        return [*pictures, (message, buffers)]
+
+    def _arrival(self, query: Query) -> Message:
+        """The message with a query and its first codes; the page then asks for all others."""
+        message, pictures = super()._arrival(query)
+        known = QUARTERS if query is self.query else QUARTERS[:1]  # a new one is not turned
+        rest = [o for o in ORIENTATIONS if o not in known]
+        message |= {"serial": query.serial, "known": known, "rest": rest}
+        return message, [*pictures, *self.codes_of(query, known)]
+
+    def codes_of(self, query: Query, orientations: list[int]) -> list[bytes]:
+        """Soft codes (n, bits) float32 of a query in some orientations, for each model."""
+        x = orbit(query.image, orientations)
+        return [encode(model, x).tobytes() for model in self.models]
 
     def answer_upload(self, content: dict, buffers: list) -> None:
         """Make an uploaded file the query."""
         self._show(self.library.upload(bytes(buffers[0]), content["name"]))
 
-    def _show(self, query: Query) -> None:
-        """Send the query as it is first shown; the page then asks for the other orientations."""
-        first = QUARTERS if query is self.query else QUARTERS[:1]  # a new one is not turned
-        codes = self._codes(query, first)
-        self.query = query
-        self.start = []  # another view of the page asks what is shown then
-        self._serial += 1
-        self.send(*self._message(codes, first))
-
-    def _message(self, codes: list[bytes], known: list[int]) -> tuple[dict, list[bytes]]:
-        """What the page is first told of the query."""
-        rest = [o for o in ORIENTATIONS if o not in known]
-        return arrival(self.query, codes, known=known, rest=rest, serial=self._serial)
-
-    def _beginning(self) -> list[tuple[dict, list[bytes]]]:
-        """The first query, and the pictures that stand beside it: queries, and its hits."""
-        codes, found = self._codes(self.query, QUARTERS), set()
-        for index, each in zip(self.indexes, codes, strict=True):
-            for code in np.frombuffer(each, np.float32).reshape(-1, index.bits):
-                hits = self._hits(index, code, self.k, self.radius, self.rank)
-                found |= {position for position, *_ in hits}
-        shown = {"query": range(min(STRIP, len(self.library.queries))), "database": sorted(found)}
-        pictures = [thumbs(self.library, part, list(those)) for part, those in shown.items()]
-        return [*pictures, self._message(codes, QUARTERS)]
-
     def answer_more(self, content: dict, _) -> None:
         """Send the codes of more orientations, unless another query has come in between."""
-        if content["serial"] == self._serial:
+        if content["serial"] == self.query.serial:
             now, rest = content["rest"][:AT_ONCE], content["rest"][AT_ONCE:]
-            message = {"kind": "codes", "serial": self._serial, "known": now, "rest": rest}
-            self.send(message, self._codes(self.query, now))
-
-    def _codes(self, query: Query, orientations: list[int]) -> list[bytes]:
-        """Soft codes (n, bits) float32 of a query in some orientations, for each model."""
-        x = orbit(query.image, orientations)
-        return [encode(model, x).tobytes() for model in self.models]
+            message = {"kind": "codes", "serial": content["serial"], "known": now, "rest": rest}
+            self.send(message, self.codes_of(self.query, now))
 
     def answer_familiar(self, content: dict, _) -> None:
         """Send how familiar the query is."""
@@ -150,26 +129,28 @@ class RetrievalExplorer(Asked):
         self.send(content | {"familiar": found})
 
     def figures(self) -> list[Figure]:
-        """Query as it is turned, and its hits; a figure for each model."""
+        """The query as it is turned, and its hits: a figure for each model."""
+        library, label, made = self.library, self.query.label, []
         x = turned(to_input(self.query.image)[None], self.angle, self.mirrored)
-        turn = f", turned by {self.angle:g}°" + ", mirrored" * self.mirrored
-        return [
-            self._figure(*each, x, f"{name}{turn}" if self.angle or self.mirrored else name)
-            for *each, name in zip(self.models, self.indexes, self.names, strict=True)
-        ]
+        turn = f"turned by {self.angle:g}°" + ", mirrored" * self.mirrored
+        turn = turn if self.angle or self.mirrored else ""
+        for model, index, name in zip(self.models, self.indexes, self.names, strict=True):
+            code = encode(model, x)[0]
+            ids, *distances = self._hits(index, code, self.k, self.radius, self.rank)
+            pictures = [library.shown["database"].picture(i) for i in ids]
+            labels = library.database.table["label"].iloc[ids].tolist()
+            codes = code, index.codes[ids]
+            title = ", ".join(filter(None, [name, turn])) or None
+            made.append(plot_hits(x[0], pictures, labels, label, *distances, *codes, title))
+        return made
 
-    def _figure(self, model, index, x, title: str) -> Figure:
-        code = encode(model, x)[0]
-        hits = self._hits(index, code, self.k, self.radius, self.rank)
-        ids, hamming, distance = ([row[i] for row in hits] for i in range(3))
-        return plot_hits(
-            x[0],
-            [self.library.shown["database"].picture(i) for i in ids],
-            self.library.database.table["label"].iloc[ids].tolist(),
-            self.query.label,
-            hamming,
-            distance,
-            code,
-            index.codes[ids],
-            title=title.strip(", ") or None,
-        )
+
+def principal_axes(codes: np.ndarray) -> dict:
+    """Make a map of soft codes (N, bits), whose axes are the first two principal ones.
+
+    ``axes @ code + offset`` lies in the unit square.
+    """
+    *_, axes = np.linalg.svd(codes - codes.mean(axis=0), full_matrices=False)
+    axes = np.resize(axes[:2], (2, codes.shape[1]))  # a single bit has one axis
+    axes /= np.ptp(codes @ axes.T, axis=0)[:, None] + 1e-9
+    return {"axes": axes.tolist(), "offset": (-(codes @ axes.T).min(axis=0)).tolist()}
