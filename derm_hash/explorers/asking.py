@@ -1,11 +1,11 @@
-"""Questions of the page: a query, from the data set or uploaded, in every orientation."""
+"""Questions and answers: queries, from the data set or uploaded, in every orientation."""
 
 import io
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ ORIENTATIONS = [*QUARTERS, DISC, *(o for o in range(DISC) if o not in QUARTERS)]
 """The orientations of a query, quarter turns first: angle / 5 degrees, and 72 more if mirrored."""
 MOST_BYTES = 10_000_000
 """The largest file that can be uploaded: Jupyter's servers close a connection at a message above
-10.4 MB. The page refuses a larger file before it is sent, and the kernel whoever sends it."""
+10.4 MB. The page refuses a larger file before it is sent; the kernel refuses it as well."""
 THUMB = 160  # pixels of a small picture
 Message = tuple[dict, list[bytes]]  # the content of a message to the page, and its buffers
 
@@ -74,26 +74,24 @@ def orbit(image: Tensor, orientations: list[int]) -> Tensor:
 class Library:
     """The images that can be asked about, and those that are found.
 
-    ``dataset`` has the splits "query" and "database", or it has the queries and ``database`` the
-    others. ``larger`` has the same images with more pixels, to be shown in their place.
+    ``dataset`` has the splits "query" and "database"; or it holds the queries alone, and
+    ``database`` is given. ``larger`` has the same images with more pixels, to be shown.
 
-    Attributes
-    ----------
-    parts, shown : dict of the LesionDatasets "query" and "database", and of those to be shown
-    rows : dict of what the page is told of each image of a part: id, name (its path), label, lesion
+    parts: dict of the LesionDatasets "query" and "database"; shown: dict of those to be shown;
+    rows: dict of what the page is told of each image of a part: id, name (its path), label, lesion.
     """
 
     def __init__(self, dataset, database=None, larger=None):
-        names = ("query", "database")
-        whole = database is None
-        given = [dataset.split(name) for name in names] if whole else [dataset, database]
-        self.dataset, (self.queries, self.database) = dataset, given
+        self.dataset, names = dataset, ("query", "database")
+        given = map(dataset.split, names) if database is None else (dataset, database)
         self.parts = dict(zip(names, given, strict=True))
+        self.queries, self.database = self.parts.values()
         self.shown = {name: larger.split(name) for name in names} if larger else self.parts
         for name, part in self.shown.items():
             if part.table["image"].tolist() != self.parts[name].table["image"].tolist():
                 raise InputError(f"The larger {name} images are other images: give the same ones")
-        self._stems = {path: Path(path).stem for part in given for path in part.table["image"]}
+        paths = chain(self.queries.table["image"], self.database.table["image"])
+        self._stems = {path: Path(path).stem for path in paths}
         same = Counter(self._stems.values())  # such as MEL/001 and NV/001
         ids = {path: path if same[stem] > 1 else stem for path, stem in self._stems.items()}
         self.rows = {
@@ -146,7 +144,7 @@ class Library:
 
     @cached_property
     def familiarity(self) -> Familiarity:
-        """How familiar a picture is; the images of val, or else the queries, say what is usual."""
+        """How familiar a picture is. What is usual is measured on val, or else on the queries."""
         has_val = "val" in set(self.dataset.table["split"])
         return Familiarity(self.database, self.dataset.split("val") if has_val else self.queries)
 
@@ -175,7 +173,7 @@ class Asked(Still):
 
     angle = t.Float(0).tag(sync=True)
     mirrored = t.Bool(False).tag(sync=True)
-    # Messages that the page has without asking. While other cells run, no question is answered.
+    # Messages that the page has without asking: while other cells run, no question is answered.
     start = t.List().tag(sync=True)
 
     def __init__(self, library: Library, query: str | None, **traits):
@@ -196,7 +194,7 @@ class Asked(Still):
             self.send({"kind": "error", "text": text})
 
     def answer_ask(self, content: dict, _) -> None:
-        """Make an image the query: of a part by its position, by its id, or the one from before."""
+        """Make an image the query: by its part and position, by its id, or once more."""
         if content["origin"] == "start":
             self._show(self.query)
         elif content["origin"] == "id":

@@ -55,7 +55,7 @@ class HeatmapExplorer(Asked):
     def __init__(self, model, index, dataset, database=None, larger=None, query=None, **view):
         library, self.index = Library(dataset, database, larger), index
         self.model = network(model, index, library)
-        self._map = lru_cache(KEPT)(self._compute)  # a turn changes one of three
+        self._map = lru_cache(KEPT)(self._compute)  # a turn changes one map of three
         self.subjects = {MATCH: MatchTarget}
         self.subjects |= {f"gate {block}": block for block in spatial_gates(self.model)}
         self.subjects |= {f"class {name}": ClassTarget(i) for i, name in enumerate(dataset.classes)}
@@ -86,11 +86,11 @@ class HeatmapExplorer(Asked):
         """What the page shows of the query and of its hit.
 
         heat, hit_heat: (S, S) in [0, 1]; mask, hit_mask: (S, S) bool or None. hits: the ten nearest
-        images for the query as it is turned; place: the one that is looked at. low, high: what 0
-        and 1 stand for, where the map is a gate. energy: share of the heat on the lesion; area:
-        what a flat map would get; points: whether the hottest point is on the lesion; all None
-        without a mask. follows: correlation of the map with the unturned image's map, turned; None
-        where the query is not turned, or a map is flat.
+        images for the query as it is turned; place: the one that is looked at. low, high: the
+        values of a gate that 0 and 1 stand for, else None. energy: share of the heat on the lesion;
+        area: what a flat map would get; points: whether the hottest point is on the lesion; all
+        None without a mask. follows: correlation of the map with the unturned image's map, turned;
+        None where the query is not turned, or a map is flat.
         """
         own, turn = (self.query.origin, self.query.position), (self.angle, self.mirrored)
         code = encode(self.model, self._input(*own, *turn))[0]
@@ -126,7 +126,7 @@ class HeatmapExplorer(Asked):
         return rotate(x, 0) if cut else turned(x, angle, mirrored)
 
     def _compute(self, subject: str, other: bytes, *image, **cut) -> np.ndarray:
-        """The map (S, S) of an image as in `_input`; other: the code of a match, float32."""
+        """The map (S, S) of an image as in `_input`; other: bytes of the code that is matched."""
         x, target = self._input(*image, **cut), self.subjects[subject]
         if isinstance(target, str):
             return resize_map(gate_maps(self.model, x)[target][0], x.shape[-1])

@@ -38,14 +38,14 @@ def text(content) -> str:
     return base64.b64encode(content).decode()
 
 
-def choose(flips: np.ndarray, labels: pd.Series, count: int) -> list[int]:
+def choose(flips: np.ndarray, labels: np.ndarray, count: int) -> list[int]:
     """Positions of ``count`` queries: the classes take turns, each with its most telling first.
 
-    flips: (N,) bits that a quarter turn flips in the second network.
+    flips: (N,) number of bits that a quarter turn flips in the second network.
     """
-    table = pd.DataFrame({"label": labels.to_numpy(), "flips": -flips})
-    table = table.sort_values("flips", kind="stable")
-    turns = table.groupby("label").cumcount()
+    table = pd.DataFrame({"flips": flips, "label": labels})
+    ranked = table.sort_values("flips", ascending=False, kind="stable")
+    turns = ranked.groupby("label").cumcount()
     return turns.sort_values(kind="stable").index[:count].tolist()
 
 
@@ -61,7 +61,7 @@ def page_data(
     library = explorer.library
     upright, turned = (encode(models[-1], library.queries.images.rot90(k, (2, 3))) for k in (0, 1))
     flips = ((upright > 0.5) != (turned > 0.5)).sum(axis=1)
-    chosen = choose(flips, library.queries.table["label"], queries)
+    chosen = choose(flips, library.queries.labels.numpy(), queries)
     if first:
         chosen = list(dict.fromkeys([library.find(first).position, *chosen]))[:queries]
     about = explorer.about | {"query": [explorer.about["query"][i] for i in chosen]}

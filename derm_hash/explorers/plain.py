@@ -18,7 +18,7 @@ from derm_hash.plots.style import WIDTH, new_figure
 class LossExplorer(Still):
     """Place one bit of an image's four turned copies: what does each penalty do about it?
 
-    The page computes all by itself, so that it is alive without a kernel too.
+    The page computes everything itself, so it works without a kernel too.
 
     Attributes
     ----------
@@ -70,17 +70,16 @@ class Guess(Still):
     truth = t.Any(None, allow_none=True).tag(sync=True)
 
     def __init__(self, question, options=None, low=0, high=1, x=None, unit="", truth=None):
-        self.low, self.high, self.question = float(low), float(high), question
+        self.question = question
         self.options = None if options is None else list(options)
         self.x = None if x is None else np.asarray(x, dtype=float).tolist()
-        content = {"question": question, "options": self.options, "x": self.x}
-        content |= {"low": self.low, "high": self.high, "unit": unit}
-        super().__init__(about=content)
+        about = {"question": question, "options": self.options, "x": self.x}
+        super().__init__(about=about | {"low": float(low), "high": float(high), "unit": unit})
         if truth is not None:
             self.reveal(truth)
 
     def reveal(self, truth: float | str | Sequence[float]) -> None:
-        """Show the truth beside the guess, as soon as there is one; `InputError` if it is none."""
+        """Show the truth beside the guess, once there is one; `InputError` if it cannot be true."""
         if self.options is not None:
             fits = truth in self.options
         elif self.x is None:

@@ -8,15 +8,12 @@ from matplotlib.figure import Figure
 from derm_hash.explorers.frontend import STYLE, module
 from derm_hash.plots import describe, figure_png
 
-OPEN: dict[str, tuple[str, list["Still"]]] = {}  # cell -> its last run, and the explorers of that
+OPEN: dict[str, tuple[str, list["Still"]]] = {}  # cell -> its last run, and what that made
 NOTE = "A still picture: run the cell to use the explorer"
 
 
 class Still(anywidget.AnyWidget):
-    """A widget that leaves a picture where there is no kernel, and goes when its cell runs again.
-
-    `figures` gives that picture.
-    """
+    """A widget with a still picture for pages without a kernel, closed when its cell runs again."""
 
     _esm, _css = module(), STYLE
     kind = t.Unicode().tag(sync=True)  # which view of the front end it has
@@ -24,10 +21,10 @@ class Still(anywidget.AnyWidget):
 
     def __init__(self, **traits):
         super().__init__(**traits)
-        self._take_the_place_of_earlier_ones()
+        self._close_earlier_ones()
 
     def figures(self) -> list[Figure]:
-        """The present view as figures, one below the other."""
+        """The present view as figures, which the still picture shows one below the other."""
         raise NotImplementedError
 
     def _repr_mimebundle_(self, **kwargs):
@@ -40,7 +37,7 @@ class Still(anywidget.AnyWidget):
         metadata["image/png"] = {"alt": ". ".join(alt).strip(". ")}
         return data, metadata
 
-    def _take_the_place_of_earlier_ones(self) -> None:
+    def _close_earlier_ones(self) -> None:
         """Close the explorers that an earlier run of the same cell has made."""
         shell = get_ipython()
         parent = shell.get_parent() if hasattr(shell, "get_parent") else {}
