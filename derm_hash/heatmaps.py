@@ -9,6 +9,7 @@ and returns the number to explain, such as ``ClassTarget``, ``BitTarget`` or ``M
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -139,15 +140,6 @@ def grad_cam(
         model.zero_grad(set_to_none=True)
 
 
-def spatial_gates(model: DermHash) -> dict[str, nn.Module]:
-    """The spatial gates of the residual blocks, by the name of the block ("layer1.0", ...)."""
-    return {
-        path.rsplit(".", 2)[0]: module  # layer1.0.bn2.gate -> layer1.0
-        for path, module in model.backbone.named_modules()
-        if path.endswith(".gate") and hasattr(module, "attention")
-    }
-
-
 @torch.no_grad()
 def gate_maps(model: DermHash, x: Tensor) -> dict[str, np.ndarray]:
     """Compute the spatial gate of every residual block for a batch of images.
@@ -162,21 +154,19 @@ def gate_maps(model: DermHash, x: Tensor) -> dict[str, np.ndarray]:
     dict of str to (B, h, w) float32 array in (0, 1)
         From the block's name ("layer1.0", ...) to its gate, of the size of its feature map.
     """
-    maps, hooks = {}, []
+    maps = {}
 
-    def keep(block, gate, inputs, _):
+    def keep(path, gate, inputs, _):
+        block = path.rsplit(".", 2)[0]  # layer1.0.bn2.gate -> layer1.0
         maps[block] = gate.attention(inputs[0])[:, 0].float().cpu().numpy()
 
-    for block, gate in spatial_gates(model).items():
-        hooks.append(gate.register_forward_hook(partial(keep, block)))
-    if not hooks:
+    with evaluating(model), ExitStack() as hooks:
+        for path, module in model.backbone.named_modules():
+            if path.endswith(".gate") and hasattr(module, "attention"):
+                hooks.enter_context(module.register_forward_hook(partial(keep, path)))
+        model(x.to(next(model.parameters()).device))
+    if not maps:
         raise InputError("This model has no spatial gate: train one with attention='hdcsa'")
-    try:
-        with evaluating(model):
-            model(x.to(next(model.parameters()).device))
-    finally:
-        for hook in hooks:
-            hook.remove()
     return maps
 
 

@@ -11,15 +11,7 @@ from torch import Tensor
 from derm_hash.data.images import to_input
 from derm_hash.errors import InputError
 from derm_hash.explorers.asking import Asked, Library, Query, network, turned
-from derm_hash.heatmaps import (
-    BitTarget,
-    ClassTarget,
-    MatchTarget,
-    gate_maps,
-    grad_cam,
-    resize_map,
-    spatial_gates,
-)
+from derm_hash.heatmaps import BitTarget, ClassTarget, MatchTarget, gate_maps, grad_cam, resize_map
 from derm_hash.metrics.overlap import mask_energy, pointing_game
 from derm_hash.model import encode
 from derm_hash.plots import image_grid
@@ -56,8 +48,11 @@ class HeatmapExplorer(Asked):
         library, self.index = Library(dataset, database, larger), index
         self.model = network(model, index, library)
         self._map = lru_cache(KEPT)(self._compute)  # a turn changes one map of three
-        self.subjects = {MATCH: MatchTarget}
-        self.subjects |= {f"gate {block}": block for block in spatial_gates(self.model)}
+        try:
+            gates = gate_maps(self.model, to_input(library.queries.images[:1]))
+        except InputError:  # a model without a spatial gate: there is Grad-CAM still
+            gates = {}
+        self.subjects = {MATCH: MatchTarget, **{f"gate {block}": block for block in gates}}
         self.subjects |= {f"class {name}": ClassTarget(i) for i, name in enumerate(dataset.classes)}
         self.subjects |= {f"bit {i}": BitTarget(i) for i in range(self.model.bits)}
         about = {"models": [], "query": library.rows["query"], "subjects": [*self.subjects]}
