@@ -71,6 +71,15 @@ def test_png_is_small_and_keeps_flat_colours():
     assert len(png) < 0.6 * len(plain.getvalue())
 
 
+def test_several_figures_stand_one_below_the_other():
+    figures = [plots.image_grid(PICTURES[:n], "abc"[:n]) for n in (1, 3)]
+    one, other = (Image.open(io.BytesIO(plots.figure_png(each))) for each in figures)
+    both = Image.open(io.BytesIO(plots.figure_png(*figures)))
+    assert both.size == (max(one.width, other.width), one.height + other.height)
+    corner = both.convert("RGB").getpixel((both.width - 1, 0))
+    assert one.width < other.width and corner == (255, 255, 255)
+
+
 def test_figures_are_unknown_to_pyplot():
     before = plt.get_fignums()
     plots.image_grid(PICTURES, "abcdef")
