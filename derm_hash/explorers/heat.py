@@ -94,9 +94,9 @@ class HeatmapExplorer(Asked):
         hits = [rows[i] | {"position": i, "right": rows[i]["label"] == label} for i in ids.tolist()]
         place = min(self.place, len(hits) - 1)  # a query of the database has one hit less
         hit = ("database", hits[place]["position"])
-        theirs = ours = b""
+        theirs = ours = ()
         if self.subject == MATCH:
-            theirs, ours = self.index.codes[hit[1]].tobytes(), code.tobytes()
+            theirs, ours = tuple(self.index.codes[hit[1]].tolist()), tuple(code.tolist())
         heat = self._map(self.subject, theirs, *own, *turn)
         hit_heat = self._map(self.subject, ours, *hit)
         disc = self._turned(np.ones_like(heat)) > 0  # where there is an image at this angle
@@ -120,13 +120,13 @@ class HeatmapExplorer(Asked):
         x = to_input(self.library.parts[origin].images[position])[None]
         return rotate(x, 0) if cut else turned(x, angle, mirrored)
 
-    def _compute(self, subject: str, other: bytes, *image, **cut) -> np.ndarray:
-        """The map (S, S) of an image as in `_input`; other: bytes of the code that is matched."""
+    def _compute(self, subject: str, other: tuple, *image, **cut) -> np.ndarray:
+        """The map (S, S) of an image as in `_input`; other: the code (bits,) that it matches."""
         x, target = self._input(*image, **cut), self.subjects[subject]
         if isinstance(target, str):
             return resize_map(gate_maps(self.model, x)[target][0], x.shape[-1])
         if target is MatchTarget:
-            target = MatchTarget(np.frombuffer(bytearray(other), np.float32))
+            target = MatchTarget(torch.tensor(other))
         return grad_cam(self.model, x, target)[0]
 
     def _turned(self, values: np.ndarray) -> np.ndarray:

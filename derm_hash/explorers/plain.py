@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from derm_hash.errors import InputError
 from derm_hash.explorers.still import Still
-from derm_hash.losses import PENALTIES
 from derm_hash.plots import plot_penalties
 from derm_hash.plots.curves import PENALTY_COLORS, PENALTY_NAMES, PENALTY_STYLES
 from derm_hash.plots.style import WIDTH, new_figure
@@ -32,9 +31,8 @@ class LossExplorer(Still):
 
     def __init__(self, **view):
         kinds = [
-            {"kind": kind, "name": PENALTY_NAMES[kind], "color": PENALTY_COLORS[kind]}
-            | {"line": PENALTY_STYLES[kind]}
-            for kind in PENALTIES
+            {"kind": key, "name": name, "color": PENALTY_COLORS[key], "line": PENALTY_STYLES[key]}
+            for key, name in PENALTY_NAMES.items()
         ]
         super().__init__(about={"kinds": kinds}, **view)
 

@@ -88,14 +88,14 @@ class RetrievalExplorer(Asked):
         self.start = self._beginning()
 
     def _beginning(self) -> list[Message]:
-        """The first query, and the pictures that stand beside it: queries, and its hits."""
+        """The first messages: small pictures of queries and of the hits, and the first query."""
         message, buffers = self._arrival(self.query)
         hits = set()
         for index, each in zip(self.indexes, buffers[2:], strict=True):
             codes = np.frombuffer(each, np.float32).reshape(-1, index.bits)
-            found = index.search(codes, self.k + 1, self.radius, self.rank)  # 1 may be the query
-            hits.update(found.ids[found.ids >= 0].tolist())
-        strip = [*range(len(self.library.queries))][:STRIP]
+            ids = index.search(codes, self.k + 1, self.radius, self.rank).ids
+            hits.update(ids[ids >= 0].tolist())  # the query itself may be among them
+        strip = [*range(min(STRIP, len(self.library.queries)))]
         pictures = [self._thumbs("query", strip), self._thumbs("database", sorted(hits))]
         return [*pictures, (message, buffers)]
 
