@@ -5,9 +5,9 @@ searches by itself. It opens from the disk, from any static host, and on a phone
 """
 
 import argparse
-import base64
 import json
 import sys
+from base64 import b64encode
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +31,6 @@ FIRST = "ATLAS_0000617"
 LARGE, SMALL = 144, 80  # pixels of a query and of a database image
 VIEW = {"k": 10, "radius": 4, "rank": "cosine", "angle": 90, "mirrored": False}
 NAMES = ("trained to ignore turning", "trained without")
-
-
-def text(content) -> str:
-    """Bytes as base64."""
-    return base64.b64encode(content).decode()
 
 
 def choose(flips: np.ndarray, labels: np.ndarray, count: int) -> list[int]:
@@ -72,15 +67,15 @@ def page_data(
         familiar = library.familiarity.about(torch.stack([query.image for query in asked]))
         return [
             {
-                "picture": text(jpeg(query.shown, pixels)),
-                "codes": [text(codes) for codes in explorer.codes_of(query, orientations)],
+                "picture": jpeg(query.shown, pixels),
+                "codes": explorer.codes_of(query, orientations),
                 "familiar": each,
             }
             for query, each in zip(asked, familiar, strict=True)
         ]
 
     return {
-        "traits": {"about": about, "codes": [text(codes) for codes in explorer.codes], **VIEW},
+        "traits": {"about": about, "codes": explorer.codes, **VIEW},
         "known": {"query": ORIENTATIONS, "database": QUARTERS},
         "query": stored("query", chosen, ORIENTATIONS, LARGE),
         "database": stored("database", range(len(library.database)), QUARTERS, SMALL),
@@ -88,8 +83,9 @@ def page_data(
 
 
 def write_page(path: Path, data: dict) -> Path:
-    """Write the page as one file."""
-    content = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+    """Write the page as one file; pictures and codes stand in it as base64."""
+    content = json.dumps(data, separators=(",", ":"), default=lambda b: b64encode(b).decode())
+    content = content.replace("<", "\\u003c")
     template = (STATIC / "page.html").read_text("utf-8")
     page = template.format(style=STYLE, module=module(), data=content)
     path.parent.mkdir(parents=True, exist_ok=True)
