@@ -24,21 +24,21 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; exit code 0 or its own, 2 for bad input, 130 after Ctrl-C."""
+    """Run one command; return its exit code, or 2 for bad input, or 130 after Ctrl-C."""
 
     def command() -> int | None:
         args = parser().parse_args(argv)
         return COMMANDS[args.command].run(args)
 
-    return exit_code("data_setup", command, "stopped: run the same command again to go on.")
+    return exit_code("data_setup", command, "stopped: run the same command again to continue")
 
 
 def parser() -> argparse.ArgumentParser:
     """The parser with one subparser per command."""
     top = argparse.ArgumentParser(
         prog="python -m data_setup",
-        description="Prepare a data folder: images, lesion masks, manifest.csv, dataset.json. "
-        "Or verify one.",
+        description="Prepare a data folder (images, lesion masks, manifest.csv, dataset.json), or "
+        "verify one.",
         epilog="example: python -m data_setup synthetic --root data/atlas",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="NAME")

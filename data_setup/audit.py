@@ -18,13 +18,13 @@ from derm_hash.files import thread_map
 
 HELP = "report leakage, near-duplicates, class balance, image sizes and gaps of a data folder"
 WIDTH = 100  # columns of the text
-BETWEEN = " + "  # of the labels of one group, and of its parts
-LISTED = 20  # lines of a long table
+BETWEEN = " + "  # joins the labels of one group, and its parts
+LISTED = 20  # rows that are shown of a long table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("root", type=Path, metavar="ROOT", help="data folder with a manifest.csv")
-    text = "another data folder: report near-duplicates and lesions that are in both, instead"
+    text = "report, instead, the near-duplicates and lesions that ROOT shares with this data folder"
     parser.add_argument("--against", type=Path, metavar="OTHER", help=text)
 
 
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def compared(root: Path, other: Path) -> str:
-    """What two data folders share, in words and tables: near-duplicates and lesions."""
+    """Describe the near-duplicates and lesions that two data folders share, with tables."""
     if root.resolve() == other.resolve():
         raise InputError(f"--against {other} is the same folder: name another data folder")
     frames = [read_manifest(root), read_manifest(other)]
@@ -70,12 +70,12 @@ def compared(root: Path, other: Path) -> str:
         )
         sections.append(f"{title}\n{textwrap.fill(text, WIDTH)}{table_text(table)}")
     if not all((frame["lesion_id"] != "").any() for frame in frames):
-        sections[-1] = "Lesions\nOne of the folders does not know which images show one lesion."
+        sections[-1] = "Lesions\nOne of the folders does not say which images show the same lesion."
     return "\n\n\n".join(sections)
 
 
 def shared(frames: Sequence[pd.DataFrame], keys: Sequence[Sequence]) -> pd.DataFrame:
-    """What two manifests have in common: a row per key that is in both; a missing key is none.
+    """Find what two manifests share: a row per key that is in both; missing keys are ignored.
 
     The index ``such as`` names the first image of each; the columns are ``images`` and ``others``
     (how many in the first and second) and ``labels``.
@@ -94,11 +94,11 @@ def shared(frames: Sequence[pd.DataFrame], keys: Sequence[Sequence]) -> pd.DataF
 
 
 def leakage(frame: pd.DataFrame) -> pd.DataFrame:
-    """Queries whose lesion is in another part too: a row per class, and one named "all".
+    """Count queries whose lesion is in another part too: a row per class, and one named "all".
 
     The columns are ``queries`` (number of query images), ``with_mate`` (those whose lesion is in
     another part too) and ``share`` (with_mate / queries; nan where no query's lesion is
-    known). Of the manifest only label, lesion_id and split are used.
+    known). Only the manifest's label, lesion_id and split are used.
     """
     query, known = frame["split"] == "query", frame["lesion_id"] != ""
     elsewhere = set(frame.loc[known & ~query & (frame["split"] != ""), "lesion_id"])
@@ -109,10 +109,10 @@ def leakage(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def duplicates(frame: pd.DataFrame) -> pd.DataFrame:
-    """Near-duplicates: a row per group of the column ``duplicate_group``, by name.
+    """List groups of near-duplicates: a row per value of the column ``duplicate_group``.
 
     The columns are ``images`` and ``lesions`` (how many; an image without lesion_id is a lesion of
-    its own), ``labels`` and ``parts`` (which).
+    its own), ``labels`` and ``parts`` (their names).
     """
     rows = frame[frame["duplicate_group"] != ""]
     grouped = rows.assign(lesion=lesion_keys(rows)).groupby("duplicate_group")
@@ -131,7 +131,7 @@ def split_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def gaps(frame: pd.DataFrame) -> pd.DataFrame:
-    """Images per class and in all, and how many have no mask, and no lesion_id."""
+    """Count images per class and in all: how many there are, without mask, without lesion_id."""
     empty = {f"without {name}": frame[name] == "" for name in ("mask", "lesion_id")}
     return per_class(frame, {"images": frame["label"].notna(), **empty})
 
@@ -146,7 +146,7 @@ def per_class(frame: pd.DataFrame, flags: dict[str, pd.Series]) -> pd.DataFrame:
 def as_text(frame: pd.DataFrame, sizes: Sequence[tuple[int, int]]) -> str:
     """The tables of a split manifest, each with what it means and what to do.
 
-    `sizes` are width and height of each image.
+    `sizes` are the width and height of each image.
     """
     leaks, copies = leakage(frame), duplicates(frame)
     balance, missing = split_table(frame), gaps(frame)
@@ -168,7 +168,7 @@ def as_text(frame: pd.DataFrame, sizes: Sequence[tuple[int, int]]) -> str:
 
 
 def table_text(table: pd.DataFrame) -> str:
-    """A table below a sentence, of at most `WIDTH` columns; nothing for an empty one."""
+    """A table as text to print below a sentence; "" for an empty table."""
     if table.empty:
         return ""
     top = table.head(LISTED).astype(object).map(cell)
@@ -179,7 +179,7 @@ def table_text(table: pd.DataFrame) -> str:
 
 
 def cell(value: float | str) -> str:
-    """A value of a table: floats are shares."""
+    """A table's value as text; a float is a share, printed in per cent."""
     if isinstance(value, float):
         return "-" if np.isnan(value) else f"{value:.1%}"
     return shortened(value, 20) if isinstance(value, str) else f"{value:,}"

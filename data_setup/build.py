@@ -56,8 +56,8 @@ def build(
     ``--force``, a data set made with other options; if another process is writing it; or if images
     cannot be used.
 
-    `options` are those of the command's own that decide the contents; `sources` names the files
-    read, with something that changes with them. `rows` gives the manifest's rows, sorted by image,
+    `options` are the command's own options that decide the contents; `sources` maps the files read
+    to a value that changes when they change. `rows` returns the manifest's rows, sorted by image,
     with the further columns ``image_from`` and ``mask_from`` (a `Source`; None where there is no
     mask); not split, unless ``args.split`` is a split of the command's own. `about` goes into
     ``dataset.json``.
@@ -73,11 +73,11 @@ def build(
     shared = {name: getattr(args, name) for name in ("size", "fit", "split", "seed")}
     options = options | shared | {"size": args.size or "original"}
     if args.unseen and args.split not in SPLITTERS:
-        raise InputError(f"--unseen splits anew: leave it out, or --split {args.split}")
+        raise InputError(f"--unseen splits anew: leave out --unseen, or the split {args.split}")
     if args.unseen:
         options["unseen"] = args.unseen
     request = {"command": command, "options": options, "sources": sources}
-    request = json.loads(json.dumps(request))  # as the record will be read: JSON knows no tuples
+    request = json.loads(json.dumps(request))  # as the record will be read: JSON has no tuples
     with one_writer(root):
         changes = differences(root, request)
         if (root / MANIFEST).exists() and not changes and not args.force:
@@ -117,7 +117,7 @@ def fill(root: Path, args: argparse.Namespace, frame: pd.DataFrame, record: dict
 
 
 def bad_images(bad: dict[str, str], count: int) -> str:
-    """What to say when images cannot be used."""
+    """The message about images that cannot be used: image -> why, of `count` images."""
     reasons = list(bad.values())
     if len(bad) == 1:
         return f"{reasons[0]}; --skip-bad goes on without it"
@@ -127,7 +127,7 @@ def bad_images(bad: dict[str, str], count: int) -> str:
 
 
 def space_needed(frame: pd.DataFrame, size: int | None) -> int:
-    """Bytes that a data set takes when stored: an estimate that is rather too high."""
+    """Estimate, on the high side, how many bytes a data set takes when stored."""
     images = frame["image_from"].tolist()
     if size is None:
         return sum(map(size_of, [*images, *frame["mask_from"].dropna()]))
@@ -147,7 +147,7 @@ def one_writer(root: Path) -> Iterator[None]:
             f"{root} holds other files (such as {min(others)}): choose an empty --root"
         )
     busy = f"another data_setup is writing {root}: wait for it or choose another --root"
-    folder = root.resolve()  # a link stays; what is made and removed is where it leads
+    folder = root.resolve()  # a link stays; its target is what is made and removed
     with locked(folder, busy, wait=False):
         try:
             yield
@@ -183,9 +183,8 @@ def clear_unless_same(root: Path, changes: list[str], force: bool) -> None:
             "or make it anew with --force"
         )
     if finished or changes:
-        # The manifest first: without it the folder is not a data set. The record stays until the
-        # end and says that what is left is of no use: without a record nobody would know that the
-        # images came from here.
+        # The manifest goes first: without it the folder is not a data set. The record goes last: it
+        # says that data_setup made the files that are left, and that they are no longer of use.
         (root / MANIFEST).unlink(missing_ok=True)
         write_json(root / RECORD, {"tool": TOOL, "command": "clearing"})
         for path in (root / SUMS, *root.glob("pixels-*.npy")):
@@ -226,7 +225,7 @@ def report(frame: pd.DataFrame, root: Path) -> None:
     if "database" in parts and empty:
         print(
             f"No image is in {' or '.join(empty)}: add images of other lesions, or check "
-            "what is stated of lesions and splits."
+            "the lesion ids and splits."
         )
     folder = shlex.quote(str(root))
     if set(frame["label"]) == {UNLABELLED}:

@@ -1,7 +1,7 @@
 """DermaMNIST: the 10,015 images of HAM10000 as small squares, the quickest real data.
 
-It comes without lesion ids, so that the publisher's parts (by image) are the default split:
-train is the database, val is val, test are the queries. Images of one lesion are on both sides.
+It has no lesion ids, so the publisher's parts (by image) are the default split: train becomes the
+database, val stays val, and test becomes the queries. One lesion may be in several parts.
 """
 
 import argparse

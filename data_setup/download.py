@@ -1,7 +1,7 @@
 """Downloads that survive a bad connection: resumed, verified, complete or absent.
 
-A file grows as ``NAME.part`` and gets its name when its size and its published checksum are right.
-An interrupted download goes on at the length of its part.
+A file is downloaded as ``NAME.part`` and renamed once its size and published checksum are right.
+An interrupted download continues at the end of its part.
 """
 
 import time
@@ -41,7 +41,7 @@ class NotOffered(InputError):
 def fetch(files: Sequence[File], folder: Path) -> None:
     """Download files into a folder, made if missing, unless they are there already; verify them.
 
-    A download goes on where an earlier one ended; an interrupt keeps what has arrived. `NotOffered`
+    A download continues where it was stopped; an interrupt keeps what has arrived. `NotOffered`
     if a server cannot be reached, or refuses. `InputError` if the disk is too small, another
     process downloads into the folder, a transfer keeps breaking off, or the size or checksum of a
     file is wrong; then the file is removed.
@@ -61,14 +61,14 @@ def fetch(files: Sequence[File], folder: Path) -> None:
             if problem := wrong(file, part(path)):
                 part(path).unlink()
                 raise InputError(
-                    f"{problem}: what came from {file.url} was removed; try again, and if it stays "
-                    "so the publisher has changed the file"
+                    f"{problem}: the file from {file.url} was removed; download it again, and if "
+                    "this happens again, the publisher has changed the file"
                 )
             part(path).replace(path)
 
 
 def part(path: Path) -> Path:
-    """What a file is called until it is complete."""
+    """The path at which a file is stored until it is complete."""
     return path.with_name(f"{path.name}.part")
 
 
@@ -78,7 +78,7 @@ def length(path: Path) -> int:
 
 
 def is_here(file: File, path: Path) -> bool:
-    """Whether a file is there and right."""
+    """Whether a file exists with the right size and checksum; if they are wrong, print it."""
     if not path.is_file():
         return False
     if problem := wrong(file, path):
@@ -87,7 +87,7 @@ def is_here(file: File, path: Path) -> bool:
 
 
 def wrong(file: File, path: Path) -> str:
-    """How size or checksum differ from those that the publisher states; "" if they do not."""
+    """How the size or checksum differs from what the publisher states; "" if neither does."""
     size = path.stat().st_size
     if file.size not in (None, size):
         return f"{file.name} has {size:,} bytes instead of {file.size:,}"
@@ -103,7 +103,7 @@ def wrong(file: File, path: Path) -> str:
 
 
 def download(http: requests.Session, file: File, path: Path, bar: tqdm) -> None:
-    """Fetch what is missing of a file's part, in as many requests as bring something new."""
+    """Fetch the rest of a part; `InputError` if `TRIES` requests in a row bring nothing new."""
     failures, most = 0, length(path)
     while True:
         try:
@@ -115,8 +115,8 @@ def download(http: requests.Session, file: File, path: Path, bar: tqdm) -> None:
             if failures == TRIES:
                 raise InputError(
                     f"the download of {file.url} breaks off again and again, the last time at "
-                    f"{arrived:,} bytes ({one_line(error)}): the same command goes on from there "
-                    "later"
+                    f"{arrived:,} bytes ({one_line(error)}): run the same command later, and it "
+                    "continues from there"
                 ) from error
             time.sleep(PAUSE * failures)
 

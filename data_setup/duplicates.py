@@ -1,4 +1,4 @@
-"""Near-duplicates: one photograph again, re-encoded, resized, brightened, rotated or slightly cut.
+"""Finds near-duplicates: copies of a photograph, re-encoded, resized, brightened, rotated or cut.
 
 An image is hashed by 768 bits of its central square in grey: a perceptual hash (16 x 16 coarse
 shapes) and two difference hashes (16 x 16 signs of change, across and down). Two images are
@@ -6,11 +6,11 @@ near-duplicates if at most 104 bits differ between the one and any of the eight 
 mirrored views of the other.
 
 The limit was calibrated on HAM10000 at 200 x 150 pixels, where two random lesions differ by 339
-bits (median). Of 50 million pairs of different lesions one is below the limit, at 54 bits: two
+bits (median). Among 50 million pairs of different lesions, one is below the limit, at 54 bits: two
 copies of one photograph that the archive lists as two lesions. The first mistake is at 111 bits.
-Groups do not chain: 54 have two images and 19 have three. Of images changed on purpose these shares
-are found: JPEG quality 50, half size, or darker by 30 %: all; brighter by 30 %: 98 %; 1, 2 or 3 %
-cut from every side: 100, 97, 52 %. A cut of 5 % or a rotation by 2 degrees is not found.
+Groups do not chain: 54 have two images and 19 have three. Copies made on purpose are all found at
+JPEG quality 50, at half size, or 30 % darker, 98 % of them 30 % brighter, and 100, 97 and 52 % with
+1, 2 and 3 % cut from every side. A cut of 5 % or a rotation by 2 degrees is not found.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ from derm_hash.data.images import square
 from derm_hash.data.manifest import picture_reader, stored_pixels
 from derm_hash.files import thread_map
 
-SIDE = 64  # of the thumbnails that are hashed, in pixels
+SIDE = 64  # side of the thumbnails that are hashed, in pixels
 RADIUS = 104  # of 768 bits; see above
 BLOCK = 64  # images that are compared at a time, which bounds the memory
 
@@ -37,11 +37,11 @@ VIEWS = (None, *Image.Transpose)
 
 
 def duplicate_groups(root: Path, images: Sequence[str], workers: int | None = None) -> list[str]:
-    """Which images are near-duplicates of each other; `InputError` if one cannot be read.
+    """Group the images that are near-duplicates; `InputError` if one cannot be read.
 
-    For the N paths `images`, all different and relative to `root`: "" for an image without
-    near-duplicates, else the same name for all that are connected, "dup-" and the path of the first
-    of them in the alphabet.
+    `images` are N different paths, relative to `root`. The result has N names: "" for an image
+    without near-duplicates; images that are connected share one name, "dup-" followed by the path
+    that is first in the alphabet.
     """
     group = connected_images(image_hashes(root, images, workers), RADIUS)
     names = pd.Series(images).groupby(group)
@@ -72,7 +72,7 @@ def view_hashes(image: Image.Image) -> np.ndarray:
 def connected_images(hashes: np.ndarray, radius: int) -> np.ndarray:
     """Number of each image's group (N,), from the hashes uint8 (N, views, bytes) of its views.
 
-    The first view is the unchanged image; `radius` is the largest distance of near images in bits.
+    The first view is the unchanged image; `radius` is the largest distance in bits of near images.
     """
     # Equal images are joined first, so that a thousand blank ones do not make a million pairs.
     _, kept, group = np.unique(hashes[:, 0], axis=0, return_index=True, return_inverse=True)
@@ -84,7 +84,7 @@ def connected_images(hashes: np.ndarray, radius: int) -> np.ndarray:
 
 
 def near_pairs(hashes: np.ndarray, radius: int) -> Iterator[np.ndarray]:
-    """Positions (2, K) of pairs with a view of the one near the other, block by block."""
+    """Yield positions (2, K) of pairs in which a view of one is near the other, block by block."""
     index = faiss.IndexBinaryFlat(8 * hashes.shape[2])
     for start in range(0, len(hashes), BLOCK):
         block = hashes[start : start + BLOCK]

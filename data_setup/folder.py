@@ -1,4 +1,4 @@
-"""One's own images: class folders, or a table with image and label columns."""
+"""Your own images: class folders, or a table with image and label columns."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ def renaming(text: str) -> tuple[str, str]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_common_arguments(parser, own_splits=OWN_SPLITS, default_split=None)
     option = parser.add_argument
-    text = "folder or zip file of the images; without --csv, one folder per class, named as it"
+    text = "folder or zip file of the images; without --csv, with a folder for each class"
     option("--source", type=Path, required=True, metavar="PATH", help=text)
     text = (
         "table (CSV, TSV or Excel) with one line per image; images are named by path or by file "
@@ -45,12 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         option(f"--{name}-column", metavar="NAME", help=text)
     text = "labels to use (default: all)"
     option("--classes", type=lambda names: names.split(","), metavar="A,B,C", help=text)
-    text = "rename labels, such as 'Common Nevus=NV'; several may get one name"
+    text = "rename labels, such as 'Common Nevus=NV'; several may get the same name"
     several = {"nargs": "+", "action": "extend", "default": [], "metavar": "OLD=NEW"}
     option("--map", type=renaming, help=text, **several)
-    text = "folder or zip file of masks, named as the images, also with _segmentation or _mask"
+    text = "folder or zip file of masks, named like the images, perhaps with _segmentation or _mask"
     option("--masks", type=Path, metavar="PATH", help=text)
-    text = "images without diagnoses, all queries: enough to score heatmaps against masks"
+    text = "the images have no diagnoses: all become queries, to score heatmaps against masks"
     option("--no-labels", action="store_true", help=text)
     text = "leave out images of --csv that are missing, instead of stopping"
     option("--partial", action="store_true", help=text)
@@ -109,15 +109,15 @@ def labelled(
 def class_folders(
     source: Path, files: Mapping[str, Source], images: Sequence[str]
 ) -> dict[str, str]:
-    """The label of each image that is in a folder: the name of the top one."""
+    """The label of each image that is in a folder: the name of its top folder."""
     tops = {name: name.split("/")[0] for name in files if "/" in name}
     folders = set(tops.values())
-    if source.is_dir():  # some may be empty
+    if source.is_dir():  # includes empty folders
         folders = {p.name for p in source.iterdir() if p.is_dir() and not is_hidden(p.name)}
     if not folders:
         raise InputError(
             f"{source} has no folders: put the images of each class into a folder, name a table "
-            "of their labels with --csv, or go without labels by --no-labels, for heatmaps alone"
+            "of their labels with --csv, or use --no-labels if you only want to score heatmaps"
         )
     labels = {name: tops[name] for name in images if name in tops}
     for folder in sorted(folders - set(labels.values())):
@@ -141,8 +141,8 @@ def with_files(
 ) -> pd.DataFrame:
     """The manifest's rows, with the files of images and masks.
 
-    Masks are those of the column mask, of ``--masks``, or files beside the images that have their
-    names with an ending such as _mask.
+    Masks come from the column mask, from ``--masks``, or from files beside the images that have
+    their names with an ending such as _mask.
     """
     if masks:
         found, place = masks_of(table["file"], images_in(masks), args.masks), args.masks

@@ -31,7 +31,7 @@ FOLDERS = {
 }
 """Names of archives and folders. The first that is found is used: full size before reduced."""
 PATTERNS = {"images": r"(ISIC_\d+)", "masks": r"(ISIC_\d+)_segmentation"}
-"""Names of the files in them without suffix, with the image's id."""
+"""Patterns of the files' names without suffix; the group is the image's id."""
 TABLES = ("HAM10000_metadata.csv", "HAM10000_metadata.tab", "HAM10000_metadata")
 
 PATIENT_COLUMNS = ("dx_type", "age", "sex", "localization")
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
 
     def rows() -> pd.DataFrame:
         files = images_by_id(images, PATTERNS["images"]), images_by_id(masks, PATTERNS["masks"])
-        remedy = "download the missing archive, or go without by --partial"
+        remedy = "download the missing archive, or leave them out with --partial"
         classes = publisher.classes(args, NAME)
         every = read_metadata(table)
         return published_rows(NAME, every, classes, files, table, remedy, args.partial)
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
 def find_files(place: Path) -> tuple[dict[str, Source], ...]:
     """Images, masks (maybe none) and the metadata table, by path in a folder or archive."""
     likely = [pattern for group in FOLDERS.values() for pattern in group if pattern != "*"]
-    for patterns in (likely, ["*"]):  # other archives are opened only if these do not do
+    for patterns in (likely, ["*"]):  # other archives are opened only if these lack something
         files = files_in(place, lambda name, wanted=patterns: is_in(name, wanted))
         images, masks = (chosen(files, what) for what in FOLDERS)
         table = path_of(files, TABLES)
@@ -76,7 +76,7 @@ def find_files(place: Path) -> tuple[dict[str, Source], ...]:
         raise InputError(f"{place} has no metadata table ({' or '.join(TABLES)}): {REMEDY}")
     if not masks:
         expected = " or ".join(FOLDERS["masks"][:-1])
-        print(f"{place} has no mask archive ({expected}): going on without.")
+        print(f"{place} has no mask archive ({expected}): going on without masks")
     return images, masks, {table: files[table]}
 
 
@@ -88,13 +88,13 @@ def chosen(files: dict[str, Source], what: str) -> dict[str, Source]:
 
 
 def is_in(path: str, patterns: Sequence[str]) -> bool:
-    """Whether a part of a path, without .zip, is like one of the patterns."""
+    """Whether a part of a path, without .zip, matches one of the patterns."""
     parts = [part.lower().removesuffix(".zip") for part in path.split("/")]
     return any(fnmatch(part, pattern.lower()) for part in parts for pattern in patterns)
 
 
 def read_metadata(path: Source) -> pd.DataFrame:
-    """Columns image_id, label in ISIC's names, lesion_id, patient; `InputError` if not sound."""
+    """Read image_id, label in ISIC's names, lesion_id and patient data; `InputError` if invalid."""
     table = read_table(path, ("lesion_id", "image_id", "dx"), REMEDY)
     refuse_repeated(table["image_id"], path, REMEDY)
     codes = table.set_index("image_id")["dx"]

@@ -40,7 +40,7 @@ class Class:
 
 @dataclass(frozen=True)
 class DataSet:
-    """What one must know of a data set before using it."""
+    """What you must know about a data set before you use it."""
 
     title: str
     about: str
@@ -112,8 +112,8 @@ INFO: dict[str, DataSet] = {
         "a lesion mask.",
         citation=_HAM_CITATION,
         licence="CC BY-NC-SA 4.0",
-        restrictions=f"{NON_COMMERCIAL}; share what you derive from it alike (some copies state "
-        "CC BY-NC 4.0: the page of your copy decides)",
+        restrictions=f"{NON_COMMERCIAL}; share derived work under the same licence (some copies "
+        "state CC BY-NC 4.0: the page of your copy decides)",
         home="https://doi.org/10.7910/DVN/DBW86T",
         classes=_HAM_CLASSES,
         files=tuple(
@@ -189,8 +189,8 @@ INFO: dict[str, DataSet] = {
     "folder": DataSet(
         title="your own images",
         about="A folder with one folder of images for each class.",
-        licence="yours to know",
-        restrictions="medical images are personal data, so keep the rules of your institution",
+        licence="the one that your images have",
+        restrictions="medical images are personal data, so follow the rules of your institution",
     ),
 }
 
@@ -238,10 +238,10 @@ def describe(name: str) -> str:
 
 
 def files_of(name: str) -> tuple[File, ...]:
-    """What is downloaded for a data set; DermaMNIST's files as the medmnist package lists them."""
+    """The files to download for a data set; for DermaMNIST, as the medmnist package lists them."""
     if name != "dermamnist":
         return INFO[name].files
-    # Here, because medmnist makes a folder in the home directory when it is loaded.
+    # Imported here, because medmnist makes a folder in the home directory when it is loaded.
     from medmnist import INFO as PACKAGE
 
     table = PACKAGE["dermamnist"]

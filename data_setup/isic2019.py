@@ -1,8 +1,8 @@
 """ISIC 2019: 25,331 dermoscopic images in eight classes, the training set of the challenge.
 
 The paper's protocol uses four of the classes. With --dry-run nothing is prepared: the two
-tables alone tell how many images each class and split would get, and how many queries show
-a lesion that is in the database too.
+tables are enough to print how many images each class and split would get, and how many
+queries show a lesion that is in the database or val too.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_common_arguments(parser, need_root=False)
     publisher.add_arguments(parser)
     publisher.add_classes(parser, NAME)
-    text = "only print the numbers of images and how far splits leak; needs the two CSV files alone"
+    text = "only print numbers of images and how much the splits leak; needs only the two CSV files"
     parser.add_argument("--dry-run", action="store_true", help=text)
 
 
@@ -88,38 +88,38 @@ def read_labels(truth_file: Source, metadata_file: Source) -> pd.DataFrame:
 
 
 def read_truth(path: Source) -> pd.Series:
-    """Image -> label, from a table with one column for each class and ones for yes."""
+    """Read the label of each image from a table with a column of 0 and 1 for each class."""
     table = read_indexed(path, LABELS)
     classes = [name for name in table if name in (*LABELS, UNKNOWN)]
     return one_hot_labels(table, classes, path, REMEDY)
 
 
 def read_indexed(path: Source, columns: tuple[str, ...]) -> pd.DataFrame:
-    """A table with one row per image, by image."""
+    """Read a table with one row per image, indexed by image."""
     table = read_table(path, columns=("image", *columns), remedy=REMEDY)
     refuse_repeated(table["image"].map(image_key), path, REMEDY)
     return table.set_index("image")
 
 
 def image_key(name: str) -> str:
-    """An image's ISIC number; ISIC's tables, but not its own tool, mark images that are reduced."""
+    """An image's name without the ending that only ISIC's tables give to reduced images."""
     return name.removesuffix("_downsampled")
 
 
 def dry_run(args: argparse.Namespace, table: pd.DataFrame) -> None:
-    """Print what each split would hold, and how many queries have a lesion-mate."""
+    """Print what each split would hold, and how many queries show a lesion of another part."""
     classes = publisher.classes(args, NAME)
     table = table[table["label"].isin(classes)]
     # The names that the images would have, so that the split is the same.
     frame = table.assign(image="images/" + table["image_id"] + ".jpg", mask="")
     known = frame.loc[frame["lesion_id"] != "", "lesion_id"]
     print(
-        f"{INFO[NAME].title}, {len(classes)} classes: {len(frame):,} images; of {len(known):,} the "
-        f"lesion is known, {known.nunique():,} lesions"
+        f"{INFO[NAME].title}, {len(classes)} classes: {len(frame):,} images; the lesion is known "
+        f"for {len(known):,}, which show {known.nunique():,} lesions"
     )
     for name, split in SPLITTERS.items():
         parts = split(frame, seed=args.seed, unseen=args.unseen or 0.0)
         print(f"\nSplit {name!r} (seed {args.seed}), images:\n\n{split_table(parts).to_string()}")
         shares = leakage(parts).to_string(formatters={"share": "{:.1%}".format})
         print(f"\nQueries whose lesion is in the database or val too:\n\n{shares}")
-    print("\nNear-duplicates, which only the images tell, can change the split 'lesion' a little.")
+    print("\nThe images may hold near-duplicates, which can change the split 'lesion' a little.")

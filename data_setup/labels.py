@@ -1,4 +1,4 @@
-"""Labels that are hardly diagnoses: missing values, splits, and two spellings of one class."""
+"""Finds labels that are hardly diagnoses: missing values, splits, two spellings of one class."""
 
 import re
 import unicodedata
@@ -16,16 +16,16 @@ SPLIT_OF |= dict.fromkeys(("val", "valid", "validation", "dev"), "val")
 SPLIT_OF |= dict.fromkeys(("query", "queries", "test", "testing"), "query")
 UNLABELLED = "unlabelled"  # the label of images without a diagnosis, which heatmaps do not need
 PARTS = {"image", "img", "mask", "segmentation", "annotation", "label", "fold"}
-MANY, FEW = 20, 10  # more labels with fewer images each are hardly diagnoses
-END = re.compile(r"([ _-]?(set|data|images|\d+)|s)$")  # of train_images, testset, fold 1, masks
+MANY, FEW = 20, 10  # more labels than MANY with fewer images than FEW each are hardly diagnoses
+END = re.compile(r"([ _-]?(set|data|images|\d+)|s)$")  # as in train_images, testset, fold 1, masks
 
 
 def refuse_doubtful(images: Sequence[str], place: Path, chosen: bool, one_is_enough: bool) -> None:
-    """Raise InputError for the labels of images of a folder or table that hardly are what is meant.
+    """Raise InputError if the labels of the images of a folder or table are hardly diagnoses.
 
-    That is if labels mean the same in two spellings; and unless the user has named the classes
-    (`chosen`), if they are missing values or names of splits, are all the same (`one_is_enough` for
-    queries), or are nearly as many as the images.
+    Two spellings of one label are always refused. Unless the user has named the classes (`chosen`),
+    so are missing values, names of splits, a single label (except where `one_is_enough`, as for
+    queries), and many labels with few images each.
     """
     labels, spellings = sorted(set(images)), defaultdict(list)
     for label in labels:
@@ -80,7 +80,7 @@ def split_of(name: str) -> str | None:
 
 
 def refuse_other_levels(source: Path, names: Sequence[str]) -> None:
-    """Refuse folders of images that lie above or below those of the classes.
+    """Refuse a source whose top folders seem to lie above or below those of the classes.
 
     `names` are the paths of the images below `source`, which begin with the label.
     """
@@ -104,12 +104,12 @@ def refuse_other_levels(source: Path, names: Sequence[str]) -> None:
 
 
 def quoted(names: Collection[str]) -> str:
-    """At most five names as a message lists them."""
+    """The names as a message lists them, at most five."""
     return listing([repr(shown(name)) for name in sorted(names)], most=5)
 
 
 def _meaning(label: str) -> str:
-    """A label without what does not change its meaning."""
+    """A label without case, blanks and number format, which do not change its meaning."""
     text = re.sub(r"[\s_]+", "", unicodedata.normalize("NFKC", label)).casefold()
     if re.fullmatch(r"[+-]?\d+([.,]\d*)?", text):
         return repr(float(text.replace(",", ".")) + 0.0)

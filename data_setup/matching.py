@@ -11,7 +11,7 @@ from derm_hash.errors import InputError, cannot_be_shown, shown
 from derm_hash.files import leaves_folder
 
 MASK_END = re.compile(r"(?<=.)[ _-](segmentation|mask|lesion|seg|gt)$")
-"""What masks' names have after the image's, in small letters."""
+"""What follows the image's name in a mask's name, in lower case."""
 
 
 def check_name(name: str) -> None:
@@ -22,10 +22,10 @@ def check_name(name: str) -> None:
 
 
 def spelled(name: str) -> tuple[list[str], str, str]:
-    """Folders, stem and suffix of an image's path, without what differs from system to system.
+    """Folders, stem and suffix of an image's path, spelled alike on every system.
 
-    That is the case of letters, how accents are composed, and which slashes stand between parts.
-    ISIC_1.5 has no suffix.
+    Case, the composition of accents, and the kind of slash do not matter. Only suffixes of images
+    count: ISIC_1.5 has none.
     """
     plain = unicodedata.normalize("NFC", name.casefold()).replace("\\", "/")
     *folders, file = plain.split("/")
@@ -55,8 +55,8 @@ class Finder:
     def find(self, name: str, place: object) -> str | None:
         """The file that a name in a table or folder `place` means, or None.
 
-        It is the file of this path, or else the one with this file name, in any spelling, with or
-        without suffix, and in the most folders of the same names. `InputError` if several are.
+        It is the file at this path, or else the one with this file name, in any spelling, with or
+        without suffix, whose folders agree best. `InputError` if several files fit equally well.
         """
         way, found = "path", [str(PurePosixPath(name))]
         if found[0] not in self.files:
@@ -74,7 +74,7 @@ class Finder:
         return found[0]
 
     def _best(self, name: str) -> tuple[str, list[str]]:
-        """How files are found by a name, and those that fit best."""
+        """How a name finds files, and the files that fit it best."""
         folders, stem, suffix = spelled(name)
         way, fitting = "file name", self.by_stem.get(stem, [])
         if not fitting and (number := number_in(stem)):
@@ -98,7 +98,7 @@ class Finder:
 
 
 def masks_of(images: Collection[str], masks: Collection[str], place: object) -> dict[str, str]:
-    """Image -> mask in the folder `place`, with the image's file name or that and `MASK_END`."""
+    """Image -> the mask in `place` with its file name, with or without `MASK_END` added."""
     finder, found = Finder(images), {}
     for mask in masks:
         path = PurePosixPath(mask)
@@ -114,7 +114,7 @@ def masks_of(images: Collection[str], masks: Collection[str], place: object) -> 
 
 
 def masks_beside(images: Collection[str]) -> dict[str, str]:
-    """Image -> the other one of its folder that has its name and `MASK_END`."""
+    """Image -> the file in the same folder that has its name with `MASK_END` added."""
     by_name = {(PurePosixPath(image).parent, spelled(image)[1]): image for image in images}
     found = {}
     for (folder, stem), mask in by_name.items():

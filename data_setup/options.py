@@ -55,8 +55,8 @@ def add_common_arguments(
 ) -> None:
     """Add the options of every command that fills a data folder.
 
-    `size` is the default size, and `own_splits` the splits that the command's rows may come with,
-    by name, with what they are. Where `default_split` is None, the command decides.
+    `size` is the default size. `own_splits` maps the names of splits that the command's rows may
+    come with to descriptions. Where `default_split` is None, the command decides.
     """
     option = parser.add_argument
     option("--root", type=Path, required=need_root, help="data folder to fill")
@@ -65,18 +65,18 @@ def add_common_arguments(
         "keeps the files as they are (default: %(default)s)"
     )
     option("--size", type=pixels, default=size, help=text)
-    text = "crop: the centre square; pad: all of it, its edge colour around it (default: crop)"
+    text = "crop: the centre square; pad: the whole image on its edge colour (default: crop)"
     option("--fit", choices=FITS, default="crop", help=text)
     text = (
         "lesion: no lesion and no near-duplicate is in two parts; paper: by image, 10 %% of each "
-        "class as queries, so that images of one lesion may be on both sides"
+        "class as queries, so that images of one lesion may be in several parts"
         + "".join(f"; {name}: {meaning}" for name, meaning in own_splits.items())
         + f" (default: {default_split or 'the table, or else lesion'})"
     )
     option("--split", choices=sorted([*own_splits, *SPLITTERS]), default=default_split, help=text)
     text = (
         "use a published split instead, with a CSV for each part (train or database, val, query or "
-        "test) whose column image names its images; others are left out"
+        "test) whose column image names its images; all other images are left out"
     )
     several = {"nargs": "+", "action": "extend", "metavar": "PART=FILE"}
     option("--split-csv", type=part_and_table, help=text, **several)
@@ -86,7 +86,7 @@ def add_common_arguments(
     )
     option("--unseen", type=share, metavar="SHARE", help=text)
     option("--seed", type=at_least(0), default=0, help="seed of everything random (default: 0)")
-    text = "threads (default: a few more than cores)"
+    text = "number of threads (default: a few more than cores)"
     option("--workers", type=at_least(1), help=text)
     text = "leave out images that cannot be read and list them in dataset.json, instead of stopping"
     option("--skip-bad", action="store_true", help=text)

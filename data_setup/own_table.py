@@ -1,4 +1,4 @@
-"""The table of one's own images: which files it means, and what it says of each."""
+"""Reads the table of your own images: which files it names, and what it says about each."""
 
 import argparse
 import re
@@ -29,7 +29,7 @@ COLUMNS = {
     "split": "split",
     "mask": "mask",
 }
-"""What a table holds, and what its column is called; all but the image may be missing."""
+"""What a table may hold -> the usual name of its column; only the image is always needed."""
 
 
 def read_own_table(
@@ -40,9 +40,9 @@ def read_own_table(
 ) -> pd.DataFrame:
     """Images, labels, lesion ids, splits and masks from the table ``--csv``, whose path is `path`.
 
-    Images are looked for among `files`, masks that the table names among `mask_files`. A row per
-    image has the columns file and mask (paths), label, lesion_id and split, "" where nothing is
-    known. Prints what was made of the table; `InputError` if it is not sound.
+    Images are looked for among `files`, and the masks that the table names among `mask_files`. The
+    result has a row per image with file and mask (paths), label, lesion_id and split, "" where
+    nothing is known. Prints how the table was read; `InputError` if it cannot be used.
     """
     named = {name: getattr(args, f"{name}_column") for name in COLUMNS}
     column = {name: named[name] or default for name, default in COLUMNS.items()}
@@ -78,13 +78,14 @@ def read_own_table(
     there = found["file"].map(lambda name: finder.find(name, path))
     lost = found.loc[there.isna(), "file"].tolist()
     refuse_foreign(lost, files, path)
-    remedy = f"copy them to {args.source}, remove their lines, or go on without by --partial"
+    remedy = f"copy them to {args.source}, remove their lines, or leave them out with --partial"
     refuse_missing(lost, path, remedy, args.partial and len(lost) < len(found))
     print(f"Images found by: {finder.summary()}")
     found = found.assign(file=there)[there.notna()]
     finder = Finder(images_in(mask_files))
     masks = found["mask"].map(lambda name: name and finder.find(name, path))
-    refuse_missing(found.loc[masks.isna(), "mask"].tolist(), path, "copy the masks there")
+    remedy = f"copy the masks to {args.masks or args.source}, or empty their cells"
+    refuse_missing(found.loc[masks.isna(), "mask"].tolist(), path, remedy)
     found["mask"] = masks
     refuse_repeated(found["file"], path, "keep one of the lines")
     report_unlabelled(images, {*found["file"], *found["mask"]}, path)
@@ -108,8 +109,8 @@ def labels_in(
     if not classes:
         found = shown(", ".join(table.columns))
         raise InputError(
-            f"{path} has no column {name!r} (its columns: {found}): {remedy}, or go without labels "
-            "by --no-labels, for heatmaps alone"
+            f"{path} has no column {name!r} (its columns: {found}): {remedy}, or use --no-labels "
+            "if you only want to score heatmaps"
         )
     print(f"Labels: the column with 1 among {', '.join(classes)}")
     by_image = table.set_index(column["image"])
@@ -117,7 +118,7 @@ def labels_in(
 
 
 def refuse_foreign(names: Iterable[str], files: Iterable[str], path: Path) -> None:
-    """`InputError` for images that are there in a format that is not read."""
+    """Raise `InputError` if the files hold one of the images in a format that is not read."""
     paths = [PurePosixPath(file) for file in files]
     foreign = {p.stem.casefold(): p for p in paths if p.suffix.lower() in FOREIGN}
     stems = (PurePosixPath(re.sub(r".*[/\\]", "", name.casefold())) for name in names)
@@ -125,14 +126,14 @@ def refuse_foreign(names: Iterable[str], files: Iterable[str], path: Path) -> No
     if there:
         raise InputError(
             f"{path} lists {counted(len(there), 'image')} in a format that is not read "
-            f"({shown(there[0])}): save as PNG or JPEG files of the same names"
+            f"({shown(there[0])}): save them as PNG or JPEG files of the same names"
         )
 
 
 def with_split(args: argparse.Namespace, table: pd.DataFrame) -> pd.DataFrame:
-    """The rows with the split that was asked for; ``args.split`` says which it is.
+    """Return the rows with the split that was asked for, and set ``args.split`` to its name.
 
-    By default it is that of the table, if it has one.
+    By default it is the table's, or else "lesion". Rows that `build` will split have "".
     """
     given = table["split"] != ""
     if args.split is None:

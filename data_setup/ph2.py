@@ -2,9 +2,9 @@
 
 PH2 has no open download. Its publisher hands out a folder ``PH2Dataset`` with the table
 ``PH2_dataset.txt`` and, for each image, ``PH2 Dataset images/IMD003/IMD003_Dermoscopic_Image/
-IMD003.bmp`` and ``.../IMD003_lesion/IMD003_lesion.bmp``. Copies come in other layouts, so that the
-files are known by their names: ``IMD003.*`` is an image, ``IMD003_lesion.*`` is its mask, as is an
-``IMD003.*`` in a folder of masks, and ``PH2_dataset`` is a text, CSV or Excel file.
+IMD003.bmp`` and ``.../IMD003_lesion/IMD003_lesion.bmp``. Copies come in other layouts, so files are
+recognised by their names: ``IMD003.*`` is an image; ``IMD003_lesion.*``, or an ``IMD003.*`` in a
+folder of masks, is its mask; and ``PH2_dataset`` is a text, CSV or Excel file.
 """
 
 import argparse
@@ -87,7 +87,7 @@ def read_diagnoses(source: Source) -> pd.Series:
         try:
             table = marks_as_codes(read_table(source, (WORKBOOK_NAME, *DIAGNOSES.values())))
         except InputError:
-            raise error from None  # what is said of the usual form helps more
+            raise error from None  # the message about the usual form helps more
     table = table[table["Name"] != ""]  # without the legend
     if table.empty:
         raise InputError(f"the table in {source} has no rows: {REMEDY}")
@@ -98,7 +98,7 @@ def read_diagnoses(source: Source) -> pd.Series:
 
 
 def marks_as_codes(table: pd.DataFrame) -> pd.DataFrame:
-    """The table of the publisher's workbook, which marks one of three columns, in that form."""
+    """Turn the publisher's workbook, which marks one of three columns, into the usual form."""
     marked = (table[list(CODE_OF)] != "").to_numpy()
     codes = [" and ".join(np.array(list(DIAGNOSES))[row]) for row in marked]
     return pd.DataFrame({"Name": table[WORKBOOK_NAME], "Clinical Diagnosis": codes})

@@ -41,9 +41,9 @@ def store_all(
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """Store the images and masks of a data set below `root`; what is there already is kept.
 
-    Of the rows whose images can be stored, return the manifest's columns with the names that they
-    got; of the others, image -> why not. For `frame` see `data_setup.build.build`, for `size` and
-    `fit` see `store`.
+    Return the manifest's rows of the images that can be stored, with the names that they got, and
+    a dictionary of the others, image -> why not. For `frame` see `data_setup.build.build`, for
+    `size` and `fit` see `store`.
     """
     check_names(frame, size)
     rows = list(frame[["image", "image_from", "mask", "mask_from"]].itertuples(index=False))
@@ -151,7 +151,7 @@ def _edge_colour(image: Image.Image) -> tuple[int, ...]:
 
 
 def plain_format(data: bytes) -> str | None:
-    """``JPEG`` or ``PNG`` if any program shows the file's pixels as `open_image` reads them."""
+    """``JPEG`` or ``PNG`` if any program shows the pixels as `open_image` reads them, else None."""
     with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
         upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
         plain = image.mode == "RGB" and not image.has_transparency_data

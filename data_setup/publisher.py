@@ -14,7 +14,7 @@ from derm_hash.errors import InputError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the commands whose files a publisher offers."""
-    text = "folder or zip file of the publisher's files, if you have them: nothing is fetched then"
+    text = "folder or zip file with the publisher's files; without it, they are downloaded"
     parser.add_argument("--archives", type=Path, metavar="PATH", help=text)
     text = (
         "accept the licence that `python -m data_setup list` shows; needed for a download, which "
@@ -44,8 +44,8 @@ def classes(args: argparse.Namespace, name: str) -> tuple[str, ...]:
 def files(args: argparse.Namespace, name: str, wanted: Sequence[str] | None = None) -> Path:
     """The folder with a publisher's files: ``args.archives``, or else a download beside ``--root``.
 
-    Of the files of the data set `name` only the `wanted` ones are downloaded; by default all.
-    `InputError` if the licence was not accepted, or as `fetch`; it says how else to get the files.
+    Only the `wanted` files of the data set `name` are downloaded, by default all. `InputError` if
+    the licence was not accepted, or as `fetch`; it says how else to get the files.
     """
     if args.archives is not None:
         return args.archives.expanduser()
@@ -73,7 +73,7 @@ def run(
     sources: dict,
     rows: Callable[[], pd.DataFrame],
 ) -> None:
-    """Build the data folder of a published data set, and say under which terms it may be used."""
+    """Build the data folder of a published data set, and print under which terms it may be used."""
     data = INFO[name]
     build(args, name, options, sources, rows, data.record)
     print(f"Licence: {data.licence}: {data.restrictions}. Please cite: {data.citation}")

@@ -1,4 +1,4 @@
-"""What every command needs around a folder: its record ``dataset.json``, and room on its disk."""
+"""What every command checks in a data folder: the record ``dataset.json``, and the disk space."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ TOOL = f"derm-hash {__version__}"
 
 
 def check_space(folder: Path, need: int) -> None:
-    """Refuse to start what cannot end: `InputError` if fewer than `need` bytes are free."""
+    """Raise `InputError` if fewer than `need` bytes are free on the disk of a folder."""
     free = shutil.disk_usage(folder).free
     if need > free:
         raise InputError(
@@ -31,7 +31,7 @@ def read_record(root: Path) -> dict:
 def is_own_record(path: Path) -> bool:
     """Whether a file is a record that data_setup wrote.
 
-    Other tools write a ``dataset.json`` too, and what lies beside theirs is not ours to remove.
+    Other tools write a ``dataset.json`` too, and we must not remove the files beside theirs.
     """
     try:
         return str(read_record(path.parent).get("tool")).startswith("derm-hash ")
@@ -40,6 +40,6 @@ def is_own_record(path: Path) -> bool:
 
 
 def is_scaffold(path: Path) -> bool:
-    """Whether a file only serves the work on the folder and holds nothing of the data."""
+    """Whether a file is a lock, a part or a record of data_setup, which hold no data."""
     part = path.name.startswith(".") and path.suffix == ".part"
     return path.name == LOCK or part or (path.name == RECORD and is_own_record(path))

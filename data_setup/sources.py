@@ -19,11 +19,11 @@ from derm_hash.errors import InputError, one_line, remedy, shown
 
 MAX_BYTES = 512 * 1024**2  # the largest dermoscopic photographs take about 20 MB
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm"}
-# What cameras and hospitals have, too, and what is not read.
+# Formats of cameras and hospitals that are not read.
 FOREIGN = {".dcm", ".heic", ".heif", ".avif", ".jp2", ".pdf", ".dng", ".nef", ".cr2", ".arw"}
 LISTED = 10  # names in a message
 METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
-# What systems and programs put beside photographs: thumbnails, indexes, waste. In small letters.
+# What systems and programs put beside photographs (thumbnails, indexes, bins), in lower case.
 SYSTEM = {"@eadir", "#recycle", "$recycle.bin", "__macosx", "lost+found"}
 SYSTEM |= {"thumbs.db", "desktop.ini", "system volume information"}
 
@@ -33,7 +33,7 @@ class Member:
     """A file in a zip archive: read into memory when asked for, never unpacked to a path."""
 
     archive: zipfile.ZipFile
-    lock: threading.Lock  # ZipFile counts its open members without one
+    lock: threading.Lock  # ZipFile does not lock its count of open members
     name: str
     size: int  # bytes of the unpacked file, as the archive states them; no more are read
 
@@ -62,7 +62,7 @@ class Drawn:
 
     @property
     def size(self) -> int:
-        """Bytes of the PNG file at most, except for noise, which does not compress."""
+        """The largest size of the PNG file in bytes, except for noise, which does not compress."""
         return self.pixels.nbytes
 
     def read_bytes(self) -> bytes:
@@ -77,7 +77,7 @@ Source = Path | Member | Drawn
 
 
 def encoded(image: Image.Image, kind: str, **options: int) -> bytes:
-    """An image file of a format, JPEG or PNG."""
+    """The bytes of an image as a file of a format, JPEG or PNG."""
     buffer = io.BytesIO()
     image.save(buffer, format=kind, **options)
     return buffer.getvalue()
@@ -95,7 +95,7 @@ def read(source: Source) -> bytes:
 
 
 def refuse_huge(source: Source) -> None:
-    """`InputError` for a file that no memory should be filled with."""
+    """Raise `InputError` if a file has more than `MAX_BYTES`, which would fill the memory."""
     if size_of(source) > MAX_BYTES:
         raise InputError(
             f"{source} has more than {MAX_BYTES / 1e6:.0f} MB: replace it or leave it out"
@@ -107,7 +107,7 @@ def size_of(source: Source) -> int:
 
 
 def suffix_of(source: Path | Member) -> str:
-    """Suffix of a file's name, in small letters."""
+    """Suffix of a file's name, in lower case."""
     return PurePosixPath(source.name).suffix.lower()
 
 
@@ -116,9 +116,9 @@ def files_in(
 ) -> dict[str, Source]:
     """The files of a folder or zip archive by path, sorted.
 
-    The zip archives in it whose paths are `inner` are opened, too, and those in these, down to a
-    `depth`. Hidden files and those of the system, such as thumbnails, are left out; their number is
-    printed.
+    Zip archives in it for whose paths `inner` is true are opened, too, and the archives in these,
+    `depth` levels deep. Hidden files and those of the system, such as thumbnails, are left out;
+    their number is printed.
     """
     if isinstance(place, Path) and place.is_dir():
         found = {p.relative_to(place).as_posix(): p for p in place.rglob("*") if p.is_file()}
@@ -159,7 +159,7 @@ def members(place: Path | Member) -> dict[str, Member]:
             archive.filename = str(place)
             weakref.finalize(archive, copy.close)
     except FileNotFoundError:
-        raise InputError(f"the folder or zip file {place} does not exist: check it") from None
+        raise InputError(f"the folder or zip file {place} does not exist: check the path") from None
     except Exception as error:  # as in `Member.read_bytes`
         if isinstance(error, OSError) and remedy(error):  # such as a full disk
             raise
@@ -206,7 +206,7 @@ def path_of(files: Iterable[str], names: Sequence[str]) -> str | None:
 
 
 def named(files: Mapping[str, Source], pattern: str) -> dict[str, str]:
-    """Path -> image id, the group of a pattern in any case, of images whose names fit it."""
+    """Path -> image id, for images whose names fit a pattern in any case; its group is the id."""
     matches = {
         path: re.fullmatch(pattern, PurePosixPath(path).stem, re.IGNORECASE)
         for path in images_in(files)
@@ -215,7 +215,7 @@ def named(files: Mapping[str, Source], pattern: str) -> dict[str, str]:
 
 
 def images_by_id(files: Mapping[str, Source], pattern: str) -> dict[str, Source]:
-    """Image id -> file, of the images whose names fit a pattern; the first of equal copies."""
+    """Image id -> file, for names that fit a pattern; `InputError` if two with one id differ."""
     found: dict[str, Source] = {}
     for path, key in named(files, pattern).items():
         first = found.setdefault(key, files[path])
@@ -225,9 +225,9 @@ def images_by_id(files: Mapping[str, Source], pattern: str) -> dict[str, Source]
 
 
 def state_of(place: Path, files: Iterable[Path]) -> int | str:
-    """What a record says of an archive, its size, or of a folder of which files are used.
+    """What a record says about the files used: the size of an archive, or a text about a folder.
 
-    The number that ends it changes with the name, the size or the time of any file.
+    The number at the end of the text changes with the name, size or time of any of the `files`.
     """
     if place.is_file():
         return place.stat().st_size
@@ -240,7 +240,7 @@ def state_of(place: Path, files: Iterable[Path]) -> int | str:
 
 
 def states_of(place: Path, files: Mapping[str, Source]) -> dict[str, int | str]:
-    """The state of an archive, or of each archive and folder of which files are used."""
+    """The `state_of` an archive, or of each archive and folder in a place from which files come."""
     if place.is_file():
         return {place.name: state_of(place, ())}
     used: dict[str, list[Source]] = {}

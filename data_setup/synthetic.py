@@ -18,21 +18,21 @@ HELP = "draw the built-in atlas: no download, no account"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_common_arguments(parser, size=128)
-    text = "how many (default: %(default)s)"
+    text = "number of images (default: %(default)s)"
     parser.add_argument("--images", type=at_least(1), default=2000, help=text)
 
 
 def run(args: argparse.Namespace) -> None:
     if args.size is None:
-        raise InputError("the atlas is drawn in the size that you want: give --size a number")
+        raise InputError("the drawn atlas has no original size: give --size a number of pixels")
     check_memory(args.images, args.size)
     about = {"title": "derm-hash atlas", "licence": "MIT"}
     build(args, "synthetic", {"images": args.images}, {}, lambda: rows(args), about)
 
 
 def rows(args: argparse.Namespace) -> pd.DataFrame:
-    """Draw; the manifest's rows, not split."""
-    # A drawn image hardly compresses: its bytes count twice, as a file and decoded, and the mask's.
+    """Draw the atlas, and return the manifest's rows, not split."""
+    # A drawn image hardly compresses: its bytes count twice (file, decoded), the mask's once.
     check_space(args.root.expanduser(), 7 * args.images * args.size**2)
     atlas = make_atlas(images=args.images, size=args.size, seed=args.seed)
     table = atlas_table(atlas)

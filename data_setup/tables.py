@@ -26,9 +26,9 @@ def labels_from(
 
 
 def one_hot_columns(table: pd.DataFrame) -> list[str]:
-    """The columns of a table that give each class a column, with 1 for yes and 0 for no.
+    """The columns of a table that stand for classes, with 1 for yes and 0 for no; [] if none do.
 
-    These are all columns of 0 and 1, or those of ISIC's class names: what fits more rows.
+    These are all columns of 0 and 1, or all with ISIC's class names, whichever fit more rows.
     """
     numbers = as_numbers(table)
     official = [name for name in table if name.upper() in {*ISIC_CLASSES, *ALIASES, UNKNOWN}]
@@ -60,7 +60,7 @@ def one_hot_labels(table: pd.DataFrame, classes: Sequence[str], path: object, re
 
 
 def as_numbers(table: pd.DataFrame) -> pd.DataFrame:
-    """The numbers in cells, with decimal points or commas; NaN where there is none.
+    """The numbers in cells, with decimal points or commas; NaN for other texts.
 
     True and x are 1; False and an empty cell are 0.
     """
@@ -70,7 +70,7 @@ def as_numbers(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def refuse_repeated(images: pd.Series, table: object, remedy: str) -> None:
-    """Refuse a table that lists an image twice; the index of `images` is its line number - 2."""
+    """Refuse a table that lists an image twice; the index of `images` is the line number - 2."""
     if (again := images.duplicated()).any():
         image = images[again].iloc[0]
         first, second = images.index[images == image][:2] + 2  # line 1 is the header
@@ -101,7 +101,7 @@ def report_unlabelled(images: Collection[str], listed: Collection[str], table: o
 def refuse_missing(
     missing: Sequence[str], table: object, remedy: str, partial: bool = False
 ) -> None:
-    """Refuse a table that lists images which are not there; if `partial`, print which they are."""
+    """Refuse a table that lists missing images; if `partial`, print which they are instead."""
     if missing:
         what = f"{counted(len(missing), 'image')} that cannot be found ({shown(listing(missing))})"
         if not partial:
@@ -132,7 +132,7 @@ def published_rows(
     refuse_missing(table.loc[~there, "image_id"].tolist(), listed_in, remedy, partial)
     table = table[there].reset_index(drop=True)
     if table.empty:
-        raise InputError(f"none of the images of {listed_in} is in an archive: check the files")
+        raise InputError(f"none of the images of {listed_in} was found: check the archives")
     for kind, of in zip(("image", "mask"), files, strict=True):
         found = [(key, of.get(key)) for key in table["image_id"]]
         table[f"{kind}_from"] = [file for _, file in found]

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def history(record: dict) -> Iterator[str]:
-    """How a folder was made, in lines."""
+    """Lines that say how a folder was made."""
     words = " ".join(f"{name}={value}" for name, value in record.get("options", {}).items())
     yield f"Made by {record.get('tool')}: {record.get('command')} {words}".rstrip()
     for name, value in record.get("sources", {}).items():

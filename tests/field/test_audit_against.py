@@ -53,7 +53,7 @@ def test_nothing_shared_is_said(tmp_path, audit):
     assert "No group of near-duplicates is in both folders." in audit(a, "--against", b)
     assert "No lesion_id is in both folders." in audit(a, "--against", b)
     c = folder(tmp_path / "c", [mole(5)], [""])
-    assert "does not know which images show one lesion" in audit(a, "--against", c)
+    assert "does not say which images show the same lesion" in audit(a, "--against", c)
     assert "is the same folder" in audit(a, "--against", a)
 
 

@@ -143,15 +143,15 @@ def test_what_is_not_used_or_in_no_part_is_said(prepare):
 
 def test_images_in_formats_that_are_not_read_are_named(prepare, source):
     (source / "deep" / "IMG_0.jpg").rename(source / "IMG_0.dcm")
-    assert "not read (IMG_0.dcm): save as PNG" in prepare(table(r"D:\deep\IMG_{}.dcm"))[0]
+    assert "not read (IMG_0.dcm): save them as PNG" in prepare(table(r"D:\deep\IMG_{}.dcm"))[0]
 
 
 def test_heatmaps_need_no_labels(prepare, source, tmp_path):
     names = {"image": [f"IMG_{i}" for i in range(6)]}
     for i in range(6):
         mask(i).save(source / "deep" / f"IMG_{i}_segmentation.png")
-    assert "go without labels by --no-labels" in prepare(names)[0]
-    assert "or go without labels by --no-labels" in prepare(None, "--source", source / "deep")[0]
+    assert "or use --no-labels" in prepare(names)[0]
+    assert "or use --no-labels" in prepare(None, "--source", source / "deep")[0]
     for given in (names, None):
         frame, out = prepare(given, "--no-labels")
         assert_own_masks(frame, tmp_path / "data")

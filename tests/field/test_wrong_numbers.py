@@ -207,7 +207,7 @@ def test_masks_as_image_files_have_them_are_masks(full, kind):
 @pytest.mark.parametrize("score", [mask_energy, iou_at_mask_area, pointing_game])
 def test_maps_and_masks_that_are_none_are_refused(score):
     for mask in (LESION * 127, LESION * 0.5, LESION - 1, LESION * 254 + 1):
-        with pytest.raises(InputError, match="is not a mask: it has only 0 and 1"):
+        with pytest.raises(InputError, match="A mask has only 0 and 1"):
             score(HEAT, mask)
     for bad in (np.nan, np.inf):
         with pytest.raises(InputError, match="NaN or infinite"):
