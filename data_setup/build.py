@@ -120,10 +120,10 @@ def bad_images(bad: dict[str, str], count: int) -> str:
     """The message about images that cannot be used: image -> why, of `count` images."""
     reasons = list(bad.values())
     if len(bad) == 1:
-        return f"{reasons[0]}; --skip-bad goes on without it"
+        return f"{reasons[0]}; use --skip-bad to leave it out"
     more = [f"and {len(bad) - LISTED} more"] if len(bad) > LISTED else []
     lines = "".join(f"\n  {line}" for line in reasons[:LISTED] + more)
-    return f"{len(bad)} of {count} images cannot be used; --skip-bad goes on without them:{lines}"
+    return f"{len(bad)} of {count} images cannot be used; use --skip-bad to leave them out:{lines}"
 
 
 def space_needed(frame: pd.DataFrame, size: int | None) -> int:

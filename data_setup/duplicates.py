@@ -1,4 +1,4 @@
-"""Finds near-duplicates: copies of a photograph, re-encoded, resized, brightened, rotated or cut.
+"""Finds near-duplicates: one photograph re-encoded, resized, brightened, rotated or slightly cut.
 
 An image is hashed by 768 bits of its central square in grey: a perceptual hash (16 x 16 coarse
 shapes) and two difference hashes (16 x 16 signs of change, across and down). Two images are
@@ -8,9 +8,9 @@ mirrored views of the other.
 The limit was calibrated on HAM10000 at 200 x 150 pixels, where two random lesions differ by 339
 bits (median). Among 50 million pairs of different lesions, one is below the limit, at 54 bits: two
 copies of one photograph that the archive lists as two lesions. The first mistake is at 111 bits.
-Groups do not chain: 54 have two images and 19 have three. Copies made on purpose are all found at
-JPEG quality 50, at half size, or 30 % darker, 98 % of them 30 % brighter, and 100, 97 and 52 % with
-1, 2 and 3 % cut from every side. A cut of 5 % or a rotation by 2 degrees is not found.
+Groups do not chain: 54 have two images and 19 have three. Among copies made on purpose, the search
+finds all at JPEG quality 50, half size or 30 % darker; 98 % at 30 % brighter; and 100, 97 and 52 %
+with 1, 2 and 3 % cut from every side. It misses a cut of 5 % and a rotation by 2 degrees.
 """
 
 from collections.abc import Iterator, Sequence

@@ -59,7 +59,7 @@ class DataSet:
 
     @property
     def record(self) -> dict[str, str]:
-        """What ``dataset.json`` says of the origin."""
+        """What ``dataset.json`` says about the origin."""
         names = ("title", "citation", "licence", "restrictions", "home")
         return {name: text for name in names if (text := getattr(self, name))}
 

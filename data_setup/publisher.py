@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_classes(parser: argparse.ArgumentParser, name: str) -> None:
-    """Add the option of the data sets that can be used with the paper's four classes alone."""
+    """Add ``--classes``, for data sets that can be reduced to the paper's four classes."""
     every = INFO[name].classes
     few = [one for one in every if one.label in PAPER_CLASSES]
     text = (

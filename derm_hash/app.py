@@ -34,11 +34,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(argv: list[str] | None) -> int:
-    """Do what the command line asks for; Ctrl-C is the ordinary end."""
+    """Prepare and serve the page as the options say; return 0 after Ctrl-C, the usual end."""
     parser = argparse.ArgumentParser(prog="python -m derm_hash.app", description=__doc__)
     parser.add_argument("--data", default="atlas", help="a folder with manifest.csv; or atlas")
-    parser.add_argument("--run", metavar="DIR", help="a trained run; by default the lesson's")
-    parser.add_argument("--port", type=int, default=PORT, help="of 127.0.0.1 (%(default)s)")
+    parser.add_argument("--run", metavar="DIR", help="folder of a run (default: the lesson's)")
+    parser.add_argument("--port", type=int, default=PORT, help="port of 127.0.0.1 (%(default)s)")
     parser.add_argument("--no-browser", action="store_true", help="do not open a page")
     options = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder is removed

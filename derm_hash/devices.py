@@ -26,7 +26,7 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 def make_fabric(precision: str = "auto", device: str = "auto") -> Fabric:
-    """Fabric on one device (a name in ``DEVICES``), or those of the launcher (torchrun, fabric)."""
+    """Make a Fabric on one device (a name in ``DEVICES``), or on those of torchrun or fabric."""
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import DDPStrategy
 
@@ -39,7 +39,7 @@ def make_fabric(precision: str = "auto", device: str = "auto") -> Fabric:
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
     if check_device(device) == "cuda" and devices > torch.cuda.device_count():
-        # NCCL refuses processes that share a GPU; gloo takes them.
+        # NCCL refuses processes that share a GPU; gloo accepts them.
         shared = [torch.device("cuda", 0)] * devices
         devices, strategy = 1, DDPStrategy(parallel_devices=shared, process_group_backend="gloo")
     share = {"strategy": strategy, "devices": devices, "num_nodes": nodes}
@@ -49,7 +49,7 @@ def make_fabric(precision: str = "auto", device: str = "auto") -> Fabric:
 
 
 def check_device(device: str) -> str:
-    """Return "cpu" or "cuda" for a name in ``DEVICES``; InputError if the computer has no such."""
+    """Return "cpu" or "cuda" for a name in ``DEVICES``; InputError if there is no such device."""
     there = torch.cuda.is_available()
     if device == "cuda" and not there:
         raise InputError(
@@ -102,7 +102,7 @@ def whole_batch(fabric: Fabric, logits: Tensor, codes: Tensor, y: Tensor) -> tup
 def unbroken(fabric: Fabric) -> Iterator[None]:
     """Let Ctrl-C wait for the end of a block, so that no step is done by half.
 
-    Not with several processes: one would wait in vain for another that has stopped.
+    With several processes it does nothing: one would wait in vain for another that has stopped.
     """
     usual, pressed = signal.getsignal(signal.SIGINT), []
     main = threading.current_thread() is threading.main_thread()

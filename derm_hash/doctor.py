@@ -27,7 +27,7 @@ GIB = 2**30
 class Check:
     """One line of the report: what was checked, what was found, and what to do if it is wrong.
 
-    The remedy is empty where nothing is wrong. The course cannot run without what is essential.
+    The remedy is empty if nothing is wrong. The course cannot run if an essential check fails.
     """
 
     name: str
@@ -249,7 +249,7 @@ def find_browser() -> str | None:
 
 
 def load(name: str):
-    """(module, "") where it imports, else (None, the first line of what went wrong)."""
+    """Import a module: (module, ""), or (None, the first line of what went wrong)."""
     try:
         return importlib.import_module(name), ""
     # A missing package or library, or an operator that another build of torch does not have.

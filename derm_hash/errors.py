@@ -12,10 +12,10 @@ LONGEST_QUOTE = 300  # characters of a value that a message quotes
 # Control characters, which a terminal obeys, line ends, and halves of surrogate pairs.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
-# What to do about an error of the system, by the names of its numbers. Not every system has all.
+# What to do about an error of the system, by names in errno, some of which a system may lack.
 ROOM = "make room, or name a folder on another disk, and run the same command again"
 RIGHTS = (
-    "get the right to write there, or name another folder (for the cache: set the environment "
+    "get permission to write there, or name another folder (for the cache: set the environment "
     "variable DERM_HASH_HOME)"
 )
 LOCKS = (
@@ -74,7 +74,7 @@ def print_on_any_console() -> None:
 
 
 def remedy(error: OSError) -> str:
-    """What to do about an error of the system; empty where its own text has to do."""
+    """What to do about an error of the system; "" if we have no advice."""
     for names, text in REMEDIES.items():
         if error.errno in [getattr(errno, name, -1) for name in names.split()]:
             return text

@@ -33,7 +33,7 @@ def road_curve(
     target : callable; see :mod:`derm_hash.heatmaps`
         A ``BitTarget`` without ``on`` takes the value that the bit has before pixels are removed.
     removed : sequence of float in (0, 1)
-        Shares of the pixels to remove. Tied ones, such as Grad-CAM's zeros, go in random order.
+        Shares of the pixels to remove. Tied pixels, such as Grad-CAM's zeros, are in random order.
     seed : int
         Seed of that order and of the noise that ROAD adds.
 

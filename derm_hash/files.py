@@ -1,4 +1,4 @@
-"""Files of the kit's own: written whole or not at all, one writer at a time."""
+"""The kit's own files: written whole or not at all, by one writer at a time."""
 
 import json
 import os
@@ -53,13 +53,13 @@ def read_json(path: Path, remedy: str) -> dict:
         found = json.loads(path.read_bytes())
         if not isinstance(found, dict):
             raise ValueError("it is not a JSON object")
-    except (OSError, ValueError, RecursionError) as error:  # a data folder may be another tool's
+    except (OSError, ValueError, RecursionError) as error:  # another tool may have written it
         raise InputError(f"{path} is damaged ({one_line(error)}): {remedy}") from error
     return found
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what a killed process left of :func:`write_atomically`; hold the folder's lock."""
+    """Remove what a killed :func:`write_atomically` left; the caller holds the folder's lock."""
     for part in folder.glob(".*.part"):
         part.unlink(missing_ok=True)
 
@@ -68,7 +68,7 @@ def remove_parts(folder: Path) -> None:
 def locked(folder: Path, busy: str, wait: bool = True) -> Iterator[None]:
     """Make a folder and hold its lock.
 
-    If another process holds it, print ``busy`` and ``wait``, or else raise it as an `InputError`.
+    If another process holds it, print ``busy`` and wait, or raise an `InputError` if not ``wait``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)

@@ -1,8 +1,8 @@
-"""A laboratory in seconds: hash layers on frozen features, which are computed once and kept.
+"""Hash layers on frozen features: experiments in seconds.
 
 The network's features of every image, rotated by 0, 90, 180 and 270 degrees, are computed once and
 cached. A hash layer and a classifier on them train in seconds on a CPU, with any objective and any
-penalty, so that a question gets many seeds. They fold into a whole ``DermHash``.
+penalty, so each experiment can have many seeds. Both become part of a whole ``DermHash``.
 """
 
 import zlib
@@ -34,7 +34,7 @@ QUARTERS = (0, 1, 2, 3)
 
 
 class Features(nn.Module):
-    """A network's features where ``encode`` expects codes."""
+    """Returns a network's features where ``encode`` expects codes."""
 
     def __init__(self, model: DermHash):
         super().__init__()
@@ -47,7 +47,7 @@ class Features(nn.Module):
 
 
 def network(backbone: str, weights: str | None, **options) -> DermHash:
-    """A network whose backbone is always the same, also where its weights are random."""
+    """Make a network whose backbone is always the same, even if its weights are random."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return DermHash(backbone, attention=None, weights=weights, **options)
@@ -59,7 +59,7 @@ def frozen_features(
 ) -> np.ndarray:
     """The features of every image under quarter turns, computed once and cached on disk.
 
-    Each of the four rotations has a file of its own, so that a stopped computation goes on.
+    Each of the four rotations has a file of its own, so that a stopped computation can continue.
 
     Parameters
     ----------
@@ -100,15 +100,15 @@ def train_head(
 ) -> tuple[nn.Linear, nn.Linear, list[dict[str, float]]]:
     """Train a hash layer and a classifier on frozen features.
 
-    Settings mean what they mean in :func:`derm_hash.training.train`, which trains a whole network.
+    The settings mean the same as in :func:`derm_hash.training.train`, which trains a whole network.
 
     Parameters
     ----------
     config : TrainConfig
-        Of a frozen run. There is no augmentation but rotation.
+        The config of a frozen run. Rotation is the only augmentation.
     data : LesionDataset of N images, with splits
-        Trains on ``train`` (or on ``database``, where there is no such part). There is no choice of
-        an epoch, so ``val`` is looked at only by class weights that depend on it ("bwce").
+        Trains on ``train`` (or on ``database``, where there is no such part). No epoch is chosen,
+        so ``val`` is used only by class weights that depend on it ("bwce").
     features : (4, N, F) array
     progress : bool
         Show a progress bar over the epochs.
@@ -178,13 +178,13 @@ def drawn_quarters(config: TrainConfig, images: int, key: tuple[int, ...]) -> Te
 def train_frozen(
     config: TrainConfig, data: LesionDataset, root: str | Path = "runs", progress: bool = True
 ) -> Run:
-    """Train a run whose backbone stays as its weights are.
+    """Train a run whose backbone keeps its initial weights.
 
-    Arguments and result are those of :func:`derm_hash.training.train`, but the run keeps the last
-    epoch. InputError if the config is not that of a frozen run.
+    Arguments and result are those of :func:`derm_hash.training.train`, but the model is that of the
+    last epoch. InputError if the config is not that of a frozen run.
     """
     if not config.frozen:
-        raise InputError("train_frozen trains a hash layer alone: set frozen, or call train")
+        raise InputError("train_frozen trains only a hash layer: set frozen, or call train")
     path = Path(root) / config.name
     with locked(path, f"{path.name} is being trained by another process: waiting for it to end."):
         claim_folder(path, config, data)
@@ -202,7 +202,7 @@ def train_frozen(
 
 
 def head_codes(hash_layer: nn.Linear, features: np.ndarray, orbit_mean: bool) -> np.ndarray:
-    """Soft codes (4, N, bits) of features (4, N, F); with ``orbit_mean``, four times their mean."""
+    """Soft codes (4, N, bits) of features (4, N, F); with ``orbit_mean``, their mean, repeated."""
     with torch.no_grad():
         codes = torch.sigmoid(hash_layer(torch.from_numpy(features).float())).numpy()
     return np.repeat(codes.mean(axis=0)[None], len(codes), axis=0) if orbit_mean else codes

@@ -82,7 +82,7 @@ class OneTensor(nn.Module):
         return torch.cat([logits.double(), code], dim=1)
 
     def output(self, row: Tensor) -> HashOutput:
-        """The two outputs for one image again, from its row (classes + bits,)."""
+        """Split the row (classes + bits,) of one image into the two outputs again."""
         return HashOutput(row[: -self.model.bits], row[-self.model.bits :])
 
 
@@ -98,7 +98,7 @@ def cam_layer(model: DermHash, size: int) -> nn.Module:
         return model.backbone.get_submodule((wide or stages[:1])[-1]["module"])
     except AttributeError:
         raise InputError(
-            "The stages of this backbone are unknown: name the layer to explain, layer=..."
+            "The stages of this backbone are unknown: pass the layer to explain as layer=..."
         ) from None
 
 

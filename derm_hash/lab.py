@@ -1,8 +1,8 @@
 """`make lab`: JupyterLab on a copy of the course.
 
-A notebook that is run changes. So that the next `git pull` meets no changed files, readers work on
-copies in course/, which git ignores and `make clean` leaves alone. It lies beside notebooks/, so
-that the paths in the notebooks, such as ../data, hold there too.
+Running a notebook changes its file. So that the next `git pull` finds no changed files, readers
+work on copies in course/, which git ignores and `make clean` leaves alone. It lies beside
+notebooks/, so that the paths in the notebooks, such as ../data, are the same there.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(options: list[str]) -> None:
-    """Open JupyterLab, which gets the options."""
+    """Bring the copies up to date, and open JupyterLab with the options."""
     course = ROOT / "course"
     for note in refresh(ROOT / "notebooks", course):
         print(note)
@@ -44,7 +44,7 @@ def run(options: list[str]) -> None:
 
 
 def refresh(originals: Path, course: Path) -> list[str]:
-    """Copy the notebooks and their figures, but over no changed copy.
+    """Copy the notebooks and their figures, but never overwrite a changed copy.
 
     Returns a sentence for each copy that is outdated.
     """
@@ -68,7 +68,7 @@ def refresh(originals: Path, course: Path) -> list[str]:
                 f"course/{name} stays as you have changed it, and the course has a newer one: "
                 "rename yours to get it"
             )
-    for name in record.keys() - set(names):  # the course has given it up
+    for name in record.keys() - set(names):  # no longer part of the course
         copy = course / name
         if copy.exists() and checksum(copy.read_bytes()) == record[name]:
             copy.unlink()
@@ -78,7 +78,7 @@ def refresh(originals: Path, course: Path) -> list[str]:
 
 
 def read_record(path: Path) -> dict[str, str]:
-    """What :func:`refresh` wrote; empty, so that every copy counts as changed, if unreadable."""
+    """Read what :func:`refresh` wrote; {} if unreadable, so that every copy counts as changed."""
     try:
         record = json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError):

@@ -2,9 +2,9 @@
 
 Class-enhancement contrastive learning (Zhang et al., MICCAI 2023) adds two things to the usual
 cross-entropy. The balanced-hybrid-proxy (BHP) loss pulls the images of a class together and pushes
-the classes apart, every class with the same say; learnable proxies stand in for a rare class of
-which a batch may hold no image. And the cross-entropy is weighted by a curriculum (BWCE): first not
-at all, then more and more by the classes' sizes, at last by how well each class is found.
+the classes apart, with equal weight for every class; learnable proxies stand in for rare classes,
+which a batch may lack. And a curriculum (BWCE) weights the cross-entropy: first not at all, then
+more and more by the classes' sizes, and at last by how well each class is recognised.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ PROXY_RATES = {"sum": 0.002, "mean": 0.2}
 """Learning rate of the proxies. The published 0.002 belongs to a sum over the batches of an epoch,
 whose step grows with their number; 0.2 with the mean is the same step where there are 100."""
 PROXY_MOMENTUM = 0.9
-LOWEST_F1 = 0.05  # a smaller one would give its class nearly all of the weight, and 0 an infinity
+LOWEST_F1 = 0.05  # a lower score would give its class nearly all the weight, and 0 an infinite one
 CURRICULA = ("bwce", "bwce-smooth")
 
 
@@ -45,7 +45,7 @@ def bhp_loss(
     with ``s_ij = z_i . z_j / temperature``, P_i the other members of i's class, and M_ic the mean
     of exp(s_ik) over the members k of class c other than i. So every class weighs the same in the
     denominator, however many members it has. An anchor without another member of its class, where
-    the published code gives NaN, is left out of the mean; to the others it stays a negative.
+    the published code gives NaN, is left out of the mean, but is still a negative for the others.
 
     Parameters
     ----------
@@ -78,12 +78,12 @@ def anchor_losses(
     ----------
     z, y : (N, d) vectors of unit length and (N,) classes
     weights : (N,) or (N, N) tensor w >= 0
-        Of each member k in the denominator, or of k in that of i.
+        Weight of each member k in every denominator, or in that of each anchor i.
     temperature : float > 0
 
     Returns
     -------
-    (N,) losses, 0 for a member that is alone in its class, and (N,) whether it has company
+    (N,) losses, 0 for a member that is alone in its class, and (N,) bool, False for such a member
     """
     similarity = z @ z.T / temperature
     itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
@@ -112,9 +112,9 @@ def proxies_per_class(counts: Tensor) -> Tensor:
 class ClassProxies(nn.Module):
     """Learnable vectors that stand for classes, and the sum of their gradients.
 
-    The cycle update of the paper: the network steps after every batch, the proxies once an epoch,
-    by the gradients of all its batches, with momentum. The module's state holds all of that, so a
-    checkpoint in the middle of an epoch is complete.
+    This is the paper's cycle update: the network steps after every batch, but the proxies once an
+    epoch, by the gradients of all its batches, with momentum. The sum and the momentum are part of
+    the module's state, so a checkpoint in the middle of an epoch is complete.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ class ClassProxies(nn.Module):
 
     @torch.no_grad()
     def step(self, batches: int, update: str = "sum") -> None:
-        """Step by the "sum" or the "mean" of the gradients of so many batches, and start anew."""
+        """Step by the "sum" or "mean" of the batches' gradients, and set the sum to 0 again."""
         gradient = self.gradient / batches if update == "mean" else self.gradient
         self.velocity.mul_(PROXY_MOMENTUM).add_(gradient)
         self.vectors -= PROXY_RATES[update] * self.velocity
@@ -162,7 +162,7 @@ class ClassContrast(nn.Module):
 
     The loss shapes the code that retrieval uses, ``v = 2 h - 1`` at unit length. In the paper it
     shapes the output of a head, which is thrown away after training: linear, batch norm, ReLU,
-    linear. Here such a head, of width ``projection``, reads the code.
+    linear. Here such a head, of width ``projection``, is applied to the code.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ class ClassContrast(nn.Module):
 def make_contrast(
     config: "TrainConfig", labels: Tensor, classes: int, device: str | torch.device = "cpu"
 ) -> ClassContrast | None:
-    """The contrast of a run on images with these labels (N,), if its objective is "ecl"."""
+    """The contrast of a run on images with labels (N,); None if the objective is not "ecl"."""
     if config.objective != "ecl":
         return None
     counts = torch.bincount(labels, minlength=classes)
@@ -223,15 +223,15 @@ def bwce_weights(
     Up to epoch e1 all are 1. Up to e2 they are ``w_c^((epoch - e1) / (e2 - e1))`` with w_c
     proportional to 1 / N_c, and after it ``v_c^((epoch - e2) / (epochs - e2))`` with v_c
     proportional to 1 / F1_c; w and v have the mean 1. So after e2 the published weights jump from w
-    back to almost 1. With ``smooth`` they do not: there they are ``w_c^(1 - p) v_c^p``, with the
-    same power p.
+    back to almost 1. With ``smooth`` there is no jump: the weights after e2 are
+    ``w_c^(1 - p) v_c^p``, with the same power p.
 
     Parameters
     ----------
     counts : (classes,) numbers of training images
-        A class without any has weight 0 in w, and does not count in its mean.
+        A class without images has weight 0 in w, and does not count in its mean.
     f1 : (classes,) F1 scores on val after the epoch before, or None, which is 1 for all
-        They count as 0.05 at least. A class without one (NaN) has the mean of the others.
+        Lower scores than 0.05 count as 0.05. A class without a score (NaN) has the others' mean.
     epoch : number from 0 to ``epochs``
         The first epoch of a run is 1.
     e1, e2, epochs : numbers, ``0 <= e1 < e2 < epochs``

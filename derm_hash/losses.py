@@ -126,7 +126,7 @@ def cross_entropy(
     - "logit-adjusted" adds the log of each class's share of the images to the logits, and has no
       weights (Menon et al., ICLR 2021, equation 10, with tau = 1). The share of class c is
       proportional to 1 / w_c, and a common factor does not change a softmax.
-    - "focal" counts image i by ``(1 - p_i)^2``, p_i the probability of its class (Lin et al., ICCV
+    - "focal" weights image i by ``(1 - p_i)^2``, p_i the probability of its class (Lin et al., ICCV
       2017, equation 4).
     """
     if mode == "logit-adjusted" and weights is not None:

@@ -44,22 +44,22 @@ class DermHash(nn.Module):
     attention : str, callable or None
         The gate of every residual block, as in :func:`derm_hash.attention.add_attention`.
     weights : None, "imagenet" or path
-        Where the backbone's weights start, see :func:`derm_hash.backbones.make_backbone`. A saved
-        model is loaded without them.
+        The backbone's initial weights, see :func:`derm_hash.backbones.make_backbone`. A saved model
+        is loaded without them.
     disc : bool
         Mask the image to its inscribed disc, in training and at inference: a model trained on an
         orbit that is cut to the disc never saw corners, so it must not see them later.
     detach_classifier : bool
         Stop the classifier's gradient at the code. In the paper (False) it shapes the code.
     class_names : sequence of str, optional
-        In the order of the logits.
+        Names of the classes, in the order of the logits.
     image_size : int, optional
         Side in pixels of the images that the model is trained on.
     gate_init : str
         The initial weights of the gates, "pytorch" or "released", as in :func:`add_attention`.
     normalise : pair of three numbers, optional
-        Mean and standard deviation of pixels, on the scale 0 to 1, that the backbone's input is
-        normalised with. By default those that the weights were trained with, or none for random
+        Mean and standard deviation of the pixels, on the scale 0 to 1, to normalise the backbone's
+        input with. By default those that the weights were trained with, or none for random
         weights.
     bf16 : bool
         Whether the network was trained in bfloat16, so that :func:`encode` may use it, too.
@@ -92,7 +92,7 @@ class DermHash(nn.Module):
         self.image_size, self.detach_classifier = image_size, detach_classifier
         self.bf16 = bf16
         normalise = normalise or trained_on(backbone, weights)
-        # What load_model needs; the other arguments matter in training alone.
+        # What load_model needs; the other arguments matter only in training.
         self.settings = {"backbone": backbone, "bits": bits, "classes": classes, "disc": disc}
         self.settings |= {"attention": attention, "image_size": image_size, "bf16": bf16}
         self.settings |= {"class_names": self.class_names}

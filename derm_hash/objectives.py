@@ -11,7 +11,7 @@ and for a batch of one image:
 codes : (N, bits) tensor
     Soft codes h in (0, 1) of N images.
 logits : (N, classes) tensor
-    Output of the classifier. The rivals read its number of columns alone, or nothing of it.
+    Output of the classifier. The rivals use only its number of columns, or ignore it.
 labels : (N,) int64 tensor of class indices
 weights : (classes,) tensor of class weights w, or None
 """
@@ -79,7 +79,7 @@ def orbit_losses(
     weights : (classes,) tensor of class weights, optional
     share_done : float in [0, 1]
     contrast : ClassContrast
-        The objective "ecl".
+        Computes the objective "ecl".
     strong : (B, bits) tensor, optional
         Codes of a strong view of each image, which ``hashing`` sees as well.
 
@@ -110,7 +110,7 @@ def orbit_losses(
     # 3. The penalty on the orbit.
     if config.invariance:
         penalty = OrbitPenalty(config.invariance, config.gamma)(codes)
-        # If the step drew some members of the orbit: on average, what the whole orbit would give.
+        # If only some members of the orbit were drawn: on average, the value of the whole orbit.
         losses["invariance"] = penalty * (config.orbit - 1) / max(1, copies - 1)
         rise = min(1.0, share_done / config.invariance_rise) if config.invariance_rise else 1.0
         losses["loss"] = losses["loss"] + rise * config.invariance_weight * losses["invariance"]

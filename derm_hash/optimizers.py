@@ -12,7 +12,7 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """SGD or AdamW, as the config says, for the network and the projection head of "ecl", if any.
 
-    The class proxies of "ecl" are not among them: they step once an epoch, by a rule of their own.
+    It leaves out the class proxies of "ecl", which step once an epoch by a rule of their own.
     """
     rate, decay = config.learning_rate, config.weight_decay
     parameters = [*model.parameters(), *(contrast.head.parameters() if contrast else ())]
@@ -29,6 +29,6 @@ def make_scheduler(config: TrainConfig, optimizer, steps: int):
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         config.learning_rate,
-        total_steps=config.epochs * steps + 1,  # or the last step would have a rate of almost 0
+        total_steps=config.epochs * steps + 1,  # else the last step would have a rate of almost 0
         cycle_momentum=config.optimizer == "adamw",  # it would overwrite the momentum of SGD
     )

@@ -26,7 +26,7 @@ USUAL_SIZE = 64  # side of the images in pixels
 
 def add_settings(command: argparse.ArgumentParser) -> None:
     """Add ``--preset``, ``--config``, and an option for each field of TrainConfig."""
-    text = "what the rest changes (%(default)s)"
+    text = "settings to start from (%(default)s)"
     command.add_argument("--preset", default="recommended", choices=PRESETS, help=text)
     text = "settings from a run's config.json, or from a JSON or TOML file (batch_size = 32)"
     command.add_argument("--config", type=Path, metavar="FILE", help=text)
@@ -58,21 +58,21 @@ def first_sentences() -> dict[str, str]:
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
     }
     sentences = {name: re.split(r"(?<=\.) ", text)[0].rstrip(".") for name, text in texts.items()}
-    # Where the names are, a reader of the code wants to know; the help lists them.
+    # The help lists the names itself, so it need not say where the code has them.
     return {name: re.sub(r": a name in ``.*", "", text) for name, text in sentences.items()}
 
 
 def as_text(value: object) -> str:
-    """A setting as one writes it on the command line; the reverse of :func:`from_text`."""
+    """A setting as it is written on the command line; the reverse of :func:`from_text`."""
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def from_text(text: str, type_: object) -> object:
-    """A setting from the command line as its type wants it: "0.1" -> 0.1, "40,60" -> [40, 60].
+    """Convert a setting from the command line to its type: "0.1" -> 0.1, "40,60" -> [40, 60].
 
-    What is not such a value stays text, so that TrainConfig names it.
+    Text that cannot be converted stays text, so that TrainConfig reports it.
     """
     if type_ in (str, str | None):
         return None if type_ is not str and text == "none" else text

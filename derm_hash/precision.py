@@ -1,4 +1,4 @@
-"""Which precision is fastest here: known of a GPU, measured once on a CPU with bfloat16 units."""
+"""Chooses the faster precision: known for a GPU, measured once on a CPU with bfloat16 units."""
 
 import math
 import os
@@ -13,7 +13,7 @@ from torch import nn
 from derm_hash.files import home, read_json, write_json
 
 WORTH = 1.2
-"""bfloat16 has 8 significant bits: a CPU takes it only where a step is so many times as fast."""
+"""bfloat16 has 8 significant bits: a CPU uses it only if a step is this many times as fast."""
 PIXELS = 8 * 224**2  # of the images of a timed step: half a second in 32 bits on two cores
 
 
@@ -25,7 +25,7 @@ def computes_in_bf16(device: str | torch.device) -> bool:
 
 
 def cpu() -> dict:
-    """What PyTorch knows of the processor; older versions know nothing."""
+    """What PyTorch reports about the processor: {} in older versions."""
     return getattr(torch.cpu, "get_capabilities", dict)()
 
 
@@ -38,10 +38,10 @@ def best_precision(device: str = "auto") -> str:
 def fastest_precision(
     device: str, what: str, make_model: Callable[[], nn.Module], images: int, size: int
 ) -> str:
-    """The faster precision of a training step: on a CPU, too, by a measurement of two seconds.
+    """The faster precision of a training step; measured in two seconds on a CPU with bfloat16.
 
-    ``make_model`` returns the network, of images (B, 3, size, size), and ``what`` is its name,
-    under which the answer is kept. The measurement may take fewer images than a step of the run.
+    ``make_model`` returns the network, for images (B, 3, size, size), and ``what`` is its name,
+    under which the answer is kept. The measurement may use fewer images than a step of the run.
     """
     on_cpu = device == "cpu" or not torch.cuda.is_available()
     alone = os.environ.get("WORLD_SIZE", "1") == "1"  # several processes could disagree
@@ -52,7 +52,7 @@ def fastest_precision(
 
 
 def speedup(what: str, make_model: Callable[[], nn.Module], images: int, size: int) -> float:
-    """Time of a step in 32 bits over its time in bfloat16; measured once, then in the cache."""
+    """Time of a step in 32 bits over its time in bfloat16; measured once, then cached."""
     name = cpu().get("cpu_name") or platform.processor()
     key = f"{name}, {torch.get_num_threads()} threads: {what}"
     path = home() / "bfloat16.json"

@@ -284,6 +284,6 @@ def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _check_range(codes: np.ndarray) -> None:
-    # The extremes alone: comparing each of a million codes would take hundreds of megabytes.
+    # Only the extremes: comparing each of a million codes would take hundreds of megabytes.
     if codes.size and not (codes.min() >= 0 and codes.max() <= 1):
         raise InputError("A soft code lies in [0, 1]: pass the model's codes, not its logits")

@@ -121,7 +121,7 @@ def supcon(codes: Tensor, logits: Tensor, labels: Tensor, weights: Tensor | None
     """Supervised contrastive learning (Khosla et al., NeurIPS 2020, equation 2).
 
     ``mean_images -1/|P_i| sum_{j in P_i} log [exp(s_ij) / sum_{k != i} w(y_k) exp(s_ik)]`` with
-    ``s_ij = cos(v_i, v_j) / 0.1``, P_i the other images of i's class; an image without such is left
+    ``s_ij = cos(v_i, v_j) / 0.1``, P_i the other images of i's class; an image without any is left
     out. Like ECL it is trained together with the classifier, see
     :func:`derm_hash.objectives.orbit_losses`.
     """
@@ -169,8 +169,8 @@ def hash_centres(bits: int, classes: int) -> Tensor:
 
     If bits is a power of two and there are at most ``2 * bits`` classes, they are rows of a
     Hadamard matrix, then of its negative: any two differ in half of the bits, or in all. Otherwise
-    1,000 sets of random bits are drawn from a fixed seed, and the set is taken whose closest
-    two centres are farthest apart; `InputError` if there are too few codes for all classes.
+    1,000 sets of random bits are drawn from a fixed seed; the result is the set whose closest two
+    centres are farthest apart. `InputError` if there are too few codes for all classes.
 
     Returns
     -------

@@ -20,9 +20,9 @@ def rotation_orbit(x: Tensor, n: int = 4) -> Tensor:
     x : (B, C, H, H) tensor
         Any dtype for n = 1, 2 or 4; floating point for other n.
     n : int from 1
-        Order of the group. For 1, 2 and 4 every rotation is a permutation of the pixels. For others
-        the images are resampled (bilinear) and *all* are cut to the inscribed disc, since the
-        corners would reveal the angle.
+        Order of the group. For 1, 2 and 4, every rotation permutes the pixels. For other n, images
+        are resampled (bilinear) and *all* are cut to the inscribed disc, since the corners would
+        reveal the angle.
 
     Returns
     -------

@@ -75,7 +75,7 @@ class Run:
 
     @classmethod
     def load(cls, path: str | Path) -> "Run":
-        """Read a run's folder; InputError if it is none, or no epoch is finished."""
+        """Read a run's folder; InputError if it is not one, or has no finished epoch."""
         path = Path(path)
         if not (path / "metrics.csv").is_file():
             raise InputError(f"{path} holds no finished epoch of a run: train it first")
@@ -84,7 +84,7 @@ class Run:
 
 
 def read_config(path: Path) -> tuple[TrainConfig, dict]:
-    """The config of a run's folder, and what it says about the data."""
+    """Read ``config.json`` of a run: the config, and the description of the data."""
     try:
         about = json.loads((path / "config.json").read_bytes())
         return TrainConfig(**about["config"]), about["data"]
@@ -116,7 +116,7 @@ def claim_folder(path: Path, config: TrainConfig, data: LesionDataset, write: bo
 
 
 def settled(config: TrainConfig, size: int, path: Path, device: str = "auto") -> TrainConfig:
-    """Replace the precision "auto" by the one that a run began in, or by the faster one here.
+    """Replace the precision "auto" by the one that the run started with, or the faster one here.
 
     ``size`` is the side of the images in pixels, ``path`` the run's folder, which keeps the answer.
     """
@@ -135,7 +135,7 @@ def settled(config: TrainConfig, size: int, path: Path, device: str = "auto") ->
 
 
 def check_weights(state) -> None:
-    """Raise InputError if a weight is not finite any more."""
+    """Raise InputError if a weight is no longer finite."""
     weights = (v for v in state.model.state_dict().values() if v.is_floating_point())
     if not all(value.isfinite().all() for value in weights):
         raise InputError(f"The weights are not finite in epoch {state.epoch + 1}: {REMEDY}")
@@ -168,7 +168,7 @@ def keep_progress(state, path: Path) -> str:
     save_checkpoint(state, path)
     step = f"step {state.step} of " if state.step else ""
     epoch = state.epoch + 1 if state.step else state.epoch
-    return f"stopped after {step}epoch {epoch}; a checkpoint is kept: the same command goes on"
+    return f"stopped after {step}epoch {epoch}; a checkpoint is kept: run the same command again"
 
 
 def load_checkpoint(state, path: Path) -> None:

@@ -30,7 +30,7 @@ class TrainConfig:
     name: str = "recommended"
     """Name of the run and of its folder."""
     backbone: str = "resnet18"
-    """The network that computes the features (timm's others work, too): a name in
+    """The network that computes the features (other networks of timm work, too): a name in
     ``backbones.BACKBONES``, or one of timm."""
     bits: int = 16
     """Length of the hash code."""
@@ -43,8 +43,8 @@ class TrainConfig:
     """Initial weights of the gates' convolutions: those of "pytorch", or of the "released" code,
     which draws them with standard deviation sqrt(2 / (k * k * out))."""
     frozen: bool = False
-    """Train the hash layer and the classifier alone, on the features of the weights as they are.
-    Needs attention=None; rotations are the only augmentation. See :mod:`derm_hash.frozen`."""
+    """Train only the hash layer and the classifier; the backbone keeps its initial weights. Needs
+    attention=None; rotations are the only augmentation. See :mod:`derm_hash.frozen`."""
     objective: str = "classification"
     """What the codes are trained for: a name in ``objectives.OBJECTIVES``, or "ecl" for
     class-enhancement contrastive learning. The classifier shapes the codes with "classification",
@@ -78,7 +78,7 @@ class TrainConfig:
     For the same number of forward passes, two members give a higher mAP than four
     (benchmarks/configs/equal-passes.toml)."""
     classify: str = "orbit"
-    """The objective sees all copies of an image ("orbit") or the first alone ("upright"). The first
+    """The objective sees all copies of an image ("orbit") or only the first ("upright"). The first
     is not rotated, unless ``orbit_sample`` or ``random_rotations`` is set."""
     disc: bool = False
     """Mask every input to its inscribed disc, also at inference. Implied by an orbit other than
@@ -111,8 +111,8 @@ class TrainConfig:
     precision: str = "auto"
     """Floating-point precision: "auto" (bfloat16 where it is faster, else 32 bits), or Fabric's
     "32-true", "16-mixed" (on a GPU) or "bf16-mixed" (very slow on CPUs without AVX-512 BF16 or
-    AMX). A GPU that has bfloat16 takes it; on a CPU that has it, a step of the network is timed
-    once for each image size. The run's config keeps the answer, so that the run can go on
+    AMX). "auto" uses bfloat16 on a GPU that has it; on a CPU that has it, a step of the network is
+    timed once for each image size. The run's config keeps the answer, so that the run can continue
     elsewhere. Several processes on CPUs stay in 32 bits."""
     seed: int = 0
     """Seed of the weights, the order of the images and the random changes."""
@@ -190,7 +190,7 @@ class TrainConfig:
 
     @property
     def sees_disc(self) -> bool:
-        """Whether the network sees the inscribed disc alone."""
+        """Whether the network sees only the inscribed disc."""
         return self.disc or (self.copies > 1 and self.orbit not in (1, 2, 4))
 
 

@@ -20,7 +20,7 @@ def save_tensors(
     """Write tensors, and JSON texts about them by name, to one safetensors file, all or nothing."""
     path = Path(path)
     tensors = {key: torch.as_tensor(value).contiguous() for key, value in tensors.items()}
-    # Its function for files writes another file first, which stays where the process is killed.
+    # safetensors' save_file writes a temporary file, which is left behind if the process is killed.
     content = save(tensors, dict(about))
     write_atomically(path, lambda part: part.write_bytes(content))
     return path
@@ -31,8 +31,8 @@ def load_tensors(
 ) -> tuple[dict[str, Tensor], dict]:
     """Read what :func:`save_tensors` wrote: the tensors, and the JSON values by name.
 
-    ``name`` is a JSON text that the file must have; if it has not, an InputError says that the file
-    is not ``what`` it should be, and what to do (``remedy``).
+    ``name`` is a JSON text that the file must have; if it is missing, an InputError says that the
+    file is not ``what`` it should be, and what to do (``remedy``).
     """
     try:
         with safe_open(path, framework="pt") as file:

@@ -3,8 +3,8 @@
 A step passes the whole orbit through the network in one batch. Lightning Fabric provides the
 device, mixed precision and several GPUs. Checkpoints are in ``runs``, random views in
 ``data.views``, the losses in ``objectives``, optimizer and schedule in ``optimizers``, Ctrl-C and
-the sharing of a batch between processes in ``devices``. What is named contrast, proxies or
-curriculum belongs to the second method, ECL (``longtail``); a first reading can skip it.
+the sharing of a batch between processes in ``devices``. Names with contrast, proxies or curriculum
+belong to the second method, ECL (``longtail``); skip them when you read this for the first time.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def train(
     fabric: Fabric | None = None,
     compiled: bool = False,
 ) -> Run:
-    """Train a model, or go on where the same call was stopped.
+    """Train a model, or continue where the same call was stopped.
 
     Parameters
     ----------
@@ -88,8 +88,8 @@ def train(
         The first process calls it with the history after every epoch: to draw it
         (:class:`derm_hash.plots.LiveCurves`), or to pass its last row on to TensorBoard.
     fabric : Fabric, optional
-        By default one device: a GPU where there is one. Processes of ``torchrun`` share each batch,
-        with the result of one device, but for batch norm, which sees the share of its process.
+        By default one device: a GPU if there is one. Processes of ``torchrun`` share each batch,
+        with the result of one device except for batch norm, which sees its process's share.
     compiled : bool
         Pass the network through ``torch.compile``, meant for GPUs: the same training up to
         rounding. A run may be resumed with or without it.
@@ -107,7 +107,7 @@ def train(
         holds a run with other settings or data.
     KeyboardInterrupt
         After Ctrl-C. A single process first saves a checkpoint of its last whole step. Several stop
-        at different steps, and keep the last periodic checkpoint. The text says which.
+        at different steps and keep the last periodic checkpoint. The message says what is kept.
     """
     if config.frozen:
         raise InputError("train trains the whole network: call derm_hash.frozen.train_frozen")
@@ -171,9 +171,9 @@ class State:
 
 
 def set_up(config: TrainConfig, trained: LesionDataset, fabric: Fabric, resumed: bool) -> State:
-    """Network, optimizer and schedule at the start of a run, on the device.
+    """Make the network, optimizer and schedule of a new run, on the device.
 
-    Where a checkpoint follows (``resumed``), the backbone's initial weights are not needed.
+    If a checkpoint will be loaded (``resumed``), the backbone's initial weights are not needed.
     """
     torch.manual_seed(config.seed)
     classes = len(trained.classes)
@@ -206,7 +206,7 @@ def set_up(config: TrainConfig, trained: LesionDataset, fabric: Fabric, resumed:
 
 
 def train_epoch(state: State, trained: LesionDataset, path: Path, bar: tqdm) -> None:
-    """Take the steps that are left of an epoch, with a checkpoint every few minutes."""
+    """Do the remaining steps of an epoch, with a checkpoint every few minutes."""
     saved = time.monotonic()
     state.model.train()
     if state.config.class_weights in CURRICULA:
@@ -226,7 +226,7 @@ def train_epoch(state: State, trained: LesionDataset, path: Path, bar: tqdm) -> 
 
 
 def train_step(state: State, trained: LesionDataset) -> None:
-    """Take one step of an epoch."""
+    """Do one step of an epoch."""
     config, fabric = state.config, state.fabric
     rank, world = fabric.global_rank, fabric.world_size
     # 1. This process's share of a random batch, with random changes.
@@ -257,7 +257,7 @@ def train_step(state: State, trained: LesionDataset) -> None:
 
 
 def batch_of(state: State, labels: Tensor) -> Tensor:
-    """Positions of this step's images among all, which have these labels (N,)."""
+    """Positions of this step's images among the N training images with these labels (N,)."""
     config = state.config
     order = order_of_images(labels, (config.seed, state.epoch), config.class_weights == "sampling")
     return order.split(config.batch_size)[state.step]
@@ -324,9 +324,9 @@ def val_score(model: nn.Module, trained: LesionDataset, val: LesionDataset) -> f
 
 
 def close_epoch(state: State, scores: dict[str, float], path: Path) -> None:
-    """Step the proxies; write the model if none was better so far, the history, the checkpoint.
+    """Step the proxies; write the model if it is the best so far, the history and the checkpoint.
 
-    A run that is stopped before the checkpoint repeats the epoch, and writes all of them again.
+    A run that is stopped before the checkpoint repeats the epoch, and writes all of these again.
     """
     if state.contrast:
         state.contrast.proxies.step(state.steps, state.config.proxy_update)

@@ -2,9 +2,9 @@
 
 A *lesion seed* fixes the lesion: its outline, pigment, structures and the skin it grows on. A *view
 seed* fixes the photograph: orientation, zoom, position, light, vignette, hair, ruler, gel bubbles,
-blur, grain. The class decides the lesion alone. Skin and photograph do not depend on the label, so
-that only the dermoscopic criteria tell the classes apart. With a `difficulty` above 0,
-lesions borrow criteria from other classes, so that the classes overlap.
+blur, grain. The class affects only the lesion. Skin and photograph do not depend on the label, so
+only the dermoscopic criteria tell the classes apart. With a `difficulty` above 0, lesions
+borrow criteria from other classes, so that the classes overlap.
 
 A lesion is drawn in its own frame, in which its mean radius is 1. Two maps of chromophore (melanin,
 blood) absorb light by the Beer-Lambert law; layers of opaque colour lie on top. The photograph

@@ -39,12 +39,12 @@ def draw_lesion(label, lesion_seed, view_seed=0, size=96, difficulty=0.0):
     lesion_seed : int from 0
         Fixes the lesion and the skin around it.
     view_seed : int from 0
-        Fixes the photograph: lesions with one view seed share position, light and blur.
+        Fixes the photograph: lesions with the same view seed share position, light and blur.
     size : int from 32, in pixels
     difficulty : float from 0 to 1
-        How much the classes overlap. Each criterion of the lesion gives way to one of a class that
-        it resembles (`LOOKALIKES`) with this probability, but for one that stays, and the
-        photograph gets worse. At 0, lesions show the criteria of their class alone.
+        How much the classes overlap. Each criterion of the lesion, except one, is replaced with
+        this probability by one of a similar class (`LOOKALIKES`), and the photograph gets worse.
+        At 0, lesions show only criteria of their own class.
 
     Returns
     -------
@@ -127,9 +127,9 @@ def make_atlas(images=800, size=96, seed=0, balance=None, progress=True, difficu
 
 
 def make_atlases(images, sizes, seed=0, balance=None, progress=True, difficulty=0.0):
-    """Draw one atlas at several sizes of at most `WORK` pixels, and each lesion only once.
+    """Draw one atlas at several sizes of at most `WORK` pixels, but each lesion only once.
 
-    Each is what `make_atlas` draws at its size, with the same arguments.
+    Returns a list with the atlas that `make_atlas` would draw at each of the sizes.
     """
     balance = dict.fromkeys(CLASSES, 1) if balance is None else dict(balance)
     if not isinstance(images, int | np.integer) or images < 1:

@@ -9,7 +9,7 @@ import numpy as np
 from derm_hash.atlas.lesion import ALL_CLASSES, Lesion, check_arguments, smooth_step
 
 CRITERIA: dict[str, str] = {}
-"""Name of each criterion -> the class that it speaks for, and what it looks like."""
+"""Name of each criterion -> the class that it is a sign of, and what it looks like."""
 
 DRAW = {label: {} for label in ALL_CLASSES}
 """Class -> name of a criterion -> the function that draws it on a lesion.
@@ -248,11 +248,11 @@ def lesion_criteria(label, lesion_seed, difficulty=0):
 
 
 def _confused(rng, label, own, difficulty):
-    """The criteria `own` after some have given way to those of one lookalike.
+    """Replace some of the criteria `own` by those of one lookalike.
 
-    The outline and the pigment come from the lookalike, or a criterion is missing and one of the
-    lookalike's is there, each with a probability of `difficulty`. One criterion always stays. What
-    gives way at some difficulty does so at any higher one.
+    Each criterion, the first with outline and pigment included, is replaced with probability
+    `difficulty`, or left out if the lookalike has too few; one always stays. A criterion that is
+    replaced at some difficulty is also replaced at any higher one.
     """
     base, *others = DRAW[LOOKALIKES[label][rng.integers(2)]]
     luck = rng.random(len(own))

@@ -1,4 +1,4 @@
-"""Images in: strangers' files, the manifest, the splits, and the data set in memory."""
+"""Reads images: strangers' files, the manifest, the splits, and the data set in memory."""
 
 from derm_hash.data.dataset import LesionDataset
 from derm_hash.data.images import from_input, open_image, read_mask, square, to_input

@@ -24,9 +24,9 @@ def class_order(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def match_classes(names: Sequence[str], known: Sequence[str]) -> dict[str, str]:
-    """Each name -> the one of `known` with its spelling, or else the only one with its meaning.
+    """Each name -> the `known` class of the same spelling, or else the only one it can mean.
 
-    Upper and lower case and aliases do not change a meaning; a name without one is left out.
+    Case and aliases do not change the meaning of a name. Names without such a class are left out.
     """
     found = {}
     for name in names:
@@ -41,7 +41,7 @@ def _meaning(name: str) -> str:
 
 
 def class_indices(labels, classes: Sequence[str] | None = None) -> np.ndarray:
-    """Labels (N,) as int64; `InputError` unless they are whole numbers that count the classes."""
+    """Labels (N,) as int64; `InputError` unless they are class indices, whole numbers from 0."""
     labels = np.asarray(labels)
     if labels.ndim != 1:
         raise InputError(
@@ -68,15 +68,15 @@ def class_indices(labels, classes: Sequence[str] | None = None) -> np.ndarray:
 
 
 def indices_in(index, labels, class_names: Sequence[str] | None = None) -> np.ndarray:
-    """Labels (Q,) of queries, which count `class_names`, as indices (Q,) of a HashIndex's classes.
+    """Labels (Q,) of queries, indices into `class_names`, as class indices (Q,) of a HashIndex.
 
-    Classes are matched by name; without `class_names` the labels count the index's classes. Raises
-    `InputError` if a label is not a class index, or one that occurs has no class in the index.
+    Classes are matched by name; without `class_names`, labels already are the index's class
+    indices. Raises `InputError` if a label is no class index, or its class is not in the index.
     """
     if class_names is None:
         return class_indices(labels, index.classes)
     labels, known = class_indices(labels, class_names), names_in(index)
-    if not known:  # there are no names to match, so both count one list
+    if not known:  # there are no names to match, so both must use the same list
         class_indices(index.labels, class_names)
     # With the same list, the database need not have images of every class.
     if all(i < len(class_names) and class_names[i] == name for i, name in known.items()):
@@ -94,7 +94,7 @@ def indices_in(index, labels, class_names: Sequence[str] | None = None) -> np.nd
 
 
 def names_in(index) -> dict[int, str]:
-    """The class names of a HashIndex by class index; the items' labels may tell them, too."""
+    """Class index -> class name of a HashIndex; without a class list, from its items' labels."""
     if index.classes is not None or "label" not in index.items:
         return dict(enumerate(index.classes or ()))
     pairs = pd.DataFrame({"i": index.labels, "name": index.items["label"]}).drop_duplicates()

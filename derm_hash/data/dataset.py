@@ -36,7 +36,7 @@ class LesionDataset:
 
     One uint8 tensor of N * 3 * S * S bytes holds them all: 0.12 GB for the 9,431 four-class images
     of HAM10000 at 64 px, 3.8 GB for the 25,331 of ISIC 2019 at 224 px. Training thus decodes
-    nothing. A split or selection copies its part. See also `from_folder` and `from_atlas`.
+    nothing. A split or selection copies its images. See also `from_folder` and `from_atlas`.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class LesionDataset:
     table : DataFrame
         N manifest rows with at least image and label; the attribute has all columns.
     classes : sequence of str, optional
-        Class names, in the order that labels count; by default see `class_order`.
+        Class names, in the order of the class indices; by default see `class_order`.
     root : path of the folder of the mask files, optional
     masks : bool array (N, S, S), optional
         Masks in memory, instead of files.
@@ -100,7 +100,7 @@ class LesionDataset:
         progress: bool = True,
         split: Mapping[str, str | Path] | None = None,
     ) -> LesionDataset:
-        """Read a data folder; its splits are used as they stand, unless others are given.
+        """Read a data folder; its own splits are used, unless others are given.
 
         `InputError` if the manifest or an image cannot be used, or the images do not fit in memory.
 
@@ -144,7 +144,7 @@ class LesionDataset:
     def split(self, name: str) -> LesionDataset:
         """The images of a part, such as ``query``; `InputError` if there are none.
 
-        Where there is no part ``train``, the network is trained on ``database``, which stands in.
+        If there is no part ``train``, ``database`` stands in, since the network is trained on it.
         """
         return self.select(self.positions(name))
 
@@ -188,7 +188,7 @@ class LesionDataset:
         return self.images[i].permute(1, 2, 0).numpy().copy()
 
     def mask(self, i: int) -> np.ndarray | None:
-        """Lesion mask of image i, bool (S, S), cut as the image; None where there is none."""
+        """Lesion mask of image i, bool (S, S), cropped like the image; None if it has none."""
         if self._masks is not None:
             return np.asarray(self._masks[i], dtype=bool)
         name = self.table["mask"].iat[i]

@@ -30,8 +30,8 @@ def open_image(file: str | Path | BinaryIO, name: str | None = None) -> Image.Im
     """Read one image of any usual kind as 8-bit RGB, upright.
 
     The EXIF orientation is applied. Transparent pixels are laid on white, as they look on a page.
-    Grey images get three equal channels; see :func:`_grey_8bit` for those of more than 8 bits, of
-    which some cause a UserWarning. Of an animation the first frame is read.
+    Grey images get three equal channels; see :func:`_grey_8bit` for those of more than 8 bits, some
+    of which cause a UserWarning. Only the first frame of an animation is read.
 
     `name` is what messages call the image; the path by default. `InputError` if the file is
     missing, is not an image, is damaged or cut short, has more than `MAX_PIXELS` pixels, or has a
@@ -85,12 +85,12 @@ def _decoded(
 
 
 def _refuse_what_is_misread(image: Image.Image, name: str) -> None:
-    """`InputError` for an image of which Pillow makes another picture, without an error.
+    """Raise `InputError` for an image that Pillow would decode wrongly, without an error.
 
-    The layouts are those found wrong among all that the package tifffile writes.
+    The layouts are those that it decodes wrongly among all that the package tifffile writes.
     """
     deep = any(";16" in str(tile[3]) for tile in image.tile) and image.mode in ("RGB", "RGBA", "LA")
-    # Pillow keeps the upper 8 of 16 bits, and of values below 4096 that is nearly nothing.
+    # Pillow keeps the upper 8 of 16 bits, so values below 4096 become almost 0.
     if deep and max(high for _, high in image.getextrema()[: 1 if image.mode == "LA" else 3]) < 16:
         raise InputError(
             f"{name} has 16 bits a colour and no value above 4095: scale its values to the full "
@@ -155,9 +155,9 @@ def _finite(image: Image.Image, name: str) -> np.ndarray:
 def _grey_8bit(values: np.ndarray, mode: str) -> np.ndarray:
     """Grey values of more than 8 bits (H, W) as uint8 (H, W).
 
-    16-bit values use their full range, 0..65535, or that of 8, 10, 12 or 14 bits, as most cameras
-    deliver, where all of them fit into it; a warning says so. A float image in 0..1 uses that
-    range, and one in 0..255 is rounded. Any other range is stretched: the file does not explain it.
+    16-bit images use the range of 8, 10, 12 or 14 bits, as most cameras deliver, if all values fit
+    into it (a warning says so), else 0..65535. Float images in 0..1 use that range, and those in
+    0..255 are rounded. Any other range is stretched, since the file does not explain it.
     """
     low, high = float(values.min()), float(values.max())
     if mode == "F" and low >= 0 and high <= 1:
@@ -230,7 +230,7 @@ def _to_mask(image: Image.Image, name: str) -> Image.Image:
     else:
         values = np.asarray(_laid_on("black", _classes_in_white(image)).convert("L"))
     high = values.max()
-    # Not half of any maximum: an empty mask that was once a JPEG has some noise.
+    # Not half of the maximum in any case: an empty mask that was once a JPEG has some noise.
     full = next((level for level in (1, 255) if high <= level), high)
     return Image.fromarray((values >= full / 2).astype(np.uint8) * 255)
 

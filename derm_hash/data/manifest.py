@@ -40,7 +40,7 @@ SPLITS = ("train", "database", "val", "query")
 
 
 def with_all_columns(frame: pd.DataFrame) -> pd.DataFrame:
-    """The manifest's columns first, "" where one is missing; index 0..N-1."""
+    """Put the manifest's columns first, "" where one is missing, and number the rows 0..N-1."""
     extra = [column for column in frame.columns if column not in COLUMNS]
     return frame.reindex(columns=[*COLUMNS, *extra], fill_value="").reset_index(drop=True)
 
@@ -73,7 +73,7 @@ def read_manifest(root: str | Path) -> pd.DataFrame:
         "each image a line"
     )
     table = read_table(path, REQUIRED, remedy, optional=COLUMNS)
-    frame = with_all_columns(table).set_axis(table.index)  # which tells the line
+    frame = with_all_columns(table).set_axis(table.index)  # tells the line
     for column in ("image", "mask"):  # without detours: a//b.png and a/./b.png are a/b.png
         frame[column] = frame[column].map(lambda name: name and str(PurePosixPath(name)))
     check_values(frame, path)
@@ -85,7 +85,7 @@ def read_manifest(root: str | Path) -> pd.DataFrame:
 def check_values(frame: pd.DataFrame, path: Path) -> None:
     """Check labels, names, splits, and that no image is listed twice.
 
-    The frame has all columns, and an index of `read_table`; `InputError` names the line.
+    The frame has all columns, and the index that `read_table` gave; `InputError` names the line.
     """
 
     def refuse(bad: pd.Series, column: str, problem: str) -> None:
@@ -141,7 +141,7 @@ def write_manifest(frame: pd.DataFrame, root: str | Path) -> Path:
 
 
 def manifest_bytes(frame: pd.DataFrame) -> bytes:
-    """What `write_manifest` writes, the same on every system; raises as it does."""
+    """The bytes that `write_manifest` writes, the same on every system; raises the same errors."""
     for column in REQUIRED:
         if column not in frame:
             raise InputError(f"the table to write as {MANIFEST} has no column {column!r}: add it")
@@ -168,8 +168,8 @@ def picture_reader(
 def pixels_path(root: Path, names: Sequence[str]) -> Path:
     """Path of the array with the decoded images of a folder, whether or not it exists.
 
-    The file's name depends on the images' names, order and sizes in bytes: an array is not found
-    any more after one of them has changed.
+    The file's name depends on the images' names, order and sizes in bytes, so an array is no longer
+    found after one of these has changed.
     """
     digest = hashlib.sha256()
     for name in names:

@@ -1,8 +1,8 @@
 """Splits: which images train the network, which are searched, and which are queries.
 
-``query`` images are searched with, and ``val`` images choose the epoch. In a split of three parts
+``query`` images are the queries, and ``val`` images choose the epoch. In a split of three parts,
 ``database`` holds all others: the network is trained on the images that are searched, as in the
-paper. In a split of four parts ``train`` trains it, and it has never seen the ``database``.
+paper. In a split of four parts, it is trained on ``train`` and has never seen the ``database``.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def split_by_lesion(
     In each class the lesions are shuffled. The first ones become queries, the next ones val, then
     an unseen database if one is asked for, and the rest is trained on. A part ends at the lesion
     whose end comes closest to its share of the class's images. A class with at least as many
-    lesions as there are parts has one in every part; a smaller class may lie in the last part
-    alone. The result depends neither on the order of the rows nor on the other classes, so that
+    lesions as there are parts has one in every part; a smaller class may lie entirely in the last
+    part. The result depends neither on the order of the rows nor on the other classes, so that
     four and seven classes of one data set are split alike.
 
     Lesions that are connected by near-duplicate images count as one. The largest of them (on a
@@ -75,11 +75,11 @@ def split_by_image(
 ) -> pd.DataFrame:
     """Fill the split column image by image, as the paper's protocol does.
 
-    In each class the share `query` of the images becomes queries, the share `val` of the rest val,
+    In each class, the share `query` of the images become queries, the share `val` of the rest val,
     and the share `unseen` of what is left an unseen database, all rounded down. Images of one
-    lesion can land on both sides, so that retrieval partly finds the same lesion again: use this
+    lesion can land in several parts, so retrieval partly finds the same lesion again: use this
     split to compare with published numbers, and `split_by_lesion`, which has the same arguments and
-    errors, for an honest measure.
+    errors, for honest scores.
     """
     shares = shares_of_parts(query, val, unseen)
     frame = with_all_columns(frame)
@@ -94,15 +94,15 @@ def split_by_image(
 
 
 def split_as_given(frame: pd.DataFrame, tables: Mapping[str, str | Path]) -> pd.DataFrame:
-    """Fill the split column as tables say that others have published, a table for each part.
+    """Fill the split column with a published split, given by a table for each part.
 
     Parameters
     ----------
     frame : DataFrame
         Manifest.
     tables : mapping from a part, such as database, val or query, to a CSV
-        With a column image that names the part's images, with or without folder and suffix; and
-        perhaps a column category with their labels, which must be those of the frame.
+        Its column image names the part's images, with or without folder and suffix. If it has a
+        column category, this holds their labels, which must be those of the frame.
 
     Returns
     -------
@@ -133,12 +133,12 @@ def split_as_given(frame: pd.DataFrame, tables: Mapping[str, str | Path]) -> pd.
 
 
 def matched_databases(frame: pd.DataFrame) -> dict[str, np.ndarray]:
-    """A database that was trained on and one that was not, with equally many images of each class.
+    """Choose a database that was trained on and an unseen one, with equally many of each class.
 
-    Scores against databases of different size or class counts do not compare. In each class the
-    larger side is sampled down: its lesions are shuffled and taken whole until the number is
+    Scores against databases of different size or class counts cannot be compared. In each class the
+    larger side is sampled down: its lesions are shuffled and used whole until the number is
     reached, except for the last one. The unseen side is the part ``database`` if there is a part
-    ``train``, else ``val``, which chose the epoch but trained nothing.
+    ``train``, else ``val``, which chose the epoch but was not trained on.
 
     A manifest with a filled split column -> ascending positions (n,) of ``trained`` and ``unseen``.
     """
@@ -161,8 +161,8 @@ def matched_databases(frame: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def lesion_keys(frame: pd.DataFrame) -> pd.Series:
-    """One key per lesion; an image without lesion_id is its own."""
-    # The prefixes keep an image from meeting a lesion of the same name.
+    """One key per lesion; an image without lesion_id counts as a lesion of its own."""
+    # The prefixes keep an image apart from a lesion of the same name.
     alone = "image " + frame["image"]
     return ("lesion " + frame["lesion_id"]).where(frame["lesion_id"] != "", alone)
 
@@ -211,7 +211,7 @@ def _cut(keys: list[str], images: np.ndarray, shares: Sequence[float]) -> dict[s
 
 
 def shares_of_parts(query: float, val: float, unseen: float) -> tuple[float, ...]:
-    """Each part's share of what is left by those before it; `InputError` if it is not possible."""
+    """Each part's share of what the parts before it leave; `InputError` if one is not in [0, 1)."""
     for name, share in (("query", query), ("val", val), ("unseen", unseen)):
         if not 0 <= share < 1:
             raise InputError(f"the {name} share {share} is not possible: use 0 <= {name} < 1")

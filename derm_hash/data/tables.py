@@ -1,4 +1,4 @@
-"""Reads tables as spreadsheets and people write them; the only place that does."""
+"""Reads tables as spreadsheets and people write them, for all other modules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from derm_hash.errors import InputError, one_line, shown
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 EXCEL, OLD_EXCEL = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"  # how the files of .xlsx and .xls begin
 MAX_BYTES = 256 * 1024**2  # of an unpacked workbook; one of a million lines has about as many
-TOP = 20  # the header is one of the first lines
+TOP = 20  # the header is one of the first 20 lines
 
 Rows = dict[int, list[str]]
 """The cells of each line that has any, by its number in the file, from 1."""
@@ -49,7 +49,7 @@ def read_table(
     ----------
     file : path or Readable
     columns : sequence of str
-        Columns that the table must have. Where some are named, it must have rows, too.
+        Columns that the table must have. If any are named, it must have rows, too.
     remedy : str
         What the user can do about a missing column or a table without rows.
     optional : sequence of str
@@ -176,7 +176,7 @@ def _decoded(data: bytes, file: Readable) -> str:
 
 
 def _separator(text: str, columns: Sequence[str]) -> str:
-    """What splits a line into the most of the wanted columns, or else the first into most cells."""
+    """The separator that finds the most wanted columns; on a tie, most cells in the first line."""
     wanted = {_plain(column) for column in columns}
 
     def found(separator: str) -> tuple[int, int]:
@@ -200,7 +200,7 @@ def _sheet(data: bytes, file: Readable, columns: Sequence[str]) -> tuple[Rows, s
             size = sum(info.file_size for info in archive.infolist())
         if size > MAX_BYTES:
             raise ValueError(f"it unpacks to {size / 1e6:.0f} MB")
-        with warnings.catch_warnings(action="ignore"):  # of features that are not read
+        with warnings.catch_warnings(action="ignore"):  # about features that are not read
             as_text = {"header": None, "dtype": str, "na_filter": False, "engine": "openpyxl"}
             book = pd.read_excel(io.BytesIO(data), sheet_name=None, **as_text)
     except Exception as error:  # openpyxl passes on what damaged archives and XML lead to
@@ -212,8 +212,8 @@ def _sheet(data: bytes, file: Readable, columns: Sequence[str]) -> tuple[Rows, s
     fitting = {title: rows for title, rows in filled.items() if _header(rows, columns)} or filled
     if columns and len(fitting) > 1:
         warnings.warn(
-            f"{file} has several sheets, of which {next(iter(fitting))!r} alone is read: save the "
-            "others as files of their own if you need them",
+            f"{file} has several sheets, and only {next(iter(fitting))!r} is read: save the others "
+            "as files of their own if you need them",
             stacklevel=2,
         )
     return next(iter(fitting.values()), {}), "of Excel"

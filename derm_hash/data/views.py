@@ -24,9 +24,9 @@ def generator(*key: int | str) -> torch.Generator:
 
 
 def order_of_images(labels: Tensor, key: tuple[int, ...], balanced: bool = False) -> Tensor:
-    """Positions (N,) of the images of an epoch, whose labels are (N,), in an order by the key.
+    """Positions (N,) of an epoch's images with these labels (N,), in an order that the key decides.
 
-    Each image once; or ``balanced``: drawn with replacement, every class equally often on average.
+    Each comes once; if ``balanced``, they are drawn with replacement, all classes equally likely.
     """
     rng = generator(*key)
     if not balanced:
@@ -74,7 +74,7 @@ def augment(x: Tensor, rng: torch.Generator, rank: int = 0, world: int = 1) -> T
 
 
 def weak_view(x: Tensor, key: tuple[int, ...], rank: int = 0, world: int = 1) -> Tensor:
-    """ECL's weak view: half of the images are mirrored, and :func:`jitter`.
+    """ECL's weak view: mirror half of the images, and apply :func:`jitter`.
 
     Arguments as in :func:`random_views`.
     """
@@ -84,7 +84,7 @@ def weak_view(x: Tensor, key: tuple[int, ...], rank: int = 0, world: int = 1) ->
 
 
 def strong_view(x: Tensor, key: tuple[int, ...], rank: int = 0, world: int = 1) -> Tensor:
-    """ECL's strong view: crop, turn and mirror each image, :func:`jitter`, and a fifth in grey.
+    """ECL's strong view: crop, turn, mirror and :func:`jitter` images, and make a fifth grey.
 
     A square of 80 to 100 % of the area is cut out, turned by up to 90 degrees to either side and
     mirrored along either axis, all in one resampling; the edges are continued by reflection.

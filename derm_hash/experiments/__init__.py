@@ -1,4 +1,4 @@
-"""Experiments: a grid of settings and seeds in, one tidy table and its comparisons out."""
+"""Experiments: run a grid of settings and seeds, collect one tidy table, compare settings."""
 
 from derm_hash.experiments.comparisons import compare, differences, score_table
 from derm_hash.experiments.file import read_experiment

@@ -23,9 +23,9 @@ Fitted = tuple[Encode, Callable[[ndarray, ndarray], ndarray]]
 
 
 def float_cosine(features: ndarray, labels: ndarray, bits: int, seed: int) -> Fitted:
-    """The features themselves, in [0, 1] by one common scale, which no cosine distance notices."""
+    """The features themselves, divided by one number, which leaves cosine distances unchanged."""
     if features.min() < 0:
-        raise InputError("features below 0 are no codes in [0, 1]: choose another backbone")
+        raise InputError("features below 0 cannot be codes in [0, 1]: choose another backbone")
     scale = features.max()
     return same(lambda x: (x / scale).clip(0, 1))
 
@@ -71,7 +71,7 @@ def predicted_class(features: ndarray, labels: ndarray, bits: int, seed: int) ->
 
 
 def known_class(features: ndarray, labels: ndarray, bits: int, seed: int) -> Fitted:
-    """A query gets any images whose known class is the one that the probe predicts for it.
+    """Queries have the class that the probe predicts, the database has its known classes.
 
     The class -1 stands for one that the probe does not know, and has the last bit.
     Sablayrolles et al., "How should we evaluate supervised hashing?", ICASSP 2017.
@@ -90,7 +90,7 @@ BASELINES: dict[str, Callable[[ndarray, ndarray, int, int], Fitted]] = {
     "known class": known_class,
 }
 CLASSIFIERS = ("softmax", "predicted class", "known class")
-"""Baselines whose codes are numbers of classes."""
+"""Baselines whose codes have one number for each class."""
 
 
 def same(encode: Encode) -> Fitted:
@@ -101,7 +101,7 @@ def same(encode: Encode) -> Fitted:
 def linear_probe(features: ndarray, labels: ndarray) -> Encode:
     """A logistic regression, classes balanced: features (n, F) -> probabilities (n, classes).
 
-    Of C = 0.0001 to 1, 0.001 gave the best class-mean accuracy on ``val`` of HAM10000 (0.671).
+    Among C = 0.0001 to 1, 0.001 gave the best class-mean accuracy on ``val`` of HAM10000 (0.671).
     """
     scaler = StandardScaler().fit(features)
     model = LogisticRegression(C=0.001, max_iter=500, class_weight="balanced")
@@ -115,7 +115,7 @@ def baseline_codes(
     """Fit a baseline in ``BASELINES`` on the trained images, and encode all images.
 
     ``features`` (4, N, F) are the :func:`derm_hash.frozen.frozen_features` of the N images;
-    ``scored_on`` is the part that stands for the queries. Not every baseline has bits and a seed.
+    ``scored_on`` is the part that stands for the queries. Some baselines ignore bits and seed.
     """
     rows, queries = data.positions("train"), data.positions(scored_on)
     values, labels = features.astype(np.float32), data.labels.numpy()

@@ -38,5 +38,5 @@ def on_cluster(scheduler: str) -> Iterator[None]:
         except KilledWorker as error:
             raise InputError(
                 f"One run has ended {error.allowed_failures + 1} workers, perhaps because memory "
-                "ran out or their time was up: the same command goes on from its checkpoint"
+                "ran out or their time was up: run the same command to continue from its checkpoint"
             ) from error

@@ -16,7 +16,7 @@ from derm_hash.metrics.scores import SCORES
 SAME_QUERIES = ["data", "scored_on"]  # columns in which runs must agree to be compared
 PATTERNS = 10_000  # of signs in the test over lesions
 PATTERNS_PER_ROW = 100  # or more, so that Holm's correction for many rows leaves p-values of 1 %
-QUERY = ["image", "lesion_id", "label"]  # what a table of queries says of each, beside its scores
+QUERY = ["image", "lesion_id", "label"]  # columns of a table of queries, beside their scores
 
 
 def compare(
@@ -46,7 +46,7 @@ def compare(
     out : str or Path
         The folder that the results come from, with the scores of every query.
     classes : sequence of str, optional
-        Compare on the queries of these classes alone.
+        Compare only on the queries of these classes.
 
     Returns
     -------
@@ -98,7 +98,7 @@ def _against_baseline(results, by, score, baseline, out: Path, classes=None) -> 
         if rival == values:
             continue
         if rival not in settings:
-            raise InputError(f"There is no run of the baseline {run_name(own | baseline)}")
+            raise InputError(f"There is no run of the baseline {run_name(own | baseline)}: run it")
         compared = compare_settings(runs, settings[rival], score, out, patterns, classes)
         row = own | compared._asdict()
         if f"chance_{score}" in runs and classes is None:

@@ -36,7 +36,7 @@ SEEN_OR_NOT = {
     "database_accuracy": "classifier's class-mean accuracy on these images",
     "chance_class_mean_map": "class-mean mAP by chance",
 }
-# In random order: the mean precision of the images within the radius is that of all.
+# In random order, the images within the radius have the same mean precision as all images.
 SAME_CHANCE = {
     "class_mean_tie_aware_map": "class_mean_map",
     "paper_precision": "class_mean_precision_at_10",
@@ -72,7 +72,7 @@ def with_queries(database: LesionDataset, queries: LesionDataset) -> LesionDatas
 
 
 def place(source: str) -> str:
-    """Return the path of a data folder without detours; "atlas" stays."""
+    """Return the resolved path of a data folder; "atlas" stays "atlas"."""
     return source if source == "atlas" else str(Path(source).expanduser().resolve())
 
 

@@ -63,15 +63,15 @@ def read_experiment(path: str | Path) -> Experiment:
 
 
 def _read_toml(path: Path) -> dict:
-    """Read a TOML file; InputError if it is not one, or has a name that `Experiment` has not."""
+    """Read a TOML file; InputError if it is not one, or has a name that is not in `Experiment`."""
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(f"There is no experiment file {path}") from error
+        raise InputError(f"There is no experiment file {path}: check the path") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not text in UTF-8: save it as such") from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"{path} is not valid TOML: {one_line(error)}") from error
+        raise InputError(f"{path} is not valid TOML ({one_line(error)}): correct it") from error
     known = Experiment._fields
     for name in tables:
         if name not in known:

@@ -1,8 +1,8 @@
 """Run a grid of settings and seeds, on this machine or on a cluster, and return one tidy table.
 
 A folder of experiments holds a folder for each run, and a table ``results.csv``. Every file is
-written all or nothing, so a finished run is never repeated, and a stopped one goes on from its
-last checkpoint::
+written whole or not at all, so a finished run is never repeated, and a stopped one continues from
+its last checkpoint::
 
     RUN/trained.json             how long training took, and on what; the training is finished
     RUN/queries-SCORING.csv.gz   every score of every query
@@ -70,7 +70,7 @@ def run_grid(
         A setting is a field of TrainConfig or one of
 
         preset
-            What the other settings change.
+            The preset that the other settings change.
         split, split_seed
             "given" (the data's own; default), or the same images split again: "lesion" or "paper"
             (by image, as in the paper's protocol), with the default shares of
@@ -84,13 +84,13 @@ def run_grid(
             "trained" (default), or a name in ``baselines.BASELINES``, fitted on frozen features.
         database
             "full" (default): all images that the network was trained on. "trained" and "unseen":
-            equally many of each class that it was trained on, or has never seen; see
-            :mod:`derm_hash.experiments.scoring`.
+            equally many images of each class that it was trained on, or that it has never seen;
+            see :mod:`derm_hash.experiments.scoring`.
     data : LesionDataset with splits
     out : str or Path
         Folder for ``results.csv`` and the runs.
     preset, **settings
-        What all runs share.
+        The preset and the settings that all runs share.
     progress : bool
         Show a progress bar over the runs, and over the steps of a run in this process.
     jobs : int
@@ -125,7 +125,7 @@ def run_grid(
 def finish(runs: Sequence[PlannedRun], out: Path, jobs: int, progress: bool) -> None:
     """Train and score what is not finished yet, and write the table now and then, and at the end.
 
-    A worker process that was killed is replaced, and its run goes on from its checkpoint.
+    A worker process that was killed is replaced, and its run continues from its checkpoint.
     """
     for deaths_left in range(DEATHS_ALLOWED, -1, -1):
         try:
@@ -137,9 +137,9 @@ def finish(runs: Sequence[PlannedRun], out: Path, jobs: int, progress: bool) -> 
             if not deaths_left:
                 raise InputError(
                     "Worker processes were killed again and again, perhaps because memory ran out: "
-                    "the same command goes on from the checkpoints; give it fewer jobs"
+                    "run the same command with fewer jobs to continue from the checkpoints"
                 ) from error
-            print("A worker process was killed: its run goes on from its checkpoint.")
+            print("A worker process was killed: its run continues from its checkpoint")
 
 
 def hand_out(left: Sequence[PlannedRun], total: int, out: Path, jobs: int, progress: bool) -> None:
@@ -164,7 +164,7 @@ def hand_out(left: Sequence[PlannedRun], total: int, out: Path, jobs: int, progr
 
 
 def network_coder(run: PlannedRun, out: Path, progress: bool):
-    """Train a network, and return how it encodes the data, and how long training took."""
+    """Train a network; return a function that encodes the data, and what trained.json holds."""
     path, trained = out / run.config.name, out / run.config.name / "trained.json"
     config = settled(run.config, run.data.dataset.size, path)
     fabric = make_fabric(config.precision)
@@ -180,7 +180,7 @@ def network_coder(run: PlannedRun, out: Path, progress: bool):
 
     def code(scoring: Scoring) -> Coded:
         network, given = READOUTS[scoring.readout](model), (run.data.dataset, scoring.scored_on)
-        if known := coded.get(scoring.readout):  # only the queries are others
+        if known := coded.get(scoring.readout):  # only the queries differ
             return known._replace(orbit=encode_orbit(network, *given))
         return coded.setdefault(scoring.readout, encode_data(network, *given))
 

@@ -1,4 +1,4 @@
-"""Tables of systems: what a hash code is worth beside simpler things; networks at equal passes."""
+"""Tables of systems: hash codes beside simpler methods, and networks with equal forward passes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,7 +38,7 @@ SYSTEMS: dict[str, dict] = {
 
 
 def network(gate: str, **settings) -> dict:
-    """The settings of a network that was trained whole."""
+    """The settings of a run that trains the whole network."""
     plain = {"invariance": "none", "random_rotations": False, "orbit_sample": 0}
     return {"system": "trained", "attention": gate, "readout": "plain"} | plain | settings
 
@@ -59,9 +59,9 @@ NETWORKS: dict[str, dict] = {
     "+ random rotations, mean code of four": network("none", **ROTATIONS, **MEAN),
     "+ HDC-SA, random rotations, mean code of four": network("hdcsa", **ROTATIONS, **MEAN),
 }
-"""The same of benchmarks/configs/equal-passes.toml and fine-tuned.toml."""
+"""Names of rows and settings for benchmarks/configs/equal-passes.toml and fine-tuned.toml."""
 BINARY = ("LSH", "ITQ", "predicted class", "known class")
-"""Systems whose codes tie in masses: their mAP is the tie-aware one."""
+"""Systems whose codes tie very often, so the table shows their tie-aware mAP."""
 BITS = {"float cosine": "1,280 floats", "softmax": "4 floats"}
 BITS |= dict.fromkeys(("predicted class", "known class"), "2")
 
@@ -71,7 +71,7 @@ QUESTIONS = {
     "criteria nDCG@10": "ndcg_at_10",
     "mAP, another hospital": "class_mean_map",
 }
-"""Columns, and the scores of ``python -m benchmarks.questions``."""
+"""Titles of columns, and scores of ``python -m benchmarks.questions``."""
 ASKED = {
     "hash layer": "head, upright",
     "+ random rotations": "head, random rotations",
@@ -82,7 +82,7 @@ ASKED = {
     "+ random rotations, mean code of four": "head, random rotations, orbit mean",
     "+ two of the four and the Cauchy loss, mean code of four": "head, two copies, orbit mean",
 }
-"""Rows, and the methods that the questions were asked."""
+"""Names of rows, and names of the same methods in ``python -m benchmarks.questions``."""
 
 
 def runs_of(results: pd.DataFrame, settings: dict) -> pd.DataFrame:
@@ -111,12 +111,12 @@ def headline(
     Parameters
     ----------
     results : DataFrame of :func:`read_results`
-        Of benchmarks/configs/frozen.toml; for ``NETWORKS``, of equal-passes.toml or
+        Results of benchmarks/configs/frozen.toml; for ``NETWORKS``, of equal-passes.toml or
         fine-tuned.toml.
     out : str or Path
         The folder that the results come from, with the scores of every query.
     questions : DataFrame, optional
-        Of ``python -m benchmarks.questions``; it may have other numbers of seeds.
+        The table of ``python -m benchmarks.questions``; its numbers of seeds may differ.
     systems : mapping from the name of a row to the settings of its runs
 
     Returns
@@ -165,7 +165,7 @@ def _answers(questions: pd.DataFrame, method: str) -> dict[str, str]:
 
 
 def _interval(runs: pd.DataFrame, score: str, out: Path) -> str:
-    """The interval over lesions for these trained systems: of each query's mean over the seeds."""
+    """The interval over lesions of each query's mean over seeds, for these trained systems."""
     column, _ = query_column(score)
     tables = [read_queries(out, run, column) for _, run in runs.iterrows()]
     values, queries = np.mean([table[column] for table in tables], axis=0), tables[0]

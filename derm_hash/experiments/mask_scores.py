@@ -17,7 +17,7 @@ from derm_hash.retrieval import HashIndex
 TARGETS = ("class", "match", "bit", "gate")
 SCORES = {"mask_energy": mask_energy, "pointing_game": pointing_game, "iou": iou_at_mask_area}
 FLAT, BLOB = "flat map", "centred blob"
-HITS = 50  # the first of them that shows another lesion is explained
+HITS = 50  # hits of a search; the first one that shows another lesion is explained
 
 
 def score_heatmaps(
@@ -28,12 +28,12 @@ def score_heatmaps(
     index: HashIndex | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Score a map of each image against its lesion mask, beside two maps that see nothing.
+    """Score a map of each image against its lesion mask, beside two maps that ignore the image.
 
     ``target`` is what Grad-CAM explains: the predicted "class", the "match" with the nearest hit of
-    another lesion in ``index``, or all bits ("bit"); or it is the "gate" of every block. ``n``: so
-    many of the images with a mask, chosen with the seed 0. An empty map scores 0, "flat map" what
-    equal values get if ties are broken at random, "centred blob" a Gaussian in the middle.
+    another lesion in ``index``, or all bits ("bit"); or the map is the "gate" of every block. ``n``
+    is the number of images with a mask to score, chosen with seed 0. An empty map scores 0. "flat
+    map" has equal values, with ties broken at random; "centred blob" is a Gaussian in the middle.
     Returns a row for each image and map, with the scores of :mod:`derm_hash.metrics.overlap`.
     InputError if no image has a mask, ``n`` is less than 1, or the model has no gate.
     """
@@ -57,7 +57,7 @@ def score_heatmaps(
         who = data.table.iloc[i][["image", "lesion_id"]].to_dict()
         rows += [who | {"map": name} | each for name, each in scores.items()]
     if not rows:
-        raise InputError("No image has a lesion mask, which heatmaps are scored against")
+        raise InputError("No image has a lesion mask to score heatmaps against: add masks first")
     return pd.DataFrame(rows)
 
 
@@ -74,7 +74,7 @@ def hit_codes(model: DermHash, data: LesionDataset, index: HashIndex) -> list[np
 
 
 def explain(model: DermHash, x: Tensor, target: str, code=None) -> dict[str, np.ndarray]:
-    """Named maps (S, S) of one image (1, 3, S, S) in [-1, 1]; code: that of the hit to match."""
+    """Named maps (S, S) of one image (1, 3, S, S) in [-1, 1]; ``code`` is that of the hit."""
     x = x.to(next(model.parameters()).device)
     if target == "gate":
         gates = gate_maps(model, x)
@@ -128,7 +128,7 @@ def mask_score_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary_in_words(summary: pd.DataFrame) -> pd.DataFrame:
-    """The table of :func:`mask_score_table` to print: a row a map, with "mean [low, high]"."""
+    """Make :func:`mask_score_table` printable: a row for each map, with "mean [low, high]"."""
     cells = summary.assign(
         text=[f"{row.mean:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in summary.itertuples()]
     )

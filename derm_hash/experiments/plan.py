@@ -36,9 +36,9 @@ DEFAULTS = {name: next(iter(choices)) for name, choices in CHOICES.items()} | {"
 
 
 class SharedData:
-    """A data set that other processes get with its images in one file, ``path``.
+    """A data set that other processes receive with its images in one file, ``path``.
 
-    The first one that is sent writes the file; all processes of a machine share its memory.
+    The file is written when the data set is first sent; processes on a machine share its memory.
     """
 
     def __init__(self, dataset: LesionDataset, path: Path):
@@ -146,7 +146,7 @@ def split_again(data: LesionDataset, split: str, seed: int) -> LesionDataset:
 
 
 def check_model(config: TrainConfig, classes: int) -> None:
-    """Raise InputError if there is no such network: now, not after hours of other runs."""
+    """Raise InputError now, not after hours of other runs, if the network cannot be made."""
     if config.weights not in (None, "imagenet") and not Path(config.weights).is_file():
         raise InputError(f"There is no file of weights at {config.weights}: correct its path")
     make_on_meta(config.backbone, config.bits, classes, config.attention)
@@ -154,6 +154,6 @@ def check_model(config: TrainConfig, classes: int) -> None:
 
 @cache  # large grids have few different networks
 def make_on_meta(*network) -> None:
-    """Make a network without memory and random numbers; InputError if there is no such."""
+    """Make a network without using memory or random numbers; InputError if it is unknown."""
     with torch.device("meta"):
         DermHash(*network)

@@ -1,4 +1,4 @@
-"""Summaries of what ``python -m benchmarks.questions`` has found out about systems."""
+"""Summarises the tables that ``python -m benchmarks.questions`` writes."""
 
 import pandas as pd
 from scipy.stats import t as student

@@ -14,7 +14,7 @@ from derm_hash.metrics.scores import SCORES
 from derm_hash.settings import TrainConfig
 
 AGAIN = "delete it and run the experiment again"
-FEW_LESIONS = 20  # query lesions of a class: a table with fewer says so
+FEW_LESIONS = 20  # a note below a table names classes with fewer query lesions
 
 
 class Scoring(NamedTuple):
@@ -63,13 +63,13 @@ def collect(out: Path) -> None:
 def read_results(out: str | Path) -> pd.DataFrame:
     """Read the table that :func:`run_grid` or ``derm-hash reproduce`` has written into a folder.
 
-    It has a row for each run and scoring: settings, conditions and scores. A setting that is
-    younger than the table has its default. `InputError` if there is no table, or it is damaged.
+    It has a row for each run and scoring: settings, conditions and scores. A setting that is newer
+    than the table gets its default. `InputError` if there is no table, or it is damaged.
     """
     path = Path(out) / "results.csv"
     if not path.is_file():
         raise InputError(f"There is no {path}: run the experiment first")
-    # Milestones "1", the precision "32" and a checksum of digits alone stay texts.
+    # Texts that look like numbers stay texts: milestones "1", a checksum of digits.
     texts = [name for name, kind in setting_kinds().items() if kind not in (bool, int, float)]
     kinds = dict.fromkeys(("run", "data", "torch", "python", "commit", *texts), str)
     try:
@@ -107,7 +107,7 @@ def mean_and_spread(
 
 
 def with_spread(values: pd.Series, digits: int = 3) -> str:
-    """ "mean ± standard deviation"; or the mean, of a single value, or of what is due to chance."""
+    """ "mean ± standard deviation"; the mean alone for a single value or a score of chance."""
     several = values.count() > 1 and not values.name.startswith("chance_")
     spread = f" ± {values.std():.{digits}f}" if several else ""
     return f"{values.mean():.{digits}f}{spread}"
@@ -116,7 +116,7 @@ def with_spread(values: pd.Series, digits: int = 3) -> str:
 def table_notes(
     results: pd.DataFrame, by: Sequence[str], planned_seeds: int | None = None
 ) -> list[str]:
-    """Return what a reader must know about a table of results, a line for each point.
+    """Return what a reader must know about a table of results, as a list of lines.
 
     They say which classes have fewer than ``FEW_LESIONS`` query lesions, and whether the settings,
     told apart by the columns ``by``, have the number of seeds that was planned before the first
@@ -137,7 +137,7 @@ def table_notes(
 
 
 def _seed_note(seeds: pd.Series, planned: int) -> str:
-    """Say whether the settings have the planned number of seeds: seeds of each setting."""
+    """Say whether all settings have the planned number of seeds, given that of each setting."""
     changes = {"extended": seeds[seeds > planned], "short of the plan": seeds[seeds < planned]}
     parts = []
     for word, part in changes.items():

@@ -1,10 +1,10 @@
 """Scores of one trained model on a data set, against databases that training has seen or not.
 
-A ranking against the images that trained the network also rewards labels learnt by heart. So there
+A search among the images that trained the network also rewards labels learnt by heart. So there
 are three databases (see :func:`derm_hash.data.splits.matched_databases` for the last two):
 
 - ``full``: all images that the network was trained on, as in the paper's protocol;
-- ``trained``: some of them, in a number that can be compared with the next;
+- ``trained``: some of these, as many as in ``unseen``;
 - ``unseen``: images that training has never seen, equally many of each class.
 """
 
@@ -36,7 +36,7 @@ class Coded(NamedTuple):
     codes: np.ndarray
     """Soft codes (N, bits) of all images."""
     probabilities: np.ndarray | None
-    """Of the classes (N, classes), by the classifier; None without one, which has no accuracy."""
+    """Class probabilities (N, classes) of the classifier; None if there is no classifier."""
     orbit: np.ndarray
     """Soft codes (4, Q, bits) of the queries, rotated by 0, 90, 180 and 270 degrees."""
 
@@ -64,9 +64,9 @@ def score_model(
     Returns
     -------
     scores : dict
-        The scores of :func:`derm_hash.evaluate_retrieval`; means over a query's turns by 90, 180
-        and 270 degrees of ``flipped_bits``, ``overlap_at_10`` and ``tied_at_10``
-        (:func:`derm_hash.rotation_report`); ``chance_SCORE``, what the database in random order
+        The scores of :func:`derm_hash.evaluate_retrieval`; ``flipped_bits``, ``overlap_at_10`` and
+        ``tied_at_10`` (:func:`derm_hash.rotation_report`), means over the queries rotated by 90,
+        180 and 270 degrees; ``chance_SCORE``, what the database in random order
         would score; ``lesions_NAME``, the number of query lesions of each class; the classifier's
         :func:`.classification_scores` on the queries, of which ``accuracy`` is the balanced one;
         and its balanced accuracy on the database, ``database_accuracy``.

@@ -20,7 +20,7 @@ def classification_scores(
     Parameters
     ----------
     probabilities : (N, classes) array
-        In each row >= 0 with sum 1; the predicted class is that of the largest.
+        Each row is >= 0 and sums to 1; the predicted class has the largest probability.
     labels : (N,) array of class indices
     class_names : sequence of str, one for each class
 
@@ -30,12 +30,12 @@ def classification_scores(
         balanced_accuracy
             Mean of the sensitivities.
         macro_f1, macro_auc
-            Means over classes; of the area under the ROC curve, each class against the rest.
+            Means over classes of the F1 score, and of the area under the ROC curve (one-vs-rest).
         calibration_error
             Expected calibration error: the mean distance of confidence and accuracy, over 15
             equally wide bins of the confidence (Guo et al., ICML 2017, equation 3).
         sensitivity_NAME, specificity_NAME, f1_NAME, auc_NAME
-            Of a class against the rest.
+            Scores of a class against the rest.
     """
     probabilities, labels = np.asarray(probabilities, dtype=float), np.asarray(labels)
     predicted, classes = probabilities.argmax(axis=1), len(class_names)
@@ -58,7 +58,7 @@ def classification_scores(
 
 
 def class_counts(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Of each class: images found, images, times predicted; (N,), (N,) -> (3, classes)."""
+    """Count each class's correct predictions, images, predictions: (N,), (N,) -> (3, classes)."""
     each = labels[predicted == labels], labels, predicted
     return np.stack([np.bincount(values, minlength=classes) for values in each])
 

@@ -1,8 +1,7 @@
 """How familiar a picture is: does it look like anything in the database?
 
-A hash code cannot answer this: every picture, one of stripes too, gets a code, and the code of some
-class at that. So pictures are compared as they look, by colour, contrast and edges, without the
-network.
+A hash code cannot answer this: every picture, even of stripes, gets a code that fits some class.
+So pictures are compared by how they look, by colour, contrast and edges, without the network.
 """
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor
 from derm_hash.data.dataset import LesionDataset
 
 SIDE = 48  # pixels, to which larger pictures are shrunk
-MOST = 2000  # images of a part that are compared with
+MOST = 2000  # images of a part that pictures are compared with
 USUAL = 0.99  # share of the images of `val` that are familiar
 
 
@@ -30,7 +29,7 @@ def looks(images: Tensor) -> np.ndarray:
 
 
 class Familiarity:
-    """Distances of pictures from a database, and what is usual.
+    """Measures the distance of pictures from a database, and the limit of usual distances.
 
     The limit is the distance below which 99 % of the images of ``others`` (``val``) lie.
     """
@@ -47,7 +46,7 @@ class Familiarity:
         return torch.cdist(found, torch.from_numpy(self._known)).amin(dim=1).numpy()
 
     def about(self, images: Tensor) -> list[dict]:
-        """Distance of each image, and the limit."""
+        """A dictionary for each image (N, 3, S, S), with its distance and the limit."""
         return [{"distance": d, "limit": self.limit} for d in self.distance(images).tolist()]
 
 

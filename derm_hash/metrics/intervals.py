@@ -51,9 +51,9 @@ class Comparison(NamedTuple):
     """Lower end of its 95 % interval over seeds, for these queries; NaN with one seed."""
     seed_high: float
     p_lesions: float
-    """Of the sign-flip test over lesions."""
+    """p-value of the sign-flip test over lesions."""
     p_seeds: float
-    """Of the t-test over seeds; NaN with one seed."""
+    """p-value of the t-test over seeds; NaN with one seed."""
     p_value: float
     """The larger of the two; NaN with one seed."""
     seeds: int
@@ -78,8 +78,8 @@ def bootstrap_interval(
 ) -> Interval:
     """Confidence interval of a mean by the percentile bootstrap over groups of queries.
 
-    It says how far the mean could move with *other queries for the same trained model*. It knows
-    nothing of other seeds: to compare two recipes, use :func:`derm_hash.compare`.
+    It says how far the mean could move with *other queries for the same trained model*. It says
+    nothing about other seeds: to compare two recipes, use :func:`derm_hash.compare`.
 
     Each repeat draws as many groups as there are, with replacement, each with all its queries;
     the interval holds the central ``level`` of the repeats' means (Efron & Tibshirani, "An
@@ -92,9 +92,9 @@ def bootstrap_interval(
     values : (Q,) array
         One score for each query; `InputError` if one is not finite.
     groups : (Q,) array, optional
-        What belongs together, such as the queries' ``lesion_id``; by default each query is alone.
+        The group of each query, such as its ``lesion_id``; by default each query is a group.
     labels : (Q,) array, optional
-        Classes: each draws from its own groups, and the mean is that of the class means.
+        The class of each query. Groups are drawn within each class, and class means are averaged.
     level : float in (0, 1), else `InputError`
     """
     if not 0 < level < 1:

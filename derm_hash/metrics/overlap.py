@@ -2,8 +2,8 @@
 
 A mask is bool, or has the numbers 0 and 1, or 0 and 255, as image files have them. An empty
 heatmap, all zero, points nowhere: its scores are 0. Report the number of such maps beside a mean.
-All scores raise `InputError` if the shapes differ, the heatmap has NaN or, in its share of heat, a
-negative value, or the mask is not one.
+All scores raise `InputError` if the shapes differ, the heatmap has NaN or infinite values (or, for
+:func:`mask_energy`, negative ones), or the mask has other values.
 """
 
 import numpy as np
@@ -31,8 +31,8 @@ def mask_energy(heatmap: np.ndarray, mask: np.ndarray) -> float:
 def pointing_game(heatmap: np.ndarray, mask: np.ndarray) -> bool:
     """Whether the hottest pixel of a heatmap (H, W) lies on the lesion, a mask (H, W).
 
-    Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016. Of pixels that
-    tie, the upper left one is taken; an empty heatmap does not point at the lesion.
+    Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016. If pixels tie, the
+    upper left one counts; an empty heatmap does not point at the lesion.
     """
     heatmap, mask = _checked(heatmap, mask)
     return bool(heatmap.any() and mask.ravel()[heatmap.argmax()])
@@ -41,8 +41,8 @@ def pointing_game(heatmap: np.ndarray, mask: np.ndarray) -> bool:
 def iou_at_mask_area(heatmap: np.ndarray, mask: np.ndarray) -> float:
     """Intersection over union in [0, 1] of a lesion (H, W) and equally many of the hottest pixels.
 
-    ``|T & M| / |T | M|`` (Jaccard, 1901), where T are the |M| hottest pixels; of pixels that
-    tie, the upper left ones are taken. So there is no threshold to choose.
+    ``|T & M| / |T | M|`` (Jaccard, 1901), where T are the |M| hottest pixels; if pixels tie, the
+    upper left ones count. So there is no threshold to choose.
     """
     heatmap, mask = _checked(heatmap, mask)
     if not heatmap.any():
@@ -65,7 +65,7 @@ def _checked(heatmap: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndar
         raise InputError("A heatmap with NaN or infinite values has no hottest pixel: leave it out")
     if mask.dtype != bool and not any(np.isin(mask, [0, high]).all() for high in (1, 255)):
         raise InputError(
-            f"A mask of {mask.dtype} from {mask.min():g} to {mask.max():g} is not a mask: it has "
-            "only 0 and 1, or only 0 and 255; choose a threshold, such as mask > 127"
+            f"A mask has only 0 and 1, or only 0 and 255, not {mask.dtype} from {mask.min():g} to "
+            f"{mask.max():g}: choose a threshold, such as mask > 127"
         )
     return heatmap, mask != 0

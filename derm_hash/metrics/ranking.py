@@ -2,7 +2,7 @@
 
 The array ``relevant`` has a row for each query, best hit first: 1 for a hit with the query's
 label, 0 for another, -1 for no hit. ``wanted`` (Q,) is R, the number of relevant items in the
-database. Each function gives one number a query; a score at k is that of the first k columns.
+database. Each function returns one number per query; a score at k uses the first k columns.
 """
 
 import numpy as np
@@ -43,9 +43,9 @@ def average_precision(relevant: np.ndarray) -> np.ndarray:
     ``AP = 1/R sum_{i: rel_i = 1} (1/i) sum_{j <= i} rel_j`` with R relevant items among
     all N (Manning et al., 2008, section 8.4); 0 where nothing is relevant.
 
-    Of the first k hits alone it is AP at k as papers on hashing and torchmetrics have it: R
-    counts the relevant ones *among the k*, so one relevant hit at rank 1 is enough for a 1. It says
-    how well those k are ordered, not how many there are: read recall beside it.
+    For the first k hits alone, this is AP at k as in papers on hashing and in torchmetrics: R
+    counts the relevant hits *among the k*, so one relevant hit at rank 1 is enough for a score of
+    1. It says how well the k are ordered, not how many are relevant: look at recall as well.
     """
     relevant = relevant == 1
     at_rank = np.cumsum(relevant, axis=1) / np.arange(1, relevant.shape[1] + 1)

@@ -68,7 +68,7 @@ def query_scores(
     k, radius, metric
         As in :meth:`HashIndex.search`, which calls the metric ``rank``.
     class_names : sequence of str, optional
-        The class list of ``labels``, matched with the index's by name; by default that list.
+        The class list of ``labels``, matched by name with the index's list, which is the default.
 
     Returns
     -------
@@ -85,7 +85,7 @@ def query_scores(
         ap, reciprocal_rank
             Over the ranking of the whole database.
         precision_at_recall_0, ..._10, ... 100
-            Interpolated precision where that per cent of the relevant images has been found.
+            Interpolated precision once this per cent of the relevant images has been found.
         precision_within_2_bits, nothing_within_2_bits
             Share of relevant images within Hamming radius 2 (0 if there are no images), and whether
             there are none (1 or 0).

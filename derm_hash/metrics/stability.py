@@ -18,8 +18,8 @@ PAIRS_AT_ONCE = 1_000_000  # pairs of query and database image per block, which 
 def flipped_bits(codes: np.ndarray | Tensor) -> float:
     """Share of bits that change when the image is rotated: codes (n, N, bits) -> float in [0, 1].
 
-    The mean over members 1.. of the orbits, images and bits of [bit differs from member 0], which
-    is not rotated. `InputError` if n < 2.
+    Each bit of members 1 to n - 1 of the orbits is compared with that of member 0, which is not
+    rotated. `InputError` if n < 2.
     """
     hard = np.asarray(codes) > 0.5
     if hard.ndim != 3 or len(hard) < 2:
@@ -49,9 +49,9 @@ def expected_overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Expected share of the k hits that two searches with randomly ordered ties have in common.
 
     ``sum_i a_i b_i / k``, where a and b (Q, N) are the :func:`hit_chances`; -> (Q,) in [0, 1].
-    It is 1 only where both searches find the same images *and* no tie decides which: of two equal
-    searches with 20 images tied for all ten places, 5 hits in 10 are the same, since the codes say
-    no more than that.
+    It is 1 only where both searches find the same images *and* no tie decides which. If 20 images
+    tie for all ten places, two equal searches share 5 of 10 hits on average, since the codes do not
+    say which images are the hits.
     """
     return (a * b).sum(axis=1) / a.sum(axis=1)
 

@@ -93,7 +93,7 @@ def expected_average_precision_at(total: np.ndarray, relevant: np.ndarray, k: in
     """Expected average precision of the first k hits: histograms (Q, D) -> (Q,).
 
     McSherry & Najork leave this score out: its mean is over the relevant hits among the k, whose
-    number is random. Of the group that contains rank k, s = k - n_d items are among the first k,
+    number is random. In the group that contains rank k, s = k - n_d items are among the first k,
     x of them relevant with the probability p(x) = C(r_d, x) C(t_d - r_d, s - x) / C(t_d, s):
     ``E[AP@k] = sum_x p(x) (sum of the groups before + sum of this one) / (m_d + x)``, with the
     inner sums of :func:`expected_average_precision`, here of a group of s items, x relevant.
@@ -143,7 +143,7 @@ def _harmonic(total):
 
 
 def _precisions(harmonic, n, m, t, r):
-    """Expected sum of the precisions at the r relevant of a group of t items, elementwise.
+    """Expected sum of precisions at the r relevant items in a group of t items, elementwise.
 
     n items come before the group, m of them relevant.
     """

@@ -12,16 +12,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, PercentFormatter, ScalarFormatter
 
 LONGEST = 1500  # characters
-SHOWN = 12  # values of a bar chart or of a line; of more, the ends and the extremes
-NUMBERS = LogFormatter, PercentFormatter, ScalarFormatter  # at ticks that are no words
+SHOWN = 12  # values of a bar chart or line; with more, only the ends and extremes are told
+NUMBERS = LogFormatter, PercentFormatter, ScalarFormatter  # they write numbers at ticks, not words
 
 
 def describe(figure: Figure) -> str:
     """What a figure shows, in words and numbers: its title, then one sentence for each panel.
 
-    Titles, axis labels and writing come as they are. A line or a row of bars comes with its values,
-    or with its ends and extremes where there are many; bars and points come with the words at their
-    ticks. Where that tells little, ``figure.set_label`` gives a text in place of the panels.
+    Titles, axis labels and texts are quoted. A line or a row of bars comes with its values, or with
+    its ends and extremes if there are many; bars and points come with the words at their ticks.
+    Where that tells little, ``figure.set_label`` sets a text that replaces the panels.
     """
     told = [_line(figure.get_label())] if figure.get_label() else list(map(_panel, figure.axes))
     named = [part for part in told if part != "picture"] or told
@@ -76,7 +76,7 @@ def _points(ax: Axes) -> list[str]:
 
 
 def _curve(x: np.ndarray, y: np.ndarray, name: str) -> str:
-    """A line with a name or more than two points; others are marks and helping lines."""
+    """Describe a line with a name or more than two points; "" for others, which are only marks."""
     named = not name.startswith("_")
     name = name if named else ""
     if len(y) < 3 and not named:

@@ -53,7 +53,7 @@ class LiveCurves:
 
     def __call__(self, history: pd.DataFrame) -> None:
         """Show :func:`plot_history` of the epochs so far."""
-        from IPython.display import Image, display  # installed with notebooks alone
+        from IPython.display import Image, display  # installed only with notebooks
 
         figure = plot_history(history, self.title)
         picture = Image(figure_png(figure), alt=describe(figure))

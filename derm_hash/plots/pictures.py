@@ -178,9 +178,9 @@ def plot_hits(
 ) -> Figure:
     """A query and its hits, nearest first, with their soft codes (bits,), (k, bits) below if given.
 
-    Hits of the query's class have a tick and a solid frame, others a cross and a dashed frame; with
-    None as the query's class, no hit is right or wrong. ``hamming`` and ``distance`` are rows of
-    ``Hits``; -1 of missing hits at the end is ignored.
+    Hits of the query's class have a tick and a solid frame, others a cross and a dashed frame; if
+    the query's class is None, hits are not marked. ``hamming`` and ``distance`` are rows of
+    ``Hits``; the padding after the last hit is ignored.
     """
     found, coded = len(hit_pictures), query_code is not None and hit_codes is not None
     columns = max(2, min(5, found))

@@ -77,7 +77,7 @@ def use_style() -> None:
 
     Notebooks then store them as small PNGs with an alternative text.
     """
-    # IPython is loaded in notebooks alone, and drawing does not need it.
+    # IPython is loaded only in notebooks, and drawing does not need it.
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if hasattr(shell, "kernel"):
         # Loaded first, since it sets a way of its own to show figures.
@@ -127,7 +127,7 @@ def with_palette(image: Image.Image) -> Image.Image:
     packed = r << 16 | g << 8 | b
     colors, counts = np.unique(packed, return_counts=True)
     exact = colors[np.argsort(-counts, kind="stable")[:64]]
-    # Chosen on a quarter of the pixels, a palette takes a tenth of the time and is as near.
+    # A palette chosen on a quarter of the pixels takes a tenth of the time and is as close.
     some = Image.fromarray(np.asarray(image)[::2, ::2])
     palette = some.quantize(256 - len(exact), Image.Quantize.MEDIANCUT, kmeans=1)
     result = image.quantize(palette=palette, dither=Image.Dither.NONE)

@@ -246,7 +246,7 @@ def test_bad_images_are_named_and_can_be_left_out(class_folders, prepare, root, 
     command = ["folder", "--source", str(class_folders)]
     assert main([*command, "--root", str(root)]) == 2
     error = capsys.readouterr().err
-    assert "data_setup: 12 of 20 images cannot be used; --skip-bad goes on without them" in error
+    assert "data_setup: 12 of 20 images cannot be used; use --skip-bad to leave them out" in error
     assert sum(str(path) in error for path in bad) == 10 and "and 2 more" in error
     assert not (root / "manifest.csv").exists()
     before = contents(root)
@@ -265,7 +265,7 @@ def test_a_single_bad_image_is_one_line(ham, refused, prepare, root):
     command = ["ham10000", "--archives", ham.folder]
     line = refused(*command)
     assert line.startswith(f"data_setup: {bad} in the archive {ham.folder}")
-    assert line.endswith("; --skip-bad goes on without it")
+    assert line.endswith("; use --skip-bad to leave it out")
     frame = prepare(*command, "--skip-bad")
     assert f"images/{bad}" not in set(frame["image"])
     assert len(list((root / "masks").iterdir())) == len(frame)

@@ -71,7 +71,7 @@ def test_several_sheets_with_the_columns_are_said(tmp_path):
         for sheet in ("train", "test"):
             frame = pd.DataFrame({"image": [sheet], "label": ["NV"]})
             frame.to_excel(book, sheet_name=sheet, index=False)
-    with pytest.warns(UserWarning, match="of which 'train' alone is read"):
+    with pytest.warns(UserWarning, match="and only 'train' is read"):
         assert read_table(path, NAMES)["image"].tolist() == ["train"]
 
 
