@@ -209,7 +209,7 @@ def make_backbone(
         network.fc = nn.Identity()
     elif not hasattr(network, "num_features"):
         raise InputError(
-            f"The backbone {type(network).__name__} must return features (B, F) and say F in "
+            f"The backbone {type(network).__name__} must return features (B, F) and have F as "
             "num_features, or have a last linear layer fc"
         )
     # Some networks of timm have a layer between the last feature map and the classifier.

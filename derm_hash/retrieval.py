@@ -97,7 +97,7 @@ class HashIndex:
         Parameters
         ----------
         codes : (Q, bits) array, tensor or nested list of soft codes in [0, 1]
-        k : int from 1
+        k : int >= 1
         radius : int or None
             Hamming radius in bits; None searches the whole database.
         rank : str

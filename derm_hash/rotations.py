@@ -19,7 +19,7 @@ def rotation_orbit(x: Tensor, n: int = 4) -> Tensor:
     ----------
     x : (B, C, H, H) tensor
         Any dtype for n = 1, 2 or 4; floating point for other n.
-    n : int from 1
+    n : int >= 1
         Order of the group. For 1, 2 and 4, every rotation permutes the pixels. For other n, images
         are resampled (bilinear) and *all* are cut to the inscribed disc, since the corners would
         reveal the angle.

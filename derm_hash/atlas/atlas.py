@@ -36,11 +36,11 @@ def draw_lesion(label, lesion_seed, view_seed=0, size=96, difficulty=0.0):
     Parameters
     ----------
     label : str in `ALL_CLASSES`
-    lesion_seed : int from 0
+    lesion_seed : int >= 0
         Fixes the lesion and the skin around it.
-    view_seed : int from 0
+    view_seed : int >= 0
         Fixes the photograph: lesions with the same view seed share position, light and blur.
-    size : int from 32, in pixels
+    size : int >= 32, in pixels
     difficulty : float from 0 to 1
         How much the classes overlap. Each criterion of the lesion, except one, is replaced with
         this probability by one of a similar class (`LOOKALIKES`), and the photograph gets worse.
@@ -109,7 +109,7 @@ def make_atlas(images=800, size=96, seed=0, balance=None, progress=True, difficu
 
     Parameters
     ----------
-    images : int from 1, else `InputError`
+    images : int >= 1, else `InputError`
     size, seed : int, as in `draw_lesion`
     balance : dict, optional
         Share of the images per class, such as {"MEL": 1, "NV": 3}, of `ALL_CLASSES`; by default
@@ -133,9 +133,9 @@ def make_atlases(images, sizes, seed=0, balance=None, progress=True, difficulty=
     """
     balance = dict.fromkeys(CLASSES, 1) if balance is None else dict(balance)
     if not isinstance(images, int | np.integer) or images < 1:
-        raise InputError(f"An atlas has a whole number of images from 1, not {images!r}")
+        raise InputError(f"images must be a whole number, 1 or more, not {images!r}")
     if not balance or min(balance.values()) < 0 or sum(balance.values()) <= 0:
-        raise InputError(f"The balance {balance} needs shares from 0, one of them above 0")
+        raise InputError(f"The shares of balance must be 0 or more, one above 0, not {balance}")
     for label in balance:
         for size in sizes:
             check_arguments(label, seed, size=size, difficulty=difficulty)

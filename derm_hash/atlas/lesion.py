@@ -153,8 +153,8 @@ def check_arguments(label, *seeds, size=96, difficulty=0):
         raise InputError(f"The atlas has no class {label!r}: use one of {', '.join(ALL_CLASSES)}")
     for seed in seeds:
         if not isinstance(seed, int | np.integer) or seed < 0:
-            raise InputError(f"A seed is a whole number from 0, not {seed!r}")
+            raise InputError(f"A seed must be a whole number, 0 or more, not {seed!r}")
     if not isinstance(size, int | np.integer) or size < 32:
-        raise InputError(f"The image size is a whole number of pixels from 32, not {size!r}")
+        raise InputError(f"The image size must be a whole number, 32 or more, not {size!r}")
     if not isinstance(difficulty, Real) or not 0 <= difficulty <= 1:
-        raise InputError(f"The difficulty is a number from 0 to 1, not {difficulty!r}")
+        raise InputError(f"The difficulty must be a number from 0 to 1, not {difficulty!r}")
