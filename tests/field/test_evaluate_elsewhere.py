@@ -52,7 +52,7 @@ def read(path):
 
 def test_trained_on_is_said_of_the_runs_own_data_alone(places, capsys):
     root, home, run = places
-    said = "that it was trained on, or has never seen"
+    said = "that the run was trained on, or has never seen"
     _, own, _ = evaluate(capsys, run, "--data", home)
     assert said in own
     unseen = read(run / "evaluation.csv").loc["class_mean_map", ["trained", "unseen"]]
