@@ -84,7 +84,7 @@ def read_own_table(
     found = found.assign(file=there)[there.notna()]
     finder = Finder(images_in(mask_files))
     masks = found["mask"].map(lambda name: name and finder.find(name, path))
-    remedy = f"copy the masks to {args.masks or args.source}, or empty their cells"
+    remedy = "copy the masks to the folder of --masks (by default --source), or empty their cells"
     refuse_missing(found.loc[masks.isna(), "mask"].tolist(), path, remedy)
     found["mask"] = masks
     refuse_repeated(found["file"], path, "keep one of the lines")
