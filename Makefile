@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt .ci/pins.py
 	@echo "installing derm-hash and what it needs: minutes the first time"
 	@$(PY) -m pip install --disable-pip-version-check -c .venv/constraints.txt -e ".[$(EXTRAS)]" || \
 		{ echo "pip could not install everything (its message is above): check the network and the" \
-		"free disk space, then run the same command again, which goes on from here" >&2; exit 1; }
+		"free disk space, then run the same command again to continue" >&2; exit 1; }
 	@echo "$(CURDIR) $$($(PY) $(VERSION))" >$@
 
 # .venv is made anew when its Python does not start, or has another version than a PYTHON that was

@@ -79,7 +79,7 @@ class Course:
 
 def main(argv=None):
     """Do what the command line asks for; 0 when it worked, 2 with one sentence if it did not."""
-    stopped = "stopped; the same command goes on from here"
+    stopped = "stopped: run the same command again to continue"
     return exit_code("grading", lambda: run(argv), stopped)
 
 
