@@ -19,7 +19,7 @@ export function table(explorer) {
         label, now.hamming[place], now.distance[place].toPrecision(6), right,
         Boolean(query.lesion) && query.lesion === lesion];
     }));
-  return [COLUMNS, ...rows].map(row => row.map(cell).join(",") + "\n").join("");
+  return new Blob([COLUMNS, ...rows].map(row => row.map(cell).join(",") + "\n"), {type: "text/csv"});
 }
 
 // The lesion as it is turned, and for each model its numbers, bits and hits, as a PNG file.
@@ -63,5 +63,5 @@ export function exportPicture(explorer) {
       write(`${place + 1} ${label} ${panel.cards[place].mark.textContent}`, x, y + side + 18, 14);
     });
   });
-  canvas.toBlob(file => save(file, "image/png", `${query.id}-${view.angle}.png`), "image/png");
+  canvas.toBlob(file => save(file, `${query.id}-${view.angle}.png`), "image/png");
 }

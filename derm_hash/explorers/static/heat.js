@@ -1,6 +1,6 @@
 // The heatmap explorer: where the network looks, on the query as it is turned and on one of its hits.
 
-import {Chart, button, chooser, field, h, mount, put} from "./parts.js";
+import {Chart, STEP, TURNS, button, chooser, field, h, mount, put, traits} from "./parts.js";
 import {picture} from "./source.js";
 import {Stage} from "./stage.js";
 
@@ -16,41 +16,38 @@ async function fill(canvas, file) {
 export class HeatmapExplorer {
   constructor(root, source) {
     const {about, model} = source;
-    Object.assign(this, {source, about, model, followed: new Map(), busy: false});
-    this.view = Object.fromEntries(["subject", "place", "angle", "mirrored"].map(n => [n, model.get(n)]));
+    Object.assign(this, {source, model, followed: new Map(), busy: false});
+    this.view = traits(model, ["subject", "place", "angle", "mirrored"]);
     this.stage = new Stage([], (angle, mirrored) => this.set({angle, mirrored}));
     this.hit = h("img", {alt: ""});
-    this.maps = ["query", "hit"].map(of => h("div", {class: "dh-heat", role: "img",
+    this.maps = ["query", "hit"].map(of => h("div.dh-heat", {role: "img",
       "aria-label": `heatmap of the ${of}`}, h("canvas"), h("canvas")));
     this.stage.disc.append(this.maps[0]);
-    this.subject = chooser(about.subjects.map(s => [s, s]), subject => this.set({subject}));
+    this.subject = chooser(about.subjects.map(s => [s]), subject => this.set({subject}));
     const strength = h("input", {type: "range", min: 0, max: 1, step: 0.05, value: 0.6,
       oninput: () => root.style.setProperty("--heat", strength.value)});
-    const ids = about.query.map(({id, label}) => [`${id} (${label})`, id]);
-    this.query = chooser([["", ""], ...ids], id => id && source.ask({origin: "id", id}));
-    this.hits = h("div", {class: "dh-trail", role: "group", "aria-label": "hits"});
-    this.names = [h("p", {class: "dh-query"}), h("p", {class: "dh-query"})];
-    this.scores = h("p", {class: "dh-scores", "aria-live": "polite"});
-    this.curve = h("path", {class: "dh-mine"});
-    this.dots = h("path", {class: "dh-mine dh-points"});
+    const ids = about.query.map(({id, label}) => [id, `${id} (${label})`]);
+    this.query = chooser([[""], ...ids], id => id && source.ask({origin: "id", id}));
+    this.hits = h("div.dh-trail", {role: "group", "aria-label": "hits"});
+    this.names = [h("p.dh-query"), h("p.dh-query")];
+    this.scores = h("p.dh-scores", {"aria-live": "polite"});
     this.chart = new Chart("Does the map turn with the lesion?", [280, 80],
       [0, 90, 180, 270, 360].map(a => `${a}°`), [-1, 0, 1]);
-    this.chart.el.append(this.curve, this.dots);
-    this.alert = h("div", {class: "dh-alert", role: "alert"});
-    mount(root);
-    root.append(h("div", {class: "dh-controls"}, field("map", this.subject), field("opacity", strength),
-      field("query", this.query)),
-      h("div", {class: "dh-main dh-heats"},
-        h("div", {}, this.stage.el, this.names[0]),
-        h("div", {}, h("div", {class: "dh-hit-map"}, this.hit, this.maps[1]), this.names[1], this.hits),
-        h("div", {class: "dh-side"}, this.scores, this.chart.el,
+    this.curve = this.chart.path({class: "dh-mine"});
+    this.dots = this.chart.path({class: "dh-mine dh-points"}, true);
+    this.alert = h("div.dh-alert", {role: "alert"});
+    mount(root,
+      h("div.dh-controls", field("map", this.subject), field("opacity", strength), field("query", this.query)),
+      h("div.dh-main.dh-heats",
+        h("div", this.stage.el, this.names[0]),
+        h("div", h("div.dh-hit-map", this.hit, this.maps[1]), this.names[1], this.hits),
+        h("div.dh-side", this.scores, this.chart.el,
           button("turn it once around", "compare the map at every 30 degrees", () => this.round()),
-          h("p", {class: "dh-hint"}, "The curve: correlation of the map with the unturned image's map, turned. " +
-            "For teaching and research. Not a diagnosis."))), this.alert);
-    Object.assign(source, {onquery: query => this.arrive(query), onerror: text => this.say(text),
-      onmap: (view, files) => this.receive(view, files)});
-    this.close = () => source.close();
-    source.start();
+          h("p.dh-hint", "The curve: correlation of the map with the unturned image's map, turned. " +
+            "For teaching and research. Not a diagnosis."))),
+      this.alert);
+    source.start({onquery: query => this.arrive(query), onmap: (view, files) => this.receive(view, files),
+      onerror: text => this.say(text)});
   }
 
   say(text) {
@@ -86,7 +83,7 @@ export class HeatmapExplorer {
   // The lesion follows the hand; the map that was computed last is turned along until the next comes.
   pose() {
     const {angle, mirrored} = this.view, last = this.shown?.asked;
-    this.stage.show(angle, mirrored, (mirrored ? 72 : 0) + Math.round(angle / 5) % 72);
+    this.stage.show(angle, mirrored, (mirrored ? TURNS : 0) + Math.round(angle / STEP) % TURNS);
     const by = last && last.mirrored === mirrored ? last.angle - angle : 0;
     this.maps[0].style.transform = `rotate(${by}deg)`;
   }
@@ -133,11 +130,9 @@ export class HeatmapExplorer {
     this.key = key;
     if (follows !== null) for (const a of angle ? [angle] : [0, 360]) this.followed.set(a, follows);
     const all = [...this.followed].sort(([a], [b]) => a - b);
-    const points = all.map(([a, v]) => [a / 360, (v + 1) / 2]);
-    this.chart.draw(this.curve, points);
-    this.dots.setAttribute("d", points.map(([x, y]) => `M${this.chart.at(x, y)}h0`).join(""));
-    this.chart.el.setAttribute("aria-label", "correlation with the unturned map: " +
-      all.map(([a, v]) => `${v.toFixed(2)} at ${a}°`).join(", "));
+    for (const draw of [this.curve, this.dots]) draw(all.map(([a, v]) => [a / 360, (v + 1) / 2]));
+    this.chart.el.ariaLabel = "correlation with the unturned map: " +
+      all.map(([a, v]) => `${v.toFixed(2)} at ${a}°`).join(", ");
   }
 
   // Turn to each angle and wait for its map; ends where it began.

@@ -14,8 +14,8 @@ const views = {
 };
 
 export function render({model, el}) {
-  const view = views[model.get("kind")](el, model);
-  return () => view.close?.();  // when the cell's output goes
+  views[model.get("kind")](el, model);
+  return () => model.off();  // when the cell's output goes: all that this view listens to
 }
 
 export const page = (el, data) => views.retrieval(el, stored(data));

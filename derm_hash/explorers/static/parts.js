@@ -1,18 +1,20 @@
-// What all views are made of: elements and colours.
+// What all views are made of: elements, charts and colours.
 
-const SVG = new Set(["svg", "path", "circle", "line", "g", "text", "rect", "title"]);
+const SVG = new Set(["svg", "path", "polygon", "circle", "line", "text"]);
 export const STEP = 5, TURNS = 72;  // degrees between encoded orientations, and how many there are
 export const DISC = 2 * TURNS;      // the unturned query, cut to the disc that other angles show
-export const quiet = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 const LEFT = 44, TOP = 26;  // of a chart's axes, in pixels
 
-// An element with attributes, listeners (on...) and children. Text becomes text nodes, never markup.
-export function h(tag, attributes = {}, ...children) {
+// An element such as h("p.dh-hint", {title}, "text", child): attributes, if any, listeners (on...) and
+// children. Text becomes text nodes, never markup.
+export function h(kind, ...children) {
+  const [tag, ...names] = kind.split(".");
   const e = SVG.has(tag) ? document.createElementNS("http://www.w3.org/2000/svg", tag)
     : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) e.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== false) e.setAttribute(name, value === true ? "" : value);
+  const attributes = children[0]?.constructor === Object ? children.shift() : {};
+  for (const [key, value] of Object.entries({class: names.join(" ") || false, ...attributes})) {
+    if (key.startsWith("on")) e.addEventListener(key.slice(2), value);
+    else if (value !== false) e.setAttribute(key, value === true ? "" : value);
   }
   e.append(...children.flat(Infinity).filter(child => ![null, undefined, false].includes(child)));
   return e;
@@ -23,10 +25,28 @@ export function put(node, text) {
   if (node.textContent !== String(text)) node.textContent = text;
 }
 
-// Give an element the style sheet, and switch off Jupyter's own keys (R: a raw cell) where its focus is.
-export function mount(root) {
+// Fill a view's element, and switch off Jupyter's own keys (R: a raw cell) where its focus is.
+export function mount(root, ...children) {
   root.classList.add("dh");
   root.addEventListener("focusin", ({target}) => { target.dataset.lmSuppressShortcuts = "true"; });
+  root.append(...children);
+}
+
+// The values of some of the kernel's traits.
+export const traits = (model, names) => Object.fromEntries(names.map(name => [name, model.get(name)]));
+
+export function tell(model, values) {
+  for (const [name, value] of Object.entries(values)) model.set(name, value);
+  model.save_changes();
+}
+
+// A function that does its work when the hand has rested.
+export function rested(work) {
+  let waiting;
+  return () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(work, 400);
+  };
 }
 
 export const button = (text, title, onclick, more = {}) =>
@@ -36,30 +56,25 @@ export const button = (text, title, onclick, more = {}) =>
 // A labelled control.
 export function field(name, control) {
   control.setAttribute("aria-label", name);
-  return h("label", {class: "dh-field"}, h("span", {}, name), control);
+  return h("label.dh-field", h("span", name), control);
 }
 
 // Several controls under one name.
 export const group = (name, ...controls) =>
-  h("div", {class: "dh-field"}, h("span", {}, name), h("span", {class: "dh-group"}, ...controls));
+  h("div.dh-field", h("span", name), h("span.dh-group", controls));
 
+// options: values, each with its text if that is another one.
 export function chooser(options, onchange) {
-  const select = h("select", {onchange: () => onchange(select.value)});
-  for (const [text, value] of options) select.append(h("option", {value}, text));
+  const select = h("select", {onchange: () => onchange(select.value)},
+    options.map(([value, text = value]) => h("option", {value}, text)));
   return select;
 }
 
 // Colours of the style sheet's light theme, for canvases; in the dark one it inverts them.
 export const LOW = [227, 231, 238], HIGH = [52, 67, 94], ACCENT = [194, 65, 12];
-export const mix = (a, b, t) => a.map((v, i) => v + (b[i] - v) * t);
 
-// A line on a slider, that is, in the same box as one of its width, at a share of its scale.
-export const marked = (line, share) => {
-  line.style.left = `calc(8px + (100% - 16px) * ${share})`;
-};
-
-export function save(content, type, name) {
-  const url = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], {type}));
+export function save(file, name) {
+  const url = URL.createObjectURL(file);
   h("a", {href: url, download: name}).click();
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 }
@@ -68,12 +83,12 @@ export function save(content, type, name) {
 // of an axis to the other in equal steps.
 export class Chart {
   constructor(title, [wide, high], xs, ys) {
-    Object.assign(this, {wide, high, box: [0, 0, LEFT + wide + 20, TOP + high + 24]});
+    Object.assign(this, {wide, high, whole: LEFT + wide + 20});
     const rows = ys.map((_, i) => this.at(0, i / (ys.length - 1))[1]);
     this.numbers = rows.map(y => h("text", {x: LEFT - 6, y: y + 4, "text-anchor": "end"}));
-    this.el = h("svg", {viewBox: this.box.join(" "), width: this.box[2], class: "dh-chart", role: "img",
-      "aria-label": title}, h("text", {y: 14, class: "dh-title"}, title),
-      rows.map(y => h("line", {class: "dh-base", x1: LEFT, x2: LEFT + wide, y1: y, y2: y})), this.numbers,
+    this.el = h("svg.dh-chart", {viewBox: `0 0 ${this.whole} ${TOP + high + 24}`, width: this.whole, role: "img",
+      "aria-label": title}, h("text.dh-title", {y: 14}, title),
+      rows.map(y => h("line.dh-base", {x1: LEFT, x2: LEFT + wide, y1: y, y2: y})), this.numbers,
       xs.map((x, i) => h("text", {x: LEFT + wide * i / (xs.length - 1), y: TOP + high + 18,
         "text-anchor": "middle"}, x)));
     this.scale(ys);
@@ -89,13 +104,15 @@ export class Chart {
 
   // The shares of the axes at which a pointer is.
   shares({clientX, clientY}) {
-    const {left, top, width} = this.el.getBoundingClientRect(), unit = this.box[2] / width;
+    const {left, top, width} = this.el.getBoundingClientRect(), unit = this.whole / width;
     return [((clientX - left) * unit - LEFT) / this.wide, 1 - ((clientY - top) * unit - TOP) / this.high]
       .map(v => Math.min(Math.max(v, 0), 1));
   }
 
-  // Lead a path through points.
-  draw(path, points) {
-    path.setAttribute("d", points.length ? `M${points.map(([x, y]) => this.at(x, y)).join("L")}` : "");
+  // A new path, as a function that leads it through points, or sets a dot at each.
+  path(attributes, dots = false) {
+    const path = this.el.appendChild(h("path", attributes));
+    return points => path.setAttribute("d", points.map(([x, y], i) =>
+      dots ? `M${this.at(x, y)}h0` : `${i ? "L" : "M"}${this.at(x, y)}`).join(""));
   }
 }

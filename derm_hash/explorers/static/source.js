@@ -6,8 +6,8 @@ const bytes = view => new Uint8Array(view.buffer, view.byteOffset, view.byteLeng
 export const floats = view => new Float32Array(bytes(view).slice().buffer);
 export const picture = view => URL.createObjectURL(new Blob([view]));
 
-// model: a widget's model. The explorer sets what is done with answers: onquery, oncodes, onfamiliar,
-// onmap and onerror.
+// model: a widget's model. The explorer starts it with what is done with answers: onquery, oncodes,
+// onfamiliar, onmap and onerror.
 export function connect(model) {
   const about = model.get("about"), source = {model, about};
   const pictures = {query: [], database: []}, wanted = {query: [], database: []};
@@ -49,16 +49,16 @@ export function connect(model) {
     },
   };
   const listen = (content, buffers) => answers[content.kind]?.(content, buffers);
-  model.on("msg:custom", listen);
-  source.close = () => model.off("msg:custom", listen);
 
+  source.ask = question => model.send({kind: "ask", ...question});
   // The first query comes with the widget; for another view of it later, the kernel is asked.
-  source.start = () => {
+  source.start = handlers => {
+    Object.assign(source, handlers);
+    model.on("msg:custom", listen);
     const beginning = model.get("start");
     for (const [content, buffers] of beginning) listen(content, buffers);
     if (!beginning.length) source.ask({origin: "start"});
   };
-  source.ask = question => model.send({kind: "ask", ...question});
   source.upload = async file => {
     if (file.size > about.most_bytes)
       return source.onerror(`${file.name} has more than the ${about.most_bytes / 1e6} MB that are ` +
@@ -79,22 +79,21 @@ export function connect(model) {
 }
 
 // A model whose kernel is what derm_hash.explorers.page has written into the page.
-export function stored({traits, known, query, database}) {
+export function stored({traits: state, known, ...parts}) {
   const decoded = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
-  const state = {start: [], ...traits, codes: traits.codes.map(decoded)}, parts = {query, database};
+  const {about} = state;
   let answer, asked;
-  const place = ({origin, position, id}) => {
-    if (origin === "start") return ["query", 0];
-    if (origin !== "id") return [origin, position];
-    const found = name => state.about[name].findIndex(row => row.id === id || row.name === id);
-    return ["query", "database"].map(name => [name, found(name)]).find(([, i]) => i >= 0);
-  };
   const kernel = {
-    ask(question) {
-      const [origin, position] = place(question) ?? [];
-      if (!origin) return answer({kind: "error", text: `There is no image ${question.id} on this page`});
+    ask({origin, position = 0, id}) {
+      const is = row => row.id === id || row.name === id;
+      if (origin === "start") origin = "query";
+      if (origin === "id") {
+        origin = about.query.some(is) ? "query" : "database";
+        position = about[origin].findIndex(is);
+      }
+      if (position < 0) return answer({kind: "error", text: `There is no image ${id} on this page`});
       asked = parts[origin][position];
-      const row = {...state.about[origin][position], origin, position}, image = decoded(asked.picture);
+      const row = {...about[origin][position], origin, position}, image = decoded(asked.picture);
       answer({kind: "query", about: row, known: known[origin], rest: []},
         [image, image, ...asked.codes.map(decoded)]);
     },
@@ -102,7 +101,8 @@ export function stored({traits, known, query, database}) {
     thumbs: ({origin, positions}) => answer({kind: "thumbs", origin, positions},
       positions.map(p => decoded(parts[origin][p].picture))),
   };
-  return {get: name => state[name], set() {}, save_changes() {}, off() {},
+  const values = {start: [], ...state, codes: state.codes.map(decoded)};
+  return {get: name => values[name], set() {}, save_changes() {},
     on: (event, listen) => { if (event === "msg:custom") answer = listen; },
     send: content => kernel[content.kind](content)};
 }

@@ -2,45 +2,36 @@
 
 import {STEP, TURNS, button, h, put} from "./parts.js";
 
-const MIDDLE = 200, BAND = 30, FIRST = 128;  // of the drawing's 400 units
+const BAND = 30;  // of a model's ring, in the drawing's 400 units
+const inner = m => 128 + m * (BAND + 4);  // radius of a model's ring
 const clean = angle => ((Math.round(angle) % 360) + 360) % 360;
-
 const pose = (angle, mirrored) => `rotate(${-angle}deg) scaleX(${mirrored ? -1 : 1})`;
-
-// A point at a radius and an angle in degrees, counter-clockwise from the top.
-const at = (radius, angle) => {
-  const a = (angle + 90) * Math.PI / 180;
-  return `${(MIDDLE + radius * Math.cos(a)).toFixed(1)} ${(MIDDLE - radius * Math.sin(a)).toFixed(1)}`;
-};
 
 export class Stage {
   // onturn(angle in degrees, mirrored) is called while the hand moves; models: [{name, bits}].
   constructor(models, onturn) {
-    Object.assign(this, {models, onturn, angle: 0, mirrored: false});
+    Object.assign(this, {onturn, angle: 0, mirrored: false});
+    const circles = models.map((_, m) => h("circle.dh-base", {r: inner(m)}));
+    this.flips = models.map(() => h("path.dh-flips"));
+    this.changed = models.map((_, m) => h("circle.dh-changed", {r: inner(m) - 3, pathLength: 360}));
+    // The style sheet turns the ring: its angles run counter-clockwise from the top.
+    const ring = h("svg.dh-ring", {viewBox: "-200 -200 400 400", "aria-hidden": "true"},
+      circles, this.flips, this.changed);
     this.image = h("img", {alt: "", draggable: "false"});
-    this.disc = h("div", {class: "dh-disc"}, this.image);
+    this.disc = h("div.dh-disc", this.image);
+    this.knob = h("div.dh-knob");
+    this.wheel = h("div.dh-wheel", {
+      tabindex: 0, role: "slider", "aria-label": "turn the lesion", "aria-valuemin": 0, "aria-valuemax": 359,
+      onkeydown: event => this.key(event), onpointerdown: event => this.grab(event),
+      onpointermove: event => this.drag(event), onlostpointercapture: () => { this.held = null; },
+    }, ring, this.knob, this.disc);
     this.network = h("img", {alt: "what the network sees"});
-    this.seen = h("div", {class: "dh-seen"}, this.network);
-    this.knob = h("div", {class: "dh-knob"});
-    this.flips = models.map(() => h("path", {class: "dh-flips"}));
-    this.kept = models.map(() => h("path", {class: "dh-changed"}));
-    const circles = models.map((_, m) =>
-      h("circle", {cx: MIDDLE, cy: MIDDLE, r: FIRST + m * (BAND + 4), class: "dh-base"}));
-    this.ring = h("svg", {viewBox: "0 0 400 400", class: "dh-ring", "aria-hidden": "true"},
-      circles, this.flips, this.kept);
-    this.wheel = h("div", {
-      class: "dh-wheel", tabindex: 0, role: "slider", "aria-label": "turn the lesion",
-      "aria-valuemin": 0, "aria-valuemax": 359, onkeydown: event => this.key(event),
-      onpointerdown: event => this.grab(event), onpointermove: event => this.drag(event),
-      onpointerup: () => { this.held = null; }, onpointercancel: () => { this.held = null; },
-    }, this.ring, this.knob, this.disc);
-    this.degrees = h("output", {class: "dh-degrees"});
-    this.mirror = button("mirror", "mirror the lesion (M)", () => this.turn(this.angle, !this.mirrored),
-      {"aria-pressed": "false"});
-    this.bar = h("div", {class: "dh-turning"}, this.degrees,
-      button("↺ 90°", "turn by 90 degrees (R)", () => this.turn(this.angle + 90)),
-      this.mirror, button("upright", "back to 0 degrees", () => this.turn(0, false)));
-    this.el = h("div", {class: "dh-stage"}, this.wheel, this.seen, this.bar);
+    this.degrees = h("output.dh-degrees");
+    this.mirror = button("mirror", "mirror the lesion (M)", () => this.turn(this.angle, !this.mirrored));
+    this.el = h("div.dh-stage", this.wheel, h("div.dh-seen", this.network),
+      h("div.dh-turning", this.degrees,
+        button("↺ 90°", "turn by 90 degrees (R)", () => this.turn(this.angle + 90)),
+        this.mirror, button("upright", "back to 0 degrees", () => this.turn(0, false))));
   }
 
   // Two keys may come before a repaint: the second goes on from the first.
@@ -68,14 +59,13 @@ export class Stage {
   grab(event) {
     if (event.button) return;
     this.wheel.setPointerCapture(event.pointerId);
-    this.held = {pointer: event.pointerId, from: this.pointed(event), angle: this.angle};
+    this.held = {pointer: event.pointerId, from: this.angle - this.pointed(event)};
     this.wheel.focus({preventScroll: true});
     event.preventDefault();
   }
 
   drag(event) {
-    if (this.held?.pointer !== event.pointerId) return;
-    this.turn(this.held.angle + this.pointed(event) - this.held.from);
+    if (this.held?.pointer === event.pointerId) this.turn(this.held.from + this.pointed(event));
   }
 
   picture(query, words) {
@@ -90,26 +80,25 @@ export class Stage {
     this.image.style.transform = pose(angle, mirrored);
     this.knob.style.transform = pose(angle, false);
     put(this.degrees, `${angle}°`);
-    this.mirror.setAttribute("aria-pressed", String(mirrored));
-    this.wheel.setAttribute("aria-valuenow", angle);
-    this.wheel.setAttribute("aria-valuetext", `${angle} degrees${mirrored ? ", mirrored" : ""}`);
+    this.mirror.ariaPressed = mirrored;
+    this.wheel.ariaValueNow = angle;
+    this.wheel.ariaValueText = `${angle} degrees${mirrored ? ", mirrored" : ""}`;
     const turned = seen % TURNS * STEP;  // between quarter turns the network sees a disc
     this.network.style.transform = pose(turned, seen >= TURNS);
     this.network.classList.toggle("dh-cut", turned % 90 !== 0);
   }
 
-  // For each model what is known of each angle, as Explorer.look() says it.
-  rings(models) {
-    models.forEach((angles, m) => {
-      const inner = FIRST + m * (BAND + 4), bars = [], line = [];
-      angles.forEach(({flips, kept, before, code}, t) => {
-        const share = Math.min(1, 2 * flips / code.length), angle = t * STEP;  // one half fills the band
-        if (flips) bars.push(`M${at(inner, angle)}L${at(inner + BAND * share, angle)}`);
-        if (kept < before) line.push(`M${at(inner - 3, angle - 1.8)}A${inner - 3} ${inner - 3} 0 0 0 ` +
-          at(inner - 3, angle - 1.8 + 3.6 * (1 - kept / before)));
-      });
-      this.flips[m].setAttribute("d", bars.join(""));
-      this.kept[m].setAttribute("d", line.join(""));
+  // looks: for each angle what Panel.look() says of it, if it is known. A bar stands for the flipped bits, where
+  // one half fills the band, and a dash for the changed hits, where all fill 3.6 degrees.
+  ring(m, looks) {
+    const at = (radius, turn) => [Math.cos, Math.sin].map(f => radius * f(turn / TURNS * 2 * Math.PI));
+    const bars = looks.map((look, turn) => {
+      if (!look?.flips) return "";
+      const share = Math.min(1, 2 * look.flips / look.code.length);
+      return `M${at(inner(m), turn)}L${at(inner(m) + BAND * share, turn)}`;
     });
+    const dashes = looks.map(look => look?.kept < look?.before ? 3.6 * (1 - look.kept / look.before) : 0);
+    this.flips[m].setAttribute("d", bars.join(""));
+    this.changed[m].style.strokeDasharray = dashes.map(dash => `${dash} ${STEP - dash}`).join(" ");
   }
 }
