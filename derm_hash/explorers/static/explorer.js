@@ -2,30 +2,25 @@
 
 import {exportPicture, table} from "./export.js";
 import {MOST, Panel} from "./panel.js";
-import {STEP, TURNS, button, chooser, field, group, h, mount, put, rested, save, tell, traits} from "./parts.js";
+import {STEP, TURNS, button, chooser, field, group, h, mount, put, save, tell} from "./parts.js";
 import {Index, METRICS} from "./search.js";
-import {floats} from "./source.js";
+import {connect, floats} from "./source.js";
 import {Stage} from "./stage.js";
 
 const TRAIL = 8;  // queries that the way back shows
 const SHARED = ["k", "radius", "rank", "angle", "mirrored"];  // traits that the kernel knows as well
 
 export class Explorer {
-  constructor(root, source) {
-    const {about, model} = source;
-    Object.assign(this, {root, source, about, trail: [], query: null, dirty: false});
+  constructor(root, model) {
+    const source = connect(model), {about} = source;
+    Object.assign(this, {root, model, source, about, trail: [], query: null});
     this.colours = Object.fromEntries(about.classes.map(c => [c.name, c.color]));
-    this.view = traits(model, SHARED);
+    this.view = Object.fromEntries(SHARED.map(name => [name, model.get(name)]));
     const codes = model.get("codes");
     this.indexes = about.models.map(({bits}, m) => new Index(floats(codes[m]), bits));
     this.stage = new Stage(about.models, (angle, mirrored) => this.turn(angle, mirrored));
     this.panels = about.models.map((each, m) => new Panel(this, each, m));
     this.build();
-    // Let the kernel know, and a screen reader.
-    this.tell = rested(() => {
-      tell(model, this.view);
-      this.live.textContent = `${this.view.angle} degrees: ${this.shownPanels().map(p => p.words).join("; ")}`;
-    });
     // Each trait on its own: while `tell` sets them one by one, the others are still the old ones.
     for (const name of SHARED) model.on(`change:${name}`, () => {
       if (this.view[name] === model.get(name)) return;
@@ -151,6 +146,15 @@ export class Explorer {
     this.tell();
   }
 
+  // Let the kernel know, and a screen reader, when the hand rests.
+  tell() {
+    clearTimeout(this.telling);
+    this.telling = setTimeout(() => {
+      tell(this.model, this.view);
+      this.live.textContent = `${this.view.angle} degrees: ${this.shownPanels().map(p => p.words).join("; ")}`;
+    }, 400);
+  }
+
   ask(question, back = false) {
     this.back = back;
     this.alert.textContent = "";
@@ -252,10 +256,8 @@ export class Explorer {
 
   // Ask for a repaint in the next frame.
   wish() {
-    if (this.dirty || !this.query) return;
-    this.dirty = true;
-    requestAnimationFrame(() => {
-      this.dirty = false;
+    if (this.query) this.frame ??= requestAnimationFrame(() => {
+      this.frame = null;
       this.paint();
     });
   }
@@ -268,7 +270,8 @@ export class Explorer {
       if (panel.glide()) this.wish();
     }
     this.spread(shown[0].now, view.radius ?? shown[0].model.bits);
-    put(this.reach, `${view.radius === null ? "no radius: all" : `radius ${view.radius}:`} ${shown[0].now.within} images`);
+    put(this.reach, `${view.radius === null ? "no radius: all" : `radius ${view.radius}:`} ${shown[0].now.within} ` +
+      "images");
     this.radius.value = view.radius ?? this.radius.max;
     if (document.activeElement !== this.k) this.k.value = view.k;
     this.rank.value = view.rank;

@@ -36,12 +36,10 @@ export function exportPicture(explorer) {
   pen.fillStyle = "white";
   pen.fillRect(0, 0, canvas.width, canvas.height);
   pen.save();
-  pen.translate(180, 190);
+  pen.setTransform(new DOMMatrix(`translate(180px, 190px) ${stage.image.style.transform}`));
   pen.beginPath();
   pen.arc(0, 0, 140, 0, 7);
   pen.clip();
-  pen.rotate(-view.angle * Math.PI / 180);
-  pen.scale(view.mirrored ? -1 : 1, 1);
   pen.drawImage(stage.image, -140, -140, 280, 280);
   pen.restore();
   write(`${query.label ?? "class not known"} ${query.id}`, 40, 368, 18, 600);

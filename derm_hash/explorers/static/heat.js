@@ -1,7 +1,7 @@
 // The heatmap explorer: where the network looks, on the query as it is turned and on one of its hits.
 
-import {Chart, STEP, TURNS, button, chooser, field, h, mount, put, traits} from "./parts.js";
-import {picture} from "./source.js";
+import {Chart, STEP, TURNS, button, chooser, field, h, mount, put} from "./parts.js";
+import {connect, picture} from "./source.js";
 import {Stage} from "./stage.js";
 
 const SIDE = 256, ROUND = 30;  // pixels of a map; degrees between the angles of "once around"
@@ -14,10 +14,10 @@ async function fill(canvas, file) {
 }
 
 export class HeatmapExplorer {
-  constructor(root, source) {
-    const {about, model} = source;
+  constructor(root, model) {
+    const source = connect(model), {about} = source;
     Object.assign(this, {source, model, followed: new Map(), busy: false});
-    this.view = traits(model, ["subject", "place", "angle", "mirrored"]);
+    this.view = Object.fromEntries(["subject", "place", "angle", "mirrored"].map(n => [n, model.get(n)]));
     this.stage = new Stage([], (angle, mirrored) => this.set({angle, mirrored}));
     this.hit = h("img", {alt: ""});
     this.maps = ["query", "hit"].map(of => h("div.dh-heat", {role: "img",

@@ -1,6 +1,6 @@
 // The loss explorer: four copies of a bit that can be moved, and what each penalty does about them.
 
-import {Chart, field, h, mount, put, rested, tell} from "./parts.js";
+import {Chart, field, h, mount, put, tell} from "./parts.js";
 
 // Penalties rho(d) at scale g and their slopes, as in derm_hash.losses.
 export const PENALTIES = {
@@ -18,6 +18,7 @@ const mean = values => values.reduce((a, b) => a + b) / values.length;
 export class LossExplorer {
   constructor(root, model) {
     const draw = () => this.draw();
+    this.model = model;
     this.gamma = h("input", {type: "range", min: 0.05, max: 2, step: 0.05, value: model.get("gamma"),
       oninput: draw});
     this.says = h("span");
@@ -37,7 +38,6 @@ export class LossExplorer {
           h("tbody", this.rows.map(row => row.el))),
         h("p.dh-hint", "Drag a handle, or use the arrow keys, Page Up and Page Down. ■ is the copy at 0°, " +
           "● are the others; d is the distance of a copy from the mean, the dashed line."))));
-    this.tell = rested(() => tell(model, {gamma: +this.gamma.value, copies: this.copies.map(copy => +copy.value)}));
     this.draw();
   }
 
@@ -67,7 +67,8 @@ export class LossExplorer {
       cells.forEach((cell, n) => put(cell, box.checked ? numbers[n].toFixed(3) : "–"));
     }
     this.charts.forEach((chart, which) => this.plot(chart, which, gamma, distance));
-    this.tell();
+    clearTimeout(this.telling);
+    this.telling = setTimeout(() => tell(this.model, {gamma, copies}), 400);
   }
 
   // The curves of a chart, 0: the penalties, 1: their slopes, and on them the four copies.

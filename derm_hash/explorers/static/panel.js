@@ -81,7 +81,8 @@ export class Panel {
     this.now = now;
     const right = ids.filter(i => this.explorer.about.database[i].label === query.label).length;
     const precision = query.label === null ? "–" : (right / Math.max(ids.length, 1)).toFixed(2);
-    const flipped = [`${flips} of ${code.length}`, "bits flipped"], kept = [`${now.kept} of ${now.before}`, "hits kept"];
+    const flipped = [`${flips} of ${code.length}`, "bits flipped"];
+    const kept = [`${now.kept} of ${now.before}`, "hits kept"];
     const numbers = [[precision, `precision@${k}`], [now.within.toLocaleString("en"), "within radius"], flipped, kept];
     this.words = `${this.model.name} ${flipped.join(" ")}, ${kept.join(" ")}`;
     numbers.forEach((texts, i) => texts.forEach((text, n) => put(this.numbers[i].children[n], text)));

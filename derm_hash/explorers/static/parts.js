@@ -25,28 +25,17 @@ export function put(node, text) {
   if (node.textContent !== String(text)) node.textContent = text;
 }
 
-// Fill a view's element, and switch off Jupyter's own keys (R: a raw cell) where its focus is.
+// Fill the element of a view, and switch off Jupyter's own keys (R: a raw cell) where its focus is.
 export function mount(root, ...children) {
   root.classList.add("dh");
   root.addEventListener("focusin", ({target}) => { target.dataset.lmSuppressShortcuts = "true"; });
   root.append(...children);
 }
 
-// The values of some of the kernel's traits.
-export const traits = (model, names) => Object.fromEntries(names.map(name => [name, model.get(name)]));
-
+// Let the kernel know the values of some traits.
 export function tell(model, values) {
   for (const [name, value] of Object.entries(values)) model.set(name, value);
   model.save_changes();
-}
-
-// A function that does its work when the hand has rested.
-export function rested(work) {
-  let waiting;
-  return () => {
-    clearTimeout(waiting);
-    waiting = setTimeout(work, 400);
-  };
 }
 
 export const button = (text, title, onclick, more = {}) =>

@@ -9,7 +9,7 @@ export const picture = view => URL.createObjectURL(new Blob([view]));
 // model: a widget's model. The explorer starts it with what is done with answers: onquery, oncodes,
 // onfamiliar, onmap and onerror.
 export function connect(model) {
-  const about = model.get("about"), source = {model, about};
+  const about = model.get("about"), source = {about};
   const pictures = {query: [], database: []}, wanted = {query: [], database: []};
   let query = null;
 
