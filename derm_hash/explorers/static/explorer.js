@@ -5,7 +5,7 @@ import {MOST, Panel} from "./panel.js";
 import {STEP, TURNS, button, chooser, field, group, h, mount, put, save, tell} from "./parts.js";
 import {Index, METRICS} from "./search.js";
 import {connect, floats} from "./source.js";
-import {Stage} from "./stage.js";
+import {Stage, nearest} from "./stage.js";
 
 const TRAIL = 8;  // queries that the way back shows
 const SHARED = ["k", "radius", "rank", "angle", "mirrored"];  // traits that the kernel knows as well
@@ -18,7 +18,7 @@ export class Explorer {
     this.view = Object.fromEntries(SHARED.map(name => [name, model.get(name)]));
     const codes = model.get("codes");
     this.indexes = about.models.map(({bits}, m) => new Index(floats(codes[m]), bits));
-    this.stage = new Stage(about.models, (angle, mirrored) => this.turn(angle, mirrored));
+    this.stage = new Stage(about.models, this.view, (angle, mirrored) => this.turn(angle, mirrored));
     this.panels = about.models.map((each, m) => new Panel(this, each, m));
     this.build();
     // Each trait on its own: while `tell` sets them one by one, the others are still the old ones.
@@ -138,7 +138,7 @@ export class Explorer {
     this.tell();
   }
 
-  turn(angle, mirrored) {
+  turn(angle, mirrored = this.view.mirrored) {
     const side = this.view.mirrored !== mirrored;
     Object.assign(this.view, {angle, mirrored});
     if (side) this.survey();
@@ -176,6 +176,12 @@ export class Explorer {
     el.hidden = !el.hidden;
     press.ariaPressed = !el.hidden;
     this.wish();
+  }
+
+  // A database image as a hit: is it right (null where that is not known), and is it the query's own lesion?
+  hit(id) {
+    const row = this.about.database[id], {label, lesion} = this.query;
+    return {...row, right: label === null ? null : label === row.label, own: Boolean(lesion) && lesion === row.lesion};
   }
 
   shownPanels() { return this.panels.filter(({el}) => !el.hidden); }
@@ -249,9 +255,7 @@ export class Explorer {
 
   // The encoded orientation that is nearest to the angle; until it is known, a quarter turn.
   orientation() {
-    const {angle, mirrored} = this.view, side = mirrored ? TURNS : 0;
-    const near = [STEP, 90].map(step => side + Math.round(angle / step) * step / STEP % TURNS);
-    return near.find(o => this.query.known[o]) ?? 0;
+    return [STEP, 90].map(step => nearest(this.view, step)).find(o => this.query.known[o]) ?? 0;
   }
 
   // Ask for a repaint in the next frame.
@@ -264,7 +268,7 @@ export class Explorer {
 
   paint() {
     const {view} = this, o = this.orientation(), shown = this.shownPanels();
-    this.stage.show(view.angle, view.mirrored, o);
+    this.stage.show(o);
     for (const panel of shown) {
       panel.show(o, this.query, view);
       if (panel.glide()) this.wish();

@@ -7,17 +7,15 @@ const COLUMNS = ["model", "query", "query_label", "angle", "mirrored", "rank", "
 
 // The hits of all models that are shown, as CSV with one row for each, best first.
 export function table(explorer) {
-  const {query, view, about} = explorer, cell = value => {
+  const {query, view} = explorer, cell = value => {
     const text = String(value ?? "");
     return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   const rows = explorer.shownPanels().flatMap(({now, model}) =>
     now.ids.map((id, place) => {
-      const {name, label, lesion} = about.database[id];
-      const right = query.label === null ? "" : query.label === label;
+      const {name, label, right, own} = explorer.hit(id);
       return [model.name, query.name, query.label, view.angle, view.mirrored, place + 1, name,
-        label, now.hamming[place], now.distance[place].toPrecision(6), right,
-        Boolean(query.lesion) && query.lesion === lesion];
+        label, now.hamming[place], now.distance[place].toPrecision(6), right, own];
     }));
   return new Blob([COLUMNS, ...rows].map(row => row.map(cell).join(",") + "\n"), {type: "text/csv"});
 }

@@ -1,8 +1,8 @@
 // The heatmap explorer: where the network looks, on the query as it is turned and on one of its hits.
 
-import {Chart, STEP, TURNS, button, chooser, field, h, mount, put} from "./parts.js";
+import {Chart, button, chooser, field, h, mount, put} from "./parts.js";
 import {connect, picture} from "./source.js";
-import {Stage} from "./stage.js";
+import {Stage, nearest} from "./stage.js";
 
 const SIDE = 256, ROUND = 30;  // pixels of a map; degrees between the angles of "once around"
 
@@ -18,7 +18,7 @@ export class HeatmapExplorer {
     const source = connect(model), {about} = source;
     Object.assign(this, {source, model, followed: new Map(), busy: false});
     this.view = Object.fromEntries(["subject", "place", "angle", "mirrored"].map(n => [n, model.get(n)]));
-    this.stage = new Stage([], (angle, mirrored) => this.set({angle, mirrored}));
+    this.stage = new Stage([], this.view, (angle, mirrored) => this.set({angle, mirrored}));
     this.hit = h("img", {alt: ""});
     this.maps = ["query", "hit"].map(of => h("div.dh-heat", {role: "img",
       "aria-label": `heatmap of the ${of}`}, h("canvas"), h("canvas")));
@@ -83,7 +83,7 @@ export class HeatmapExplorer {
   // The lesion follows the hand; the map that was computed last is turned along until the next comes.
   pose() {
     const {angle, mirrored} = this.view, last = this.shown?.asked;
-    this.stage.show(angle, mirrored, (mirrored ? TURNS : 0) + Math.round(angle / STEP) % TURNS);
+    this.stage.show(nearest(this.view));
     const by = last && last.mirrored === mirrored ? last.angle - angle : 0;
     this.maps[0].style.transform = `rotate(${by}deg)`;
   }
@@ -98,12 +98,9 @@ export class HeatmapExplorer {
     this.shown = view;
     this.hit.alt = `hit ${view.place + 1}: ${hit.label}, ${hit.id}`;
     this.names[1].textContent = `hit ${view.place + 1}: ${hit.label} ${hit.right ? "✓" : "✗"}, ${hit.id}`;
-    this.hits.replaceChildren(...view.hits.map((each, i) => {
-      const image = h("img", {alt: ""});
-      this.source.thumb("database", each.position, image);
-      return button([image], `hit ${i + 1}: ${each.label} ${each.right ? "right" : "wrong"}`,
-        () => this.set({place: i}), {class: "dh-thumb", "aria-current": String(i === view.place)});
-    }));
+    this.hits.replaceChildren(...view.hits.map(({position, label, right}, i) =>
+      button([this.source.thumb("database", position)], `hit ${i + 1}: ${label} ${right ? "right" : "wrong"}`,
+        () => this.set({place: i}), {class: "dh-thumb", "aria-current": String(i === view.place)})));
     this.subject.value = view.asked.subject;
     this.follow(view, hit);
     this.pose();

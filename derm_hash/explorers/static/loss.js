@@ -3,7 +3,7 @@
 import {Chart, field, h, mount, put, tell} from "./parts.js";
 
 // Penalties rho(d) at scale g and their slopes, as in derm_hash.losses.
-export const PENALTIES = {
+const PENALTIES = {
   cauchy: [(d, g) => Math.log1p(d / g), (d, g) => 1 / (g + d)],
   l1: [(d, g) => d / g, (d, g) => 1 / g],
   l2: [(d, g) => (d / g) ** 2 / 2, (d, g) => d / g ** 2],

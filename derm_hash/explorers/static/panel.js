@@ -79,7 +79,7 @@ export class Panel {
     this.point(angle, code);
     if (this.now === now) return;
     this.now = now;
-    const right = ids.filter(i => this.explorer.about.database[i].label === query.label).length;
+    const right = ids.filter(id => this.explorer.hit(id).right).length;
     const precision = query.label === null ? "–" : (right / Math.max(ids.length, 1)).toFixed(2);
     const flipped = [`${flips} of ${code.length}`, "bits flipped"];
     const kept = [`${now.kept} of ${now.before}`, "hits kept"];
@@ -149,14 +149,9 @@ export class Panel {
     Object.assign(card, {id, query});
     card.el.hidden = id === undefined;
     if (card.el.hidden) return;
-    const {about, colours, source} = this.explorer, {id: name, label, lesion} = about.database[id];
-    if (!this.images.has(id)) {
-      this.images.set(id, h("img", {alt: name}));
-      source.thumb("database", id, this.images.get(id));
-    }
-    const marks = label === query.label ? ["dh-right", "✓"] : ["dh-wrong", "✗"];
-    const [kind, mark] = query.label === null ? ["", ""] : marks;
-    const own = query.lesion && lesion === query.lesion;
+    const {colours, source} = this.explorer, {id: name, label, right, own} = this.explorer.hit(id);
+    if (!this.images.has(id)) this.images.set(id, source.thumb("database", id, h("img", {alt: name})));
+    const [kind, mark] = right === null ? ["", ""] : right ? ["dh-right", "✓"] : ["dh-wrong", "✗"];
     card.press.className = `dh-hit ${kind}`;
     card.press.title = name;
     card.picture.replaceChildren(this.images.get(id), ...(own ? [h("em", "own lesion")] : []));

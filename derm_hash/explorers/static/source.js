@@ -1,6 +1,6 @@
 // Messages between an explorer and its kernel, or what stands in for a kernel in a page without one.
 
-import {DISC} from "./parts.js";
+import {DISC, h} from "./parts.js";
 
 const bytes = view => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
 export const floats = view => new Float32Array(bytes(view).slice().buffer);
@@ -65,15 +65,16 @@ export function connect(model) {
         "taken: make it smaller first");
     model.send({kind: "upload", name: file.name}, undefined, [await file.arrayBuffer()]);
   };
-  // Small pictures are asked for together, and once.
-  source.thumb = async (origin, position, image) => {
+  // The small picture of an image. Those that are not here yet are asked for together, and once.
+  source.thumb = (origin, position, image = h("img", {alt: ""})) => {
     if (!pictures[origin][position]) {
       pictures[origin][position] = Promise.withResolvers();
       if (!wanted[origin].length) setTimeout(() =>
         model.send({kind: "thumbs", origin, positions: wanted[origin].splice(0)}));
       wanted[origin].push(position);
     }
-    image.src = await pictures[origin][position].promise;
+    pictures[origin][position].promise.then(url => { image.src = url; });
+    return image;
   };
   return source;
 }

@@ -5,12 +5,18 @@ import {STEP, TURNS, button, h, put} from "./parts.js";
 const BAND = 30;  // of a model's ring, in the drawing's 400 units
 const inner = m => 128 + m * (BAND + 4);  // radius of a model's ring
 const clean = angle => ((Math.round(angle) % 360) + 360) % 360;
+
+// The orientation that is nearest to an angle, of those that are `step` degrees apart.
+export const nearest = ({angle, mirrored}, step = STEP) =>
+  (mirrored ? TURNS : 0) + Math.round(angle / step) * step / STEP % TURNS;
+
 const pose = (angle, mirrored) => `rotate(${-angle}deg) scaleX(${mirrored ? -1 : 1})`;
 
 export class Stage {
-  // onturn(angle in degrees, mirrored) is called while the hand moves; models: [{name, bits}].
-  constructor(models, onturn) {
-    Object.assign(this, {onturn, angle: 0, mirrored: false});
+  // models: [{name, bits}]; view: the angle in degrees, and whether the lesion is mirrored, as they are now;
+  // onturn(angle, mirrored) changes that, while the hand moves.
+  constructor(models, view, onturn) {
+    Object.assign(this, {view, onturn});
     const circles = models.map((_, m) => h("circle.dh-base", {r: inner(m)}));
     this.flips = models.map(() => h("path.dh-flips"));
     this.changed = models.map((_, m) => h("circle.dh-changed", {r: inner(m) - 3, pathLength: 360}));
@@ -27,21 +33,17 @@ export class Stage {
     }, ring, this.knob, this.disc);
     this.network = h("img", {alt: "what the network sees"});
     this.degrees = h("output.dh-degrees");
-    this.mirror = button("mirror", "mirror the lesion (M)", () => this.turn(this.angle, !this.mirrored));
+    this.mirror = button("mirror", "mirror the lesion (M)", () => this.turn(view.angle, !view.mirrored));
     this.el = h("div.dh-stage", this.wheel, h("div.dh-seen", this.network),
       h("div.dh-turning", this.degrees,
-        button("↺ 90°", "turn by 90 degrees (R)", () => this.turn(this.angle + 90)),
+        button("↺ 90°", "turn by 90 degrees (R)", () => this.turn(view.angle + 90)),
         this.mirror, button("upright", "back to 0 degrees", () => this.turn(0, false))));
   }
 
-  // Two keys may come before a repaint: the second goes on from the first.
-  turn(angle, mirrored = this.mirrored) {
-    Object.assign(this, {angle: clean(angle), mirrored});
-    this.onturn(this.angle, mirrored);
-  }
+  turn(angle, mirrored = this.view.mirrored) { this.onturn(clean(angle), mirrored); }
 
   key(event) {
-    const by = event.shiftKey ? 15 : 1, {angle, mirrored} = this, more = [angle + by], less = [angle - by];
+    const by = event.shiftKey ? 15 : 1, {angle, mirrored} = this.view, more = [angle + by], less = [angle - by];
     const turns = {arrowleft: more, arrowup: more, arrowright: less, arrowdown: less, r: [angle + 90],
       m: [angle, !mirrored], home: [0, false]};
     const turn = turns[event.key.toLowerCase()];
@@ -59,7 +61,7 @@ export class Stage {
   grab(event) {
     if (event.button) return;
     this.wheel.setPointerCapture(event.pointerId);
-    this.held = {pointer: event.pointerId, from: this.angle - this.pointed(event)};
+    this.held = {pointer: event.pointerId, from: this.view.angle - this.pointed(event)};
     this.wheel.focus({preventScroll: true});
     event.preventDefault();
   }
@@ -75,8 +77,8 @@ export class Stage {
   }
 
   // seen: the encoded orientation that is nearest to the angle.
-  show(angle, mirrored, seen) {
-    Object.assign(this, {angle, mirrored});
+  show(seen) {
+    const {angle, mirrored} = this.view;
     this.image.style.transform = pose(angle, mirrored);
     this.knob.style.transform = pose(angle, false);
     put(this.degrees, `${angle}°`);
