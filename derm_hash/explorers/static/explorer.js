@@ -2,7 +2,7 @@
 
 import {exportPicture, table} from "./export.js";
 import {MOST, Panel} from "./panel.js";
-import {STEP, TURNS, button, chooser, field, group, h, mount, put, save, tell} from "./parts.js";
+import {STEP, TURNS, button, chooser, field, group, h, mount, put, report, save} from "./parts.js";
 import {Index, METRICS} from "./search.js";
 import {connect, floats} from "./source.js";
 import {Stage, nearest} from "./stage.js";
@@ -150,7 +150,7 @@ export class Explorer {
   tell() {
     clearTimeout(this.telling);
     this.telling = setTimeout(() => {
-      tell(this.model, this.view);
+      report(this.model, this.view);
       this.live.textContent = `${this.view.angle} degrees: ${this.shownPanels().map(p => p.words).join("; ")}`;
     }, 400);
   }

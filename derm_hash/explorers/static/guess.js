@@ -1,6 +1,6 @@
 // A guess before the answer: a number, a choice, or a curve drawn with the finger.
 
-import {Chart, button, h, mount, tell} from "./parts.js";
+import {Chart, button, h, mount, report} from "./parts.js";
 
 export class Guess {
   constructor(root, model) {
@@ -34,14 +34,14 @@ export class Guess {
   }
 
   choice() {
-    const {options} = this.about, buttons = options.map(option => button(option, option, () => {
+    const buttons = this.about.options.map(option => button(option, option, () => {
       this.value = option;
       for (const each of buttons) each.ariaPressed = each.textContent === option;
     }, {"aria-pressed": String(this.value === option)}));
     this.missing = "Choose one first.";
     this.body.append(...buttons);
     return truth => {
-      buttons[options.indexOf(truth)].classList.add("dh-true");
+      for (const each of buttons) each.classList.toggle("dh-true", each.textContent === truth);
       return this.value === truth ? `✓ It is “${truth}”, as you said.`
         : `✗ You said “${this.value}”; it is “${truth}”.`;
     };
@@ -91,7 +91,7 @@ export class Guess {
       return;
     }
     this.settled = true;
-    tell(this.model, {guess: this.value});
+    report(this.model, {guess: this.value});
     for (const control of this.root.querySelectorAll("button, input")) control.disabled = true;
     this.show();
   }

@@ -50,8 +50,10 @@ export class HeatmapExplorer {
       onerror: text => this.say(text)});
   }
 
+  // An error also ends a turn around: nothing waits for a map any more.
   say(text) {
     this.busy = false;
+    this.next = null;
     this.alert.textContent = `⚠ ${text}`;
   }
 

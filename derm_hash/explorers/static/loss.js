@@ -1,6 +1,6 @@
 // The loss explorer: four copies of a bit that can be moved, and what each penalty does about them.
 
-import {Chart, field, h, mount, put, tell} from "./parts.js";
+import {Chart, field, h, mount, put, report} from "./parts.js";
 
 // Penalties rho(d) at scale g and their slopes, as in derm_hash.losses.
 const PENALTIES = {
@@ -68,7 +68,7 @@ export class LossExplorer {
     }
     this.charts.forEach((chart, which) => this.plot(chart, which, gamma, distance));
     clearTimeout(this.telling);
-    this.telling = setTimeout(() => tell(this.model, {gamma, copies}), 400);
+    this.telling = setTimeout(() => report(this.model, {gamma, copies}), 400);
   }
 
   // The curves of a chart, 0: the penalties, 1: their slopes, and on them the four copies.

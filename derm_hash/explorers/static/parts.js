@@ -33,7 +33,7 @@ export function mount(root, ...children) {
 }
 
 // Let the kernel know the values of some traits.
-export function tell(model, values) {
+export function report(model, values) {
   for (const [name, value] of Object.entries(values)) model.set(name, value);
   model.save_changes();
 }
