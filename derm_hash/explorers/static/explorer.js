@@ -62,19 +62,16 @@ export class Explorer {
     const {classes, query} = this.about;
     this.chips = classes.map(({name}) => button([this.dot(name), name],
       `queries of ${name}`, () => this.filter(name), {class: "dh-chip", "aria-pressed": "false"}));
-    this.thumbs = h("div.dh-thumbs", {role: "group", "aria-label": "queries"});
+    this.thumbs = h("div.dh-thumbs", {role: "group", "aria-label": "queries"}, query.map(({id, label}, position) =>
+      button([h("img", {alt: "", "data-position": position})], `query ${id}: ${label}`,
+        () => this.ask({origin: "query", position}), {class: "dh-thumb"})));
     const watch = new IntersectionObserver(entries => {
       for (const {isIntersecting, target} of entries) if (isIntersecting) {
         watch.unobserve(target);
         this.source.thumb("query", +target.dataset.position, target);
       }
     }, {root: this.thumbs, rootMargin: "200px"});
-    query.forEach(({id, label}, i) => {
-      const image = h("img", {alt: "", "data-position": i});
-      watch.observe(image);
-      this.thumbs.append(button([image], `query ${id}: ${label}`,
-        () => this.ask({origin: "query", position: i}), {class: "dh-thumb"}));
-    });
+    for (const image of this.thumbs.querySelectorAll("img")) watch.observe(image);
     return h("div.dh-queries", h("div.dh-chips", this.chips), this.thumbs);
   }
 
