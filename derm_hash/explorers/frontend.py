@@ -13,4 +13,4 @@ MODULES += ("loss", "heat", "guess", "main")
 def module() -> str:
     """All modules as one, which imports nothing and has main's default export alone."""
     source = "\n".join((STATIC / f"{name}.js").read_text("utf-8") for name in MODULES)
-    return re.sub(r"^(import .*\n|export \{.*\n|export (?!default))", "", source, flags=re.M)
+    return re.sub(r"^(import .*\n|export (?!default))", "", source, flags=re.M)

@@ -136,6 +136,7 @@ export class HeatmapExplorer {
 
   // Turn to each angle and wait for its map; ends where it began.
   async round() {
+    if (this.next) return;
     const began = this.view.angle;
     for (let angle = ROUND; angle <= 360; angle += ROUND) {
       const done = new Promise(resolve => { this.next = resolve; });

@@ -14,6 +14,5 @@ export function render({model, el}) {
 }
 
 export const page = (el, data) => new Explorer(el, stored(data));
-export {Index} from "./search.js";
 
 export default {render};

@@ -39,7 +39,8 @@ export function connect(model) {
       if (about.models.length) more(rest);
     },
     codes({serial, known, rest}, codes) {
-      if (serial !== query?.serial) return;
+      // All views of an explorer get an answer that one of them has asked for, so some come twice.
+      if (serial !== query?.serial || known.every(o => query.known[o])) return;
       fill(known, codes);
       source.oncodes();
       more(rest);
