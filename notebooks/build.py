@@ -169,10 +169,11 @@ def run(path, values, timeout):
                 copy,
                 values,
                 kernel_name="python3",
-                cwd=path.parent,
                 progress_bar={"desc": path.stem, "leave": False, "disable": None},
                 execution_timeout=timeout,
                 # What follows is for nbclient.
+                # Papermill's own `cwd` would change the folder of all threads.
+                resources={"metadata": {"path": str(path.parent)}},
                 kernel_manager_class=OwnKernel,
                 extra_arguments=["--log-level=ERROR"],
                 record_timing=False,

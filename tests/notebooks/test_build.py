@@ -8,6 +8,8 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -132,6 +134,19 @@ def test_saving_outputs_in_place(folder, run_here):
     # a second run writes the same bytes: nothing random or timed is kept
     assert run_here(folder, "--inplace", "--only", "00", "--only", "02") == 0
     assert {path: path.read_text() for path in folder.glob("*.ipynb")} == saved
+
+
+def test_a_kernel_starts_in_the_folder_and_the_script_stays_where_it_is(build, tmp_path):
+    """Two notebooks run at a time: a change of folder would move the other one's kernel."""
+    write(tmp_path / "00_here.ipynb", new_code_cell("import os; print(os.getcwd())"))
+    here, places = Path.cwd(), set()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(build.run, tmp_path / "00_here.ipynb", {}, 60)
+        while not running.done():
+            places.add(Path.cwd())
+    notebook, error = running.result()
+    assert error is None and notebook.cells[0].outputs[0].text == f"{tmp_path}\n"
+    assert places == {here}
 
 
 @pytest.mark.slow
