@@ -40,6 +40,7 @@ from derm_hash.training import train
 
 INDEX_FILE = "index.safetensors"
 PICTURE = 160  # side of the pictures of hits, in pixels
+PICTURED = 50  # hits that the picture of a search shows at most
 
 
 def open_run(args: argparse.Namespace) -> Run:
@@ -168,7 +169,9 @@ def search_command(args) -> None:
     if (table["folder"] == "").any():
         print("No picture is drawn, since the built-in atlas has no image files")
         return
-    draw_hits(args, table, code[0], index)
+    draw_hits(args, table.head(PICTURED), code[0], index)
+    if len(table) > PICTURED:
+        print(f"It shows the first {PICTURED} of {len(table)} hits")
 
 
 def picture_of(path: Path, side: int) -> Image.Image:

@@ -107,6 +107,11 @@ def test_upload_and_export(notebook):
     content, _ = explorer.save("save the hits as a table")
     assert pd.read_csv(io.BytesIO(content))["model"].tolist() == ["one"] * 10 + ["two"] * 10
     explorer.trail.last.click()
+    expect(explorer.query).not_to_contain_text("uploaded")
+    explorer.button("any query of the class").click()
+    expect(explorer.query).not_to_contain_text(before.split()[-1])  # another one than now
+    ways = [each.get_attribute("title") for each in explorer.trail.all()]
+    assert ways and not [way for way in ways if "mine" in way]
 
 
 def test_heatmaps(notebook):
@@ -123,6 +128,9 @@ def test_heatmaps(notebook):
     explorer.button("compare the map at every 30 degrees").dblclick()  # it turns once all the same
     expect(chart).to_have_attribute("aria-label", re.compile("at 330°"))
     expect(explorer.degrees).to_have_text("15°")
+    explorer.select("map", "match with the hit")  # one curve, whatever hits other angles have
+    explorer.button("compare the map at every 30 degrees").click()
+    expect(chart).to_have_attribute("aria-label", re.compile("at 30°.* at 330°"))
     explorer.button("hit 3").click()
     expect(explorer.root.get_by_text("hit 3:")).to_be_visible()
 
@@ -151,6 +159,9 @@ def test_guesses_are_committed_before_the_truth_is_shown(notebook):
     expect(number.locator(".dh-answer")).to_have_text("You said 5, it is 3 ")
     curve.get_by_role("button").click()
     expect(curve.locator(".dh-answer")).to_contain_text("Draw from one end to the other")
+    for key in ("ArrowUp", "ArrowRight", "ArrowRight"):  # without a mouse, too
+        curve.locator("svg").press(key)
+    expect(curve.locator("path").first).to_have_attribute("d", re.compile("M.*L.*L"))
     box = curve.locator("svg").bounding_box()
     notebook.mouse.move(box["x"] + 2, box["y"] + 150)
     notebook.mouse.down()

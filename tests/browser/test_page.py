@@ -15,6 +15,19 @@ from derm_hash.explorers.page import page_data, write_page
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 HOSTILE = "<img src=x onerror=alert(1)>"
+# Bits that turning flips at each angle of the side that is shown: as the carpet has them in the
+# accent colour, which has little blue, and as they are counted.
+CARPET = """(explorer, number) => {
+    const {carpet} = explorer.explorer.panels[number], {width, height} = carpet;
+    const {data} = carpet.getContext("2d").getImageData(0, 0, width, height);
+    return Array.from({length: width}, (_, t) =>
+        Array.from({length: height}, (_, b) => +(data[4 * (b * width + t) + 2] < 80))
+            .reduce((sum, flipped) => sum + flipped));
+}"""
+FLIPS = """(explorer, number) => {
+    const {panels, view} = explorer.explorer, first = view.mirrored ? 72 : 0;
+    return Array.from({length: 72}, (_, t) => panels[number].look(first + t).flips);
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +80,13 @@ def test_what_a_reader_does(explorer):
     expect(explorer.degrees).to_have_text("120°")
     expect(explorer.button("mirror the lesion")).to_have_attribute("aria-pressed", "true")
     explorer.wheel.press("r")
-    expect(explorer.root.locator(".dh-live")).to_contain_text("210 degrees: one", timeout=10_000)
-    expect(explorer.root.locator(".dh-live")).to_contain_text("of 16 bits flipped")
+    live = explorer.root.locator(".dh-live")
+    expect(live).to_contain_text("210 degrees, mirrored: one", timeout=10_000)
+    expect(live).to_contain_text("of 16 bits flipped")
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SCREENSHOTS / f"{explorer.name}.png", full_page=True)
+    for number in (0, 1):  # the carpet marks the bits that are counted as flipped
+        assert explorer.root.evaluate(CARPET, number) == explorer.root.evaluate(FLIPS, number)
     assert explorer.faults() == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     if width == 1366:  # everything that matters is in sight
@@ -82,11 +98,24 @@ def test_what_a_reader_does(explorer):
     explorer.hits.nth(1).click()
     expect(explorer.query).to_contain_text(f"{place}, from the database")
     expect(explorer.degrees).to_have_text("0°")
+    expect(explorer.root.locator(".dh-near")).to_contain_text("known at quarter turns")
+    expect(explorer.wheel).to_be_in_viewport()
     explorer.trail.first.press("Enter")
     expect(explorer.query).to_have_text(re.sub("\n", "", first))
 
-    explorer.root.get_by_label("hits", exact=True).fill("3")
-    explorer.root.get_by_label("hits", exact=True).press("Enter")
+    strip = explorer.root.locator(".dh-thumbs button")
+    stop = explorer.root.locator(".dh-thumbs [tabindex='0']")  # one stop for the key Tab
+    assert stop.count() == 1
+    beside = [stop.evaluate("e => [...e.parentElement.children].indexOf(e)") + by for by in (1, -1)]
+    stop.press("ArrowRight" if beside[0] < strip.count() else "ArrowLeft")
+    expect(strip.nth(beside[0] if beside[0] < strip.count() else beside[1])).to_be_focused()
+
+    number = explorer.root.get_by_label("hits", exact=True)
+    number.fill("99")
+    number.press("Enter")
+    expect(number).to_have_value("20")
+    number.fill("3")
+    number.press("Enter")
     explorer.root.get_by_label("Hamming radius").press("End")
     expect(explorer.hits).to_have_count(6)
     explorer.select("search in", "NV")
@@ -97,6 +126,7 @@ def test_what_a_reader_does(explorer):
     table = pd.read_csv(io.BytesIO(content))
     assert table["model"].tolist() == ["one"] * 3 + [HOSTILE] * 3 and name.endswith(".csv")
     assert table["label"].tolist() == ["NV"] * 6
+    assert set(table["ranking"]) == {"hamming"} and set(table["search_in"]) == {"NV"}
     content, _ = explorer.save("save this view as a picture")
     assert Image.open(io.BytesIO(content)).width == 1400
     explorer.button("show or hide the model “one”").click()

@@ -1,8 +1,8 @@
 // The retrieval explorer: what is asked, the controls, and one repaint a frame.
 
-import {exportPicture, table} from "./export.js";
+import {exportPicture, exportTable} from "./export.js";
 import {MOST, Panel} from "./panel.js";
-import {STEP, TURNS, button, chooser, field, group, h, mount, put, report, save} from "./parts.js";
+import {STEP, TURNS, button, chooser, field, group, h, mount, put, report} from "./parts.js";
 import {Index, METRICS} from "./search.js";
 import {connect, floats} from "./source.js";
 import {Stage, nearest} from "./stage.js";
@@ -62,9 +62,10 @@ export class Explorer {
     const {classes, query} = this.about;
     this.chips = classes.map(({name}) => button([this.dot(name), name],
       `queries of ${name}`, () => this.filter(name), {class: "dh-chip", "aria-pressed": "false"}));
-    this.thumbs = h("div.dh-thumbs", {role: "group", "aria-label": "queries"}, query.map(({id, label}, position) =>
+    this.thumbs = h("div.dh-thumbs", {role: "group", "aria-label": "queries, by the arrow keys",
+      onkeydown: event => this.step(event)}, query.map(({id, label}, position) =>
       button([h("img", {alt: "", "data-position": position})], `query ${id}: ${label}`,
-        () => this.ask({origin: "query", position}), {class: "dh-thumb"})));
+        () => this.ask({origin: "query", position}), {class: "dh-thumb", tabindex: -1})));
     const watch = new IntersectionObserver(entries => {
       for (const {isIntersecting, target} of entries) if (isIntersecting) {
         watch.unobserve(target);
@@ -77,14 +78,18 @@ export class Explorer {
 
   controls() {
     const {about, view, source} = this, bits = Math.max(...about.models.map(m => m.bits));
-    this.k = h("input", {type: "number", min: 1, max: MOST, value: view.k,
-      onchange: () => this.set("k", Math.min(Math.max(Math.round(this.k.value) || 1, 1), MOST))});
+    // JupyterLab keeps Enter from becoming a change; leaving the field makes it one.
+    const onkeydown = ({key, target}) => { if (key === "Enter") { target.blur(); target.focus(); } };
+    this.k = h("input", {type: "number", min: 1, max: MOST, value: view.k, onkeydown, onchange: () => {
+      this.set("k", Math.min(Math.max(Math.round(this.k.value) || 1, 1), MOST));
+      this.k.value = view.k;
+    }});
     this.bars = Array.from({length: bits + 1}, () => h("i.dh-bar"));
     this.radius = h("input", {type: "range", min: 0, max: bits, "aria-label": "Hamming radius",
       oninput: () => this.set("radius", +this.radius.value === bits ? null : +this.radius.value)});
     this.reach = h("span");
     this.rank = chooser(METRICS.map(m => [m]), value => this.set("rank", value));
-    const only = chooser([["", "all classes"], ...about.classes.map(c => [c.name])], value => {
+    this.only = chooser([["", "all classes"], ...about.classes.map(c => [c.name])], value => {
       this.among = value ? Uint8Array.from(about.database, ({label}) => label === value) : null;
       this.changed();
     });
@@ -95,24 +100,22 @@ export class Explorer {
       about.query.slice(0, 2000).map(({id}) => h("option", {value: id})));
     this.id = h("input", {type: "text", list: ids.id, placeholder: "image id", size: 13,
       "aria-label": "image id of a query or database image",
-      onchange: () => this.id.value.trim() && this.ask({origin: "id", id: this.id.value.trim()}),
-      // JupyterLab keeps Enter from becoming a change; leaving the field makes it one.
-      onkeydown: ({key}) => { if (key === "Enter") { this.id.blur(); this.id.focus(); } }});
+      onkeydown, onchange: () => this.id.value.trim() && this.ask({origin: "id", id: this.id.value.trim()})});
     const file = h("input", {type: "file", accept: "image/*", hidden: true, "aria-label": "upload",
       onchange: () => { source.upload(file.files[0]); file.value = ""; }});
     const random = () => {
-      const among = [...this.thumbs.children].filter(thumb => !thumb.hidden);
+      const among = this.offered().filter(thumb => thumb !== this.chosen);
       among[Math.floor(Math.random() * among.length)]?.click();
     };
     return h("div.dh-controls",
       field("hits", this.k),
       h("div.dh-field", this.reach, h("span.dh-radius", h("span.dh-bars", this.bars), this.radius)),
-      field("ranking", this.rank), field("search in", only),
+      field("ranking", this.rank), field("search in", this.only),
       names.length > 1 && group("models", names),
       group("query", this.id, ids, button("random", "any query of the class", random),
         about.most_bytes && button("upload", "a picture of a lesion; it is not kept", () => file.click()), file),
       group("save", button("PNG", "save this view as a picture", () => exportPicture(this)),
-        button("CSV", "save the hits as a table", () => save(table(this), `${this.query.id}-${view.angle}.csv`))));
+        button("CSV", "save the hits as a table", () => exportTable(this))));
   }
 
   dot(label) {
@@ -148,12 +151,13 @@ export class Explorer {
     clearTimeout(this.telling);
     this.telling = setTimeout(() => {
       report(this.model, this.view);
-      this.live.textContent = `${this.view.angle} degrees: ${this.shownPanels().map(p => p.words).join("; ")}`;
+      this.live.textContent = `${this.view.angle} degrees${this.view.mirrored ? ", mirrored" : ""}: ` +
+        this.shownPanels().map(p => p.words).join("; ");
     }, 400);
   }
 
   ask(question, back = false) {
-    this.back = back;
+    Object.assign(this, {back, asking: true});
     this.alert.textContent = "";
     this.source.ask(question);
   }
@@ -165,6 +169,17 @@ export class Explorer {
       this.thumbs.children[i].hidden = this.shown !== null && label !== this.shown;
     });
     this.thumbs.scrollLeft = 0;
+    this.choose(this.chosen);
+  }
+
+  offered() { return [...this.thumbs.children].filter(thumb => !thumb.hidden); }
+
+  // The arrow keys lead from one small picture to the next.
+  step(event) {
+    const among = this.offered(), by = {ArrowLeft: -1, ArrowRight: 1}[event.key];
+    if (!by) return;
+    among[among.indexOf(event.target) + by]?.focus();
+    event.preventDefault();
   }
 
   toggle(m, press) {
@@ -188,7 +203,8 @@ export class Explorer {
   arrive(query) {
     if (this.query) {
       Object.assign(this.view, {angle: 0, mirrored: false});
-      if (!this.back) this.trail = [...this.trail, this.query].slice(-TRAIL);
+      // An upload is no longer with the kernel, so that no way leads back to it.
+      if (!this.back && this.query.origin !== "upload") this.trail = [...this.trail, this.query].slice(-TRAIL);
       this.tell();
     }
     this.query = query;
@@ -202,17 +218,20 @@ export class Explorer {
       h("b", label), h("span.dh-id", query.id + where));
     this.familiar(query.familiar);
     this.choose(query.origin === "query" ? this.thumbs.children[query.position] : null);
-    // A query of the trail that was uploaded is no longer with the kernel: its picture only reminds.
     this.way.replaceChildren(this.trail.length ? h("span", "back to") : "", ...this.trail.map((each, i) =>
       button([h("img", {alt: "", src: each.seen})], `back to ${each.id}`, () => {
         this.trail = this.trail.slice(0, i);
         this.ask({origin: each.origin, position: each.position, id: each.id}, true);
-      }, {class: "dh-thumb", disabled: each.origin === "upload"})));
+      }, {class: "dh-thumb"})));
+    if (this.asking) this.stage.el.scrollIntoView({block: "nearest"});  // a hit on a phone is below it
+    this.asking = false;
     this.changed();
   }
 
-  // Mark a small picture of the strip, and bring it into sight.
+  // Mark a small picture of the strip, the one that Tab leads to, and bring it into sight.
   choose(thumb) {
+    const among = this.offered(), stop = among.includes(thumb) ? thumb : among[0];
+    for (const each of this.thumbs.children) each.tabIndex = each === stop ? 0 : -1;
     if (this.chosen) this.chosen.ariaCurrent = false;
     this.chosen = thumb;
     if (!thumb) return;
@@ -227,13 +246,17 @@ export class Explorer {
     const strange = known && distance > limit, words = known && `distance ${distance.toFixed(2)} from the ` +
       `nearest database image, usual is up to ${limit.toFixed(2)}`;
     this.near.classList.toggle("dh-strange", Boolean(strange));
-    this.near.textContent = !known ? "" : strange
+    // A page without a kernel has database images in eight orientations.
+    const few = this.query.complete ? ""
+      : "Its codes are known at quarter turns; between them you see the nearest one.";
+    this.near.textContent = !known ? few : strange
       ? `⚠ Unlike everything in the database (${words}): its hits mean nothing.` : `Familiar: ${words}.`;
   }
 
   say(text) {
     this.alert.textContent = `⚠ ${text}`;
-    this.back = false;
+    this.alert.scrollIntoView({block: "nearest"});
+    Object.assign(this, {back: false, asking: false});
   }
 
   // --- what is shown ----------------------------------------------------------------------
@@ -270,21 +293,23 @@ export class Explorer {
       panel.show(o, this.query, view);
       if (panel.glide()) this.wish();
     }
-    this.spread(shown[0].now, view.radius ?? shown[0].model.bits);
-    put(this.reach, `${view.radius === null ? "no radius: all" : `radius ${view.radius}:`} ${shown[0].now.within} ` +
-      "images");
-    this.radius.value = view.radius ?? this.radius.max;
+    const {radius} = view, within = shown.map(({now}) => now.within);
+    this.spread(shown.map(({now}) => now.counts), radius ?? this.bars.length);
+    const reach = radius === null ? `no radius: all ${within[0]}` : `radius ${radius}: ${within.join(" and ")}`;
+    put(this.reach, `${reach} images`);
+    this.radius.value = radius ?? this.radius.max;
     if (document.activeElement !== this.k) this.k.value = view.k;
     this.rank.value = view.rank;
   }
 
-  // Bars for the images at each Hamming distance; those within the radius are dark.
-  spread({counts}, limit) {
-    const most = Math.max(...counts, 1);
+  // Bars for the images at each Hamming distance, of all models together; those within the radius are dark.
+  spread(counts, limit) {
+    const sums = this.bars.map((_, d) => counts.reduce((sum, each) => sum + (each[d] ?? 0), 0));
+    const most = Math.max(...sums, 1);
     this.bars.forEach((bar, d) => {
-      bar.style.transform = `scaleY(${counts[d] ? 0.08 + 0.92 * Math.sqrt(counts[d] / most) : 0})`;
+      bar.style.transform = `scaleY(${sums[d] && 0.08 + 0.92 * Math.sqrt(sums[d] / most)})`;
       bar.classList.toggle("dh-in", d <= limit);
-      bar.title = `${counts[d] ?? 0} images at ${d} bits`;
+      bar.title = `${counts.map(each => each[d] ?? 0).join(" and ")} images at ${d} bits`;
     });
   }
 

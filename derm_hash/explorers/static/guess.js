@@ -49,7 +49,8 @@ export class Guess {
 
   curve() {
     const {low, high, x} = this.about;
-    const chart = new Chart("your guess, drawn from left to right", [400, 180], [x[0], x.at(-1)], [low, high]);
+    const chart = new Chart("your guess: draw from left to right, or use the arrow keys", [400, 180],
+      [x[0], x.at(-1)], [low, high]);
     const mine = chart.path({class: "dh-mine"}), right = chart.path({class: "dh-path", "stroke-width": 3});
     const draw = (path, values) => path(values.map((v, i) => [i / (x.length - 1), (v - low) / (high - low)])
       .filter((_, i) => values[i] !== null));
@@ -66,6 +67,15 @@ export class Guess {
       stroke(event);
     });
     chart.el.addEventListener("pointermove", stroke);
+    chart.el.tabIndex = 0;
+    chart.el.addEventListener("keydown", event => {
+      const along = {ArrowLeft: -1, ArrowRight: 1}[event.key] ?? 0, up = {ArrowUp: 1, ArrowDown: -1}[event.key] ?? 0;
+      if (this.settled || (!along && !up)) return;
+      const at = this.last ?? 0, level = (this.value[at] ?? (low + high) / 2) + up * (high - low) / 20;
+      this.trace(Math.min(Math.max(at + along, 0), x.length - 1), Math.min(Math.max(level, low), high));
+      draw(mine, this.value);
+      event.preventDefault();
+    });
     this.value ??= x.map(() => null);
     this.missing = "Draw from one end to the other first.";
     this.body.append(chart.el);

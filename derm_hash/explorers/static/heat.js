@@ -104,7 +104,7 @@ export class HeatmapExplorer {
       button([this.source.thumb("database", position)], `hit ${i + 1}: ${label} ${right ? "right" : "wrong"}`,
         () => this.set({place: i}), {class: "dh-thumb", "aria-current": String(i === view.place)})));
     this.subject.value = view.asked.subject;
-    this.follow(view, hit);
+    this.follow(view);
     this.pose();
     this.words();
     if (this.again) this.ask();
@@ -122,9 +122,10 @@ export class HeatmapExplorer {
     put(this.scores, parts.join(" "));
   }
 
-  // The curve of one map: how well it has followed at the angles where it has been computed.
-  follow({follows, asked: {subject, mirrored, angle}}, hit) {
-    const key = [this.asked.id, subject, mirrored, subject.startsWith("match") ? hit.id : ""].join();
+  // The curve of one map: how well it has followed at the angles where it has been computed. For a match, each
+  // angle's map and the unturned image's are those of the hit that stands at this place there.
+  follow({follows, place, asked: {subject, mirrored, angle}}) {
+    const key = [this.asked.id, subject, mirrored, subject.startsWith("match") ? place : ""].join();
     if (this.key !== key) this.followed = new Map(mirrored ? [] : [[0, 1], [360, 1]]);
     this.key = key;
     if (follows !== null) for (const a of angle ? [angle] : [0, 360]) this.followed.set(a, follows);
@@ -134,16 +135,17 @@ export class HeatmapExplorer {
       all.map(([a, v]) => `${v.toFixed(2)} at ${a}°`).join(", ");
   }
 
-  // Turn to each angle and wait for its map; ends where it began.
+  // Turn to each angle and wait for its map; ends where it began, or with another query.
   async round() {
     if (this.next) return;
-    const began = this.view.angle;
+    const began = this.view.angle, query = this.asked;
     for (let angle = ROUND; angle <= 360; angle += ROUND) {
       const done = new Promise(resolve => { this.next = resolve; });
       this.set({angle: angle % 360});
       await done;
+      if (this.asked !== query) break;
     }
     this.next = null;
-    this.set({angle: began});
+    if (this.asked === query) this.set({angle: began});
   }
 }

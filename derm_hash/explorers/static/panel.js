@@ -79,11 +79,12 @@ export class Panel {
     this.point(angle, code);
     if (this.now === now) return;
     this.now = now;
-    const right = ids.filter(id => this.explorer.hit(id).right).length;
-    const precision = query.label === null ? "–" : (right / Math.max(ids.length, 1)).toFixed(2);
+    const right = ids.filter(id => this.explorer.hit(id).right).length, found = ids.length;
+    const precision = query.label === null || !found ? "–" : (right / found).toFixed(2);
     const flipped = [`${flips} of ${code.length}`, "bits flipped"];
     const kept = [`${now.kept} of ${now.before}`, "hits kept"];
-    const numbers = [[precision, `precision@${k}`], [now.within.toLocaleString("en"), "within radius"], flipped, kept];
+    const within = [now.within.toLocaleString("en"), "within radius"];
+    const numbers = [[precision, `precision@${found || k}`], within, flipped, kept];
     this.words = `${this.model.name} ${flipped.join(" ")}, ${kept.join(" ")}`;
     numbers.forEach((texts, i) => texts.forEach((text, n) => put(this.numbers[i].children[n], text)));
     this.numbers[2].classList.toggle("dh-moved", flips > 0);
@@ -180,11 +181,11 @@ export class Panel {
 
   // The carpet of the orientations that are known of one side, and their path on the map.
   weave(orientations, orbit) {
-    const {bits} = this.model, first = this.look(0).code;
+    const {bits} = this.model;
     const pen = this.carpet.getContext("2d"), pixels = pen.createImageData(TURNS, bits);
     for (const o of orientations) for (let b = 0; b < bits; b++) {
-      const value = orbit[o * bits + b], colour = mix(LOW, HIGH, value);
-      const shown = on(value) !== on(first[b]) ? mix(ACCENT, colour, 0.25) : colour;
+      const value = orbit[o * bits + b], unturned = orbit[reference(o) * bits + b], colour = mix(LOW, HIGH, value);
+      const shown = on(value) !== on(unturned) ? mix(ACCENT, colour, 0.25) : colour;
       pixels.data.set([...shown, 255], 4 * (b * TURNS + o % TURNS));
     }
     pen.putImageData(pixels, 0, 0);

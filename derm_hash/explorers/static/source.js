@@ -33,7 +33,7 @@ export function connect(model) {
         (pictures[origin][p] ??= Promise.withResolvers()).resolve(picture(buffers[i]))),
     query({about: row, known, rest, serial}, [shown, seen, ...codes]) {
       query = {...row, serial, picture: picture(shown), seen: picture(seen), codes: [],
-        known: new Uint8Array(DISC + 1), familiar: null};
+        known: new Uint8Array(DISC + 1), familiar: null, complete: known.length + rest.length > DISC};
       fill(known, codes);
       source.onquery(query);
       if (about.models.length) more(rest);
@@ -93,7 +93,10 @@ export function stored({traits: state, known, ...parts}) {
         origin = about.query.some(is) ? "query" : "database";
         position = about[origin].findIndex(is);
       }
-      if (position < 0) return answer({kind: "error", text: `There is no image ${id} on this page`});
+      if (position < 0) {
+        const text = `There is no image ${id} on this page: write an id as it stands with a picture`;
+        return answer({kind: "error", text});
+      }
       asked = parts[origin][position];
       const row = {...about[origin][position], origin, position}, image = decoded(asked.picture);
       answer({kind: "query", about: row, known: known[origin], rest: []},
