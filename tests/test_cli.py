@@ -91,14 +91,16 @@ def test_search_finds_the_image_itself_first(run, folder, tmp_path, capsys):
 
 
 def test_search_takes_an_image_of_any_mode_and_shape_and_more_hits_than_there_are(
-    run, folder, tmp_path, capsys
+    run, folder, tmp_path, capsys, monkeypatch
 ):
+    monkeypatch.setattr(commands, "PICTURED", 2)  # a picture of all hits could take minutes
     images = (read_manifest(folder)["split"] == "database").sum()
     image = tmp_path / "grey.png"
     Image.open(folder / "images/000.png").convert("L").resize((90, 64)).save(image)
     options = ["--run", str(run), "--out", str(tmp_path / "h.png"), "--radius", "8"]
     assert main(["search", str(image), *options, "--k", str(10**10), "--label", r"$\frac{$"]) == 0
-    assert f"\n{images} " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"\n{images} " in printed and f"the first 2 of {images} hits" in printed
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
