@@ -30,6 +30,7 @@ from derm_hash.experiments.results import settings_that_differ, table_notes
 from derm_hash.experiments.scoring import encode_data, has_unseen, score_codes
 from derm_hash.files import leaves_folder, write_atomically, write_text
 from derm_hash.frozen import train_frozen
+from derm_hash.metrics.familiarity import Familiarity
 from derm_hash.metrics.intervals import lesion_groups
 from derm_hash.metrics.scores import SCORES
 from derm_hash.model import encode
@@ -155,7 +156,8 @@ def search_command(args) -> None:
     path = args.index or run.path / INDEX_FILE
     index = HashIndex.load(path)
     check_items(index, path)
-    code = encode(run.model, torch.from_numpy(np.array(query)).permute(2, 0, 1)[None])
+    image = torch.from_numpy(np.array(query)).permute(2, 0, 1)[None]
+    code = encode(run.model, image)
     hits = index.search(code, min(args.k, len(index)), args.radius, args.metric)
     found = hits.ids[0] >= 0
     ids, hamming, distance = (field[0][found] for field in hits)
@@ -168,10 +170,26 @@ def search_command(args) -> None:
     print(table[["image", "label", "lesion_id", "hamming", "distance"]].to_string())
     if (table["folder"] == "").any():
         print("No picture is drawn, since the built-in atlas has no image files")
-        return
-    draw_hits(args, table.head(PICTURED), code[0], index)
-    if len(table) > PICTURED:
-        print(f"It shows the first {PICTURED} of {len(table)} hits")
+    else:
+        draw_hits(args, table.head(PICTURED), code[0], index)
+        if len(table) > PICTURED:
+            print(f"It shows the first {PICTURED} of {len(table)} hits")
+    warn_of_strange(image, table["folder"].iloc[0])
+
+
+def warn_of_strange(image: torch.Tensor, folder: str) -> None:
+    """Say so if an image (1, 3, S, S) is unlike the database in a data folder ("": the atlas)."""
+    data = course_data(folder or "atlas", image.shape[-1])
+    parts = set(data.table["split"])
+    if "database" not in parts or parts.isdisjoint({"val", "query"}):
+        return  # nothing says how far from the database an image usually is
+    others = data.split("val" if "val" in parts else "query")
+    [found] = Familiarity(data.split("database"), others).about(image)
+    if found["distance"] > found["limit"]:
+        print(
+            "The image is unlike everything in the database (distance {distance:.2f} from the "
+            "nearest, usual is up to {limit:.2f}): its hits mean nothing".format(**found)
+        )
 
 
 def picture_of(path: Path, side: int) -> Image.Image:

@@ -103,6 +103,17 @@ def test_search_takes_an_image_of_any_mode_and_shape_and_more_hits_than_there_ar
     assert f"\n{images} " in printed and f"the first 2 of {images} hits" in printed
 
 
+def test_search_says_when_an_image_is_unlike_all_of_the_database(run, folder, tmp_path, capsys):
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::8] = stripes[:, 1::8] = 255
+    Image.fromarray(stripes).save(tmp_path / "stripes.png")
+    said = "unlike everything in the database"
+    for image, strange in ((tmp_path / "stripes.png", True), (folder / "images/000.png", False)):
+        options = ["--run", str(run), "--out", str(tmp_path / "h.png"), "--radius", "8"]
+        assert main(["search", str(image), *options]) == 0
+        assert (said in capsys.readouterr().out) == strange
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
 def test_search_does_not_wait_for_a_pipe(run, folder, tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe")
