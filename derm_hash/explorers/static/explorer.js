@@ -62,7 +62,7 @@ export class Explorer {
     const {classes, query} = this.about;
     this.chips = classes.map(({name}) => button([this.dot(name), name],
       `queries of ${name}`, () => this.filter(name), {class: "dh-chip", "aria-pressed": "false"}));
-    this.thumbs = h("div.dh-thumbs", {role: "group", "aria-label": "queries, by the arrow keys",
+    this.thumbs = h("div.dh-thumbs", {role: "group", "aria-label": "queries: the arrow keys lead from one to the next",
       onkeydown: event => this.step(event)}, query.map(({id, label}, position) =>
       button([h("img", {alt: "", "data-position": position})], `query ${id}: ${label}`,
         () => this.ask({origin: "query", position}), {class: "dh-thumb", tabindex: -1})));
